@@ -1,0 +1,145 @@
+"""The types that `data`, `graph_builder` and `model` exchange; none of the three imports another.
+
+Shapes: B users of a batch, L history positions, U items of the union, R items with a role,
+M modalities, d width of an embedding row, d_m width of a raw feature.
+
+A step touches only the *union* of items it needs. The union is ordered: first the R items that have
+a role (history, candidate, centre member), ascending, then the items that are only somebody's
+neighbour, ascending. Every index in a batch is a position in that order, so one index serves the
+looked-up rows [U, d] and each view computed from them [R, d]. With "all items" as the roles,
+R = U = N and positions are the item ids themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+@dataclass(frozen=True)
+class ItemNeeds:
+    """What a model needs to know of the items of a step, declared once by the model.
+
+    Attributes:
+        id_rows: whether items have a trained ID row (False: no item table at all, as for popularity).
+        cooccurrence: the normalised co-occurrence rows O of items with a role.
+        views: modalities whose graph rows A_m (top-H neighbours) are needed.
+        view_scale: entries of A_m are 1/H ("mean") or 1 ("sum").
+        centers: modalities whose interest centres C_m (cluster means over all items) are needed;
+            such a model has every clustered item in the union.
+        features: names of raw item features [N, d_m] to gather ("popularity" is always available).
+    """
+
+    id_rows: bool = True
+    cooccurrence: bool = False
+    views: tuple[str, ...] = ()
+    view_scale: Literal["mean", "sum"] = "mean"
+    centers: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+class GraphRows(Protocol):
+    """Read access to an item graph, as plain arrays (implemented by `graph_builder.store.Graph`)."""
+
+    num_items: int
+
+    def cooccurrence_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Normalised co-occurrence rows: indptr int64 [n+1], items int64 [nnz], weights float32 [nnz]."""
+        ...
+
+    def neighbors(self, modality: str) -> np.ndarray:
+        """Top-H neighbours, int64 [N, H], padded with -1; a row without the modality holds only itself."""
+        ...
+
+    def clusters(self, modality: str) -> np.ndarray:
+        """Cluster of each item, int64 [N]; -1 where the modality is missing."""
+        ...
+
+    def num_centers(self, modality: str) -> int:
+        """Number of interest centres k of a modality."""
+        ...
+
+
+@dataclass
+class SparseRows:
+    """A sparse matrix in CSR form: indptr int64 [rows+1], indices int64 [nnz], values float32 [nnz]."""
+
+    indptr: torch.Tensor
+    indices: torch.Tensor
+    values: torch.Tensor
+    num_columns: int
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.indptr) - 1
+
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> SparseRows:
+        return SparseRows(move(self.indptr), move(self.indices), move(self.values), self.num_columns)
+
+
+@dataclass
+class ItemPlan:
+    """The items of a step and how their views are computed from the looked-up rows.
+
+    Attributes:
+        union_ids: int64 [U], item ids to look up; the first `num_roles` have a role.
+        num_roles: R.
+        cooccurrence: [R, U], rows of the normalised O, or None.
+        views: per modality [R, U], rows of A_m.
+        centers: per modality [k, R], rows of C_m (cluster means).
+        features: per name float32 [R, d_m]; all-zero rows are missing.
+        is_catalogue: all items have a role, so R = U = N and union_ids is 0..N-1.
+    """
+
+    union_ids: torch.Tensor
+    num_roles: int
+    cooccurrence: SparseRows | None = None
+    views: dict[str, SparseRows] = field(default_factory=dict)
+    centers: dict[str, SparseRows] = field(default_factory=dict)
+    features: dict[str, torch.Tensor] = field(default_factory=dict)
+    is_catalogue: bool = False
+
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> ItemPlan:
+        """The same plan with every tensor passed through `move` (to a device, to pinned memory)."""
+        return ItemPlan(
+            union_ids=move(self.union_ids),
+            num_roles=self.num_roles,
+            cooccurrence=self.cooccurrence.map(move) if self.cooccurrence else None,
+            views={m: rows.map(move) for m, rows in self.views.items()},
+            centers={m: rows.map(move) for m, rows in self.centers.items()},
+            features={m: move(x) for m, x in self.features.items()},
+            is_catalogue=self.is_catalogue,
+        )
+
+
+@dataclass
+class Batch:
+    """Prefix rows: user b's history up to a target, and the target.
+
+    Attributes:
+        users: int64 [B], user ids.
+        history: int64 [B, L], positions in the plan's order, oldest first, right-padded with 0.
+        lengths: int64 [B], >= 1, how many of the L positions are real.
+        targets: int64 [B], positions in the plan's order.
+        positions: int64 [B], 0-based index of the target in the user's whole sequence.
+        num_global_targets: targets of this step over all ranks; the loss divides by it.
+    B may be 0 on a rank whose share of the last step is empty.
+    """
+
+    users: torch.Tensor
+    history: torch.Tensor
+    lengths: torch.Tensor
+    targets: torch.Tensor
+    positions: torch.Tensor
+    num_global_targets: int
+
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        moved: dict[str, Any] = {
+            f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "num_global_targets"
+        }
+        return replace(self, **moved)

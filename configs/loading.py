@@ -1,0 +1,110 @@
+"""Read a config file, apply `--set section.field=value`, and explain what is wrong with either."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.errors import InputError
+from configs.schema import Config
+
+
+def load_config(path: str | None, overrides: Iterable[str] = ()) -> Config:
+    """The validated config of a YAML file (or the defaults) with `section.field=value` overrides.
+
+    Raises:
+        InputError: unreadable file, malformed YAML, unknown key (names the nearest), or a bad value.
+    """
+    tree = read_yaml(path) if path else {}
+    source = path or "the defaults"
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {override}: expected section.field=value")
+        _assign(tree, key.strip(), _parse_scalar(override, value))
+    return parse_config(tree, source)
+
+
+def parse_config(tree: dict[str, Any], source: str) -> Config:
+    """Validate a plain dict (a file's content, or a config that crossed a process) as a `Config`.
+
+    Raises:
+        InputError: with one line per problem: the field, the value and what is allowed.
+    """
+    try:
+        return Config.model_validate(tree).with_ablation()
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors())
+        raise InputError(f"config ({source}): {problems}") from None
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """A YAML mapping from a local file, read with the safe loader."""
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"config {path}: cannot be read ({error.strerror}); name an existing YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise InputError(f"config {path}: holds a {type(tree).__name__}, expected sections such as 'model:'")
+    return tree
+
+
+def dump_config(config: Config) -> str:
+    """The resolved config as YAML, every knob spelled out; `load_config` reads it back equal."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _parse_scalar(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"--set {override}: the value is not valid YAML; quote it if it is text") from None
+
+
+def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, leaf = dotted.split(".")
+    node = tree
+    for section in sections:
+        node = node.setdefault(section, {})
+        if not isinstance(node, dict):
+            raise InputError(f"--set {dotted}: {section} is a value, not a section; see configs/schema.py")
+    node[leaf] = value
+
+
+def _explain(problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    name = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        nearest = _nearest(path)
+        hint = f"; did you mean {nearest}?" if nearest else "; see configs/schema.py for the knobs"
+        return f"unknown key {name}{hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name}={problem['input']!r}: {message}" if name else message
+
+
+def _nearest(path: list[str]) -> str | None:
+    names = list(_field_names(Config))
+    wanted = ".".join(path)
+    # A misspelt leaf in the right section first, then the same leaf anywhere, then anything close.
+    same_section = [n for n in names if n.rpartition(".")[0] == wanted.rpartition(".")[0]]
+    for pool in (same_section, [n for n in names if n.rpartition(".")[2] == path[-1]], names):
+        close = difflib.get_close_matches(wanted, pool, n=1, cutoff=0.5)
+        if close:
+            return close[0]
+    return None
+
+
+def _field_names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name, info in section.model_fields.items():
+        yield prefix + name
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from _field_names(info.annotation, f"{prefix}{name}.")

@@ -1,0 +1,174 @@
+"""Every knob: typed, documented, validated when made, saved with the run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Ablation = Literal["none", "DIS", "CRE", "MRGC", "ICA"]
+
+
+class Section(BaseModel):
+    """A group of knobs: unknown names are refused, values are checked, nothing changes after."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+class GraphConfig(Section):
+    """How item graphs are built (`jobs/build_graph.py`)."""
+
+    distance_weighting: bool = Field(True, description="O adds 1/|pos_i - pos_j| per pair; False adds 1")
+    window: int | None = Field(None, ge=1, description="largest position gap counted as a pair; null: all pairs")
+    normalization: Literal["row_l2", "row_l1", "none"] = Field("row_l2", description="of the rows of O")
+    max_neighbors: int | None = Field(None, ge=1, description="strongest co-occurrences kept per row; null: all")
+    mu: float = Field(0.2, ge=0, description="mu_m: weight of O E_m in the injected features")
+    num_neighbors: int = Field(5, ge=1, description="H: neighbours per item and modality")
+    include_self: bool = Field(True, description="whether an item is one of its own H neighbours")
+    num_centers: int = Field(16, ge=1, description="k: interest centres per modality")
+    kmeans_iterations: int = Field(50, ge=1, description="Lloyd iterations at most")
+    spherical: bool = Field(False, description="k-means on unit rows with renormalised centres")
+    block_rows: int = Field(2048, ge=1, description="rows of a block of the score matrix; one Ray task each pair")
+    backend: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the kernels run")
+
+
+class MDSRecConfig(Section):
+    """MDSRec's own choices; see docs/method.md for the evidence behind each default."""
+
+    modalities: tuple[str, ...] | None = Field(None, description="null: every modality of the graph")
+    mu_id: float = Field(16.0, ge=0, description="weight of O E_id in the injected ID rows (Eq. 2)")
+    rho: dict[str, float] = Field(
+        default_factory=lambda: {"image": 0.1, "text": 0.9},
+        description="weight of each modality's channel; a modality not named gets default_rho",
+    )
+    default_rho: float = Field(0.5, ge=0)
+    tau: float = Field(1.0, gt=0, description="temperature of the centre gates (Eq. 20)")
+    adjacency: Literal["mean", "sum"] = Field("mean", description="entries of A_m: 1/H or 1")
+    item_view: Literal["graph", "features"] = Field(
+        "graph", description="Ehat_m: neighbours' ID rows, or a linear map of the raw features (w/o MRGC)"
+    )
+    share_modalities: bool = Field(True, description="one Transformer and position table for ID and all modalities")
+    share_centers: bool = Field(True, description="centre attention uses the towers' own attention weights")
+    center_attention: bool = Field(True, description="interest-centralised attention; False is w/o ICA")
+    center_residual: bool = Field(
+        True, description="residual and LayerNorm around centre attention; False: literal Eq. 15"
+    )
+    center_dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the centre path")
+    gumbel_noise: bool = Field(True, description="logistic noise in the centre gates while training (Eq. 20)")
+    gumbel_at_evaluation: bool = Field(False, description="keep the noise at evaluation: metrics become random")
+
+
+class ModelConfig(Section):
+    """Which system, and the shape of its towers."""
+
+    name: Literal["mdsrec", "sasrec", "popularity"] = "mdsrec"
+    dim: int = Field(64, ge=1, description="d: width of item rows and towers")
+    num_layers: int = Field(2, ge=1)
+    num_heads: int = Field(4, ge=1)
+    ffn_dim: int | None = Field(None, ge=1, description="feed-forward width; null: 4 * dim")
+    activation: Literal["gelu", "relu"] = "gelu"
+    dropout: float = Field(0.5, ge=0, lt=1)
+    max_length: int = Field(50, ge=1, description="L: most recent history items used")
+    init_std: float = Field(0.02, gt=0)
+    mdsrec: MDSRecConfig = MDSRecConfig()
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> ModelConfig:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim={self.dim} is not a multiple of num_heads={self.num_heads}")
+        return self
+
+
+class TableConfig(Section):
+    """The item ID table: where its rows live and what updates them."""
+
+    sharding: Literal["auto", "data_parallel", "row_wise"] = Field(
+        "auto", description="replicate the table, or split its rows over ranks; auto: by replicate_below_gib"
+    )
+    replicate_below_gib: float = Field(1.0, ge=0, description="auto: replicate tables up to this size (weights + Adam)")
+    optimizer: Literal["auto", "adam", "rowwise_adagrad", "adagrad", "sgd"] = Field(
+        "auto", description="auto: Adam where possible, row-wise Adagrad for row_wise tables on CPU"
+    )
+    learning_rate: float | None = Field(None, gt=0, description="null: training.learning_rate")
+
+
+class TrainingConfig(Section):
+    """The life of a run."""
+
+    batch_size: int = Field(512, ge=1, description="targets of a step over all ranks")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    optimizer: Literal["adam", "adagrad", "sgd"] = Field("adam", description="of everything but a sharded table")
+    max_epochs: int = Field(100, ge=0)
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps, whatever the epoch")
+    patience: int = Field(10, ge=1, description="epochs without a better validation metric before stopping")
+    metric: str = Field("ndcg@10", description="validation metric that chooses the best checkpoint")
+    gradient_clip: float | None = Field(None, gt=0, description="norm of the dense gradients; null: no clipping")
+    loader_workers: int = Field(0, ge=0, description="processes per rank that prepare batches")
+    keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints kept beside the best")
+
+
+class EvaluationConfig(Section):
+    """Full-catalogue ranking."""
+
+    ks: tuple[int, ...] = Field((10, 20, 50), description="cut-offs of Recall@K and NDCG@K")
+    user_batch: int = Field(256, ge=1, description="users scored at a time")
+    item_block: int = Field(16384, ge=1, description="items scored at a time")
+    mask_history: bool = Field(False, description="remove a user's history from the ranking")
+    ties: Literal["pessimistic", "optimistic", "id"] = Field(
+        "pessimistic", description="tied items rank above the target, below it, or by ascending id"
+    )
+    bootstrap_samples: int = Field(1000, ge=0, description="resamples of users behind the 95% intervals; 0: none")
+
+
+class ClusterConfig(Section):
+    """Ray and its workers."""
+
+    num_workers: int = Field(2, ge=1, description="ranks of a training or evaluation")
+    use_gpu: bool | Literal["auto"] = Field("auto", description="one GPU per worker; auto: if the cluster has them")
+    cpus_per_worker: float = Field(1, gt=0)
+    address: str | None = Field(None, description="Ray cluster to join; null: RAY_ADDRESS, else a local one")
+    max_failures: int = Field(2, ge=-1, description="restarts from the latest checkpoint; -1: no limit")
+
+
+class Config(Section):
+    """A whole experiment: three folders and how to get from one to the next."""
+
+    dataset: str | None = Field(None, description="dataset folder or URI, from jobs/prepare_data.py")
+    graph: str | None = Field(None, description="graph folder or URI, from jobs/build_graph.py")
+    run: str | None = Field(None, description="run folder: config, checkpoints, metrics")
+    seed: int = Field(0, ge=0, lt=2**31)
+    ablation: Ablation = Field(
+        "none",
+        description="the paper's study: without distance weighting, co-occurrence enhancement, "
+        "modal relation graphs, or interest-centralised attention; build the graph with the same value",
+    )
+    graph_options: GraphConfig = GraphConfig()
+    model: ModelConfig = ModelConfig()
+    table: TableConfig = TableConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _metric_is_computed(self) -> Config:
+        known = [f"{name}@{k}" for name in ("recall", "ndcg") for k in self.evaluation.ks]
+        if self.training.metric not in known:
+            raise ValueError(f"training.metric={self.training.metric!r} is not one of {', '.join(known)}")
+        return self
+
+    def with_ablation(self) -> Config:
+        """The config with the knobs that its `ablation` names switched off (everyone calls this once)."""
+        graph: dict[str, object] = {}
+        mdsrec: dict[str, object] = {}
+        if self.ablation == "DIS":
+            graph["distance_weighting"] = False
+        elif self.ablation == "CRE":
+            graph["mu"] = 0.0
+            mdsrec["mu_id"] = 0.0
+        elif self.ablation == "MRGC":
+            mdsrec["item_view"] = "features"
+        elif self.ablation == "ICA":
+            mdsrec["center_attention"] = False
+        model = self.model.model_copy(update={"mdsrec": self.model.mdsrec.model_copy(update=mdsrec)})
+        return self.model_copy(update={"graph_options": self.graph_options.model_copy(update=graph), "model": model})
