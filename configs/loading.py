@@ -23,11 +23,23 @@ def load_config(path: str | None, overrides: Iterable[str] = ()) -> Config:
     tree = read_yaml(path) if path else {}
     source = path or "the defaults"
     for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise InputError(f"--set {override}: expected section.field=value")
-        _assign(tree, key.strip(), _parse_scalar(override, value))
+        _override(tree, override)
     return parse_config(tree, source)
+
+
+def override_config(config: Config, overrides: Iterable[str], allowed: tuple[str, ...]) -> Config:
+    """A loaded config with overrides in the named sections only (what a trained run may still change).
+
+    Raises:
+        InputError: as `load_config`, or an override of anything else.
+    """
+    tree = config.model_dump(mode="json")
+    for override in overrides:
+        section = override.partition("=")[0].partition(".")[0].strip()
+        if section not in allowed:
+            raise InputError(f"--set {override}: fixed by the run; only {', '.join(allowed)} can be set here")
+        _override(tree, override)
+    return parse_config(tree, "of the run")
 
 
 def parse_config(tree: dict[str, Any], source: str) -> Config:
@@ -61,6 +73,13 @@ def read_yaml(path: str) -> dict[str, Any]:
 def dump_config(config: Config) -> str:
     """The resolved config as YAML, every knob spelled out; `load_config` reads it back equal."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {override}: expected section.field=value")
+    _assign(tree, key.strip(), _parse_scalar(override, value))
 
 
 def _parse_scalar(override: str, text: str) -> Any:

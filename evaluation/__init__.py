@@ -1,0 +1,1 @@
+"""Exact full-catalogue ranking and its metrics."""

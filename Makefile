@@ -1,0 +1,40 @@
+# Two commands do everything on a bare machine with Python 3.11+ and make:
+#   make demo    the whole pipeline on a synthetic catalogue, ending with a table
+#   make test    linters, type checker, import contracts, tests
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+# torch, FBGEMM and TorchRec are released as a trio (pyproject.toml pins them). The CPU build of FBGEMM and
+# the CUDA build share a folder, so exactly one may be installed: by what the machine has.
+ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+STAMP := $(VENV)/installed-$(ACCELERATOR)
+
+.PHONY: demo test lint install clean
+
+demo: install
+	$(BIN)/python jobs/demo.py --output demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11 or newer"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11; run make PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(ACCELERATOR),dev]'
+# torchrec asks for fbgemm-gpu whatever the machine; pip would lay the CUDA build over the CPU one.
+	$(BIN)/python -m pip install --quiet --no-deps torchrec==1.8.0
+	rm -f $(VENV)/installed-*
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,185 @@
+"""Checkpoints: written aside and renamed, readable by any number of ranks, without pickle.
+
+Tensors go through torch.distributed.checkpoint into one safetensors file per rank; a row-wise table
+is saved as the row ranges each rank holds and read back as the ranges each rank needs, so W ranks
+save and any W' ranks load. `progress.json` is written last: a folder without it is unfinished.
+
+    RUN/checkpoints/step-00000670/shard-*.safetensors, progress.json
+    RUN/checkpoints/index.json      {"latest": step, "best": step}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+
+from configs.errors import InputError
+from distributed.sharding import ShardedSystem
+from distributed.world import World
+
+
+@dataclass
+class Progress:
+    """Where a run stands, beside its tensors.
+
+    Attributes:
+        step: optimiser steps taken.
+        epoch: epochs completed.
+        best_metric: best validation metric so far (None before the first validation).
+        best_step: the step it was seen at.
+        stale_epochs: validations since then.
+        seconds: training time so far, over restarts.
+        fingerprints: of the dataset and graph this run trains on.
+        world: ranks that wrote it.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    best_metric: float | None = None
+    best_step: int | None = None
+    stale_epochs: int = 0
+    seconds: float = 0.0
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    world: int = 1
+
+
+class Checkpoints:
+    """The checkpoints of one run; every method is called by every rank."""
+
+    def __init__(self, run: str, world: World, keep: int = 2) -> None:
+        self.folder = Path(run) / "checkpoints"
+        self.world = world
+        self.keep = keep
+
+    def save(self, sharded: ShardedSystem, progress: Progress) -> None:
+        """Write the state after `progress.step`; then drop all but the best and the latest `keep`."""
+        final = self._path(progress.step)
+        aside = final.with_name(f".{final.name}.unfinished")
+        if self.world.is_first:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+        self.world.barrier()
+        tensors = _tensors(sharded, self.world)
+        writer = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
+        dcp.save(tensors, storage_writer=writer, no_dist=self.world.size == 1)
+        self.world.barrier()
+        if self.world.is_first:
+            _write_json(aside / "progress.json", asdict(progress))
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(aside, final)
+            _write_json(self.folder / "index.json", {"latest": progress.step, "best": progress.best_step})
+            self._prune(progress)
+        self.world.barrier()
+
+    def load(self, which: str, sharded: ShardedSystem, *, weights_only: bool = False) -> Progress:
+        """Fill `sharded` from a checkpoint in place ("latest", "best" or a step); return where it stood.
+
+        Optimiser state and RNG come too unless `weights_only` (encoding); RNG is restored only where the
+        same number of ranks wrote it.
+
+        Raises:
+            InputError: no such checkpoint, or it does not fit the model.
+        """
+        path = self._path(self.resolve(which))
+        progress = _read_progress(path)
+        if not weights_only:
+            _make_optimizer_state(sharded)
+        tensors = _weights(sharded) if weights_only else _tensors(sharded, self.world)
+        reader = dcp.HuggingFaceStorageReader(str(path))
+        stored = reader.read_metadata().state_dict_metadata
+        wanted = {key: value for key, value in tensors.items() if key in stored or not key.startswith("rng/")}
+        missing = sorted(set(wanted) - set(stored))
+        if missing:
+            raise InputError(
+                f"checkpoint {path}: does not hold {missing[0]} ({len(missing)} tensors missing); it belongs to another "
+                "model or table.optimizer; use the run's own config.yaml or a new run folder"
+            )
+        for key, value in wanted.items():
+            shape = value.shape if isinstance(value, Tensor) else value.size()
+            if tuple(stored[key].size) != tuple(shape):
+                raise InputError(
+                    f"checkpoint {path}: {key} has shape {tuple(stored[key].size)}, the model {tuple(shape)}; it belongs "
+                    "to another model or dataset; use the run's own config.yaml or a new run folder"
+                )
+        dcp.load(wanted, storage_reader=reader, no_dist=self.world.size == 1)
+        rng = f"rng/{self.world.rank}"
+        if rng in wanted and progress.world == self.world.size:
+            torch.set_rng_state(wanted[rng])
+        return progress
+
+    def exists(self) -> bool:
+        """Whether there is anything to resume from."""
+        return (self.folder / "index.json").exists()
+
+    def resolve(self, which: str) -> int:
+        """The step of "latest", "best" or a number.
+
+        Raises:
+            InputError: the run has no checkpoints, or not that one; names those there are.
+        """
+        try:
+            index = json.loads((self.folder / "index.json").read_text())
+        except (OSError, ValueError):
+            raise InputError(
+                f"run {self.folder.parent}: no checkpoint index at {self.folder / 'index.json'}; train first with jobs/train.py"
+            ) from None
+        step = index.get(which) if which in ("latest", "best") else int(which) if which.isdecimal() else None
+        if step is None or not (self._path(step) / "progress.json").exists():
+            there = sorted(int(p.name[5:]) for p in self.folder.glob("step-*"))
+            raise InputError(f"--checkpoint {which}: run {self.folder.parent} has latest, best and steps {there}")
+        return int(step)
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def _prune(self, progress: Progress) -> None:
+        steps = sorted(int(p.name[5:]) for p in self.folder.glob("step-*"))
+        for step in steps[: -self.keep]:
+            if step != progress.best_step:
+                shutil.rmtree(self._path(step))
+
+
+def _tensors(sharded: ShardedSystem, world: World) -> dict[str, Any]:
+    """Everything a resume needs, flat by name: weights, optimiser state, this rank's RNG."""
+    tensors = _weights(sharded)
+    for parameter, state in sharded.optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer/{parameter}/{name}": value for name, value in state.items()})
+    tensors[f"rng/{world.rank}"] = torch.get_rng_state()
+    return tensors
+
+
+def _weights(sharded: ShardedSystem) -> dict[str, Any]:
+    return {f"model/{key}": value for key, value in sharded.system.state_dict().items()}
+
+
+def _make_optimizer_state(sharded: ShardedSystem) -> None:
+    """Adam and Adagrad make their state at the first step: take one of zero gradients, before a load overwrites all."""
+    for parameter in sharded.dense_parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    sharded.optimizer.step()
+    sharded.optimizer.zero_grad(set_to_none=True)
+
+
+def _read_progress(path: Path) -> Progress:
+    try:
+        stored = json.loads((path / "progress.json").read_text())
+        known = {f.name for f in fields(Progress)}
+        return Progress(**{key: value for key, value in stored.items() if key in known})
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"checkpoint {path}: progress.json cannot be read ({error}); use another --checkpoint"
+        ) from None
+
+
+def _write_json(path: Path, tree: dict[str, Any]) -> None:
+    aside = path.with_name(f".{path.name}.unfinished")
+    aside.write_text(json.dumps(tree, indent=1))
+    os.replace(aside, path)

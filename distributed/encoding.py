@@ -1,0 +1,104 @@
+"""From a finished run to metrics or recommendations, on any number of ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.errors import InputError
+from configs.loading import load_config
+from configs.schema import Config
+from distributed.checkpoint import Checkpoints
+from distributed.inputs import Inputs, build_system, open_inputs
+from distributed.scoring import Scorer, summarise
+from distributed.sharding import ShardedSystem, shard
+from distributed.telemetry import versions, write_text
+from distributed.world import World
+
+
+def run_config(run: str) -> Config:
+    """The config that a run was trained with.
+
+    Raises:
+        InputError: there is no run there.
+    """
+    path = Path(run) / "config.yaml"
+    if not path.exists():
+        raise InputError(f"run {run}: no {path.name} in it; name the run folder of jobs/train.py")
+    return load_config(str(path)).model_copy(update={"run": run})
+
+
+def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, ShardedSystem, int | None]:
+    """Open a run's inputs and fill its model from a checkpoint; the step is None for a model without any."""
+    assert config.run is not None
+    inputs = open_inputs(config)
+    sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    if not (sharded.dense_parameters or sharded.sharding):
+        return inputs, sharded, None
+    progress = Checkpoints(config.run, world).load(checkpoint, sharded, weights_only=True)
+    for what, fingerprint in inputs.fingerprints.items():
+        if progress.fingerprints.get(what) != fingerprint:
+            raise InputError(
+                f"run {config.run}: was trained on {what} {progress.fingerprints.get(what)}, and the one now at its "
+                f"path is {fingerprint}; restore the {what} or train a new run"
+            )
+    return inputs, sharded, progress.step
+
+
+def evaluate(config: Config, world: World, checkpoint: str) -> dict[str, Any]:
+    """Rank valid and test with a checkpoint; rank 0 writes RUN/evaluation-<checkpoint>.json."""
+    inputs, sharded, step = restore(config, checkpoint, world)
+    scorer = Scorer(sharded, inputs, config, world)
+    splits = {split: summarise(scorer.rank(split), inputs, config) for split in ("valid", "test")}
+    result = {
+        "model": config.model.name,
+        "checkpoint_step": step,
+        **{split: found.pop("metrics") for split, found in splits.items()},
+        "details": splits,
+        "num_workers": world.size,
+        "versions": versions(),
+    }
+    if world.is_first:
+        write_text(evaluation_path(config, checkpoint), json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def evaluation_path(config: Config, checkpoint: str) -> Path:
+    """Where `evaluate` writes."""
+    return Path(config.run or "") / f"evaluation-{checkpoint}.json"
+
+
+def recommend(config: Config, world: World, checkpoint: str, k: int, output: str, mask_history: bool) -> None:
+    """Write every user's top-k next items to a Parquet file, one row per (user, rank), best first.
+
+    Columns: user string and item string (source ids), rank int32 (1-based), score float32. Rows are written as
+    they are made, to a temporary name that becomes `output` when complete.
+    """
+    inputs, sharded, _ = restore(config, checkpoint, world)
+    scorer = Scorer(sharded, inputs, config, world)
+    lists = scorer.recommend(k, mask_history)
+    if not world.is_first:
+        for _ in lists:  # the collectives behind each list need every rank
+            pass
+        return
+    user_names = inputs.dataset.user_source_ids()
+    item_names = inputs.dataset.item_source_ids()
+    schema = pa.schema([("user", pa.string()), ("rank", pa.int32()), ("item", pa.string()), ("score", pa.float32())])
+    aside = f"{output}.unfinished"
+    with pq.ParquetWriter(aside, schema) as writer:
+        for users, ids, scores in lists:
+            rows, columns = np.nonzero(ids >= 0)
+            table = {
+                "user": user_names.take(pa.array(users[rows])).cast(pa.string()),
+                "rank": (columns + 1).astype(np.int32),
+                "item": item_names.take(pa.array(ids[rows, columns])).cast(pa.string()),
+                "score": scores[rows, columns].astype(np.float32),
+            }
+            writer.write_table(pa.table(table, schema=schema))
+    os.replace(aside, output)

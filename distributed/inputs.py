@@ -1,0 +1,96 @@
+"""What a run reads, opened and checked together: dataset, graph, features; and the system built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from configs.contracts import ItemNeeds
+from configs.errors import InputError
+from configs.schema import Config
+from data.batches import ItemPlanner
+from data.dataset import Dataset
+from graph_builder.store import Graph
+from model.item_table import ItemTable
+from model.protocol import CatalogueInfo
+from model.registry import build_model
+from model.system import RecommenderSystem
+
+
+@dataclass
+class Inputs:
+    """An opened dataset, and the graph that belongs to it (None when the config names none)."""
+
+    dataset: Dataset
+    graph: Graph | None
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What a checkpoint must have been trained on to be continued."""
+        graph = {"graph": self.graph.fingerprint} if self.graph else {}
+        return {"dataset": self.dataset.fingerprint, **graph}
+
+    def planner(self, needs: ItemNeeds) -> ItemPlanner:
+        """Plans the items of a step for a model with these needs."""
+        features = {name: self._feature(name) for name in needs.features}
+        return ItemPlanner(needs, self.dataset.num_items, self.graph, features)
+
+    def item_planner(self, needs: ItemNeeds) -> ItemPlanner:
+        """Plans blocks of candidates, which need neither history views nor centres: no block drags in the rest."""
+        return self.planner(replace(needs, centers=(), cooccurrence=False))
+
+    def _feature(self, name: str) -> np.ndarray:
+        return popularity_order(self.dataset)[:, None] if name == "popularity" else self.dataset.features(name)
+
+
+def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None) -> Inputs:
+    """Open what the config names.
+
+    Args:
+        config: its `dataset` must be set; its `graph` only where the model needs one.
+        expected_graph: graph parameters that the user stated and the graph must have been built with.
+
+    Raises:
+        InputError: a missing, unfinished or damaged folder; a graph of another dataset or other parameters.
+    """
+    if config.dataset is None:
+        raise InputError("dataset: not set; add --set dataset=DATASET, a folder written by jobs/prepare_data.py")
+    dataset = Dataset.open(config.dataset)
+    if config.graph is None or config.model.name != "mdsrec":
+        if config.model.name == "mdsrec":
+            raise InputError(
+                "graph: not set, and mdsrec needs one; build it with jobs/build_graph.py, --set graph=GRAPH"
+            )
+        return Inputs(dataset, None)
+    graph = Graph.open(config.graph, dataset_fingerprint=dataset.fingerprint, expected=dict(expected_graph or {}))
+    return Inputs(dataset, graph)
+
+
+def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:
+    """The configured model with its (still unfilled) item table, on CPU; the same weights for one seed."""
+    dataset, graph = inputs.dataset, inputs.graph
+    info = CatalogueInfo(
+        num_items=dataset.num_items,
+        modalities=graph.modalities if graph else dataset.modalities,
+        feature_dims={m: dataset.features(m).shape[1] for m in dataset.modalities},
+        num_centers={m: graph.num_centers(m) for m in graph.modalities} if graph else {},
+    )
+    torch.manual_seed(config.seed)
+    recommender = build_model(config.model, info)
+    # The table's rows are filled after sharding; on the meta device a 10M-row table costs nothing until then.
+    table = None
+    if recommender.needs.id_rows:
+        table = ItemTable(dataset.num_items, config.model.dim, config.model.init_std, device=torch.device("meta"))
+    return RecommenderSystem(table, recommender)
+
+
+def popularity_order(dataset: Dataset) -> np.ndarray:
+    """Each item's dense rank by training interactions, float32 [N]: equal counts, equal value, 0 the least.
+
+    Orders items as the counts do, and stays exact in float32 where a count above 2^24 would not.
+    """
+    return np.unique(dataset.popularity(), return_inverse=True)[1].astype(np.float32)

@@ -1,0 +1,102 @@
+"""Start a local Ray, or join the cluster that is there; and know whether we run as a submitted job."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import ray
+
+from configs.errors import InputError
+from configs.schema import ClusterConfig, Config
+
+log = logging.getLogger(__name__)
+
+# Set by Ray for the driver of `ray job submit`, and by nothing else.
+_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+_ROOT = Path(__file__).resolve().parent.parent
+# Never sent to a cluster as code; .rayignore says the same to `ray job submit --working-dir`.
+_NOT_CODE = [".git", ".venv", "demo", "runs", "tests", "docs", "**/__pycache__"]
+
+
+def connect(cluster: ClusterConfig) -> None:
+    """Join `cluster.address`, else RAY_ADDRESS, else start a local cluster for this process.
+
+    Workers import the packages by their top-level names: under `ray job submit` Ray puts the working
+    dir on their path; on a local cluster they get this checkout's path; a driver that joins a
+    cluster from outside uploads the checkout.
+
+    Raises:
+        InputError: no cluster answers at the address.
+    """
+    if ray.is_initialized():
+        return
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    quiet = {"logging_level": logging.WARNING, "log_to_driver": True}
+    if not address:
+        workers = int(-(-cluster.num_workers * cluster.cpus_per_worker // 1))
+        # Asking for more workers than cores is allowed on one machine: they take turns.
+        cpus = max(os.cpu_count() or 1, workers)
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {"env_vars": {"PYTHONPATH": path}}
+        ray.init(num_cpus=cpus, include_dashboard=False, runtime_env=environment, **quiet)
+        return
+    upload = None if is_submitted_job() else {"working_dir": str(_ROOT), "excludes": _NOT_CODE}
+    try:
+        ray.init(address=address, runtime_env=upload, **quiet)
+    except (ConnectionError, RuntimeError) as error:
+        raise InputError(
+            f"cluster.address={address}: no Ray cluster could be joined ({' '.join(str(error).split())[:300]}); start one "
+            "with `ray start --head`, set RAY_AUTH_MODE alike on both sides, or unset the address for a local cluster"
+        ) from None
+
+
+def workers_use_gpu(cluster: ClusterConfig) -> bool:
+    """Whether each worker takes a GPU; "auto" looks at what the connected cluster has.
+
+    Raises:
+        InputError: GPUs were asked for by name and the cluster has fewer than workers.
+    """
+    available = int(ray.cluster_resources().get("GPU", 0))
+    if cluster.use_gpu == "auto":
+        chosen = available >= cluster.num_workers
+        if available and not chosen:
+            log.warning("cluster has %d GPUs for %d workers: training on CPUs", available, cluster.num_workers)
+        return chosen
+    if cluster.use_gpu and available < cluster.num_workers:
+        raise InputError(
+            f"cluster.use_gpu=true: the cluster has {available} GPUs for {cluster.num_workers} workers; "
+            "lower cluster.num_workers, add nodes, or set cluster.use_gpu=auto"
+        )
+    return bool(cluster.use_gpu)
+
+
+def is_submitted_job() -> bool:
+    """Whether this process is the driver of `ray job submit`."""
+    return _JOB_VARIABLE in os.environ
+
+
+def resolve_paths(config: Config) -> Config:
+    """The config with absolute dataset, graph and run paths (URIs stay as they are).
+
+    Raises:
+        InputError: a relative path under `ray job submit`, whose working dir is an unpacked copy that
+            is deleted with the job: a relative output would vanish, a relative input is not there.
+    """
+    return config.model_copy(
+        update={name: absolute(name, getattr(config, name)) for name in ("dataset", "graph", "run")}
+    )
+
+
+def absolute(name: str, path: str | None) -> str | None:
+    """One path made absolute; see `resolve_paths`."""
+    if path is None or re.match(r"^[a-z][a-z0-9+]*://", path) or os.path.isabs(path):
+        return path
+    if is_submitted_job():
+        raise InputError(
+            f"{name}={path}: a relative path under `ray job submit` lies in the job's temporary working dir and "
+            "vanishes with it; give an absolute path on storage that every node sees"
+        )
+    return os.path.abspath(path)

@@ -1,0 +1,88 @@
+"""Run a task on every rank through Ray Train: one process per worker, one process group, restarts on failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import ray.train
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+
+from configs.errors import InputError
+from configs.loading import parse_config
+from configs.schema import Config
+from distributed.ray_cluster import workers_use_gpu
+
+Task = Literal["train", "evaluate", "recommend"]
+
+
+def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
+    """Run a task on `cluster.num_workers` ranks of the connected cluster and wait for it.
+
+    Training is restarted up to `cluster.max_failures` times, each time from its latest checkpoint; the
+    other tasks are not. Results are in the files that the task writes.
+
+    Raises:
+        InputError: a worker met bad input.
+        TrainingFailedError: a worker failed more often than allowed.
+    """
+    assert config.run is not None
+    gpu = workers_use_gpu(config.cluster)
+    # Ray keeps its own state of the run here; ours is in RUN, so this folder can go when all is well.
+    storage = Path(config.run) / "ray"
+    storage.mkdir(parents=True, exist_ok=True)
+    trainer = TorchTrainer(
+        _on_worker,
+        # A plain dict crosses the process border and is validated again there; no object is unpickled.
+        train_loop_config={"task": task, "config": config.model_dump(mode="json"), "arguments": arguments},
+        scaling_config=ScalingConfig(
+            num_workers=config.cluster.num_workers,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": config.cluster.cpus_per_worker, **({"GPU": 1} if gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=f"{task}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=config.cluster.max_failures if task == "train" else 0),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        bad_input = _input_error(error)
+        if bad_input is not None:
+            raise bad_input from None
+        raise
+    shutil.rmtree(storage, ignore_errors=True)
+
+
+def _on_worker(job: dict[str, Any]) -> None:
+    """What each worker process runs; heavy imports happen here, once the process exists."""
+    from distributed import encoding, trainer
+    from distributed.world import World
+
+    world = World.current(ray.train.torch.get_device())
+    config = parse_config(job["config"], "sent by the job")
+    tasks = {"train": trainer.train, "evaluate": encoding.evaluate, "recommend": encoding.recommend}
+    tasks[job["task"]](config, world, **job["arguments"])
+
+
+def _input_error(error: TrainingFailedError) -> InputError | None:
+    """The InputError behind a failed run, if that is what it was."""
+    failures = getattr(error, "worker_failures", {}) or {}
+    for failure in failures.values():
+        cause: BaseException | None = failure
+        while cause is not None:
+            if isinstance(cause, InputError):
+                return cause
+            text = str(cause)
+            marker = f"{InputError.__name__}: "
+            if marker in text:
+                return InputError(text.rpartition(marker)[2].strip())
+            cause = cause.__cause__
+    return None

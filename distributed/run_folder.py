@@ -1,0 +1,69 @@
+"""A run folder belongs to one experiment: the same command continues it, another one is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from configs.errors import InputError
+from configs.loading import read_yaml
+from configs.schema import Config
+
+# What may differ between the sittings of one run without changing what is learnt.
+_MAY_CHANGE = (
+    "dataset",  # its fingerprint is compared instead: the folder may have moved
+    "graph",
+    "run",
+    "graph_options",
+    "cluster",
+    "evaluation",
+    "training.max_epochs",
+    "training.max_steps",
+    "training.patience",
+    "training.loader_workers",
+    "training.keep_checkpoints",
+)
+
+
+def check_run_folder(config: Config) -> None:
+    """Refuse to train into a folder that is something else's.
+
+    Raises:
+        InputError: `run` is not set, holds files that are not a run, or holds a run with another config
+            (names the first knob that differs, and both values).
+    """
+    if config.run is None:
+        raise InputError("run: not set; add --set run=RUN, the folder to write checkpoints and metrics to")
+    if "://" in config.run:
+        raise InputError(
+            f"run={config.run}: checkpoints are written to file systems only; give a path that every node sees"
+        )
+    folder = Path(config.run)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"run={folder}: is a file; name a folder")
+    stored = folder / "config.yaml"
+    if not stored.exists():
+        foreign = sorted(p.name for p in folder.iterdir() if p.name not in ("ray", ".config.yaml.unfinished"))
+        if foreign:
+            raise InputError(f"run={folder}: holds {foreign[0]} and no config.yaml, so it is no run; name a new folder")
+        return
+    old, new = _flat(read_yaml(str(stored))), _flat(config.model_dump(mode="json"))
+    for name in sorted(new):
+        if not name.startswith(_MAY_CHANGE) and old.get(name, new[name]) != new[name]:
+            raise InputError(
+                f"run={folder}: was begun with {name}={old[name]} and the command says {new[name]}; "
+                "repeat the first command to continue it, or name a new run folder"
+            )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted leaves of nested sections."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            leaves |= _flat(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves

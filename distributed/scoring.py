@@ -1,0 +1,142 @@
+"""Ranking with a sharded system: who encodes which users and items, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.schema import Config
+from data.batches import assemble, positions_of
+from data.sequences import Targets, gather_histories, target_items
+from distributed.inputs import Inputs
+from distributed.sharding import ShardedSystem
+from distributed.world import World
+from evaluation.metrics import bootstrap_intervals, bucket_masks, ranking_metrics, ranks_from_counts, sliced_metrics
+from evaluation.ranking import ItemBlock, UserBatch, count_ranks, encode_blocks, exchange, top_items
+from model.protocol import ItemRows
+
+# Buckets that split the Amazon sets into comparable parts; the last is open.
+POPULARITY_EDGES = (0, 1, 5, 10, 20, 50)
+HISTORY_EDGES = (1, 5, 10, 20, 50)
+
+
+@dataclass
+class Ranked:
+    """Ranked targets of a split: users, positions, items and 1-based ranks, int64 [n] each."""
+
+    users: np.ndarray
+    positions: np.ndarray
+    items: np.ndarray
+    ranks: np.ndarray
+
+
+class Scorer:
+    """Scores users against the whole catalogue with a sharded system. Every method is a collective."""
+
+    def __init__(self, sharded: ShardedSystem, inputs: Inputs, config: Config, world: World) -> None:
+        self.system = sharded.system
+        self.inputs = inputs
+        self.config = config
+        self.world = world
+        self.needs = sharded.system.recommender.needs
+        self.planner = inputs.planner(self.needs)
+        self.item_planner = inputs.item_planner(self.needs)
+        self._catalogue: ItemRows | None = None
+
+    def rank(self, split: str) -> Ranked:
+        """The rank of every target of "valid" or "test" in the whole catalogue."""
+        data, targets = self.inputs.dataset, Targets(self.inputs.dataset, split)
+        self._catalogue = None  # weights may have moved since the last call
+        with self._encoding():
+            batches = self._user_batches(targets, self.config.evaluation.mask_history)
+            counts = count_ranks(batches, self._item_blocks(), self.config.evaluation.mask_history)
+        users, positions = targets.locate(np.arange(len(targets), dtype=np.int64))
+        ranks = ranks_from_counts(*counts, self.config.evaluation.ties)
+        return Ranked(users, positions, target_items(data, users, positions), ranks)
+
+    def recommend(self, k: int, mask_history: bool) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Top-k for what each user does next: users [B], item ids [B, K] (-1: none), scores [B, K]."""
+        targets = Targets(self.inputs.dataset, "next")
+        done = 0
+        with self._encoding():
+            for ids, scores in top_items(
+                self._user_batches(targets, mask_history), self._item_blocks(), k, mask_history
+            ):
+                users, _ = targets.locate(np.arange(done, done + len(ids), dtype=np.int64))
+                done += len(ids)
+                yield users, ids.cpu().numpy(), scores.cpu().numpy()
+
+    def _item_blocks(self) -> list[ItemBlock]:
+        def encode(ids: np.ndarray) -> Tensor:
+            return self.system.encode_items(self.system.item_rows(self.item_planner.plan(ids).map(self._move)))
+
+        block = self.config.evaluation.item_block
+        return encode_blocks(encode, self.inputs.dataset.num_items, block, self.world.rank, self.world.size)
+
+    def _user_batches(self, targets: Targets, with_history: bool) -> Iterator[UserBatch]:
+        size, world = self.config.evaluation.user_batch, self.world
+        rounds = -(-len(targets) // (size * world.size))
+        return exchange(self._own_batches(targets, rounds, with_history), size, rounds)
+
+    def _own_batches(self, targets: Targets, rounds: int, with_history: bool) -> Iterator[UserBatch]:
+        """Global batches rank, rank + W, ...; empty ones where the targets have run out."""
+        data, size = self.inputs.dataset, self.config.evaluation.user_batch
+        for number in range(self.world.rank, rounds * self.world.size, self.world.size):
+            index = np.arange(min(number * size, len(targets)), min((number + 1) * size, len(targets)))
+            users, positions = targets.locate(index)
+            items = target_items(data, users, positions)
+            history = np.zeros((len(users), 0), np.int64)
+            if with_history:
+                history, lengths = gather_histories(data, users, positions, int(positions.max(initial=1)))
+                history[np.arange(history.shape[1]) >= lengths[:, None]] = -1
+            yield UserBatch(
+                self._encode_users(users, positions),
+                self._move(torch.from_numpy(items)),
+                self._move(torch.from_numpy(history)),
+            )
+
+    def _encode_users(self, users: np.ndarray, positions: np.ndarray) -> Tensor:
+        """User vectors [B, D]; exact centres read the whole catalogue, other models their histories only."""
+        data, length = self.inputs.dataset, self.config.model.max_length
+        if self.needs.centers:
+            if self._catalogue is None:
+                self._catalogue = self.system.item_rows(self.planner.catalogue().map(self._move))
+            batch = assemble(data, users, positions, length, len(users), lambda ids: ids)
+            return self.system.encode_users(self._catalogue, batch.map(self._move))
+        history, lengths = gather_histories(data, users, positions, length)
+        real = np.arange(history.shape[1]) < lengths[:, None]
+        items = target_items(data, users, positions)
+        plan = self.planner.plan(np.unique(np.concatenate([history[real], items[items >= 0]])))
+        batch = assemble(data, users, positions, length, len(users), partial(positions_of, plan))
+        return self.system.encode_users(self.system.item_rows(plan.map(self._move)), batch.map(self._move))
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.world.device, non_blocking=True)
+
+    def _encoding(self) -> Any:
+        self.system.eval()
+        return torch.inference_mode()
+
+
+def summarise(ranked: Ranked, inputs: Inputs, config: Config) -> dict[str, Any]:
+    """Metrics, 95% bootstrap intervals, and metrics by popularity, history length and modality presence."""
+    data, options = inputs.dataset, config.evaluation
+    slices = {
+        **bucket_masks("target popularity", data.popularity()[ranked.items], POPULARITY_EDGES),
+        **bucket_masks("history length", ranked.positions, HISTORY_EDGES),
+    }
+    for modality in data.modalities:
+        present = data.presence(modality)[ranked.items]
+        slices |= {f"target with {modality}": present, f"target without {modality}": ~present}
+    return {
+        "targets": len(ranked.ranks),
+        "metrics": ranking_metrics(ranked.ranks, options.ks),
+        "intervals": bootstrap_intervals(ranked.ranks, options.ks, options.bootstrap_samples, config.seed),
+        "slices": sliced_metrics(ranked.ranks, slices, options.ks),
+    }

@@ -1,0 +1,177 @@
+"""From a system on one device to ranks: where the item table's rows live and what updates them.
+
+Order matters and is: choose -> attach the fused optimiser to the table (it updates rows inside
+backward) -> plan -> DistributedModelParallel -> fill the table -> optimisers for the rest. A replicated
+(`data_parallel`) table ignores optimizer-in-backward and must be in the dense optimiser; a
+`row_wise` table must not. Both are asserted.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
+from torchrec.distributed import DistributedModelParallel
+from torchrec.distributed.embedding import EmbeddingCollectionSharder
+from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+from torchrec.distributed.planner.types import ParameterConstraints
+from torchrec.distributed.types import ModuleSharder, ShardingPlan
+from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
+from torchrec.optim.optimizers import in_backward_optimizer_filter
+from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
+
+from configs.errors import InputError
+from configs.schema import Config, TableConfig
+from distributed.world import World
+from model.item_table import TABLE_NAME
+from model.system import RecommenderSystem
+
+Sharding = Literal["data_parallel", "row_wise"]
+_INIT_BLOCK = 8192  # rows filled from one random stream, so that any sharding fills the same table
+_DENSE = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
+_TABLE = {**_DENSE, "rowwise_adagrad": RowWiseAdagrad}
+
+
+@dataclass
+class ShardedSystem:
+    """A system spread over ranks.
+
+    Attributes:
+        parallel: call this for the training loss; gradients are averaged over ranks.
+        system: the same modules without the wrapper, for encoding.
+        optimizer: updates everything, fused table rows included.
+        dense_parameters: what gradient clipping sees (fused rows have no .grad).
+        sharding: how the table lives; None without a table.
+        plan: the sharding plan as text.
+    """
+
+    parallel: nn.Module
+    system: RecommenderSystem
+    optimizer: KeyedOptimizer
+    dense_parameters: list[nn.Parameter]
+    sharding: Sharding | None
+    plan: str
+
+
+def choose_sharding(table: TableConfig, num_items: int, dim: int) -> Sharding:
+    """`table.sharding`, or by size: replicate while weights and two Adam moments stay small."""
+    if table.sharding != "auto":
+        return table.sharding
+    gib = num_items * dim * 4 * 3 / 2**30
+    return "data_parallel" if gib <= table.replicate_below_gib else "row_wise"
+
+
+def choose_optimizer(table: TableConfig, sharding: Sharding, device_type: str) -> str:
+    """The table's optimiser by name.
+
+    Raises:
+        InputError: fused Adam was asked for on CPU, where FBGEMM has none.
+    """
+    if table.optimizer == "auto":
+        return "adam" if sharding == "data_parallel" or device_type == "cuda" else "rowwise_adagrad"
+    if table.optimizer == "adam" and sharding == "row_wise" and device_type == "cpu":
+        raise InputError(
+            "table.optimizer=adam: a row_wise table has no fused Adam on CPU; use rowwise_adagrad, adagrad or sgd, "
+            "or table.sharding=data_parallel"
+        )
+    return table.optimizer
+
+
+def shard(system: RecommenderSystem, config: Config, num_items: int, world: World) -> ShardedSystem:
+    """Spread a freshly built system over the ranks of the default process group.
+
+    The table is filled with N(0, init_std) from streams keyed by (seed, row block): the same table for
+    any number of ranks and either sharding. Dense parameters are broadcast from rank 0.
+    """
+    system.recommender.to(world.device)
+    if system.table is None:
+        return _without_table(system, config)
+    sharding = choose_sharding(config.table, num_items, config.model.dim)
+    name = choose_optimizer(config.table, sharding, world.device.type)
+    table_lr = config.table.learning_rate or config.training.learning_rate
+    if sharding == "row_wise":
+        apply_optimizer_in_backward(_TABLE[name], system.table.parameters(), {"lr": table_lr})
+    plan, sharders = _plan(system, sharding, world)
+    parallel = DistributedModelParallel(system, device=world.device, plan=plan, sharders=sharders)
+    fill_table(parallel.state_dict(), config.model.init_std, config.seed)
+
+    dense = dict(in_backward_optimizer_filter(parallel.named_parameters()))
+    rows = {key: p for key, p in dense.items() if _is_table(key)}
+    towers = {key: p for key, p in dense.items() if not _is_table(key)}
+    assert bool(rows) == (sharding == "data_parallel"), f"{sharding} table and dense optimiser disagree: {list(rows)}"
+    parts: list[tuple[str, KeyedOptimizer]] = [("fused", parallel.fused_optimizer)]
+    if rows:
+        parts.append(("table", KeyedOptimizerWrapper(rows, lambda p: _TABLE[name](p, lr=table_lr))))
+    if towers:
+        parts.append(("towers", _tower_optimizer(towers, config)))
+    return ShardedSystem(
+        parallel,
+        parallel.module,
+        CombinedOptimizer(parts),
+        list(dense.values()),
+        sharding,
+        f"{plan}\noptimizer: {name}",
+    )
+
+
+def fill_table(state: dict[str, Tensor], std: float, seed: int) -> None:
+    """Fill the table's local rows in place with N(0, std), each row the same wherever it lives."""
+    for key, value in state.items():
+        if not _is_table(key):
+            continue
+        if isinstance(value, Tensor):
+            pieces = [(0, value)]
+        else:
+            pieces = [(shard.metadata.shard_offsets[0], shard.tensor) for shard in value.local_shards()]
+        for first, rows in pieces:
+            for start in range(first - first % _INIT_BLOCK, first + len(rows), _INIT_BLOCK):
+                stream = np.random.Generator(np.random.Philox(key=np.array([seed, start // _INIT_BLOCK], np.uint64)))
+                block = stream.standard_normal((_INIT_BLOCK, rows.shape[1]), dtype=np.float32) * np.float32(std)
+                low, high = max(start, first), min(start + _INIT_BLOCK, first + len(rows))
+                with torch.no_grad():
+                    rows[low - first : high - first] = torch.from_numpy(block[low - start : high - start])
+
+
+def _plan(
+    system: RecommenderSystem, sharding: Sharding, world: World
+) -> tuple[ShardingPlan, list[ModuleSharder[nn.Module]]]:
+    """TorchRec's plan for one table constrained to one sharding, on this machine's real memory."""
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    topology = Topology(
+        world_size=world.size,
+        local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", world.size)),
+        compute_device=world.device.type,
+        hbm_cap=torch.cuda.get_device_properties(world.device).total_memory if world.device.type == "cuda" else 0,
+        ddr_cap=gib // world.size,
+    )
+    kernel = "fused" if sharding == "row_wise" else "dense"
+    constraints = {TABLE_NAME: ParameterConstraints(sharding_types=[sharding], compute_kernels=[kernel])}
+    sharders: list[ModuleSharder[nn.Module]] = [EmbeddingCollectionSharder()]
+    planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
+    return planner.collective_plan(system, sharders, dist.group.WORLD), sharders
+
+
+def _tower_optimizer(towers: dict[str, nn.Parameter], config: Config) -> KeyedOptimizer:
+    training = config.training
+    kind = _DENSE[training.optimizer]
+    return KeyedOptimizerWrapper(
+        towers, lambda p: kind(p, lr=training.learning_rate, weight_decay=training.weight_decay)
+    )
+
+
+def _without_table(system: RecommenderSystem, config: Config) -> ShardedSystem:
+    """Models that train no item rows: plain DDP, or nothing to train at all."""
+    towers = dict(system.named_parameters())
+    parts = [("towers", _tower_optimizer(towers, config))] if towers else []
+    parallel = nn.parallel.DistributedDataParallel(system) if towers else system
+    return ShardedSystem(parallel, system, CombinedOptimizer(parts), list(towers.values()), None, "no item table")
+
+
+def _is_table(key: str) -> bool:
+    return key.endswith(f"embeddings.{TABLE_NAME}.weight")

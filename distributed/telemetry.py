@@ -1,0 +1,70 @@
+"""What a run says of itself: metrics.jsonl, TensorBoard events, one line per epoch; rank 0 only."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from distributed.world import World
+
+_PACKAGES = ("torch", "torchrec", "ray", "numpy", "pyarrow")
+
+
+class Telemetry:
+    """Appends records to RUN/metrics.jsonl and RUN/tensorboard; silent on ranks other than 0.
+
+    Records past `resumed_step` are of steps that a restart will take again, and are removed.
+    """
+
+    def __init__(self, run: str, world: World, resumed_step: int) -> None:
+        self.path = Path(run) / "metrics.jsonl"
+        self.active = world.is_first
+        if self.active:
+            kept = [line for line in self._lines() if json.loads(line)["step"] <= resumed_step]
+            write_text(self.path, "".join(line + "\n" for line in kept))
+            self.board = SummaryWriter(str(Path(run) / "tensorboard"), purge_step=resumed_step + 1)
+
+    def record(self, step: int, **values: Any) -> None:
+        """One record: numbers, or dicts of numbers (such as valid={"ndcg@10": ...})."""
+        if not self.active:
+            return
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+        for name, value in values.items():
+            scalars = {f"{name}/{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
+            for tag, scalar in scalars.items():
+                if isinstance(scalar, int | float):
+                    self.board.add_scalar(tag, scalar, step)
+        self.board.flush()
+
+    def say(self, line: str) -> None:
+        """A line for the person watching."""
+        if self.active:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        if self.active:
+            self.board.close()
+
+    def _lines(self) -> list[str]:
+        # A killed writer may leave half a line at the end; it is of a step that will be taken again.
+        text = self.path.read_text() if self.path.exists() else ""
+        return text.split("\n")[:-1]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    return {name: version(name) for name in _PACKAGES}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write aside and rename: readers see the old content or the new, never half."""
+    aside = path.with_name(f".{path.name}.unfinished")
+    aside.write_text(text)
+    os.replace(aside, path)

@@ -1,0 +1,224 @@
+"""The life of a run on a rank: open, shard, resume, train with early stopping, evaluate the best, write."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from configs.contracts import Batch, ItemPlan
+from configs.errors import InputError
+from configs.loading import dump_config
+from configs.schema import Config, TrainingConfig
+from data.batches import TrainBatches
+from data.sequences import Targets
+from distributed.checkpoint import Checkpoints, Progress
+from distributed.inputs import Inputs, build_system, open_inputs
+from distributed.scoring import Scorer, summarise
+from distributed.sharding import ShardedSystem, shard
+from distributed.telemetry import Telemetry, versions, write_text
+from distributed.world import World
+
+
+def train(config: Config, world: World) -> dict[str, Any]:
+    """Train to early stopping and return what RUN/metrics.json holds.
+
+    Called by every rank with the same config. Continues from RUN/checkpoints if there are any; all ranks
+    see the same metrics, so they take every decision alike.
+    """
+    assert config.run is not None
+    inputs = open_inputs(config)
+    sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    checkpoints = Checkpoints(config.run, world, config.training.keep_checkpoints)
+    # Dropout and gate noise differ between ranks; a resume overwrites this stream with the saved one.
+    torch.manual_seed(config.seed * 1_000_003 + world.rank)
+    progress = _resume(checkpoints, sharded, inputs, world)
+    telemetry = Telemetry(config.run, world, progress.step)
+    if world.is_first:
+        write_text(Path(config.run) / "config.yaml", dump_config(config))
+        write_text(Path(config.run) / "plan.txt", sharded.plan + "\n")
+    telemetry.say(sharded.plan)
+
+    scorer = Scorer(sharded, inputs, config, world)
+    if sharded.dense_parameters or sharded.sharding:
+        _train_epochs(config, world, inputs, sharded, checkpoints, progress, scorer, telemetry)
+        progress = checkpoints.load("best", sharded, weights_only=True) if checkpoints.exists() else progress
+    metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, world)
+    telemetry.close()
+    return metrics
+
+
+def _train_epochs(
+    config: Config,
+    world: World,
+    inputs: Inputs,
+    sharded: ShardedSystem,
+    checkpoints: Checkpoints,
+    progress: Progress,
+    scorer: Scorer,
+    telemetry: Telemetry,
+) -> None:
+    """Epoch after epoch until `decide` says stop; a validation and a checkpoint after each."""
+    targets = Targets(inputs.dataset, "train")
+    batches = TrainBatches(
+        inputs.dataset,
+        targets,
+        config.training.batch_size,
+        config.model.max_length,
+        config.seed,
+        world.rank,
+        world.size,
+        scorer.planner,
+    )
+    step = TrainStep(sharded, batches.plan.map(lambda tensor: tensor.to(world.device)), config, world)
+    while decide(progress, config.training) == "train":
+        began = time.perf_counter()
+        loss, steps = _train_epoch(step, batches, progress, config)
+        seconds = time.perf_counter() - began
+        progress.epoch += 1
+        progress.step += steps
+        progress.seconds += seconds
+        valid = summarise(scorer.rank("valid"), inputs, config)["metrics"]
+        is_best = note_validation(progress, valid.get(config.training.metric))
+        checkpoints.save(sharded, progress)
+        trained = min(len(targets), steps * config.training.batch_size)
+        telemetry.record(
+            progress.step,
+            epoch=progress.epoch,
+            loss=loss,
+            valid=valid,
+            seconds=seconds,
+            targets_per_second=trained / seconds,
+        )
+        telemetry.say(
+            f"epoch {progress.epoch}: loss {loss:.4f}, valid {config.training.metric} "
+            f"{valid.get(config.training.metric, float('nan')):.4f}{' (best)' if is_best else ''}, "
+            f"{seconds:.1f} s, {trained / seconds:,.0f} targets/s"
+        )
+
+
+def _train_epoch(step: TrainStep, batches: TrainBatches, progress: Progress, config: Config) -> tuple[float, int]:
+    """One pass over the training targets in the epoch's order; the mean loss per target, and steps taken."""
+    batches.set_epoch(progress.epoch)
+    count = len(batches)
+    if config.training.max_steps is not None:
+        count = min(count, config.training.max_steps - progress.step)
+    loader = DataLoader(batches, batch_size=None, sampler=range(count), num_workers=config.training.loader_workers)
+    step.sharded.system.train()
+    losses: list[Tensor] = []
+    num_targets: list[int] = []
+    for batch in loader:
+        losses.append(step(batch))
+        num_targets.append(batch.num_global_targets)
+    # One synchronisation an epoch: reading a loss every step would stall the device.
+    local = torch.stack(losses).double().cpu() * torch.tensor(num_targets)
+    return step.world.sum(float(local.sum())) / sum(num_targets), count
+
+
+@dataclass
+class TrainStep:
+    """One optimiser step on a batch; returns this rank's share of the loss (shares add up to the mean)."""
+
+    sharded: ShardedSystem
+    plan: ItemPlan
+    config: Config
+    world: World
+
+    def __call__(self, batch: Batch) -> Tensor:
+        batch = batch.map(lambda tensor: tensor.to(self.world.device, non_blocking=True))
+        self.sharded.optimizer.zero_grad(set_to_none=True)
+        share: Tensor = self.sharded.parallel(self.plan, batch)
+        # DDP and TorchRec average gradients over ranks; shares must be summed.
+        (share * self.world.size).backward()
+        clip = self.config.training.gradient_clip
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.sharded.dense_parameters, clip)
+        self.sharded.optimizer.step()
+        return share.detach()
+
+
+def decide(progress: Progress, training: TrainingConfig) -> Literal["train", "stop"]:
+    """Whether another epoch is to be trained."""
+    if progress.epoch >= training.max_epochs or progress.stale_epochs >= training.patience:
+        return "stop"
+    if training.max_steps is not None and progress.step >= training.max_steps:
+        return "stop"
+    return "train"
+
+
+def note_validation(progress: Progress, metric: float | None) -> bool:
+    """Record an epoch's validation metric (None: nothing to validate on, the latest is best); whether it is the best."""
+    if metric is None or progress.best_metric is None or metric > progress.best_metric:
+        progress.best_metric, progress.best_step, progress.stale_epochs = metric, progress.step, 0
+        return True
+    progress.stale_epochs += 1
+    return False
+
+
+def final_metrics(
+    config: Config,
+    inputs: Inputs,
+    scorer: Scorer,
+    sharded: ShardedSystem,
+    checkpoints: Checkpoints,
+    world: World,
+) -> dict[str, Any]:
+    """Rank valid and test with the weights as they are; the content of RUN/metrics.json, written by rank 0."""
+    splits = {split: summarise(scorer.rank(split), inputs, config) for split in ("valid", "test")}
+    epochs = _epochs(config)
+    metrics = {
+        "model": config.model.name,
+        **{split: found.pop("metrics") for split, found in splits.items()},
+        "details": splits,
+        "epochs": len(epochs),
+        "seconds_per_epoch": _mean([record["seconds"] for record in epochs]),
+        "targets_per_second": _mean([record["targets_per_second"] for record in epochs]),
+        "num_parameters": count_parameters(sharded, inputs, config),
+        "num_workers": world.size,
+        "seed": config.seed,
+        "fingerprints": inputs.fingerprints,
+        "versions": versions(),
+    }
+    if checkpoints.exists():
+        metrics["best_step"] = checkpoints.resolve("best")
+    if world.is_first:
+        assert config.run is not None
+        write_text(Path(config.run) / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    return metrics
+
+
+def count_parameters(sharded: ShardedSystem, inputs: Inputs, config: Config) -> int:
+    """Trained numbers of the whole system, however the table is spread."""
+    towers = sum(p.numel() for p in sharded.system.recommender.parameters())
+    return towers + (inputs.dataset.num_items * config.model.dim if sharded.sharding else 0)
+
+
+def _resume(checkpoints: Checkpoints, sharded: ShardedSystem, inputs: Inputs, world: World) -> Progress:
+    fresh = Progress(fingerprints=inputs.fingerprints, world=world.size)
+    if not checkpoints.exists():
+        return fresh
+    progress = checkpoints.load("latest", sharded)
+    for what, fingerprint in inputs.fingerprints.items():
+        trained_on = progress.fingerprints.get(what)
+        if trained_on != fingerprint:
+            raise InputError(
+                f"run {checkpoints.folder.parent}: was trained on {what} {trained_on}, and {what} is now {fingerprint}; "
+                f"give the {what} it began with, or a new run folder"
+            )
+    progress.world = world.size
+    return progress
+
+
+def _epochs(config: Config) -> list[dict[str, Any]]:
+    path = Path(config.run or "") / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,47 @@
+"""One process is a world of one: code below a job never asks whether torch.distributed is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among the ranks of a run, over the default process group."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @classmethod
+    def current(cls, device: torch.device) -> World:
+        return cls(dist.get_rank(), dist.get_world_size(), device)
+
+    def barrier(self) -> None:
+        """Wait for every rank (an all-reduce, which gloo and NCCL both order with the rest)."""
+        dist.all_reduce(torch.zeros(1, device=self.device))
+
+    def sum(self, value: float) -> float:
+        """The sum over ranks, in float64."""
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return float(total)
+
+
+@contextmanager
+def world_of_one() -> Iterator[World]:
+    """A process group of this process alone, for libraries, notebooks and tests; no ports, no threads."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield World.current(torch.device("cpu"))
+    finally:
+        dist.destroy_process_group()

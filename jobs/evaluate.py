@@ -1,0 +1,44 @@
+"""Rank valid and test with a checkpoint: python jobs/evaluate.py --run RUN [--checkpoint latest|best|STEP]."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from configs.loading import override_config
+from distributed.encoding import evaluation_path, run_config
+from distributed.ray_cluster import absolute, connect, resolve_paths
+from distributed.ray_train import run_on_workers
+from evaluation.report import metrics_table
+from jobs.cli import job
+
+
+@click.command()
+@click.option("--run", required=True, help="run folder of jobs/train.py")
+@click.option("--checkpoint", default="best", show_default=True, help="latest, best or a step")
+@click.option("--set", "overrides", multiple=True, help="e.g. evaluation.mask_history=true, cluster.num_workers=4")
+@job
+def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
+    """Full-catalogue metrics with intervals and slices, on any number of workers."""
+    folder = absolute("run", run)
+    assert folder is not None
+    config = resolve_paths(
+        override_config(run_config(folder), overrides, ("evaluation", "cluster", "dataset", "graph"))
+    )
+    connect(config.cluster)
+    run_on_workers("evaluate", config, checkpoint=checkpoint)
+
+    path = evaluation_path(config, checkpoint)
+    result = json.loads(path.read_text())
+    columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
+    print(metrics_table({split: result[split] for split in ("valid", "test")}, columns))
+    for split in ("valid", "test"):
+        slices = result["details"][split]["slices"]
+        named = {f"{split}, {name} ({found['targets']:,} targets)": found for name, found in slices.items()}
+        print("\n" + metrics_table(named, columns))
+    print(f"wrote {path}: checkpoint {checkpoint} (step {result['checkpoint_step']}), with intervals and slices")
+
+
+if __name__ == "__main__":
+    main()

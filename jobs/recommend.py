@@ -1,0 +1,49 @@
+"""Top-K items for every user: python jobs/recommend.py --run RUN --k 20 --output recs.parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pyarrow.parquet as pq
+
+from configs.errors import InputError
+from configs.loading import override_config
+from distributed.encoding import run_config
+from distributed.ray_cluster import absolute, connect, resolve_paths
+from distributed.ray_train import run_on_workers
+from jobs.cli import job
+
+
+@click.command()
+@click.option("--run", required=True, help="run folder of jobs/train.py")
+@click.option("--k", default=20, show_default=True, type=click.IntRange(min=1), help="items per user")
+@click.option("--output", required=True, help="Parquet file to write: user, rank, item, score")
+@click.option("--checkpoint", default="best", show_default=True, help="latest, best or a step")
+@click.option("--mask-history/--keep-history", default=True, show_default=True, help="leave out what the user has had")
+@click.option("--overwrite", is_flag=True, help="replace an existing output")
+@click.option("--set", "overrides", multiple=True, help="e.g. cluster.num_workers=4")
+@job
+def main(
+    run: str, k: int, output: str, checkpoint: str, mask_history: bool, overwrite: bool, overrides: tuple[str, ...]
+) -> None:
+    """What each user may want next, from the whole catalogue, with source ids."""
+    folder, target = absolute("run", run), absolute("output", output)
+    assert folder is not None
+    assert target is not None
+    if Path(target).exists() and not overwrite:
+        raise InputError(f"--output {target}: exists; name another file or add --overwrite")
+    if not Path(target).parent.is_dir():
+        raise InputError(f"--output {target}: its folder does not exist; create it first")
+    config = resolve_paths(
+        override_config(run_config(folder), overrides, ("evaluation", "cluster", "dataset", "graph"))
+    )
+    connect(config.cluster)
+    run_on_workers("recommend", config, checkpoint=checkpoint, k=k, output=target, mask_history=mask_history)
+
+    rows = pq.read_metadata(target).num_rows
+    print(f"wrote {target}: {rows:,} recommendations, up to {k} per user")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""Train a recommender on a Ray cluster: python jobs/train.py --config configs/x.yaml --set run=RUN ..."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from configs.loading import load_config
+from distributed.inputs import open_inputs
+from distributed.ray_cluster import connect, resolve_paths
+from distributed.ray_train import run_on_workers
+from distributed.run_folder import check_run_folder
+from evaluation.report import metrics_table
+from jobs.cli import config_options, job
+
+
+@click.command()
+@config_options
+@job
+def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
+    """Train to early stopping, evaluate the best checkpoint on valid and test, write RUN/metrics.json.
+
+    The same command again continues where RUN's latest checkpoint stands.
+    """
+    config = resolve_paths(load_config(config_path, overrides))
+    check_run_folder(config)
+    stated = config.graph_options.model_dump(include=config.graph_options.model_fields_set)
+    open_inputs(config, expected_graph=stated).dataset.validate()
+
+    connect(config.cluster)
+    run_on_workers("train", config)
+
+    assert config.run is not None
+    metrics = json.loads((Path(config.run) / "metrics.json").read_text())
+    columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
+    print(metrics_table({split: metrics[split] for split in ("valid", "test")}, columns))
+    print(
+        f"wrote run {config.run}: metrics.json, config.yaml, checkpoints, metrics.jsonl, tensorboard ({metrics['model']})"
+    )
+
+
+if __name__ == "__main__":
+    main()
