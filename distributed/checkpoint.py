@@ -99,15 +99,15 @@ class Checkpoints:
         missing = sorted(set(wanted) - set(stored))
         if missing:
             raise InputError(
-                f"checkpoint {path}: does not hold {missing[0]} ({len(missing)} tensors missing); it belongs to another "
-                "model or table.optimizer; use the run's own config.yaml or a new run folder"
+                f"checkpoint {path}: lacks {missing[0]} and {len(missing) - 1} more; it belongs to another model or "
+                "table.optimizer; use the run's own config.yaml or a new run folder"
             )
         for key, value in wanted.items():
             shape = value.shape if isinstance(value, Tensor) else value.size()
             if tuple(stored[key].size) != tuple(shape):
                 raise InputError(
-                    f"checkpoint {path}: {key} has shape {tuple(stored[key].size)}, the model {tuple(shape)}; it belongs "
-                    "to another model or dataset; use the run's own config.yaml or a new run folder"
+                    f"checkpoint {path}: {key} has shape {tuple(stored[key].size)}, the model {tuple(shape)}; it "
+                    "belongs to another model or dataset; use the run's own config.yaml or a new run folder"
                 )
         dcp.load(wanted, storage_reader=reader, no_dist=self.world.size == 1)
         rng = f"rng/{self.world.rank}"
@@ -129,7 +129,7 @@ class Checkpoints:
             index = json.loads((self.folder / "index.json").read_text())
         except (OSError, ValueError):
             raise InputError(
-                f"run {self.folder.parent}: no checkpoint index at {self.folder / 'index.json'}; train first with jobs/train.py"
+                f"run {self.folder.parent}: no {self.folder / 'index.json'}; train first with jobs/train.py"
             ) from None
         step = index.get(which) if which in ("latest", "best") else int(which) if which.isdecimal() else None
         if step is None or not (self._path(step) / "progress.json").exists():

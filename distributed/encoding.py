@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import InputError
-from configs.loading import load_config
+from configs.loading import load_config, override_config
 from configs.schema import Config
 from distributed.checkpoint import Checkpoints
 from distributed.inputs import Inputs, build_system, open_inputs
@@ -22,16 +23,17 @@ from distributed.telemetry import versions, write_text
 from distributed.world import World
 
 
-def run_config(run: str) -> Config:
-    """The config that a run was trained with.
+def run_config(run: str, overrides: Iterable[str] = ()) -> Config:
+    """The config that a run was trained with; where it runs and how it is ranked may be overridden.
 
     Raises:
-        InputError: there is no run there.
+        InputError: there is no run there, or an override of what it learnt.
     """
     path = Path(run) / "config.yaml"
     if not path.exists():
         raise InputError(f"run {run}: no {path.name} in it; name the run folder of jobs/train.py")
-    return load_config(str(path)).model_copy(update={"run": run})
+    config = override_config(load_config(str(path)), overrides, ("evaluation", "cluster", "dataset", "graph"))
+    return config.model_copy(update={"run": run})
 
 
 def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, ShardedSystem, int | None]:

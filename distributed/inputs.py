@@ -62,9 +62,7 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
     dataset = Dataset.open(config.dataset)
     if config.graph is None or config.model.name != "mdsrec":
         if config.model.name == "mdsrec":
-            raise InputError(
-                "graph: not set, and mdsrec needs one; build it with jobs/build_graph.py, --set graph=GRAPH"
-            )
+            raise InputError("graph: not set, and mdsrec needs one; build it with jobs/build_graph.py")
         return Inputs(dataset, None)
     graph = Graph.open(config.graph, dataset_fingerprint=dataset.fingerprint, expected=dict(expected_graph or {}))
     return Inputs(dataset, graph)

@@ -29,7 +29,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from configs.errors import InputError
 from configs.schema import Config, TableConfig
 from distributed.world import World
-from model.item_table import TABLE_NAME
+from model.item_table import TABLE
 from model.system import RecommenderSystem
 
 Sharding = Literal["data_parallel", "row_wise"]
@@ -151,7 +151,7 @@ def _plan(
         ddr_cap=gib // world.size,
     )
     kernel = "fused" if sharding == "row_wise" else "dense"
-    constraints = {TABLE_NAME: ParameterConstraints(sharding_types=[sharding], compute_kernels=[kernel])}
+    constraints = {TABLE: ParameterConstraints(sharding_types=[sharding], compute_kernels=[kernel])}
     sharders: list[ModuleSharder[nn.Module]] = [EmbeddingCollectionSharder()]
     planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
     return planner.collective_plan(system, sharders, dist.group.WORLD), sharders
@@ -174,4 +174,4 @@ def _without_table(system: RecommenderSystem, config: Config) -> ShardedSystem:
 
 
 def _is_table(key: str) -> bool:
-    return key.endswith(f"embeddings.{TABLE_NAME}.weight")
+    return key.endswith(f"embeddings.{TABLE}.weight")

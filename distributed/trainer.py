@@ -153,7 +153,7 @@ def decide(progress: Progress, training: TrainingConfig) -> Literal["train", "st
 
 
 def note_validation(progress: Progress, metric: float | None) -> bool:
-    """Record an epoch's validation metric (None: nothing to validate on, the latest is best); whether it is the best."""
+    """Record an epoch's validation metric ; whether it is the best (None: no validation set, the latest is)."""
     if metric is None or progress.best_metric is None or metric > progress.best_metric:
         progress.best_metric, progress.best_step, progress.stale_epochs = metric, progress.step, 0
         return True
@@ -208,7 +208,7 @@ def _resume(checkpoints: Checkpoints, sharded: ShardedSystem, inputs: Inputs, wo
         trained_on = progress.fingerprints.get(what)
         if trained_on != fingerprint:
             raise InputError(
-                f"run {checkpoints.folder.parent}: was trained on {what} {trained_on}, and {what} is now {fingerprint}; "
+                f"run {checkpoints.folder.parent}: was trained on {what} {trained_on}, which is now {fingerprint}; "
                 f"give the {what} it began with, or a new run folder"
             )
     progress.world = world.size

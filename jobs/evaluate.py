@@ -6,7 +6,6 @@ import json
 
 import click
 
-from configs.loading import override_config
 from distributed.encoding import evaluation_path, run_config
 from distributed.ray_cluster import absolute, connect, resolve_paths
 from distributed.ray_train import run_on_workers
@@ -23,9 +22,7 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     """Full-catalogue metrics with intervals and slices, on any number of workers."""
     folder = absolute("run", run)
     assert folder is not None
-    config = resolve_paths(
-        override_config(run_config(folder), overrides, ("evaluation", "cluster", "dataset", "graph"))
-    )
+    config = resolve_paths(run_config(folder, overrides))
     connect(config.cluster)
     run_on_workers("evaluate", config, checkpoint=checkpoint)
 

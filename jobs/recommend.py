@@ -8,7 +8,6 @@ import click
 import pyarrow.parquet as pq
 
 from configs.errors import InputError
-from configs.loading import override_config
 from distributed.encoding import run_config
 from distributed.ray_cluster import absolute, connect, resolve_paths
 from distributed.ray_train import run_on_workers
@@ -35,9 +34,7 @@ def main(
         raise InputError(f"--output {target}: exists; name another file or add --overwrite")
     if not Path(target).parent.is_dir():
         raise InputError(f"--output {target}: its folder does not exist; create it first")
-    config = resolve_paths(
-        override_config(run_config(folder), overrides, ("evaluation", "cluster", "dataset", "graph"))
-    )
+    config = resolve_paths(run_config(folder, overrides))
     connect(config.cluster)
     run_on_workers("recommend", config, checkpoint=checkpoint, k=k, output=target, mask_history=mask_history)
 

@@ -36,9 +36,7 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     metrics = json.loads((Path(config.run) / "metrics.json").read_text())
     columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
     print(metrics_table({split: metrics[split] for split in ("valid", "test")}, columns))
-    print(
-        f"wrote run {config.run}: metrics.json, config.yaml, checkpoints, metrics.jsonl, tensorboard ({metrics['model']})"
-    )
+    print(f"wrote run {config.run}: {metrics['model']}, metrics.json, config.yaml, checkpoints, tensorboard")
 
 
 if __name__ == "__main__":
