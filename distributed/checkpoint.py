@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from torch import Tensor
 
 from configs.errors import InputError
 from distributed.sharding import ShardedSystem
@@ -103,11 +102,10 @@ class Checkpoints:
                 "table.optimizer; use the run's own config.yaml or a new run folder"
             )
         for key, value in wanted.items():
-            shape = value.shape if isinstance(value, Tensor) else value.size()
-            if tuple(stored[key].size) != tuple(shape):
+            if stored[key].size != value.size():
                 raise InputError(
-                    f"checkpoint {path}: {key} has shape {tuple(stored[key].size)}, the model {tuple(shape)}; it "
-                    "belongs to another model or dataset; use the run's own config.yaml or a new run folder"
+                    f"checkpoint {path}: {key} has shape {tuple(stored[key].size)}, the model's is {tuple(value.size())}; "
+                    "it belongs to another model or dataset; use the run's own config.yaml or a new run folder"
                 )
         dcp.load(wanted, storage_reader=reader, no_dist=self.world.size == 1)
         rng = f"rng/{self.world.rank}"

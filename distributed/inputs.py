@@ -17,8 +17,8 @@ from data.dataset import Dataset
 from graph_builder.store import Graph
 from model.item_table import ItemTable
 from model.protocol import CatalogueInfo
-from model.registry import build_model
 from model.system import RecommenderSystem
+from model.zoo import build_model
 
 
 @dataclass

@@ -48,8 +48,9 @@ def connect(cluster: ClusterConfig) -> None:
         ray.init(address=address, runtime_env=upload, **quiet)
     except (ConnectionError, RuntimeError) as error:
         raise InputError(
-            f"cluster.address={address}: no Ray cluster could be joined ({' '.join(str(error).split())[:300]}); start "
-            "one with `ray start --head`, set RAY_AUTH_MODE alike on both sides, or unset the address for a local cluster"
+            f"cluster.address={address}: no Ray cluster could be joined ({' '.join(str(error).split())[:300]}); "
+            "start one with `ray start --head`, set RAY_AUTH_MODE alike on both sides, or unset the address to start "
+            "a local cluster"
         ) from None
 
 

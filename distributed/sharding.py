@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
@@ -125,10 +126,10 @@ def fill_table(state: dict[str, Tensor], std: float, seed: int) -> None:
     for key, value in state.items():
         if not _is_table(key):
             continue
-        if isinstance(value, Tensor):
-            pieces = [(0, value)]
-        else:
+        if isinstance(value, ShardedTensor):
             pieces = [(shard.metadata.shard_offsets[0], shard.tensor) for shard in value.local_shards()]
+        else:
+            pieces = [(0, value)]
         for first, rows in pieces:
             for start in range(first - first % _INIT_BLOCK, first + len(rows), _INIT_BLOCK):
                 stream = np.random.Generator(np.random.Philox(key=np.array([seed, start // _INIT_BLOCK], np.uint64)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from configs.contracts import Batch, ItemPlan
 from configs.errors import InputError
 from configs.loading import dump_config
 from configs.schema import Config, TrainingConfig
@@ -22,6 +20,7 @@ from distributed.checkpoint import Checkpoints, Progress
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.scoring import Scorer, summarise
 from distributed.sharding import ShardedSystem, shard
+from distributed.step import TrainStep
 from distributed.telemetry import Telemetry, versions, write_text
 from distributed.world import World
 
@@ -119,28 +118,6 @@ def _train_epoch(step: TrainStep, batches: TrainBatches, progress: Progress, con
     # One synchronisation an epoch: reading a loss every step would stall the device.
     local = torch.stack(losses).double().cpu() * torch.tensor(num_targets)
     return step.world.sum(float(local.sum())) / sum(num_targets), count
-
-
-@dataclass
-class TrainStep:
-    """One optimiser step on a batch; returns this rank's share of the loss (shares add up to the mean)."""
-
-    sharded: ShardedSystem
-    plan: ItemPlan
-    config: Config
-    world: World
-
-    def __call__(self, batch: Batch) -> Tensor:
-        batch = batch.map(lambda tensor: tensor.to(self.world.device, non_blocking=True))
-        self.sharded.optimizer.zero_grad(set_to_none=True)
-        share: Tensor = self.sharded.parallel(self.plan, batch)
-        # DDP and TorchRec average gradients over ranks; shares must be summed.
-        (share * self.world.size).backward()
-        clip = self.config.training.gradient_clip
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.sharded.dense_parameters, clip)
-        self.sharded.optimizer.step()
-        return share.detach()
 
 
 def decide(progress: Progress, training: TrainingConfig) -> Literal["train", "stop"]:

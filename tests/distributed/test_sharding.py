@@ -1,0 +1,153 @@
+"""Row-wise, replicated and single-process training are one training; checkpoints move between them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from configs.errors import InputError
+from configs.loading import load_config
+from configs.schema import TableConfig
+from data.batches import TrainBatches
+from data.sequences import Targets
+from distributed.checkpoint import Checkpoints, Progress
+from distributed.sharding import choose_optimizer, choose_sharding, shard
+from distributed.step import TrainStep
+from distributed.world import world_of_one
+from tests.distributed.spawn import run_ranks
+from tests.distributed.toy import NUM_ITEMS, toy_data, toy_planner, toy_system
+
+STEPS = 20
+BATCH = 31  # not divisible by 2 or 3, so that ranks' shares differ
+CASES = [("mdsrec", "sgd"), ("mdsrec", "adagrad"), ("sasrec", "rowwise_adagrad")]
+
+
+def config_of(model, sharding, table_optimizer):
+    return load_config(
+        None,
+        [
+            f"model.name={model}",
+            "model.dim=8",
+            "model.num_heads=2",
+            "model.dropout=0",
+            "model.mdsrec.gumbel_noise=false",
+            "model.init_std=0.3",
+            f"table.sharding={sharding}",
+            f"table.optimizer={table_optimizer}",
+            "table.learning_rate=0.05",
+            "training.optimizer=sgd",
+            "training.learning_rate=0.05",
+        ],
+    )
+
+
+def build(config, world):
+    torch.manual_seed(0)
+    sharded = shard(toy_system(config), config, NUM_ITEMS, world)
+    planner = toy_planner(sharded.system.recommender.needs)
+    data = toy_data()
+    batches = TrainBatches(data, Targets(data, "train"), BATCH, 10, 0, world.rank, world.size, planner)
+    return sharded, TrainStep(sharded, batches.plan, config, world), batches
+
+
+def run_steps(step, batches, first, last):
+    losses = []
+    step.sharded.system.train()
+    for number in range(first, last):
+        batches.set_epoch(number // len(batches))
+        share = step(batches[number % len(batches)])
+        losses.append(step.world.sum(float(share)))
+    return losses
+
+
+def losses_of(world, path):
+    found = {}
+    for model, optimizer in CASES:
+        for sharding in ("data_parallel", "row_wise"):
+            _, step, batches = build(config_of(model, sharding, optimizer), world)
+            found[f"{model} {optimizer} {sharding}"] = run_steps(step, batches, 0, STEPS)
+    if world.is_first:
+        path.write_text(json.dumps(found))
+
+
+def test_losses_agree_for_any_sharding_and_number_of_ranks(tmp_path):
+    for world in (1, 2, 3):
+        path = tmp_path / f"{world}.json"
+        if world == 1:
+            with world_of_one() as one:
+                losses_of(one, path)
+        else:
+            run_ranks(world, losses_of, path)
+    found = {world: json.loads((tmp_path / f"{world}.json").read_text()) for world in (1, 2, 3)}
+    for model, optimizer in CASES:
+        reference = found[1][f"{model} {optimizer} data_parallel"]
+        assert reference[-1] < reference[0] - 0.05, "nothing was learnt, so equality would show nothing"
+        for world in (1, 2, 3):
+            for sharding in ("data_parallel", "row_wise"):
+                trajectory = found[world][f"{model} {optimizer} {sharding}"]
+                np.testing.assert_allclose(trajectory, reference, rtol=2e-5, err_msg=f"{world} {sharding} {model}")
+
+
+def save_halfway(world, run, path):
+    for sharding, optimizer in (("data_parallel", "adam"), ("row_wise", "rowwise_adagrad")):
+        sharded, step, batches = build(config_of("mdsrec", sharding, optimizer), world)
+        run_steps(step, batches, 0, 7)
+        Checkpoints(str(run / sharding), world).save(sharded, Progress(step=7, best_step=7, world=world.size))
+        losses = run_steps(step, batches, 7, 12)
+        if world.is_first:
+            (path / f"{sharding}.json").write_text(json.dumps(losses))
+
+
+def continue_from(world, run, path):
+    for sharding, optimizer in (("data_parallel", "adam"), ("row_wise", "rowwise_adagrad")):
+        sharded, step, batches = build(config_of("mdsrec", sharding, optimizer), world)
+        progress = Checkpoints(str(run / sharding), world).load("latest", sharded)
+        assert progress.step == 7
+        losses = run_steps(step, batches, 7, 12)
+        expected = json.loads((path / f"{sharding}.json").read_text())
+        if world.size == 2:
+            assert losses == expected, "the same number of ranks continues bit for bit"
+        np.testing.assert_allclose(losses, expected, rtol=2e-5)
+
+
+def test_a_checkpoint_continues_on_any_number_of_ranks(tmp_path):
+    run_ranks(2, save_halfway, tmp_path / "run", tmp_path)
+    with world_of_one() as one:
+        continue_from(one, tmp_path / "run", tmp_path)
+    run_ranks(2, continue_from, tmp_path / "run", tmp_path)
+    run_ranks(3, continue_from, tmp_path / "run", tmp_path)
+
+
+def test_checkpoints_keep_the_best_and_the_latest_and_name_what_is_missing(tmp_path):
+    config = config_of("sasrec", "data_parallel", "adam")
+    with world_of_one() as one:
+        sharded, step, batches = build(config, one)
+        checkpoints = Checkpoints(str(tmp_path), one, keep=2)
+        with pytest.raises(InputError, match="train first"):
+            checkpoints.resolve("latest")
+        for number in range(1, 6):
+            run_steps(step, batches, number, number + 1)
+            checkpoints.save(sharded, Progress(step=number, best_step=2))
+        assert sorted(p.name for p in (tmp_path / "checkpoints").glob("step-*")) == [
+            "step-00000002",
+            "step-00000004",
+            "step-00000005",
+        ]
+        assert not list((tmp_path / "checkpoints").glob(".*"))
+        assert (checkpoints.resolve("best"), checkpoints.resolve("latest"), checkpoints.resolve("4")) == (2, 5, 4)
+        with pytest.raises(InputError, match=r"--checkpoint 3.*\[2, 4, 5\]"):
+            checkpoints.resolve("3")
+        other, _, _ = build(config.model_copy(update={"model": config.model.model_copy(update={"dim": 16})}), one)
+        with pytest.raises(InputError, match="shape"):
+            checkpoints.load("best", other)
+
+
+def test_sharding_is_chosen_by_size_and_fused_adam_on_cpu_is_refused():
+    table = TableConfig()
+    assert choose_sharding(table, 4_385, 64) == "data_parallel"
+    assert choose_sharding(table, 10_000_000, 64) == "row_wise"
+    assert choose_optimizer(table, "row_wise", "cpu") == "rowwise_adagrad"
+    assert choose_optimizer(table, "row_wise", "cuda") == "adam"
+    with pytest.raises(InputError, match="no fused Adam on CPU"):
+        choose_optimizer(TableConfig(optimizer="adam"), "row_wise", "cpu")

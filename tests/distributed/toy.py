@@ -1,0 +1,78 @@
+"""A toy dataset and graph in memory, behind the same attributes as the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.contracts import ItemNeeds
+from configs.schema import Config
+from data.batches import ItemPlanner
+from model.item_table import ItemTable
+from model.protocol import CatalogueInfo
+from model.system import RecommenderSystem
+from model.zoo import build_model
+
+NUM_ITEMS, NUM_USERS, MODALITIES, NUM_CENTERS = 103, 40, ("image", "text"), 4
+
+
+@dataclass
+class ToyData:
+    """Random sequences of 3 to 12 items."""
+
+    num_items: int
+    num_users: int
+    offsets: np.ndarray
+    items: np.ndarray
+    train_end: np.ndarray
+    valid_end: np.ndarray
+
+
+class ToyGraph:
+    """Random sparse O, random neighbours, random clusters; the last items miss the image."""
+
+    num_items = NUM_ITEMS
+
+    def __init__(self) -> None:
+        random = np.random.default_rng(5)
+        self._o = random.random((NUM_ITEMS, NUM_ITEMS)) * (random.random((NUM_ITEMS, NUM_ITEMS)) < 0.05)
+        self._neighbors = {m: random.integers(0, NUM_ITEMS, (NUM_ITEMS, 3)) for m in MODALITIES}
+        self._clusters = {m: random.integers(0, NUM_CENTERS, NUM_ITEMS) for m in MODALITIES}
+        self._clusters["image"][-10:] = -1
+        self._neighbors["image"][-10:] = -1
+        self._neighbors["image"][-10:, 0] = np.arange(NUM_ITEMS - 10, NUM_ITEMS)
+
+    def cooccurrence_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rows = self._o[items]
+        kept = rows > 0
+        indptr = np.concatenate([[0], kept.sum(1).cumsum()])
+        return indptr, np.nonzero(kept)[1], rows[kept].astype(np.float32)
+
+    def neighbors(self, modality: str) -> np.ndarray:
+        return self._neighbors[modality]
+
+    def clusters(self, modality: str) -> np.ndarray:
+        return self._clusters[modality]
+
+    def num_centers(self, modality: str) -> int:  # noqa: ARG002
+        return NUM_CENTERS
+
+
+def toy_data() -> ToyData:
+    random = np.random.default_rng(4)
+    lengths = random.integers(3, 13, NUM_USERS)
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    items = random.integers(0, NUM_ITEMS, offsets[-1])
+    return ToyData(NUM_ITEMS, NUM_USERS, offsets, items, lengths - 2, lengths - 1)
+
+
+def toy_system(config: Config) -> RecommenderSystem:
+    info = CatalogueInfo(NUM_ITEMS, MODALITIES, dict.fromkeys(MODALITIES, 6), dict.fromkeys(MODALITIES, NUM_CENTERS))
+    recommender = build_model(config.model, info)
+    table = ItemTable(NUM_ITEMS, config.model.dim, config.model.init_std, device="meta")
+    return RecommenderSystem(table, recommender)
+
+
+def toy_planner(needs: ItemNeeds) -> ItemPlanner:
+    return ItemPlanner(needs, NUM_ITEMS, ToyGraph(), {m: np.ones((NUM_ITEMS, 6), np.float32) for m in needs.features})
