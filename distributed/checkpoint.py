@@ -104,7 +104,7 @@ class Checkpoints:
         for key, value in wanted.items():
             if stored[key].size != value.size():
                 raise InputError(
-                    f"checkpoint {path}: {key} has shape {tuple(stored[key].size)}, the model's is {tuple(value.size())}; "
+                    f"checkpoint {path}: {key} has shape {tuple(stored[key].size)}, model {tuple(value.size())}; "
                     "it belongs to another model or dataset; use the run's own config.yaml or a new run folder"
                 )
         dcp.load(wanted, storage_reader=reader, no_dist=self.world.size == 1)

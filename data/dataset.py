@@ -1,0 +1,251 @@
+"""A dataset on disk: opened cheaply, memory-mapped, read without copies.
+
+N items, U users, E interactions, d_m width of modality m. The folder:
+
+    manifest.json            counts, split, source, what was dropped, fingerprint; written last
+    sequences.arrow          user, items, [timestamps], train_end, valid_end: one record batch, whose
+                             list offsets are the CSR
+    items.parquet            item, source_id, popularity (training only), [text], has_<modality>
+    users.parquet            user, source_id
+    features/<modality>.npy  float16 or float32 [N, d_m]; an all-zero row is a missing one
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.errors import InputError
+from data.layout import (
+    ITEMS,
+    SEQUENCES,
+    USERS,
+    content_files,
+    feature_file,
+    fingerprint_files,
+    local_path,
+    read_manifest,
+)
+from data.validation import validate_dataset
+from data.writing import DatasetContent, Sequences, write_folder
+
+__all__ = ["Dataset", "DatasetContent", "Sequences", "write_dataset"]
+
+_LISTS = pa.large_list(pa.int64())
+
+
+class Dataset:
+    """An opened dataset folder. Pickles as its path, so workers map the same pages.
+
+    Attributes:
+        path: the folder. manifest: its manifest. fingerprint: sha256 of the content.
+        modalities: names, ascending.
+        offsets: int64 [U+1]; user u owns items[offsets[u]:offsets[u + 1]], oldest first.
+        items: int64 [E]. timestamps: int64 [E] or None.
+        train_end, valid_end: int64 [U], counted from the start of the user's own list:
+            [:train_end] trains, [train_end:valid_end] are validation targets, [valid_end:] test targets.
+    All arrays are read-only views of the memory-mapped file.
+    """
+
+    def __init__(self, path: str, manifest: dict[str, Any], batch: pa.RecordBatch) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.fingerprint: str = manifest["fingerprint"]
+        self.num_users: int = manifest["num_users"]
+        self.num_items: int = manifest["num_items"]
+        self.num_interactions: int = manifest["num_interactions"]
+        self.modalities: tuple[str, ...] = tuple(sorted(manifest["modalities"]))
+        lists = batch.column("items")
+        self.users: np.ndarray = batch.column("user").to_numpy()
+        self.offsets: np.ndarray = lists.offsets.to_numpy()
+        self.items: np.ndarray = lists.values.to_numpy()
+        self.timestamps: np.ndarray | None = None
+        if manifest["has_timestamps"]:
+            self.timestamps = batch.column("timestamps").values.to_numpy()
+            self.timestamp_offsets: np.ndarray = batch.column("timestamps").offsets.to_numpy()
+        self.train_end: np.ndarray = batch.column("train_end").to_numpy()
+        self.valid_end: np.ndarray = batch.column("valid_end").to_numpy()
+
+    @classmethod
+    def open(cls, path: str) -> Dataset:
+        """Open a finished dataset: manifest, schemas, counts, file sizes and shapes; no content is read.
+
+        Raises:
+            InputError: not a finished dataset, or a file that is missing, truncated or of another shape.
+        """
+        folder = local_path(path)
+        manifest = read_manifest(folder)
+        _check_manifest(folder, manifest)
+        _check_sizes(folder, manifest)
+        _check_parquet(folder / ITEMS, manifest["num_items"], ["item", "source_id", "popularity"], manifest)
+        _check_parquet(folder / USERS, manifest["num_users"], ["user", "source_id"], manifest)
+        dataset = cls(path, manifest, _open_sequences(folder / SEQUENCES, manifest))
+        for modality in dataset.modalities:
+            dataset.features(modality)
+        return dataset
+
+    def features(self, modality: str) -> np.ndarray:
+        """A modality's features, memory-mapped: float16 or float32 [N, d_m].
+
+        Raises:
+            InputError: no such modality, or a file that does not match the manifest.
+        """
+        self._check_modality(modality)
+        file = Path(self.path) / feature_file(modality)
+        expected = self.manifest["modalities"][modality]
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{file}: not a readable .npy file ({error}); prepare the dataset again") from None
+        shape = (self.num_items, expected["dim"])
+        if array.shape != shape or str(array.dtype) != expected["dtype"]:
+            raise InputError(
+                f"{file}: holds {array.dtype} {list(array.shape)}, the manifest says {expected['dtype']} "
+                f"{list(shape)} (items x width); prepare the dataset again"
+            )
+        return array
+
+    def presence(self, modality: str) -> np.ndarray:
+        """Which items have the modality: bool [N]."""
+        self._check_modality(modality)
+        return self._item_column(f"has_{modality}").to_numpy(zero_copy_only=False)
+
+    def popularity(self) -> np.ndarray:
+        """Training interactions of each item: int64 [N]."""
+        return self._item_column("popularity").to_numpy()
+
+    def item_source_ids(self) -> pa.Array:
+        """The source's own id of each item: large_string [N]."""
+        return self._item_column("source_id")
+
+    def user_source_ids(self) -> pa.Array:
+        """The source's own id of each user: large_string [U]."""
+        return _read_column(Path(self.path) / USERS, "source_id")
+
+    def item_texts(self) -> pa.Array | None:
+        """Text of each item, large_string [N] with nulls; None where the source has no text."""
+        if "text" not in pq.read_schema(Path(self.path) / ITEMS).names:
+            return None
+        return self._item_column("text")
+
+    def validate(self) -> None:
+        """Check every value against the contract, in bounded blocks.
+
+        Raises:
+            InputError: the first violation: file, user or item, value, limit, next move.
+        """
+        validate_dataset(self)
+
+    def verify_fingerprint(self) -> None:
+        """Read every byte and compare with the manifest.
+
+        Raises:
+            InputError: some file was altered since the dataset was written.
+        """
+        actual = fingerprint_files(Path(self.path), self.modalities)
+        if actual != self.fingerprint:
+            raise InputError(
+                f"dataset {self.path}: its content has fingerprint {actual[:12]}, the manifest says "
+                f"{self.fingerprint[:12]}; a file was altered, prepare the dataset again"
+            )
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (Dataset.open, (self.path,))
+
+    def _item_column(self, name: str) -> pa.Array:
+        return _read_column(Path(self.path) / ITEMS, name)
+
+    def _check_modality(self, modality: str) -> None:
+        if modality not in self.modalities:
+            raise InputError(
+                f"dataset {self.path}: has no modality {modality!r}, only {', '.join(self.modalities) or 'none'}; "
+                "prepare it again with --features NAME=FILE"
+            )
+
+
+def write_dataset(path: str, content: DatasetContent, *, overwrite: bool = False) -> Dataset:
+    """Write a dataset folder, whole or not at all, and open it.
+
+    Raises:
+        InputError: the output exists without `overwrite`, a feature is not finite, or the disk refuses.
+            An old dataset at `path` is then still intact.
+    """
+    write_folder(path, content, overwrite)
+    return Dataset.open(path)
+
+
+def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    types = {
+        "num_users": int,
+        "num_items": int,
+        "num_interactions": int,
+        "has_timestamps": bool,
+        "modalities": dict,
+        "bytes": dict,
+        "fingerprint": str,
+    }
+    for name, kind in types.items():
+        if not isinstance(manifest.get(name), kind):
+            raise InputError(
+                f"{folder}/manifest.json: field {name} is {manifest.get(name)!r}, expected {kind.__name__}; "
+                "prepare the dataset again"
+            )
+
+
+def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
+    for name in content_files(list(manifest["modalities"])):
+        file, expected = folder / name, manifest["bytes"].get(name)
+        if not file.is_file():
+            raise InputError(f"{file}: missing from the dataset; prepare it again")
+        if (size := file.stat().st_size) != expected:
+            raise InputError(
+                f"{file}: {size} bytes, the manifest says {expected}: truncated or altered; prepare the dataset again"
+            )
+
+
+def _open_sequences(file: Path, manifest: dict[str, Any]) -> pa.RecordBatch:
+    try:
+        reader = pa.ipc.open_file(pa.memory_map(str(file)))
+        batches = reader.num_record_batches
+        batch = reader.get_batch(0) if batches == 1 else None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: not a readable Arrow file ({error}); prepare the dataset again") from None
+    if batch is None:
+        raise InputError(f"{file}: {batches} record batches, expected 1; prepare the dataset again")
+    wanted = {"user": pa.int64(), "items": _LISTS, "train_end": pa.int64(), "valid_end": pa.int64()}
+    if manifest["has_timestamps"]:
+        wanted["timestamps"] = _LISTS
+    for name, kind in wanted.items():
+        position = batch.schema.get_field_index(name)
+        if position < 0 or batch.schema.field(position).type != kind or batch.column(position).null_count:
+            raise InputError(f"{file}: column {name} is not {kind} without nulls; prepare the dataset again")
+    counts = {"num_users": batch.num_rows, "num_interactions": len(batch.column("items").values)}
+    for name, count in counts.items():
+        if count != manifest[name]:
+            raise InputError(f"{file}: {count} {name}, the manifest says {manifest[name]}; prepare the dataset again")
+    return batch
+
+
+def _check_parquet(file: Path, num_rows: int, columns: list[str], manifest: dict[str, Any]) -> None:
+    try:
+        metadata = pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: not a readable Parquet file ({error}); prepare the dataset again") from None
+    if metadata.num_rows != num_rows:
+        raise InputError(f"{file}: {metadata.num_rows} rows, the manifest says {num_rows}; prepare the dataset again")
+    wanted = columns + [f"has_{modality}" for modality in manifest["modalities"] if file.name == ITEMS]
+    for name in wanted:
+        if name not in metadata.schema.to_arrow_schema().names:
+            raise InputError(f"{file}: no column {name}; prepare the dataset again")
+
+
+def _read_column(file: Path, name: str) -> pa.Array:
+    try:
+        column = pq.read_table(file, columns=[name]).column(0).combine_chunks()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: column {name} cannot be read ({error}); prepare the dataset again") from None
+    return column

@@ -1,0 +1,45 @@
+"""RecBole's plain atomic file: one interaction a row, tab separated, typed header."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from configs.errors import InputError
+from data.formats.delimited import read_delimited, read_header
+from data.interactions import interaction_table
+from data.layout import local_path
+
+_COLUMNS = {"user": "user_id:token", "item": "item_id:token", "timestamp": "timestamp:float"}
+
+
+def read_recbole(path: str) -> pa.Table:
+    """Interactions of a `.inter` file, or of the one `.inter` file in a folder, in file order.
+
+    Returns:
+        Columns user, item (large_string) and timestamp (int64), each with nulls where the file is empty.
+
+    Raises:
+        InputError: no such file, a header without the three columns, a malformed row or timestamp.
+    """
+    file = str(_inter_file(local_path(path)))
+    header = read_header(file)
+    missing = [name for name in _COLUMNS.values() if name not in header]
+    if missing:
+        raise InputError(
+            f"{file}: header {header} lacks {', '.join(missing)}; RecBole interactions need "
+            f"{', '.join(_COLUMNS.values())} (files with item_id_list are --format unisrec)"
+        )
+    table = read_delimited(file, empty_is_null=True)
+    return interaction_table(table, _COLUMNS, file)
+
+
+def _inter_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    files = sorted(path.glob("*.inter"))
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise InputError(f"{path}: expected one .inter file, found {names}; name the file itself as --input")
+    return files[0]

@@ -1,0 +1,164 @@
+"""Names and rules of a dataset folder, and how such a folder comes into being whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from configs.errors import InputError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+SEQUENCES = "sequences.arrow"
+ITEMS = "items.parquet"
+USERS = "users.parquet"
+
+_MODALITY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_HASH_BYTES = 1 << 22
+
+
+def feature_file(modality: str) -> str:
+    """Where a modality's features lie inside the dataset folder."""
+    return f"features/{modality}.npy"
+
+
+def content_files(modalities: Sequence[str]) -> list[str]:
+    """Every file but the manifest, in the fixed order that the fingerprint reads them."""
+    return [SEQUENCES, ITEMS, USERS, *(feature_file(modality) for modality in sorted(modalities))]
+
+
+def check_modality_name(name: str) -> None:
+    """A modality's name becomes a file name and a column name; refuse what is neither.
+
+    Raises:
+        InputError: the name is not a letter followed by letters, digits, '_' or '-'.
+    """
+    if not _MODALITY_NAME.fullmatch(name):
+        raise InputError(
+            f"modality name {name!r}: must be a letter followed by letters, digits, '_' or '-'; rename the modality"
+        )
+
+
+def local_path(path: str) -> Path:
+    """The path as a local one.
+
+    Raises:
+        InputError: a URI; object storage is not supported for datasets.
+    """
+    if "://" in path:
+        raise InputError(
+            f"{path}: object storage is not supported yet by this command; name a local folder, "
+            "copy the data there first and upload the result afterwards"
+        )
+    return Path(path)
+
+
+def fingerprint_files(folder: Path, modalities: Sequence[str]) -> str:
+    """sha256 over the name, size and content of every content file, read 4 MiB at a time."""
+    digest = hashlib.sha256()
+    for name in content_files(modalities):
+        digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
+        with (folder / name).open("rb") as file:
+            while block := file.read(_HASH_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished dataset.
+
+    Raises:
+        InputError: no folder, no manifest (unfinished), not JSON, or another schema version.
+    """
+    file = folder / MANIFEST
+    if not folder.is_dir():
+        raise InputError(f"dataset {folder}: no such folder; write it with jobs/prepare_data.py")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"dataset {folder}: has no {MANIFEST}, so it is not a finished dataset; prepare it again"
+        ) from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
+    except ValueError:
+        raise InputError(f"{file}: not valid JSON, so truncated or altered; prepare the dataset again") from None
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{file}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}; prepare the dataset again"
+        )
+    return dict(manifest)
+
+
+def check_output(path: str, overwrite: bool) -> Path:
+    """Whether a dataset may be written at `path`; asked before any work, and again before the rename.
+
+    Raises:
+        InputError: a URI, a file, a non-empty folder without `overwrite`, or with it a folder that
+            holds something other than a dataset (which is never removed).
+    """
+    folder = local_path(path)
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"output {path}: exists and is not a plain folder; name another output")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not overwrite:
+            raise InputError(f"output {path}: the folder exists and is not empty; name another or pass --overwrite")
+        if not (folder / MANIFEST).is_file() or not (folder / SEQUENCES).is_file():
+            raise InputError(
+                f"output {path}: holds files that are not a dataset, which --overwrite never removes; "
+                "name another output or empty the folder yourself"
+            )
+    return folder
+
+
+@contextlib.contextmanager
+def staged_folder(path: str, overwrite: bool) -> Iterator[Path]:
+    """A temporary sibling to fill; renamed to `path` on success, removed on failure.
+
+    An old dataset at `path` (with `overwrite`) stays intact until the new one is complete.
+
+    Raises:
+        InputError: `check_output` refuses `path`, or the disk refuses the writing.
+    """
+    # Resolved, so that '.' and trailing slashes have a parent and a name.
+    target = Path(os.path.abspath(check_output(path, overwrite)))
+    staging: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        staging.chmod(0o755)  # mkdtemp makes it private; a dataset is read by others
+        yield staging
+        check_output(path, overwrite)
+        _replace(staging, target)
+    except OSError as error:
+        name = error.filename or path
+        raise InputError(
+            f"output {path}: cannot be written ({name}: {error.strerror or error}); free space or change permissions"
+        ) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _replace(staging: Path, target: Path) -> None:
+    """Rename `staging` to `target`; an old folder steps aside first and returns if that fails."""
+    if not target.exists() or not any(target.iterdir()):
+        staging.rename(target)  # rename(2) replaces an empty folder
+        return
+    aside = staging.with_suffix(".old")
+    target.rename(aside)
+    try:
+        staging.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,201 @@
+"""Every value of a dataset against its contract, a block at a time.
+
+Memory: the memory-mapped pages, O(N) counters and one block; nothing else grows with the dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from configs.errors import InputError
+from data.layout import ITEMS, SEQUENCES, USERS, feature_file
+from data.writing import block_length
+
+if TYPE_CHECKING:
+    from data.dataset import Dataset
+
+_BLOCK = 1 << 20  # interactions, users or items checked at a time
+_AGAIN = "prepare the dataset again"
+
+
+def validate_dataset(dataset: Dataset) -> None:
+    """Check an opened dataset.
+
+    Raises:
+        InputError: the first violation, with its file, user or item, value, limit and next move.
+    """
+    _check_offsets(dataset)
+    popularity = np.zeros(dataset.num_items, np.int64)
+    for first, last in _user_blocks(dataset.offsets):
+        _check_users(dataset, first, last)
+        _check_items(dataset, first, last)
+        _check_times(dataset, first, last)
+        _count_training(dataset, first, last, popularity)
+    _check_ids(f"{dataset.path}/{USERS}", "user")
+    _check_ids(f"{dataset.path}/{ITEMS}", "item")
+    _check_popularity(dataset, popularity)
+    for modality in dataset.modalities:
+        _check_features(dataset, modality)
+
+
+def _check_offsets(dataset: Dataset) -> None:
+    file = f"{dataset.path}/{SEQUENCES}"
+    for name, offsets in (("items", dataset.offsets), ("timestamps", getattr(dataset, "timestamp_offsets", None))):
+        if offsets is None:
+            continue
+        if offsets[0] != 0 or offsets[-1] != dataset.num_interactions:
+            raise InputError(
+                f"{file}: offsets of {name} go from {offsets[0]} to {offsets[-1]}, "
+                f"expected 0 to {dataset.num_interactions}; {_AGAIN}"
+            )
+        for start in range(0, dataset.num_users, _BLOCK):
+            lengths = np.diff(offsets[start : start + _BLOCK + 1])
+            if len(bad := np.flatnonzero(lengths <= 0)):
+                user = start + int(bad[0])
+                raise InputError(
+                    f"{file}: user {user} has {lengths[bad[0]]} {name}, at least 1 is needed; "
+                    f"leave users without a history out and {_AGAIN}"
+                )
+            if name == "timestamps" and not np.array_equal(lengths, np.diff(dataset.offsets[start : start + _BLOCK + 1])):
+                raise InputError(f"{file}: some user has as many timestamps as not items; {_AGAIN}")
+
+
+def _user_blocks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Ranges of users with about `_BLOCK` interactions (one user at least)."""
+    first, num_users = 0, len(offsets) - 1
+    while first < num_users:
+        last = int(np.searchsorted(offsets, offsets[first] + _BLOCK, side="right")) - 1
+        last = min(max(last, first + 1), num_users)
+        yield first, last
+        first = last
+
+
+def _check_users(dataset: Dataset, first: int, last: int) -> None:
+    file = f"{dataset.path}/{SEQUENCES}"
+    users = dataset.users[first:last]
+    if len(bad := np.flatnonzero(users != np.arange(first, last))):
+        raise InputError(
+            f"{file}: row {first + bad[0]} is user {users[bad[0]]}, expected {first + bad[0]}: "
+            f"ids have a gap or are out of order; {_AGAIN}"
+        )
+    lengths = np.diff(dataset.offsets[first : last + 1])
+    train, valid = dataset.train_end[first:last], dataset.valid_end[first:last]
+    if len(bad := np.flatnonzero((train < 0) | (train > valid) | (valid > lengths))):
+        row = bad[0]
+        raise InputError(
+            f"{file}: user {first + row} has train_end {train[row]} and valid_end {valid[row]} of {lengths[row]} items, "
+            f"expected 0 <= train_end <= valid_end <= {lengths[row]}; {_AGAIN}"
+        )
+
+
+def _check_items(dataset: Dataset, first: int, last: int) -> None:
+    start, stop = int(dataset.offsets[first]), int(dataset.offsets[last])
+    items = dataset.items[start:stop]
+    if len(bad := np.flatnonzero((items < 0) | (items >= dataset.num_items))):
+        raise InputError(
+            f"{dataset.path}/{SEQUENCES}: user {_owner(dataset, start + bad[0])} has item {items[bad[0]]}, "
+            f"ids go from 0 to {dataset.num_items - 1}; {_AGAIN}"
+        )
+
+
+def _check_times(dataset: Dataset, first: int, last: int) -> None:
+    if dataset.timestamps is None:
+        return
+    start, stop = int(dataset.offsets[first]), int(dataset.offsets[last])
+    falls = np.diff(dataset.timestamps[start:stop]) < 0
+    falls[dataset.offsets[first + 1 : last] - start - 1] = False  # from one user to the next
+    if len(bad := np.flatnonzero(falls)):
+        before, after = dataset.timestamps[start + bad[0] : start + bad[0] + 2]
+        raise InputError(
+            f"{dataset.path}/{SEQUENCES}: timestamps of user {_owner(dataset, start + bad[0])} fall from {before} "
+            f"to {after}, they must ascend within a user; sort the interactions and {_AGAIN}"
+        )
+
+
+def _owner(dataset: Dataset, interaction: int) -> int:
+    return int(np.searchsorted(dataset.offsets, interaction, side="right")) - 1
+
+
+def _count_training(dataset: Dataset, first: int, last: int, popularity: np.ndarray) -> None:
+    start, stop = int(dataset.offsets[first]), int(dataset.offsets[last])
+    lengths = np.diff(dataset.offsets[first : last + 1])
+    positions = np.arange(start, stop) - np.repeat(dataset.offsets[first:last], lengths)
+    in_training = positions < np.repeat(dataset.train_end[first:last], lengths)
+    items, counts = np.unique(dataset.items[start:stop][in_training], return_counts=True)
+    popularity[items] += counts
+
+
+def _parquet_blocks(file: str, column: str) -> Iterator[tuple[int, np.ndarray]]:
+    """A column a block at a time, with the row that each block starts at."""
+    start = 0
+    try:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=_BLOCK, columns=[column]):
+            if batch.column(0).null_count:
+                raise InputError(f"{file}: column {column} has a null in rows {start} and following; {_AGAIN}")
+            yield start, batch.column(0).to_numpy(zero_copy_only=False)
+            start += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file}: column {column} cannot be read ({error}); {_AGAIN}") from None
+
+
+def _check_ids(file: str, column: str) -> None:
+    for start, ids in _parquet_blocks(file, column):
+        if len(bad := np.flatnonzero(ids != np.arange(start, start + len(ids)))):
+            raise InputError(
+                f"{file}: row {start + bad[0]} is {column} {ids[bad[0]]}, expected {start + bad[0]}: "
+                f"ids have a gap or are out of order; {_AGAIN}"
+            )
+
+
+def _check_popularity(dataset: Dataset, counted: np.ndarray) -> None:
+    file = f"{dataset.path}/{ITEMS}"
+    for start, popularity in _parquet_blocks(file, "popularity"):
+        expected = counted[start : start + len(popularity)]
+        if len(bad := np.flatnonzero(popularity != expected)):
+            raise InputError(
+                f"{file}: item {start + bad[0]} has popularity {popularity[bad[0]]}, its training interactions "
+                f"are {expected[bad[0]]}; {_AGAIN}"
+            )
+
+
+def _check_features(dataset: Dataset, modality: str) -> None:
+    file = f"{dataset.path}/{feature_file(modality)}"
+    features, presence = dataset.features(modality), dataset.presence(modality)
+    block_rows = block_length(features.shape[1])
+    for start in range(0, len(features), block_rows):
+        block = features[start : start + block_rows]
+        check_finite(block, file, start)
+        stored = presence[start : start + len(block)]
+        if len(bad := np.flatnonzero(block.any(axis=1) != stored)):
+            item, zero = start + bad[0], "an all-zero row" if stored[bad[0]] else "a feature row"
+            raise InputError(
+                f"{dataset.path}/{ITEMS}: item {item} has has_{modality} {bool(stored[bad[0]])} but {zero} in {file}; "
+                f"{_AGAIN}"
+            )
+    if (count := int(presence.sum())) != (said := dataset.manifest["modalities"][modality]["num_present"]):
+        raise InputError(f"{dataset.path}/{ITEMS}: {count} items have {modality}, the manifest says {said}; {_AGAIN}")
+
+
+def check_finite(block: np.ndarray, file: str, first_row: int, rows: np.ndarray | None = None) -> None:
+    """Refuse NaN and infinity in a block of features.
+
+    Args:
+        block: float [R, d_m]. first_row: the block's place in `file`. rows: its rows of `file`, where they
+            are not consecutive.
+
+    Raises:
+        InputError: names the row, the column and the value.
+    """
+    if np.isfinite(block).all():
+        return
+    row, column = (int(index) for index in np.argwhere(~np.isfinite(block))[0])
+    place = first_row + row if rows is None else int(rows[row])
+    raise InputError(
+        f"{file}: row {place}, column {column} is {block[row, column]}, features must be finite (and fit float32); "
+        "set the whole row to zero if the item lacks this modality, and prepare the dataset again"
+    )

@@ -1,0 +1,214 @@
+"""Writing a dataset folder: sequences, items, users and features first, the manifest last.
+
+N items, U users, E interactions, d_m width of modality m. Memory: the sequences and ids given by the
+caller, plus O(N) counters and one block of features.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from configs.errors import InputError
+from data.layout import (
+    ITEMS,
+    MANIFEST,
+    SCHEMA_VERSION,
+    SEQUENCES,
+    USERS,
+    check_modality_name,
+    content_files,
+    feature_file,
+    fingerprint_files,
+    staged_folder,
+)
+
+# Elements of a block of features: 32 MiB of float32, whatever the width.
+_BLOCK_ELEMENTS = 1 << 23
+_ROW_GROUP = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Every user's items in time order, and where training and validation end.
+
+    Attributes:
+        offsets: int64 [U+1]; user u owns items[offsets[u]:offsets[u + 1]].
+        items: int64 [E].
+        timestamps: int64 [E], ascending within a user, or None.
+        train_end, valid_end: int64 [U], counted from the start of the user's own list.
+    """
+
+    offsets: np.ndarray
+    items: np.ndarray
+    timestamps: np.ndarray | None
+    train_end: np.ndarray
+    valid_end: np.ndarray
+
+    def popularity(self, num_items: int) -> np.ndarray:
+        """Training interactions of each item: int64 [N]."""
+        # +1 at each history's start, -1 where its training part ends: the running sum marks training.
+        marks = np.zeros(len(self.items) + 1, np.int8)
+        np.add.at(marks, self.offsets[:-1], np.int8(1))
+        np.add.at(marks, self.offsets[:-1] + self.train_end, np.int8(-1))
+        in_training = np.cumsum(marks[:-1], dtype=np.int8).view(bool)
+        return np.bincount(self.items[in_training], minlength=num_items)
+
+
+class FeatureRows(Protocol):
+    """A modality's features in item order, a block at a time."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def blocks(self, block_rows: int) -> Iterator[np.ndarray]:
+        """Arrays [<= block_rows, d_m], finite, N rows in all; an all-zero row is a missing one."""
+        ...
+
+
+@dataclass(frozen=True)
+class DatasetContent:
+    """Everything a dataset folder holds, before it is written.
+
+    Attributes:
+        user_source_ids, item_source_ids: strings [U], [N], at the dense id's position.
+        item_texts: strings [N] with nulls, or None.
+        features: rows of each modality, read once.
+        split: method and parameters. source: format and parameters. dropped: reason -> count.
+    """
+
+    sequences: Sequences
+    user_source_ids: pa.Array
+    item_source_ids: pa.Array
+    item_texts: pa.Array | None = None
+    features: Mapping[str, FeatureRows] = field(default_factory=dict)
+    split: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
+    """Write `content` to a temporary sibling of `path` and rename it into place.
+
+    Raises:
+        InputError: the output exists (see `layout.check_output`), a modality's name is no file name,
+            a feature is not finite, or the disk refuses. Nothing is left half-written.
+    """
+    for modality in content.features:
+        check_modality_name(modality)
+    num_items, num_users = len(content.item_source_ids), len(content.user_source_ids)
+    modalities = sorted(content.features)
+    with staged_folder(path, overwrite) as folder:
+        (folder / "features").mkdir()
+        presence = {
+            modality: _write_features(folder / feature_file(modality), content.features[modality], num_items, modality)
+            for modality in modalities
+        }
+        write_sequences(folder / SEQUENCES, content.sequences)
+        popularity = content.sequences.popularity(num_items)
+        write_items(folder / ITEMS, content.item_source_ids, popularity, content.item_texts, presence)
+        users = {"user": np.arange(num_users), "source_id": content.user_source_ids.cast(pa.large_string())}
+        pq.write_table(pa.table(users), folder / USERS, row_group_size=_ROW_GROUP)
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "num_users": num_users,
+            "num_items": num_items,
+            "num_interactions": len(content.sequences.items),
+            "has_timestamps": content.sequences.timestamps is not None,
+            "modalities": {
+                modality: {
+                    "dim": content.features[modality].dim,
+                    "dtype": str(content.features[modality].dtype),
+                    "num_present": int(presence[modality].sum()),
+                }
+                for modality in modalities
+            },
+            "split": dict(content.split),
+            "source": dict(content.source),
+            "dropped": dict(content.dropped),
+        }
+        write_manifest(folder, manifest)
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Complete `manifest` with the sizes and fingerprint of the files in `folder`, and write it."""
+    modalities = sorted(manifest["modalities"])
+    sizes = {name: (folder / name).stat().st_size for name in content_files(modalities)}
+    complete = manifest | {"bytes": sizes, "fingerprint": fingerprint_files(folder, modalities)}
+    (folder / MANIFEST).write_text(json.dumps(complete, indent=2) + "\n", encoding="utf-8")
+
+
+def write_sequences(file: Path, sequences: Sequences) -> None:
+    """One uncompressed record batch, so that a memory map of it is the CSR."""
+    columns: dict[str, pa.Array] = {
+        "user": pa.array(np.arange(len(sequences.train_end), dtype=np.int64)),
+        "items": pa.LargeListArray.from_arrays(pa.array(sequences.offsets), pa.array(sequences.items)),
+    }
+    if sequences.timestamps is not None:
+        columns["timestamps"] = pa.LargeListArray.from_arrays(
+            pa.array(sequences.offsets), pa.array(sequences.timestamps)
+        )
+    columns["train_end"] = pa.array(sequences.train_end)
+    columns["valid_end"] = pa.array(sequences.valid_end)
+    batch = pa.record_batch(columns)
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+def write_items(
+    file: Path,
+    source_ids: pa.Array,
+    popularity: np.ndarray,
+    texts: pa.Array | None,
+    presence: Mapping[str, np.ndarray],
+) -> None:
+    """items.parquet: dense id, source id, popularity, text if there is any, presence per modality."""
+    columns: dict[str, Any] = {
+        "item": np.arange(len(source_ids)),
+        "source_id": source_ids.cast(pa.large_string()),
+        "popularity": popularity,
+    }
+    if texts is not None:
+        columns["text"] = texts.cast(pa.large_string())
+    columns |= {f"has_{modality}": present for modality, present in presence.items()}
+    pq.write_table(pa.table(columns), file, row_group_size=_ROW_GROUP)
+
+
+def _write_features(file: Path, rows: FeatureRows, num_items: int, modality: str) -> np.ndarray:
+    """Write a modality block by block as .npy; returns presence, bool [N]."""
+    present = np.zeros(num_items, bool)
+    header = {"descr": np.lib.format.dtype_to_descr(rows.dtype), "fortran_order": False, "shape": (num_items, rows.dim)}
+    done = 0
+    with (
+        file.open("wb") as sink,
+        tqdm(total=num_items, desc=f"features {modality}", unit="item", disable=None, leave=False) as progress,
+    ):
+        np.lib.format.write_array_header_1_0(sink, header)
+        for block in rows.blocks(block_length(rows.dim)):
+            assert block.shape[1] == rows.dim, block.shape
+            assert block.dtype == rows.dtype, block.dtype
+            if not np.isfinite(block).all():
+                raise InputError(f"modality {modality}: items {done} to {done + len(block)} hold a NaN or inf")
+            present[done : done + len(block)] = block.any(axis=1)
+            # Not tofile: it hides the reason of a short write (a full disk).
+            sink.write(np.ascontiguousarray(block).data)
+            done += len(block)
+            progress.update(len(block))
+    assert done == num_items, f"{modality}: {done} rows for {num_items} items"
+    return present
+
+
+def block_length(dim: int) -> int:
+    """Rows of a block of features of this width."""
+    return max(1, _BLOCK_ELEMENTS // dim)

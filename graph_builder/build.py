@@ -1,0 +1,124 @@
+"""The life of a graph build: look at everything once, then O, then each modality, the manifest last."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from configs.errors import InputError
+from configs.schema import GraphConfig
+from graph_builder.clusters import build_clusters
+from graph_builder.cooccurrence import PAIRS_PER_TASK, build_cooccurrence
+from graph_builder.executor import Executor
+from graph_builder.injection import FeatureSpec, find_present, inject
+from graph_builder.neighbors import build_neighbors
+from graph_builder.source import GraphSource, feature_path
+from graph_builder.store import (
+    KIND,
+    LAYOUT_FIELDS,
+    SCHEMA_VERSION,
+    Graph,
+    graph_fingerprint,
+    local_folder,
+    read_manifest,
+)
+from graph_builder.work import MANIFEST, WorkFolder, write_json
+
+log = logging.getLogger(__name__)
+
+
+def build_graph(
+    dataset: GraphSource,
+    path: str | Path,
+    options: GraphConfig,
+    seed: int,
+    executor: Executor,
+    pairs_per_task: int = PAIRS_PER_TASK,
+) -> dict[str, Any]:
+    """Build the item graph of a dataset in a folder and return its manifest.
+
+    Only training parts of sequences are read. Finished blocks of an earlier, interrupted call with the
+    same dataset and parameters are kept; other parameters start afresh and say why; a finished graph
+    of the same parameters is checked and returned as it is.
+
+    Raises:
+        InputError: features that are not finite, more centres than items with the modality, a folder
+            that holds something else, or one of the stages' own reasons.
+    """
+    folder = local_folder(path)
+    parameters = options.model_dump(mode="json", exclude=set(LAYOUT_FIELDS))
+    fingerprint = graph_fingerprint(dataset.fingerprint, parameters, seed)
+    built = _built(folder, fingerprint)
+    if built is not None:
+        return built
+    if dataset.num_items < 1:
+        raise InputError(f"dataset {dataset.path}: holds no items; prepare it again")
+    features = {m: feature_path(dataset, m) for m in dataset.modalities}
+    layout = {"block_rows": options.block_rows, "pairs_per_task": pairs_per_task}
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "dataset": {"fingerprint": dataset.fingerprint},
+        "parameters": parameters,
+        "seed": seed,
+        "layout": layout,
+    }
+    work = WorkFolder.start(folder, identity)
+    specs = [
+        FeatureSpec(m, file, work, dataset.num_items, options.block_rows, options.backend)
+        for m, file in features.items()
+    ]
+    present = {spec.modality: _count_present(spec, options, executor) for spec in specs}
+    cooccurrence = build_cooccurrence(dataset, work, options, executor, pairs_per_task)
+    manifest = {
+        **identity,
+        "kind": KIND,
+        "fingerprint": fingerprint,
+        "dataset": {"path": str(dataset.path), "fingerprint": dataset.fingerprint},
+        "num_items": dataset.num_items,
+        "cooccurrence": cooccurrence,
+        "modalities": {
+            spec.modality: {"num_present": present[spec.modality]}
+            | _build_modality(spec, options, cooccurrence["block_rows"], seed, executor)
+            for spec in specs
+        },
+        "finished": True,
+    }
+    write_json(folder / MANIFEST, manifest)
+    work.remove()
+    return manifest
+
+
+def _built(folder: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The manifest, if this very graph is already there and whole."""
+    if not (folder / MANIFEST).exists():
+        return None
+    try:
+        if read_manifest(folder)["fingerprint"] != fingerprint:
+            return None  # WorkFolder.start says what differs, and whether it may be replaced
+        manifest = Graph.open(folder).manifest
+    except InputError as error:
+        log.warning("graph %s: cannot be used as it is: %s", folder, error)
+        return None
+    log.info("graph %s: is already built", folder)
+    WorkFolder(folder).remove()
+    return manifest
+
+
+def _count_present(spec: FeatureSpec, options: GraphConfig, executor: Executor) -> int:
+    num_present = find_present(spec, executor)
+    if options.num_centers > num_present:
+        raise InputError(
+            f"graph_options.num_centers={options.num_centers}: only {num_present} of {spec.num_items} items have "
+            f"features in modality {spec.modality!r}; lower num_centers or leave the modality out of the dataset"
+        )
+    return num_present
+
+
+def _build_modality(
+    spec: FeatureSpec, options: GraphConfig, cooccurrence_block_rows: int, seed: int, executor: Executor
+) -> dict[str, Any]:
+    inject(spec, cooccurrence_block_rows, options.mu, executor)
+    stats = build_neighbors(spec, options, executor)
+    stats |= build_clusters(spec, options, seed, executor)
+    return stats

@@ -1,0 +1,60 @@
+"""Who runs a stage's blocks: this process, or Ray (`ray_tasks.RayExecutor`), with the same functions.
+
+A stage is a picklable function of one block. What a function needs besides its block (paths and
+options, never a matrix of N rows) is bound to it with `functools.partial`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from tqdm import tqdm
+
+Block = TypeVar("Block")
+Result = TypeVar("Result")
+
+
+class Executor(Protocol):
+    """Runs a function over blocks."""
+
+    def run_blocks(
+        self,
+        function: Callable[[Block], Result],
+        blocks: Sequence[Block],
+        *,
+        label: str | None = None,
+        on_gpu: bool = False,
+    ) -> Iterator[Result]:
+        """Yields the results in the order of `blocks`.
+
+        Args:
+            label: name of a progress bar (none when standard error is not a terminal); null: no bar.
+            on_gpu: the function uses a GPU where it may.
+
+        An exception of the function is raised here (an InputError as it is), and the other blocks are
+        abandoned.
+        """
+        ...
+
+
+class SerialExecutor:
+    """One block after the other, in this process."""
+
+    def run_blocks(
+        self,
+        function: Callable[[Block], Result],
+        blocks: Sequence[Block],
+        *,
+        label: str | None = None,
+        on_gpu: bool = False,  # noqa: ARG002 (one process: the kernels find the GPU themselves)
+    ) -> Iterator[Result]:
+        yield from with_progress(map(function, blocks), len(blocks), label)
+
+
+def with_progress(results: Iterable[Result], total: int, label: str | None) -> Iterator[Result]:
+    """The results, counted on a progress bar where there is a label, a terminal, and work to show."""
+    if label is None or not total:
+        yield from results
+    else:
+        yield from tqdm(results, total=total, desc=label, unit="block", disable=None)

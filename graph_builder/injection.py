@@ -1,0 +1,102 @@
+"""Raw features: which items have them; and behaviour injected into them, mu * O E + E (MDSRec Eq. 2).
+
+An item whose raw row is all zero is missing in that modality, whatever injection would make of it.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from configs.errors import InputError
+from graph_builder.executor import Executor
+from graph_builder.row_blocks import CooccurrenceRows
+from graph_builder.work import WorkFolder, load_array, row_range, save_block
+from kernels.backend import Backend, array_module
+from kernels.cosine_topk import square_norms
+from kernels.spmm import injected_rows
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One modality's files; what its tasks need to know."""
+
+    modality: str
+    features: Path
+    work: WorkFolder
+    num_items: int
+    block_rows: int
+    backend: Backend
+
+    @property
+    def present(self) -> Path:
+        """bool [N]: the raw row is not all zero."""
+        return self.work.path / "features" / f"{self.modality}.present.npy"
+
+    @property
+    def injected(self) -> Path:
+        """float32 [N, d]: mu * O E + E."""
+        return self.work.path / "features" / f"{self.modality}.injected.npy"
+
+    @property
+    def squares(self) -> Path:
+        """float64 [N]: squared norms of the injected rows, 0 where the item is missing."""
+        return self.work.path / "features" / f"{self.modality}.squares.npy"
+
+
+def find_present(spec: FeatureSpec, executor: Executor) -> int:
+    """Write `spec.present`, look at every raw value once, and return how many items are present.
+
+    Raises:
+        InputError: a raw row holds NaN or infinity.
+    """
+    stage = f"present-{spec.modality}"
+    function = functools.partial(_present_block, spec, stage)
+    targets = {"present": spec.present}
+    spec.work.run_row_stage(stage, function, spec.block_rows, spec.num_items, targets, executor)
+    return int(np.count_nonzero(load_array(spec.present)))
+
+
+def inject(spec: FeatureSpec, cooccurrence_block_rows: int, mu: float, executor: Executor) -> None:
+    """Write `spec.injected` and `spec.squares`.
+
+    Raises:
+        InputError: the sum of an item's features is too large for float32.
+    """
+    stage = f"inject-{spec.modality}"
+    function = functools.partial(_inject_block, spec, stage, cooccurrence_block_rows, mu)
+    targets = {"injected": spec.injected, "squares": spec.squares}
+    spec.work.run_row_stage(stage, function, spec.block_rows, spec.num_items, targets, executor, on_gpu=True)
+
+
+def _present_block(spec: FeatureSpec, stage: str, index: int) -> None:
+    rows = row_range(index, spec.block_rows, spec.num_items)
+    features = np.asarray(load_array(spec.features)[rows])
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        row = rows.start + int(finite.argmin())
+        raise InputError(
+            f"{spec.features}: row {row} (the item's id) holds NaN or infinity; encode that item again, "
+            "or give it an all-zero row to mark the modality as missing"
+        )
+    save_block(spec.work.block_path(stage, index), present=(features != 0).any(axis=1))
+
+
+def _inject_block(spec: FeatureSpec, stage: str, cooccurrence_block_rows: int, mu: float, index: int) -> None:
+    rows = row_range(index, spec.block_rows, spec.num_items)
+    features = load_array(spec.features)
+    cooccurrence = CooccurrenceRows(spec.work.graph / "cooccurrence", cooccurrence_block_rows, spec.num_items)
+    csr = cooccurrence.rows(np.arange(rows.start, rows.stop))
+    injected = injected_rows(*csr, features, rows, mu, array_module(spec.backend))
+    try:
+        squares = square_norms(injected)
+    except InputError as error:
+        raise InputError(
+            f"{spec.features}: injecting neighbours' features (graph_options.mu={mu}) overflows float32 in rows "
+            f"{rows.start} to {rows.stop - 1} ({error}); scale the features or lower mu"
+        ) from None
+    squares[~load_array(spec.present)[rows]] = 0
+    save_block(spec.work.block_path(stage, index), injected=injected, squares=squares)

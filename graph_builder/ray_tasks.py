@@ -1,0 +1,76 @@
+"""The stages' block functions as Ray tasks. Matrices are read through memory maps by path, not shipped.
+
+Every node must see the dataset and graph folders under the same paths.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from configs.errors import InputError
+from graph_builder.executor import Block, Result, with_progress
+
+# Tasks in flight per core: enough to hide a slow one, few enough not to flood the scheduler.
+_TASKS_PER_CPU = 4
+
+
+class RayExecutor:
+    """One task per block on the connected cluster; lost tasks are run again by Ray.
+
+    Blocks are deterministic and write to temporary names, so a block that ran twice does no harm.
+    """
+
+    def __init__(self, backend: str = "auto") -> None:
+        """Connected already (`distributed.ray_cluster.connect`); `backend`: `GraphConfig.backend`."""
+        assert ray.is_initialized()
+        resources = ray.cluster_resources()
+        self.max_in_flight = max(1, int(resources.get("CPU", 1))) * _TASKS_PER_CPU
+        has_gpu = resources.get("GPU", 0) >= 1
+        # Asked for by name without a GPU: the kernels' own message is raised by the first block.
+        self.num_gpus = 1 if backend != "cpu" and has_gpu else 0
+
+    def run_blocks(
+        self,
+        function: Callable[[Block], Result],
+        blocks: Sequence[Block],
+        *,
+        label: str | None = None,
+        on_gpu: bool = False,
+    ) -> Iterator[Result]:
+        """See `executor.Executor`; at most `max_in_flight` tasks at a time."""
+        task = _run_block.options(num_cpus=1, num_gpus=self.num_gpus if on_gpu else 0)
+        shared = ray.put(function)
+        yield from with_progress(self._results(task, shared, blocks), len(blocks), label)
+
+    def _results(self, task: Any, shared: Any, blocks: Sequence[Any]) -> Iterator[Any]:
+        waiting = iter(blocks)
+        in_flight: deque[Any] = deque()
+        try:
+            while True:
+                while len(in_flight) < self.max_in_flight:
+                    try:
+                        in_flight.append(task.remote(shared, next(waiting)))
+                    except StopIteration:
+                        break
+                if not in_flight:
+                    return
+                yield ray.get(in_flight[0])
+                in_flight.popleft()
+        except RayTaskError as error:
+            # A person's mistake arrives as it was raised; a bug keeps the worker's traceback.
+            if isinstance(error.cause, InputError):
+                raise error.cause from None
+            raise
+        finally:
+            for reference in in_flight:
+                ray.cancel(reference)
+
+
+@ray.remote
+def _run_block(function: Callable[[Any], Any], block: Any) -> Any:
+    return function(block)

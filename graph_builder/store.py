@@ -1,0 +1,170 @@
+"""The graph on disk: what a finished folder holds, and read access that checks before it trusts.
+
+manifest.json                            written last: a folder without one is unfinished
+cooccurrence/block-*.{indptr,indices,weights}.npy      normalised O, see row_blocks.py
+neighbors/<m>.npy, <m>.scores.npy        int64 and float32 [N, H]: top-H ids, cosines
+clusters/<m>.npy, <m>.centers.npy        int64 [N], float32 [k, d]
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.errors import InputError
+from graph_builder.row_blocks import CooccurrenceRows, check_range, open_array
+from graph_builder.work import MANIFEST
+
+SCHEMA_VERSION = 1
+KIND = "item graph"
+# How and where a graph is computed, not what it is.
+LAYOUT_FIELDS = frozenset({"backend", "block_rows"})
+_REQUIRED = {"fingerprint", "num_items", "modalities", "parameters", "cooccurrence", "dataset", "finished"}
+
+
+class Graph:
+    """A finished graph, memory-mapped (implements `configs.contracts.GraphRows`).
+
+    Attributes:
+        manifest: the content of manifest.json.
+        num_items: N.
+        modalities: names, ascending.
+        fingerprint: of the dataset and every parameter that shapes the graph.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        """Use `Graph.open`."""
+        self.path = path
+        self.manifest = manifest
+        self.num_items: int = manifest["num_items"]
+        self.modalities: tuple[str, ...] = tuple(manifest["modalities"])
+        self.fingerprint: str = manifest["fingerprint"]
+        num_neighbors = manifest["parameters"]["num_neighbors"]
+        block_rows = manifest["cooccurrence"]["block_rows"]
+        self._cooccurrence = CooccurrenceRows(path / "cooccurrence", block_rows, self.num_items)
+        self._neighbors: dict[str, np.ndarray] = {}
+        self._scores: dict[str, np.ndarray] = {}
+        self._clusters: dict[str, np.ndarray] = {}
+        self._centers: dict[str, np.ndarray] = {}
+        for m in self.modalities:
+            file = path / "neighbors" / f"{m}.npy"
+            self._neighbors[m] = open_array(file, np.int64, (self.num_items, num_neighbors))
+            check_range(self._neighbors[m], -1, self.num_items, file)
+            scores = path / "neighbors" / f"{m}.scores.npy"
+            self._scores[m] = open_array(scores, np.float32, (self.num_items, num_neighbors))
+            num_centers = manifest["modalities"][m]["num_centers"]
+            file = path / "clusters" / f"{m}.npy"
+            self._clusters[m] = open_array(file, np.int64, (self.num_items,))
+            check_range(self._clusters[m], -1, num_centers, file)
+            self._centers[m] = open_array(path / "clusters" / f"{m}.centers.npy", np.float32, (num_centers, -1))
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        dataset_fingerprint: str | None = None,
+        dataset_path: str | None = None,
+        expected: dict[str, Any] | None = None,
+    ) -> Graph:
+        """Open and check a graph: form, lengths, id ranges, and that it belongs to the dataset.
+
+        Args:
+            dataset_fingerprint: of the dataset it must have been built from (null: any).
+            dataset_path: where that dataset lies, for the error message.
+            expected: parameters (fields of GraphConfig) the graph must have been built with; those that
+                do not shape the result (LAYOUT_FIELDS) are not compared.
+
+        Raises:
+            InputError: no graph, an unfinished one, another dataset's, other parameters, or damaged.
+        """
+        folder = local_folder(path)
+        manifest = read_manifest(folder)
+        built_from = manifest["dataset"]
+        if dataset_fingerprint is not None and built_from["fingerprint"] != dataset_fingerprint:
+            raise InputError(
+                f"graph {folder} was built from dataset {built_from['path']} (fingerprint {built_from['fingerprint']}) "
+                f"and does not belong to {dataset_path or 'the dataset in use'} (fingerprint {dataset_fingerprint}); "
+                "name the graph of that dataset, or build one with jobs/build_graph.py"
+            )
+        for name in (expected or {}).keys() - LAYOUT_FIELDS:
+            wanted, found = (expected or {})[name], manifest["parameters"].get(name)
+            if found != wanted:
+                raise InputError(
+                    f"graph {folder} was built with graph_options.{name}={found!r}, the config says {wanted!r}; "
+                    "change the config, or build the graph again with jobs/build_graph.py"
+                )
+        return cls(folder, manifest)
+
+    def cooccurrence_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Normalised rows of O in the order asked for: indptr int64 [n+1], items int64, weights float32 [nnz]."""
+        return self._cooccurrence.rows(items)
+
+    def neighbors(self, modality: str) -> np.ndarray:
+        """Top-H neighbours int64 [N, H], best first, padded with -1; a missing item's row is itself, then -1."""
+        return self._neighbors[modality]
+
+    def neighbor_scores(self, modality: str) -> np.ndarray:
+        """Cosines of `neighbors`, float32 [N, H]; 0 where padded or missing."""
+        return self._scores[modality]
+
+    def clusters(self, modality: str) -> np.ndarray:
+        """Cluster of each item, int64 [N]; -1 where the modality is missing."""
+        return self._clusters[modality]
+
+    def num_centers(self, modality: str) -> int:
+        """k, empty clusters included."""
+        return len(self._centers[modality])
+
+    def centers(self, modality: str) -> np.ndarray:
+        """Centres in feature space, float32 [k, d_m]."""
+        return self._centers[modality]
+
+
+def local_folder(path: str | Path) -> Path:
+    """The path as an absolute local one.
+
+    Raises:
+        InputError: a URI; tasks map the files, which object storage does not allow.
+    """
+    if "://" in str(path):
+        raise InputError(f"graph={path}: object storage is not supported for graphs; name a (shared) local folder")
+    return Path(path).absolute()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished graph.
+
+    Raises:
+        InputError: nothing there, unfinished, not a graph, or of another version.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        if (folder / "work").exists():
+            raise InputError(f"graph {folder}: is unfinished; run jobs/build_graph.py again, it continues")
+        raise InputError(f"graph {folder}: has no {MANIFEST}; build it with jobs/build_graph.py --set graph={folder}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is not readable JSON ({error}); build the graph again") from None
+    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        raise InputError(f"{path}: is not the manifest of a graph; name a folder written by jobs/build_graph.py")
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: schema_version {manifest.get('schema_version')!r}, this code reads {SCHEMA_VERSION}; "
+            "build the graph again"
+        )
+    missing = _REQUIRED - manifest.keys()
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; build the graph again")
+    return manifest
+
+
+def graph_fingerprint(dataset_fingerprint: str, parameters: dict[str, Any], seed: int) -> str:
+    """Names a graph by what it is built from: equal fingerprints, interchangeable graphs."""
+    identity = {"schema": SCHEMA_VERSION, "dataset": dataset_fingerprint, "parameters": parameters, "seed": seed}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

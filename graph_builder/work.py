@@ -1,0 +1,197 @@
+"""The unfinished state of a graph folder: which blocks are done, and for which parameters.
+
+    GRAPH/work/progress.json           what is being built; other parameters or dataset start afresh
+    GRAPH/work/<stage>/block-00000.npz one file per finished block, renamed into place
+
+When all blocks of a stage are there they are joined into `.npy` files and removed, so a stage is done
+when its joined files exist. Everything is written to a temporary name first.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.errors import InputError
+from graph_builder.executor import Executor
+
+log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+_OWN_FOLDERS = ("cooccurrence", "neighbors", "clusters", "work")
+
+
+class WorkFolder:
+    """Finished blocks of an unfinished graph."""
+
+    def __init__(self, graph: Path) -> None:
+        self.graph = graph
+        self.path = graph / "work"
+
+    @classmethod
+    def start(cls, graph: Path, identity: dict[str, Any]) -> WorkFolder:
+        """Continue what lies in the folder if it is of the same identity, else clear it and say why.
+
+        Raises:
+            InputError: the folder holds files that no graph has; nothing is touched.
+        """
+        work = cls(graph)
+        if graph.exists() and not graph.is_dir():
+            raise InputError(f"graph={graph}: is a file; name a folder to build the graph in")
+        foreign = sorted(p.name for p in graph.iterdir() if not _is_own(p)) if graph.exists() else []
+        if foreign:
+            raise InputError(f"graph={graph}: holds {foreign[0]!r}, which no graph has; name an empty or new folder")
+        before = read_json(work.path / "progress.json")
+        finished = read_json(graph / MANIFEST)
+        if before == identity and not (graph / MANIFEST).exists():
+            log.info("graph %s: continuing an unfinished build", graph)
+            return work
+        if isinstance(finished, dict):
+            before = {name: finished.get(name) for name in identity}
+        if before is not None:
+            log.warning("graph %s: starting afresh: %s", graph, _differences(before, identity))
+        work._clear()
+        work.path.mkdir(parents=True)
+        write_json(work.path / "progress.json", identity)
+        return work
+
+    def _clear(self) -> None:
+        # The manifest first: without it whatever is left is an unfinished graph.
+        (self.graph / MANIFEST).unlink(missing_ok=True)
+        for name in _OWN_FOLDERS:
+            if (self.graph / name).exists():
+                shutil.rmtree(self.graph / name)
+
+    def remove(self) -> None:
+        """Drop the work files, and temporary files of writers that were killed."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        for leftover in self.graph.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+    def block_path(self, stage: str, index: int) -> Path:
+        return self.path / stage / f"block-{index:05d}.npz"
+
+    def run_row_stage(
+        self,
+        stage: str,
+        function: Callable[[int], None],
+        block_rows: int,
+        num_rows: int,
+        targets: dict[str, Path],
+        executor: Executor,
+        on_gpu: bool = False,
+    ) -> None:
+        """Run the blocks of a stage that are not done and join their arrays.
+
+        Args:
+            function: writes `block_path(stage, index)` with one array per target, rows in item order.
+            targets: array name -> joined `.npy` file, with num_rows rows.
+        """
+        if all(path.exists() for path in targets.values()):
+            return
+        blocks = [self.block_path(stage, index) for index in range(num_row_blocks(block_rows, num_rows))]
+        pending = [index for index, path in enumerate(blocks) if not path.exists()]
+        for _ in executor.run_blocks(function, pending, label=stage, on_gpu=on_gpu):
+            pass
+        for name, path in targets.items():
+            join_blocks(blocks, name, path, num_rows)
+        shutil.rmtree(self.path / stage)
+
+
+def row_range(index: int, block_rows: int, num_rows: int) -> slice:
+    """The rows of a block: all blocks but the last are full."""
+    return slice(index * block_rows, min((index + 1) * block_rows, num_rows))
+
+
+def num_row_blocks(block_rows: int, num_rows: int) -> int:
+    return -(-num_rows // block_rows)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, renamed to it when the block ends well and removed when not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name of its own: a task that Ray believes lost may still be writing when its copy starts.
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def save_block(path: Path, **arrays: np.ndarray) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_array(path: Path | str) -> np.ndarray:
+    """A read-only memory map of a `.npy` file."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def join_blocks(blocks: list[Path], name: str, path: Path, num_rows: int) -> None:
+    """The arrays `name` of all blocks, one after the other, as one `.npy` file; a block at a time in memory."""
+    with replacing(path) as temporary:
+        joined: np.memmap | None = None
+        begin = 0
+        for block in blocks:
+            with np.load(block, allow_pickle=False) as arrays:
+                rows = arrays[name]
+            if joined is None:
+                shape = (num_rows, *rows.shape[1:])
+                joined = np.lib.format.open_memmap(temporary, mode="w+", dtype=rows.dtype, shape=shape)
+            joined[begin : begin + len(rows)] = rows
+            begin += len(rows)
+        assert joined is not None
+        assert begin == num_rows
+        joined.flush()
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or None if there is none or it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def write_json(path: Path, content: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _is_own(path: Path) -> bool:
+    return path.name == MANIFEST or path.name in _OWN_FOLDERS or re.fullmatch(r"\..*\.tmp", path.name) is not None
+
+
+def _differences(before: Any, now: dict[str, Any]) -> str:
+    if not isinstance(before, dict):
+        return "the progress file is damaged"
+    old, new = _flat(before), _flat(now)
+    changed = [name for name in sorted(new) if old.get(name) != new[name]]
+    if not changed:
+        return "what is there is damaged"
+    return ", ".join(f"{name} changed from {old.get(name)!r} to {new[name]!r}" for name in changed)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat

@@ -1,0 +1,63 @@
+"""The whole pipeline on the embedded synthetic catalogue: what `make demo` runs, command by command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import time
+from pathlib import Path
+
+import click
+
+from evaluation.report import metrics_table
+from jobs import build_graph, evaluate, prepare_data, recommend, train
+from jobs.cli import job
+
+_JOBS = {"prepare_data": prepare_data, "build_graph": build_graph, "train": train, "evaluate": evaluate}
+_JOBS["recommend"] = recommend
+_MODELS = ("popularity", "sasrec", "mdsrec")
+_COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+
+
+@click.command()
+@click.option("--output", default="demo", show_default=True, help="folder to write to; an earlier demo in it is replaced")
+@job
+def main(output: str) -> None:
+    """Prepare, build graphs, train three systems with two Ray workers, evaluate, recommend, compare."""
+    began = time.perf_counter()
+    root = Path(output)
+    for name in ("dataset", "graph", "recommendations.parquet", *(f"run-{model}" for model in _MODELS)):
+        path = root / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
+    folders = f"--config configs/demo.yaml --set dataset={root}/dataset --set graph={root}/graph"
+
+    _run(f"prepare_data --format synthetic --num-users 3000 --num-items 600 --seed 0 --output {root}/dataset")
+    _run(f"build_graph {folders}")
+    for model in _MODELS:
+        _run(f"train {folders} --set run={root}/run-{model} --set model.name={model}")
+    _run(f"evaluate --run {root}/run-mdsrec --checkpoint latest")
+    _run(f"recommend --run {root}/run-mdsrec --k 20 --output {root}/recommendations.parquet")
+
+    rows = {model: json.loads((root / f"run-{model}" / "metrics.json").read_text())["test"] for model in _MODELS}
+    print(f"\nTest split, each user's last item ranked among all 600 ({time.perf_counter() - began:.0f} s):\n")
+    print(metrics_table(rows, _COLUMNS))
+    print(
+        f"\nwrote {root}/dataset, {root}/graph, {root}/run-*/metrics.json and {root}/recommendations.parquet; "
+        f"curves: .venv/bin/tensorboard --logdir {root}"
+    )
+
+
+def _run(line: str) -> None:
+    """Run a job in this process (one Ray for all), after showing the command that does it."""
+    name, *arguments = shlex.split(line)
+    print(f"\n$ python jobs/{name}.py {shlex.join(arguments)}", flush=True)
+    _JOBS[name].main.main(args=arguments, standalone_mode=False)
+
+
+if __name__ == "__main__":
+    main()

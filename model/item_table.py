@@ -1,0 +1,53 @@
+"""The item ID table: TorchRec's home in `model`.
+
+Here it is one unsharded `EmbeddingCollection`; `distributed.sharding` replicates or splits it from
+outside, by wrapping the system that holds it in `DistributedModelParallel`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
+from torchrec.distributed.types import Awaitable
+
+TABLE = "item_id"
+FEATURE = "item"
+
+
+class ItemTable(nn.Module):
+    """E_id: one row of width d per item, initialised N(0, init_std).
+
+    The parameter's name is `collection.embeddings.item_id.weight`.
+    """
+
+    def __init__(self, num_items: int, dim: int, init_std: float, device: torch.device | str = "cpu") -> None:
+        super().__init__()
+        table = EmbeddingConfig(
+            name=TABLE,
+            num_embeddings=num_items,
+            embedding_dim=dim,
+            feature_names=[FEATURE],
+            init_fn=partial(nn.init.normal_, std=init_std),
+        )
+        self.collection = EmbeddingCollection(tables=[table], device=torch.device(device))
+
+    def forward(self, ids_U: Tensor) -> Tensor:
+        """Rows [U, d] of distinct ids, in their order.
+
+        One lookup per step: a sharded table allows no second. An id outside the table raises nothing
+        in TorchRec and returns another row, so ids are checked where they are read, not here.
+
+        Args:
+            ids_U: int64 [U]. One flat feature of distinct ids with lengths of ones is the only shape that
+                replicated tables accept.
+        """
+        # TorchRec fails on an empty feature, and a rank that needs nothing must still join the exchange.
+        ids = ids_U if len(ids_U) else ids_U.new_zeros(1)
+        feature = KeyedJaggedTensor(keys=[FEATURE], values=ids, lengths=torch.ones_like(ids, dtype=torch.int32))
+        rows = self.collection(feature)
+        if isinstance(rows, Awaitable):
+            rows = rows.wait()
+        return rows[FEATURE].values()[: len(ids_U)]

@@ -1,0 +1,168 @@
+"""MDSRec: Multimodal Difference Learning for Sequential Recommendation (arXiv 2412.08103).
+
+Item relations replace features: an item is seen through the ID rows of its neighbours in each
+modality (Ehat_m = A_m E_id), and through who was bought with it (Ebar_id = mu_id O E_id + E_id).
+
+Shapes: B users, L positions, R items with a role, M modalities, k centres, d width, d_m of a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from configs.contracts import Batch, ItemNeeds
+from configs.errors import InputError
+from configs.schema import ModelConfig
+from model.fusion import fused_state, gated_centers
+from model.interest_centers import personal_centers
+from model.item_views import sparse_product
+from model.length_groups import in_length_groups
+from model.protocol import CatalogueInfo, Channel, ItemRows, Recommender
+from model.sequence_encoder import (
+    EncodedSequences,
+    SequenceEncoder,
+    TransformerLayer,
+    initialise,
+    layers_of,
+    visible_keys,
+)
+
+
+class MDSRec(Recommender):
+    """Channels: "id" (weight 1, e_s against E_id) and each modality (weight rho_m, e~_m against Ehat_m)."""
+
+    def __init__(self, config: ModelConfig, info: CatalogueInfo) -> None:
+        """Build for a catalogue.
+
+        Raises:
+            InputError: a modality that the catalogue lacks, or none at all.
+        """
+        super().__init__()
+        options = config.mdsrec
+        self.options = options
+        self.modalities = _chosen_modalities(config, info)
+        from_features = options.item_view == "features"
+        self.needs = ItemNeeds(
+            id_rows=True,
+            cooccurrence=options.mu_id > 0,
+            views=() if from_features else self.modalities,
+            view_scale=options.adjacency,
+            centers=self.modalities if options.center_attention else (),
+            features=self.modalities if from_features else (),
+        )
+        rho = {modality: options.rho.get(modality, options.default_rho) for modality in self.modalities}
+        self.channels = (Channel("id", 1.0), *(Channel(m, rho[m]) for m in self.modalities))
+        # In the order (id, *modalities), or one for all. Lists, not dicts: a name may hold a dot.
+        num_encoders = 1 if options.share_modalities else 1 + len(self.modalities)
+        self.encoders = nn.ModuleList(SequenceEncoder(config) for _ in range(num_encoders))
+        self.center_layers = nn.ModuleList()
+        if options.center_attention and not options.share_centers:
+            num_towers = 1 if options.share_modalities else len(self.modalities)
+            self.center_layers.extend(_center_layers(config) for _ in range(num_towers))
+        self.projections = nn.ModuleList(
+            nn.Linear(info.feature_dims[m], config.dim) for m in self.modalities if from_features
+        )
+        initialise(self, config.init_std)
+
+    def item_vectors(self, items: ItemRows) -> list[Tensor]:
+        assert items.ids is not None
+        return [items.ids, *self._modal_views(items)]
+
+    def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
+        views = self._modal_views(items)
+        streams = [self._injected_ids(items), *views]
+        view_of = dict(zip(self.modalities, views, strict=True))
+        centers = [sparse_product(items.center_rows[m], view_of[m]) for m in self.needs.centers]
+        return in_length_groups(
+            batch.history, batch.lengths, lambda history, lengths: self._users(streams, centers, history, lengths)
+        )
+
+    def _injected_ids(self, items: ItemRows) -> Tensor:
+        """Ebar_id = mu_id * O E_id + E_id, [R, d] (Eq. 2)."""
+        assert items.ids is not None
+        if items.cooccurrence is None:
+            return items.ids
+        return self.options.mu_id * items.cooccurrence + items.ids
+
+    def _modal_views(self, items: ItemRows) -> list[Tensor]:
+        """Ehat_m per modality, [R, d]: the mean of the neighbours' ID rows, or projected raw features."""
+        if self.options.item_view == "graph":
+            return [items.views[modality] for modality in self.modalities]
+        return [
+            items.derived(modality, partial(_projected, items, modality, projection))
+            for modality, projection in zip(self.modalities, cast(Iterable[nn.Linear], self.projections), strict=True)
+        ]
+
+    def _users(self, streams: list[Tensor], centers: list[Tensor], history: Tensor, lengths: Tensor) -> list[Tensor]:
+        """[e_s, e~_1 .. e~_M], each [b, d], of one group of users."""
+        encoded_id, *encoded = self._encode([F.embedding(history, stream) for stream in streams], lengths)
+        weights = [channel.weight for channel in self.channels[1:]]
+        user = fused_state(encoded_id.last, zip(weights, [e.last for e in encoded], strict=True))
+        if not self.options.center_attention:
+            return [user, *(e.last for e in encoded)]
+        visible = visible_keys(lengths, history.shape[1])
+        noisy = self.options.gumbel_noise if self.training else self.options.gumbel_at_evaluation
+        gated = []
+        for number, (sequences, modal_centers) in enumerate(zip(encoded, centers, strict=True)):
+            personal = self._personal_centers(number, modal_centers, sequences, visible)
+            gated.append(gated_centers(sequences.last, personal, self.options.tau, noisy))
+        return [user, *gated]
+
+    def _encode(self, sequences: list[Tensor], lengths: Tensor) -> list[EncodedSequences]:
+        """Each stream through its tower; with one tower for all they go through it as one batch."""
+        if self.options.share_modalities:
+            together = self.encoders[0](torch.cat(sequences), lengths.repeat(len(sequences)))
+            return together.split(len(sequences))
+        return [encoder(stream, lengths) for encoder, stream in zip(self.encoders, sequences, strict=True)]
+
+    def _personal_centers(self, number: int, centers: Tensor, sequences: EncodedSequences, visible: Tensor) -> Tensor:
+        """E_c^m of modality `number`, [b, k, d]."""
+        options = self.options
+        if options.share_centers:
+            encoder = cast(SequenceEncoder, self.encoders[0 if options.share_modalities else 1 + number])
+            layers, pairs = layers_of(encoder.layers), sequences.keys_values
+        else:
+            layers = layers_of(self.center_layers[0 if options.share_modalities else number])
+            pairs = [layer.keys_values(states) for layer, states in zip(layers, sequences.entering, strict=True)]
+        return personal_centers(centers, layers, pairs, visible, options.center_dropout, options.center_residual)
+
+
+def _center_layers(config: ModelConfig) -> nn.ModuleList:
+    norms = config.mdsrec.center_residual  # a parameter without a gradient would stall DDP
+    return nn.ModuleList(TransformerLayer(config, norms) for _ in range(config.num_layers))
+
+
+def _projected(items: ItemRows, modality: str, projection: nn.Linear) -> Tensor:
+    """Projected features [R, d]; an item without the modality keeps its own ID row."""
+    features = items.features[modality]
+    assert items.ids is not None
+    present = (features != 0).any(dim=1, keepdim=True)
+    return torch.where(present, projection(features.to(projection.weight.dtype)), items.ids)
+
+
+def _chosen_modalities(config: ModelConfig, info: CatalogueInfo) -> tuple[str, ...]:
+    chosen = info.modalities if config.mdsrec.modalities is None else config.mdsrec.modalities
+    if not chosen:
+        raise InputError(
+            "model.mdsrec.modalities: MDSRec needs at least one modality and has none; "
+            "add item features to the dataset and rebuild the graph, or set model.name=sasrec"
+        )
+    needed = {"neighbours": info.modalities}
+    if config.mdsrec.item_view == "features":
+        needed["raw features"] = tuple(info.feature_dims)
+    if config.mdsrec.center_attention:
+        needed["interest centres"] = tuple(m for m, k in info.num_centers.items() if k > 0)
+    for what, having in needed.items():
+        for modality in chosen:
+            if modality not in having:
+                raise InputError(
+                    f"model.mdsrec.modalities: there are no {what} for {modality!r} (only for "
+                    f"{', '.join(having) or 'none'}); name one of those, or rebuild dataset and graph with it"
+                )
+    return tuple(chosen)

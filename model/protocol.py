@@ -1,0 +1,90 @@
+"""What a recommender is: the items it needs, and channels of user and item vectors.
+
+A model file knows nothing of ranks, tables or loaders. It declares what it needs of an item, and
+turns looked-up rows and a batch into *channels*: the score of user u and item i is
+sum_c weight_c * <user_c, item_c>, the loss sum_c weight_c * cross_entropy_c. Losses, ranking and
+export are written once, over channels.
+
+Shapes: B users of a batch, R items with a role, U items of the union, k centres, d width of an
+embedding row, d_m width of a raw feature, d_c width of channel c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from configs.contracts import Batch, ItemNeeds, SparseRows
+
+
+@dataclass(frozen=True)
+class CatalogueInfo:
+    """What a model may know about the data when it is built.
+
+    Attributes:
+        num_items: N.
+        modalities: modalities of the graph, in a fixed order.
+        feature_dims: d_m per name of a raw feature.
+        num_centers: k per modality.
+    """
+
+    num_items: int
+    modalities: tuple[str, ...] = ()
+    feature_dims: dict[str, int] = field(default_factory=dict)
+    num_centers: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One inner product of the score and one cross entropy of the loss, both times `weight`."""
+
+    name: str
+    weight: float
+
+
+@dataclass
+class ItemRows:
+    """What the graph makes of the looked-up rows of a step, for the R items with a role.
+
+    Attributes:
+        ids: [R, d], their ID rows E_id; None for a model without an item table.
+        cooccurrence: [R, d], O E_id.
+        views: per modality [R, d], A_m E_id.
+        center_rows: per modality the [k, R] rows of C_m; apply them with `item_views.sparse_product`.
+        features: per name [R, d_m]; an all-zero row is missing.
+    """
+
+    ids: Tensor | None = None
+    cooccurrence: Tensor | None = None
+    views: dict[str, Tensor] = field(default_factory=dict)
+    center_rows: dict[str, SparseRows] = field(default_factory=dict)
+    features: dict[str, Tensor] = field(default_factory=dict)
+    _derived: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def derived(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """`compute()`, run once per step: item and user vectors share it, values and graph."""
+        if name not in self._derived:
+            self._derived[name] = compute()
+        return self._derived[name]
+
+
+class Recommender(nn.Module):
+    """A model behind the one protocol of training, ranking, export and recommendation.
+
+    Attributes:
+        needs: what the collate must bring of each item.
+        channels: names and weights, in the order of the vectors below.
+    """
+
+    needs: ItemNeeds
+    channels: tuple[Channel, ...]
+
+    def item_vectors(self, items: ItemRows) -> list[Tensor]:
+        """Per channel [R, d_c]."""
+        raise NotImplementedError
+
+    def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
+        """Per channel [B, d_c]: the state of each user after the last item of the history."""
+        raise NotImplementedError

@@ -1,0 +1,39 @@
+"""SASRec (Kang & McAuley 2018), trained with a full softmax as in RecBole and UniSRec's tables.
+
+One channel: the tower's last state against the items' ID rows.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from configs.contracts import Batch, ItemNeeds
+from configs.schema import ModelConfig
+from model.length_groups import in_length_groups
+from model.protocol import Channel, ItemRows, Recommender
+from model.sequence_encoder import SequenceEncoder, initialise
+
+
+class SASRec(Recommender):
+    """Self-attentive sequential recommendation over item IDs."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.needs = ItemNeeds(id_rows=True)
+        self.channels = (Channel("id", 1.0),)
+        self.encoder = SequenceEncoder(config)
+        initialise(self, config.init_std)
+
+    def item_vectors(self, items: ItemRows) -> list[Tensor]:
+        assert items.ids is not None
+        return [items.ids]
+
+    def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
+        ids = items.ids
+        assert ids is not None
+        return in_length_groups(
+            batch.history,
+            batch.lengths,
+            lambda history, lengths: [self.encoder(F.embedding(history, ids), lengths).last],
+        )

@@ -1,0 +1,22 @@
+"""From `model.name` to a model."""
+
+from __future__ import annotations
+
+from configs.schema import ModelConfig
+from model.mdsrec import MDSRec
+from model.popularity import Popularity
+from model.protocol import CatalogueInfo, Recommender
+from model.sasrec import SASRec
+
+
+def build_model(config: ModelConfig, info: CatalogueInfo) -> Recommender:
+    """The recommender that a config names, with fresh weights; its `needs` say what to load for it.
+
+    Raises:
+        InputError: the config asks for something that the catalogue lacks.
+    """
+    if config.name == "mdsrec":
+        return MDSRec(config, info)
+    if config.name == "sasrec":
+        return SASRec(config)
+    return Popularity()
