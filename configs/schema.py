@@ -28,7 +28,7 @@ class GraphConfig(Section):
     num_centers: int = Field(16, ge=1, description="k: interest centres per modality")
     kmeans_iterations: int = Field(50, ge=1, description="Lloyd iterations at most")
     spherical: bool = Field(False, description="k-means on unit rows with renormalised centres")
-    block_rows: int = Field(2048, ge=1, description="rows of a block of the score matrix; one Ray task each pair")
+    block_rows: int = Field(2048, ge=1, description="rows of a block of the score matrix; one Ray task each")
     backend: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the kernels run")
 
 

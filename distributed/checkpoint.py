@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from configs.errors import InputError
 from distributed.sharding import ShardedSystem
@@ -102,9 +103,11 @@ class Checkpoints:
                 "table.optimizer; use the run's own config.yaml or a new run folder"
             )
         for key, value in wanted.items():
-            if stored[key].size != value.size():
+            entry = stored[key]
+            assert isinstance(entry, TensorStorageMetadata)
+            if entry.size != value.size():
                 raise InputError(
-                    f"checkpoint {path}: {key} has shape {tuple(stored[key].size)}, model {tuple(value.size())}; "
+                    f"checkpoint {path}: {key} has shape {tuple(entry.size)}, model {tuple(value.size())}; "
                     "it belongs to another model or dataset; use the run's own config.yaml or a new run folder"
                 )
         dcp.load(wanted, storage_reader=reader, no_dist=self.world.size == 1)

@@ -17,7 +17,7 @@ from configs.loading import load_config, override_config
 from configs.schema import Config
 from distributed.checkpoint import Checkpoints
 from distributed.inputs import Inputs, build_system, open_inputs
-from distributed.scoring import Scorer, summarise
+from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, shard
 from distributed.telemetry import versions, write_text
 from distributed.world import World
@@ -57,7 +57,7 @@ def evaluate(config: Config, world: World, checkpoint: str) -> dict[str, Any]:
     """Rank valid and test with a checkpoint; rank 0 writes RUN/evaluation-<checkpoint>.json."""
     inputs, sharded, step = restore(config, checkpoint, world)
     scorer = Scorer(sharded, inputs, config, world)
-    splits = {split: summarise(scorer.rank(split), inputs, config) for split in ("valid", "test")}
+    splits: dict[str, dict[str, Any]] = {split: summarise(scorer.rank(split), inputs, config) for split in SPLITS}
     result = {
         "model": config.model.name,
         "checkpoint_step": step,

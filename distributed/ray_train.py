@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +69,11 @@ def _on_worker(job: dict[str, Any]) -> None:
 
     world = World.current(ray.train.torch.get_device())
     config = parse_config(job["config"], "sent by the job")
-    tasks = {"train": trainer.train, "evaluate": encoding.evaluate, "recommend": encoding.recommend}
+    tasks: dict[str, Callable[..., Any]] = {
+        "train": trainer.train,
+        "evaluate": encoding.evaluate,
+        "recommend": encoding.recommend,
+    }
     tasks[job["task"]](config, world, **job["arguments"])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from configs.schema import Config
 from data.batches import assemble, positions_of
-from data.sequences import Targets, gather_histories, target_items
+from data.sequences import Split, Targets, gather_histories, target_items
 from distributed.inputs import Inputs
 from distributed.sharding import ShardedSystem
 from distributed.world import World
@@ -24,6 +24,7 @@ from model.protocol import ItemRows
 # Buckets that split the Amazon sets into comparable parts; the last is open.
 POPULARITY_EDGES = (0, 1, 5, 10, 20, 50)
 HISTORY_EDGES = (1, 5, 10, 20, 50)
+SPLITS: tuple[Split, ...] = ("valid", "test")
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Scorer:
         self.item_planner = inputs.item_planner(self.needs)
         self._catalogue: ItemRows | None = None
 
-    def rank(self, split: str) -> Ranked:
+    def rank(self, split: Split) -> Ranked:
         """The rank of every target of "valid" or "test" in the whole catalogue."""
         data, targets = self.inputs.dataset, Targets(self.inputs.dataset, split)
         self._catalogue = None  # weights may have moved since the last call

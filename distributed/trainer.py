@@ -18,7 +18,7 @@ from data.batches import TrainBatches
 from data.sequences import Targets
 from distributed.checkpoint import Checkpoints, Progress
 from distributed.inputs import Inputs, build_system, open_inputs
-from distributed.scoring import Scorer, summarise
+from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, shard
 from distributed.step import TrainStep
 from distributed.telemetry import Telemetry, versions, write_text
@@ -147,7 +147,7 @@ def final_metrics(
     world: World,
 ) -> dict[str, Any]:
     """Rank valid and test with the weights as they are; the content of RUN/metrics.json, written by rank 0."""
-    splits = {split: summarise(scorer.rank(split), inputs, config) for split in ("valid", "test")}
+    splits: dict[str, dict[str, Any]] = {split: summarise(scorer.rank(split), inputs, config) for split in SPLITS}
     epochs = _epochs(config)
     metrics = {
         "model": config.model.name,

@@ -6,10 +6,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from configs.errors import InputError
 from configs.schema import GraphConfig
 from graph_builder.clusters import build_clusters
-from graph_builder.cooccurrence import PAIRS_PER_TASK, build_cooccurrence
+from graph_builder.cooccurrence import PAIRS_PER_TASK, build_cooccurrence, largest_gap
 from graph_builder.executor import Executor
 from graph_builder.injection import FeatureSpec, find_present, inject
 from graph_builder.neighbors import build_neighbors
@@ -23,7 +25,7 @@ from graph_builder.store import (
     local_folder,
     read_manifest,
 )
-from graph_builder.work import MANIFEST, WorkFolder, write_json
+from graph_builder.work import MANIFEST, WorkFolder, check_folder, save_array, write_json
 
 log = logging.getLogger(__name__)
 
@@ -47,28 +49,29 @@ def build_graph(
             that holds something else, or one of the stages' own reasons.
     """
     folder = local_folder(path)
+    check_folder(folder)
     parameters = options.model_dump(mode="json", exclude=set(LAYOUT_FIELDS))
     fingerprint = graph_fingerprint(dataset.fingerprint, parameters, seed)
-    built = _built(folder, fingerprint)
-    if built is not None:
+    if (built := _built(folder, fingerprint)) is not None:
         return built
     if dataset.num_items < 1:
         raise InputError(f"dataset {dataset.path}: holds no items; prepare it again")
+    # Whatever the input can be refused for comes before the folder is touched.
+    largest_gap(dataset, options)
     features = {m: feature_path(dataset, m) for m in dataset.modalities}
-    layout = {"block_rows": options.block_rows, "pairs_per_task": pairs_per_task}
+    present = {m: _find_present(m, features[m], dataset.num_items, options, executor) for m in features}
     identity = {
         "schema_version": SCHEMA_VERSION,
         "dataset": {"fingerprint": dataset.fingerprint},
         "parameters": parameters,
         "seed": seed,
-        "layout": layout,
+        "layout": {"block_rows": options.block_rows, "pairs_per_task": pairs_per_task},
     }
     work = WorkFolder.start(folder, identity)
-    specs = [
-        FeatureSpec(m, file, work, dataset.num_items, options.block_rows, options.backend)
-        for m, file in features.items()
-    ]
-    present = {spec.modality: _count_present(spec, options, executor) for spec in specs}
+    specs = []
+    for m, file in features.items():
+        specs.append(FeatureSpec(m, file, work, dataset.num_items, options.block_rows, options.backend))
+        save_array(specs[-1].present, present[m])
     cooccurrence = build_cooccurrence(dataset, work, options, executor, pairs_per_task)
     manifest = {
         **identity,
@@ -78,7 +81,7 @@ def build_graph(
         "num_items": dataset.num_items,
         "cooccurrence": cooccurrence,
         "modalities": {
-            spec.modality: {"num_present": present[spec.modality]}
+            spec.modality: {"num_present": int(present[spec.modality].sum())}
             | _build_modality(spec, options, cooccurrence["block_rows"], seed, executor)
             for spec in specs
         },
@@ -105,14 +108,16 @@ def _built(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     return manifest
 
 
-def _count_present(spec: FeatureSpec, options: GraphConfig, executor: Executor) -> int:
-    num_present = find_present(spec, executor)
-    if options.num_centers > num_present:
+def _find_present(
+    modality: str, features: Path, num_items: int, options: GraphConfig, executor: Executor
+) -> np.ndarray:
+    present = find_present(features, num_items, options.block_rows, executor)
+    if options.num_centers > present.sum():
         raise InputError(
-            f"graph_options.num_centers={options.num_centers}: only {num_present} of {spec.num_items} items have "
-            f"features in modality {spec.modality!r}; lower num_centers or leave the modality out of the dataset"
+            f"graph_options.num_centers={options.num_centers}: only {present.sum()} of {num_items} items have "
+            f"features in modality {modality!r}; lower num_centers or leave the modality out of the dataset"
         )
-    return num_present
+    return present
 
 
 def _build_modality(

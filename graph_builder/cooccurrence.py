@@ -75,7 +75,16 @@ def build_cooccurrence(
     if summary is not None:
         return summary
     lengths = _write_training_sequences(source, work.path / "sequences")
-    spec = _plan(source.num_items, lengths, work, options, pairs_per_task)
+    max_gap = largest_gap(source, options)
+    spec = _Spec(
+        work=work.path,
+        folder=work.graph / "cooccurrence",
+        num_items=source.num_items,
+        max_gap=max_gap,
+        user_bounds=tuple(user_bounds(lengths, max_gap, pairs_per_task).tolist()),
+        block_rows=max(options.block_rows, num_row_blocks(_MAX_BLOCKS, source.num_items)),
+        options=options,
+    )
     tasks = [task for task in range(len(spec.user_bounds) - 1) if not spec.pairs_path(task).exists()]
     for _ in executor.run_blocks(functools.partial(count_users, spec), tasks, label="pairs"):
         pass
@@ -163,23 +172,21 @@ def strongest(rows: np.ndarray, weights: np.ndarray, num_rows: int, max_neighbor
     return rank < max_neighbors
 
 
-def _plan(num_items: int, lengths: np.ndarray, work: WorkFolder, options: GraphConfig, pairs_per_task: int) -> _Spec:
-    longest = int(lengths.max(initial=0))
+def largest_gap(source: GraphSource, options: GraphConfig) -> int:
+    """G, the largest gap that is counted: the window, or what the longest training history allows.
+
+    Raises:
+        InputError: (item, item, gap) has no room in an int64 key.
+    """
+    longest = int(np.max(source.train_end, initial=0))
     max_gap = max(1, min(longest - 1, options.window or longest))
-    if not keys_fit(num_items, max_gap):
+    if not keys_fit(source.num_items, max_gap):
         raise InputError(
             f"graph_options.window={options.window}: the longest training history has {longest} items, and "
-            f"{num_items} items leave room for gaps up to {(2**63 - 1) // num_items**2}; set a smaller window"
+            f"{source.num_items} items leave room for gaps up to {(2**63 - 1) // source.num_items**2}; "
+            "set a smaller window"
         )
-    return _Spec(
-        work=work.path,
-        folder=work.graph / "cooccurrence",
-        num_items=num_items,
-        max_gap=max_gap,
-        user_bounds=tuple(user_bounds(lengths, max_gap, pairs_per_task).tolist()),
-        block_rows=max(options.block_rows, num_row_blocks(_MAX_BLOCKS, num_items)),
-        options=options,
-    )
+    return max_gap
 
 
 def _write_training_sequences(source: GraphSource, folder: Path) -> np.ndarray:

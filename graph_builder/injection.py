@@ -14,7 +14,7 @@ import numpy as np
 from configs.errors import InputError
 from graph_builder.executor import Executor
 from graph_builder.row_blocks import CooccurrenceRows
-from graph_builder.work import WorkFolder, load_array, row_range, save_block
+from graph_builder.work import WorkFolder, load_array, num_row_blocks, row_range, save_block
 from kernels.backend import Backend, array_module
 from kernels.cosine_topk import square_norms
 from kernels.spmm import injected_rows
@@ -47,17 +47,15 @@ class FeatureSpec:
         return self.work.path / "features" / f"{self.modality}.squares.npy"
 
 
-def find_present(spec: FeatureSpec, executor: Executor) -> int:
-    """Write `spec.present`, look at every raw value once, and return how many items are present.
+def find_present(features: Path, num_items: int, block_rows: int, executor: Executor) -> np.ndarray:
+    """Which items have a raw row that is not all zero, bool [N]; looks at every raw value once.
 
     Raises:
         InputError: a raw row holds NaN or infinity.
     """
-    stage = f"present-{spec.modality}"
-    function = functools.partial(_present_block, spec, stage)
-    targets = {"present": spec.present}
-    spec.work.run_row_stage(stage, function, spec.block_rows, spec.num_items, targets, executor)
-    return int(np.count_nonzero(load_array(spec.present)))
+    blocks = [row_range(index, block_rows, num_items) for index in range(num_row_blocks(block_rows, num_items))]
+    function = functools.partial(_present_block, features)
+    return np.concatenate(list(executor.run_blocks(function, blocks, label=f"reading {features.stem}")))
 
 
 def inject(spec: FeatureSpec, cooccurrence_block_rows: int, mu: float, executor: Executor) -> None:
@@ -72,17 +70,16 @@ def inject(spec: FeatureSpec, cooccurrence_block_rows: int, mu: float, executor:
     spec.work.run_row_stage(stage, function, spec.block_rows, spec.num_items, targets, executor, on_gpu=True)
 
 
-def _present_block(spec: FeatureSpec, stage: str, index: int) -> None:
-    rows = row_range(index, spec.block_rows, spec.num_items)
-    features = np.asarray(load_array(spec.features)[rows])
+def _present_block(path: Path, rows: slice) -> np.ndarray:
+    features = np.asarray(load_array(path)[rows])
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         row = rows.start + int(finite.argmin())
         raise InputError(
-            f"{spec.features}: row {row} (the item's id) holds NaN or infinity; encode that item again, "
+            f"{path}: row {row} (the item's id) holds NaN or infinity; encode that item again, "
             "or give it an all-zero row to mark the modality as missing"
         )
-    save_block(spec.work.block_path(stage, index), present=(features != 0).any(axis=1))
+    return (features != 0).any(axis=1)
 
 
 def _inject_block(spec: FeatureSpec, stage: str, cooccurrence_block_rows: int, mu: float, index: int) -> None:

@@ -42,15 +42,9 @@ class WorkFolder:
     def start(cls, graph: Path, identity: dict[str, Any]) -> WorkFolder:
         """Continue what lies in the folder if it is of the same identity, else clear it and say why.
 
-        Raises:
-            InputError: the folder holds files that no graph has; nothing is touched.
+        Call `check_folder` first, and whatever else may refuse the build: this removes a finished graph.
         """
         work = cls(graph)
-        if graph.exists() and not graph.is_dir():
-            raise InputError(f"graph={graph}: is a file; name a folder to build the graph in")
-        foreign = sorted(p.name for p in graph.iterdir() if not _is_own(p)) if graph.exists() else []
-        if foreign:
-            raise InputError(f"graph={graph}: holds {foreign[0]!r}, which no graph has; name an empty or new folder")
         before = read_json(work.path / "progress.json")
         finished = read_json(graph / MANIFEST)
         if before == identity and not (graph / MANIFEST).exists():
@@ -106,6 +100,19 @@ class WorkFolder:
         for name, path in targets.items():
             join_blocks(blocks, name, path, num_rows)
         shutil.rmtree(self.path / stage)
+
+
+def check_folder(graph: Path) -> None:
+    """A graph may be built here: nothing is there, or nothing but a graph.
+
+    Raises:
+        InputError: a file, or a folder with files that no graph has.
+    """
+    if graph.exists() and not graph.is_dir():
+        raise InputError(f"graph={graph}: is a file; name a folder to build the graph in")
+    foreign = sorted(path.name for path in graph.iterdir() if not _is_own(path)) if graph.exists() else []
+    if foreign:
+        raise InputError(f"graph={graph}: holds {foreign[0]!r}, which no graph has; name an empty or new folder")
 
 
 def row_range(index: int, block_rows: int, num_rows: int) -> slice:

@@ -21,7 +21,7 @@ _COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 
 @click.command()
-@click.option("--output", default="demo", show_default=True, help="folder to write to; an earlier demo in it is replaced")
+@click.option("--output", default="demo", show_default=True, help="folder to write to; replaces an earlier demo")
 @job
 def main(output: str) -> None:
     """Prepare, build graphs, train three systems with two Ray workers, evaluate, recommend, compare."""

@@ -12,7 +12,7 @@ from graph_builder import clusters
 from graph_builder.clusters import build_clusters
 from graph_builder.executor import SerialExecutor
 from graph_builder.injection import FeatureSpec, find_present
-from graph_builder.work import WorkFolder
+from graph_builder.work import WorkFolder, save_array
 
 
 def cluster(
@@ -22,7 +22,7 @@ def cluster(
     np.save(folder / "text.npy", features)
     work = WorkFolder.start(folder / "graph", {})
     spec = FeatureSpec("text", folder / "text.npy", work, len(features), 16, "cpu")
-    find_present(spec, SerialExecutor())
+    save_array(spec.present, find_present(spec.features, len(features), 16, SerialExecutor()))
     stats = build_clusters(spec, GraphConfig.model_validate(options), seed, SerialExecutor())
     written = folder / "graph" / "clusters"
     return np.load(written / "text.npy"), np.load(written / "text.centers.npy"), stats

@@ -1,0 +1,49 @@
+"""What all jobs share: the --config and --set options, and one clear line for bad input."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+import distributed
+from configs.errors import InputError
+
+
+def job(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn an InputError into `error: ...` on stderr and exit status 2, without a traceback."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            _check_own_packages()
+            function(*arguments, **options)
+        except InputError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+
+    return run
+
+
+def config_options(function: Callable[..., None]) -> Callable[..., None]:
+    """`--config FILE` and repeated `--set section.field=value`, passed on as config_path and overrides."""
+    overrides = click.option(
+        "--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="override a knob of configs/schema.py"
+    )
+    path = click.option("--config", "config_path", type=click.Path(), help="YAML file, e.g. configs/scientific.yaml")
+    return path(overrides(function))
+
+
+def _check_own_packages() -> None:
+    """`distributed` is also the name that dask.distributed installs: say so rather than fail further down."""
+    found = Path(distributed.__file__ or "").resolve().parent.parent
+    ours = Path(__file__).resolve().parent.parent
+    if found != ours:
+        raise InputError(
+            f"the package `distributed` was imported from {found}, not from {ours}: another library of that name "
+            "(dask.distributed) comes first on the path; use a virtual environment without it (make install)"
+        )

@@ -1,0 +1,89 @@
+"""`ray job submit` against a real local cluster with token authentication on, and the cluster file against Ray's schema."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from jobs import prepare_data
+
+ROOT = Path(__file__).resolve().parents[2]
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A head node of its own, with a dashboard and a token; yields (address, environment of a client)."""
+    folder = tmp_path_factory.mktemp("cluster")
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    dashboard, port = free_port(), free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    start = [
+        *RAY, "start", "--head", "--num-cpus=2", f"--port={port}", "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}", "--disable-usage-stats",
+    ]  # fmt: skip
+    # Output to a file: daemons keep a pipe open for as long as they live.
+    with (folder / "start.log").open("w") as log:
+        done = subprocess.run(start, env=environment, stdout=log, stderr=log, timeout=120, check=False)
+    assert done.returncode == 0, (folder / "start.log").read_text()
+    yield f"http://127.0.0.1:{dashboard}", environment
+    subprocess.run([*RAY, "stop", "--force"], env=environment, capture_output=True, timeout=60, check=False)
+
+
+def submit(cluster, *command):
+    address, environment = cluster
+    line = [*RAY, "job", "submit", "--address", address, "--working-dir", str(ROOT), "--", *command]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
+
+
+@pytest.mark.timeout(600)
+def test_training_as_a_submitted_job(cluster, tmp_path):
+    dataset, run = tmp_path / "dataset", tmp_path / "run"
+    made = CliRunner().invoke(
+        prepare_data.main,
+        ["--format", "synthetic", "--num-users", "100", "--num-items", "50", "--output", str(dataset)],
+    )
+    assert made.exit_code == 0, made.output
+    # Not the interpreter's path but "python", as users write it: the job runs in the cluster's environment.
+    train = ["python", "jobs/train.py", "--set", f"dataset={dataset}", "--set", "model.name=sasrec", "--set", "model.dim=8"]
+    train += ["--set", "training.max_epochs=1", "--set", "model.num_heads=2"]
+
+    done = submit(cluster, *train, "--set", f"run={run}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+    assert f"wrote run {run}" in done.stdout
+    assert (run / "metrics.json").exists()
+
+    refused = submit(cluster, *train, "--set", "run=my-run")
+    assert refused.returncode != 0
+    assert "error: run=my-run: a relative path under `ray job submit`" in refused.stdout + refused.stderr
+
+    address, environment = cluster
+    stranger = {**environment, "RAY_AUTH_MODE": "disabled"}
+    denied = submit((address, stranger), "python", "-c", "print('inside')")
+    assert denied.returncode != 0
+    assert "inside" not in denied.stdout
+
+
+def test_the_cluster_file_fits_rays_schema(tmp_path, monkeypatch):
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+    with pytest.raises(Exception, match="unheard_of"):
+        validate_config(prepare_config({**config, "unheard_of": 1}))
+    assert any("RAY_AUTH_MODE=token" in line for line in config["head_start_ray_commands"])
