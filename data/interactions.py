@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from configs.errors import InputError
 from data.ragged import offsets_of, ragged_indices

@@ -61,8 +61,12 @@ def _check_offsets(dataset: Dataset) -> None:
                     f"{file}: user {user} has {lengths[bad[0]]} {name}, at least 1 is needed; "
                     f"leave users without a history out and {_AGAIN}"
                 )
-            if name == "timestamps" and not np.array_equal(lengths, np.diff(dataset.offsets[start : start + _BLOCK + 1])):
-                raise InputError(f"{file}: some user has as many timestamps as not items; {_AGAIN}")
+            num_items = np.diff(dataset.offsets[start : start + _BLOCK + 1])
+            if len(bad := np.flatnonzero(lengths != num_items)):
+                raise InputError(
+                    f"{file}: user {start + bad[0]} has {lengths[bad[0]]} timestamps "
+                    f"for {num_items[bad[0]]} items; {_AGAIN}"
+                )
 
 
 def _user_blocks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -88,8 +92,8 @@ def _check_users(dataset: Dataset, first: int, last: int) -> None:
     if len(bad := np.flatnonzero((train < 0) | (train > valid) | (valid > lengths))):
         row = bad[0]
         raise InputError(
-            f"{file}: user {first + row} has train_end {train[row]} and valid_end {valid[row]} of {lengths[row]} items, "
-            f"expected 0 <= train_end <= valid_end <= {lengths[row]}; {_AGAIN}"
+            f"{file}: user {first + row} has train_end {train[row]} and valid_end {valid[row]} of {lengths[row]} "
+            f"items, expected 0 <= train_end <= valid_end <= {lengths[row]}; {_AGAIN}"
         )
 
 

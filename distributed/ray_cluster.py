@@ -41,7 +41,8 @@ def connect(cluster: ClusterConfig) -> None:
         cpus = max(os.cpu_count() or 1, workers)
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         environment = {"env_vars": {"PYTHONPATH": path}}
-        ray.init(num_cpus=cpus, include_dashboard=False, runtime_env=environment, **quiet)
+        # With the dashboard, whose state service Ray Train's own actors ask; without it they warn all along.
+        ray.init(num_cpus=cpus, include_dashboard=True, runtime_env=environment, **quiet)
         return
     upload = None if is_submitted_job() else {"working_dir": str(_ROOT), "excludes": _NOT_CODE}
     try:

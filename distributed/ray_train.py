@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +66,7 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
 
 def _on_worker(job: dict[str, Any]) -> None:
     """What each worker process runs; heavy imports happen here, once the process exists."""
+    _quiet_libraries()
     from distributed import encoding, trainer
     from distributed.world import World
 
@@ -75,6 +78,17 @@ def _on_worker(job: dict[str, Any]) -> None:
         "recommend": encoding.recommend,
     }
     tasks[job["task"]](config, world, **job["arguments"])
+
+
+def _quiet_libraries() -> None:
+    """Keep what FBGEMM, TorchRec and torch log while loading and planning out of the driver's output.
+
+    The plan itself is printed and saved; errors still come through.
+    """
+    for name in (None, "torch"):  # torch's own loggers do not inherit from the root
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for category in (FutureWarning, UserWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"(torch|torchrec|fbgemm_gpu)\b")
 
 
 def _input_error(error: TrainingFailedError) -> InputError | None:

@@ -111,13 +111,14 @@ def shard(system: RecommenderSystem, config: Config, num_items: int, world: Worl
         parts.append(("table", KeyedOptimizerWrapper(rows, lambda p: _TABLE[name](p, lr=table_lr))))
     if towers:
         parts.append(("towers", _tower_optimizer(towers, config)))
+    text = "\n".join(line for line in str(plan).splitlines() if line.strip()) + f"\ntable optimizer: {name}"
     return ShardedSystem(
         parallel,
         parallel.module,
         CombinedOptimizer(parts),
         list(dense.values()),
         sharding,
-        f"{plan}\noptimizer: {name}",
+        text,
     )
 
 

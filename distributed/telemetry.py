@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import click
 from torch.utils.tensorboard import SummaryWriter
 
 from distributed.world import World
@@ -46,7 +47,8 @@ class Telemetry:
     def say(self, line: str) -> None:
         """A line for the person watching."""
         if self.active:
-            print(line, flush=True)
+            # Not print: Ray Train patches it in workers to log each line a second time.
+            click.echo(line)
 
     def close(self) -> None:
         if self.active:

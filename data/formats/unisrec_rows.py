@@ -120,7 +120,7 @@ def _split(file: str, table: pa.Table) -> tuple[np.ndarray, pa.ChunkedArray]:
         if len(bad := np.flatnonzero(mask.to_numpy())):
             row = int(bad[0])
             raise InputError(f"{file}: row {row + 2} (user {table.column(_USER)[row].as_py()}) has {problem}")
-    lists = pc.utf8_split_whitespace(pc.binary_join_element_wise(history, target, " "))
+    lists = pc.utf8_split_whitespace(pc.binary_join_element_wise(history, target, pa.scalar(" ", pa.large_string())))
     lengths = pc.list_value_length(lists).to_numpy().astype(np.int64)
     return offsets_of(lengths), pc.list_flatten(lists)
 
@@ -168,9 +168,7 @@ def read_index(index: Path) -> pa.Array:
     return table.column("source").combine_chunks().take(pa.array(np.argsort(numbers)))
 
 
-def _check_known(
-    file: str, kind: str, ids: np.ndarray, rows: np.ndarray, tokens: _Tokens, name: str, num: int
-) -> None:
+def _check_known(file: str, kind: str, ids: np.ndarray, rows: np.ndarray, tokens: _Tokens, name: str, num: int) -> None:
     if len(bad := np.flatnonzero(ids < 0)):
         token = tokens.vocabulary[int(tokens.codes[name][bad[0]])].as_py()
         raise InputError(

@@ -143,8 +143,8 @@ def _check_train(train: Rows, whole: _Part, complete: np.ndarray, source_ids: pa
     bad = inside[differs] if differs is not None else int(np.argmax(outside)) if outside.any() else None
     if bad is not None:
         raise InputError(
-            f"{train.file}: row {order[bad] + 2} of {_name(int(users[bad]), source_ids)} is not a prefix of the history "
-            "in the valid file; restore the files of one and the same split, or leave the train file out"
+            f"{train.file}: row {order[bad] + 2} of {_name(int(users[bad]), source_ids)} is not a prefix of the "
+            "history in the valid file; restore the files of one and the same split, or leave the train file out"
         )
 
 
