@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from data.formats.recbole import read_recbole
 from data.formats.table import read_table
 from data.formats.unisrec import read_unisrec
 from data.split import SplitRule
+from data.synthetic import SyntheticSpec, synthetic_content
 from data.writing import DatasetContent, Sequences
 
 RawFormat = Literal["recbole", "table"]
@@ -137,3 +138,49 @@ def _sequences(
     items, times = items[order], times[order]
     train_end, valid_end, split = options.split.apply(offsets, times)
     return Sequences(offsets, items, times, train_end, valid_end), user_ids, item_ids, split, dropped
+
+
+_RAW_OPTIONS = {field.name for field in (*fields(RawOptions), *fields(SplitRule)) if field.name != "method"}
+_COLUMN_OPTIONS = {"user_column", "item_column", "timestamp_column"}
+_SYNTHETIC_OPTIONS = {"num_users", "num_items", "seed", "shared_interests"}
+_ALLOWED = {
+    "unisrec": set[str](),
+    "recbole": _RAW_OPTIONS - _COLUMN_OPTIONS,
+    "table": _RAW_OPTIONS,
+    "synthetic": _SYNTHETIC_OPTIONS,
+}
+
+
+def content_of(
+    kind: str, path: str | None, features: Mapping[str, str], ids_files: Mapping[str, str], options: Mapping[str, Any]
+) -> DatasetContent:
+    """The content that a command line asks for; `options` holds only what was given.
+
+    Raises:
+        InputError: an option that the format does not take, a missing input, or anything its reader finds.
+    """
+    assert kind in _ALLOWED, kind
+    for name in options:
+        if name not in _ALLOWED[kind]:
+            takers = ", ".join(other for other, allowed in _ALLOWED.items() if name in allowed)
+            raise InputError(
+                f"--{name.replace('_', '-')}: not an option of --format {kind} (of {takers}); leave it out"
+            )
+    if kind == "synthetic":
+        if path is not None or features or ids_files:
+            raise InputError("--format synthetic makes its own data; leave --input and --features out")
+        return synthetic_content(SyntheticSpec(**options))
+    if path is None:
+        raise InputError(f"--format {kind}: needs --input")
+    if kind == "unisrec":
+        return unisrec_content(path, features, ids_files)
+    return raw_content(cast(RawFormat, kind), path, _raw_options(options), features, ids_files)
+
+
+def _raw_options(options: Mapping[str, Any]) -> RawOptions:
+    rule = {name: value for name, value in options.items() if name.startswith(("valid_", "test_"))}
+    method = options.get("split", "leave-one-out")
+    if rule and method != "global-time":
+        raise InputError(f"--{min(rule).replace('_', '-')}: belongs to --split global-time; add it or leave this out")
+    own = {name: value for name, value in options.items() if name not in rule and name != "split"}
+    return RawOptions(**own, split=SplitRule(method, **rule))

@@ -139,9 +139,11 @@ def _parquet_blocks(file: str, column: str) -> Iterator[tuple[int, np.ndarray]]:
     start = 0
     try:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=_BLOCK, columns=[column]):
-            if batch.column(0).null_count:
-                raise InputError(f"{file}: column {column} has a null in rows {start} and following; {_AGAIN}")
-            yield start, batch.column(0).to_numpy(zero_copy_only=False)
+            values = batch.column(0)
+            if values.null_count:
+                row = start + int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+                raise InputError(f"{file}: column {column} has a null in row {row}; {_AGAIN}")
+            yield start, values.to_numpy(zero_copy_only=False)
             start += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file}: column {column} cannot be read ({error}); {_AGAIN}") from None
@@ -154,6 +156,8 @@ def _check_ids(file: str, column: str) -> None:
                 f"{file}: row {start + bad[0]} is {column} {ids[bad[0]]}, expected {start + bad[0]}: "
                 f"ids have a gap or are out of order; {_AGAIN}"
             )
+    for _ in _parquet_blocks(file, "source_id"):
+        pass  # read, and without nulls
 
 
 def _check_popularity(dataset: Dataset, counted: np.ndarray) -> None:

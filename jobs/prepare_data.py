@@ -1,0 +1,99 @@
+"""Write a dataset from interaction files, or a synthetic one: python jobs/prepare_data.py --format unisrec ..."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+from tabulate import tabulate
+
+from configs.errors import InputError
+from data.dataset import Dataset, write_dataset
+from data.layout import check_output
+from data.preparation import content_of
+from jobs.cli import job
+
+_RAW = "raw formats: "
+_OPTIONS = [
+    click.option("--features", multiple=True, metavar="NAME=FILE", help=".npy (row = item) or Parquet (item, vector)"),
+    click.option(
+        "--feature-ids", multiple=True, metavar="NAME=FILE", help="source id of each row of a .npy, a line each"
+    ),
+    click.option("--user-column", help="table: name of the user column [default: user]"),
+    click.option("--item-column", help="table: name of the item column [default: item]"),
+    click.option("--timestamp-column", help="table: name of the time column [default: timestamp]"),
+    click.option("--min-user-interactions", type=int, help=f"{_RAW}k-core of the users [default: 5]"),
+    click.option("--min-item-interactions", type=int, help=f"{_RAW}k-core of the items [default: 5]"),
+    click.option("--max-history", type=int, help=f"{_RAW}most recent interactions kept per user [default: all]"),
+    click.option("--split", type=click.Choice(["leave-one-out", "global-time"]), help="[default: leave-one-out]"),
+    click.option("--valid-from", type=int, help="global-time: timestamp at which validation starts"),
+    click.option("--test-from", type=int, help="global-time: timestamp at which test starts"),
+    click.option("--valid-fraction", type=float, help="global-time: the same as a quantile of time [default: 0.8]"),
+    click.option("--test-fraction", type=float, help="global-time: the same as a quantile of time [default: 0.9]"),
+    click.option("--num-users", type=int, help="synthetic: users [default: 2000]"),
+    click.option("--num-items", type=int, help="synthetic: items [default: 600]"),
+    click.option("--seed", type=int, help="synthetic: of everything drawn [default: 0]"),
+    click.option("--shared-interests", is_flag=True, default=None, help="synthetic: one interest for all modalities"),
+]
+
+
+def _all_options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def prepare(
+    format: str,
+    output: str,
+    input: str | None = None,
+    *,
+    overwrite: bool = False,
+    features: Mapping[str, str] | None = None,
+    feature_ids: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Dataset:
+    """Write the dataset `output`; `options` are the command's, by their names with underscores.
+
+    Raises:
+        InputError: anything wrong with the input, the options or the output; nothing is then written.
+    """
+    check_output(output, overwrite)  # before the work, not after it
+    content = content_of(format, input, features or {}, feature_ids or {}, options)
+    return write_dataset(output, content, overwrite=overwrite)
+
+
+@click.command()
+@click.option("--format", required=True, type=click.Choice(["unisrec", "recbole", "table", "synthetic"]))
+@click.option("--input", help="folder (unisrec) or file; nothing for synthetic")
+@click.option("--output", required=True, help="dataset folder to write")
+@click.option("--overwrite", is_flag=True, help="replace a dataset at OUTPUT, once the new one is complete")
+@_all_options
+@job
+def main(features: tuple[str, ...], feature_ids: tuple[str, ...], **options: Any) -> None:
+    """Turn interactions and item features into a dataset folder (data/dataset.py describes it)."""
+    given = {name: value for name, value in options.items() if value is not None}
+    files, ids = _pairs("--features", features), _pairs("--feature-ids", feature_ids)
+    dataset = prepare(features=files, feature_ids=ids, **given)
+    dropped = [(reason, f"{count:,}") for reason, count in dataset.manifest["dropped"].items()]
+    if dropped:
+        print(tabulate(dropped, headers=["dropped", "count"], colalign=("left", "right"), disable_numparse=True))
+    facts, items = dataset.manifest["modalities"], f"{dataset.num_items:,}"
+    modalities = ", ".join(f"{name} ({facts[name]['num_present']:,} of {items})" for name in facts) or "none"
+    counts = f"{dataset.num_users:,} users, {items} items, {dataset.num_interactions:,} interactions"
+    print(f"wrote dataset {dataset.path}: {counts}, modalities {modalities}")
+
+
+def _pairs(flag: str, values: tuple[str, ...]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for value in values:
+        name, _, file = value.partition("=")
+        if not name or not file or name in pairs:
+            raise InputError(f"{flag} {value}: expected NAME=FILE, each name once")
+        pairs[name] = file
+    return pairs
+
+
+if __name__ == "__main__":
+    main()
