@@ -265,6 +265,25 @@ def test_a_failure_midway_leaves_the_old_dataset_and_nothing_else(tmp_path: Path
     assert [file.name for file in tmp_path.iterdir()] == ["d"]
 
 
+def test_a_refused_rename_brings_the_old_dataset_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "d"
+    before = small_dataset(path).fingerprint
+    rename = Path.rename
+
+    def refuse_new(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            raise OSError(13, "Permission denied", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse_new)
+    with pytest.raises(InputError, match="Permission denied"):
+        write_dataset(str(path), small_content([[1, 2, 3]]), overwrite=True)
+    dataset = Dataset.open(str(path))
+    dataset.verify_fingerprint()
+    assert dataset.fingerprint == before
+    assert [file.name for file in tmp_path.iterdir()] == ["d"]
+
+
 def test_a_full_disk_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "items.parquet")
