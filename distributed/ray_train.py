@@ -62,6 +62,8 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
             raise bad_input from None
         raise
     shutil.rmtree(storage, ignore_errors=True)
+    # Workers' lines reach the driver through Ray's log monitor, a little late; let a job have the last word.
+    time.sleep(1.0)
 
 
 def _on_worker(job: dict[str, Any]) -> None:

@@ -11,11 +11,20 @@ from pathlib import Path
 import click
 
 from evaluation.report import metrics_table
-from jobs import build_graph, evaluate, prepare_data, recommend, train
+from jobs.build_graph import main as build_graph
 from jobs.cli import job
+from jobs.evaluate import main as evaluate
+from jobs.prepare_data import main as prepare_data
+from jobs.recommend import main as recommend
+from jobs.train import main as train
 
-_JOBS = {"prepare_data": prepare_data, "build_graph": build_graph, "train": train, "evaluate": evaluate}
-_JOBS["recommend"] = recommend
+_JOBS = {
+    "prepare_data": prepare_data,
+    "build_graph": build_graph,
+    "train": train,
+    "evaluate": evaluate,
+    "recommend": recommend,
+}
 _MODELS = ("popularity", "sasrec", "mdsrec")
 _COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
@@ -56,7 +65,7 @@ def _run(line: str) -> None:
     """Run a job in this process (one Ray for all), after showing the command that does it."""
     name, *arguments = shlex.split(line)
     print(f"\n$ python jobs/{name}.py {shlex.join(arguments)}", flush=True)
-    _JOBS[name].main.main(args=arguments, standalone_mode=False)
+    _JOBS[name].main(args=arguments, standalone_mode=False)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,16 @@ def root(tmp_path_factory):
 
 
 def arguments(root, run, *more):
-    return ["--set", f"dataset={root}/dataset", "--set", f"graph={root}/graph", "--set", f"run={root}/{run}", *SMALL, *more]
+    return [
+        "--set",
+        f"dataset={root}/dataset",
+        "--set",
+        f"graph={root}/graph",
+        "--set",
+        f"run={root}/{run}",
+        *SMALL,
+        *more,
+    ]
 
 
 def test_train_continue_evaluate_recommend(root):
@@ -72,15 +81,15 @@ def test_train_continue_evaluate_recommend(root):
     assert alone["test"] == metrics["test"]
     assert alone["details"] == metrics["details"]
 
-    check_recommendations(root, metrics)
+    check_recommendations(root)
 
 
-def check_recommendations(root, metrics):
-    """The written lists with the history kept and the test item as "next" reproduce Recall@10."""
+def check_recommendations(root):
+    """Five unseen items for each user, best first, under the ids of the source."""
     dataset = Dataset.open(str(root / "dataset"))
     output = root / "recs.parquet"
     said = invoke(recommend, "--run", root / "run", "--k", 5, "--output", output)
-    assert str(output) in said.splitlines()[-1]
+    assert f"wrote {output}: 1,500 recommendations" in said
     table = pq.read_table(output).to_pandas()
     assert table.groupby("user").size().eq(5).all()
     assert table.user.nunique() == dataset.num_users
@@ -90,7 +99,6 @@ def check_recommendations(root, metrics):
         history = {items[i] for i in dataset.items[dataset.offsets[number] : dataset.offsets[number + 1]]}
         assert not history & set(table[table.user == users[number]].item), "the history is masked by default"
     assert "exists" in invoke(recommend, "--run", root / "run", "--output", output, status=2)
-    assert metrics["test"]["recall@10"] <= ranking_metrics(np.array([1]), (10,))["recall@10"]
 
 
 def test_popularity_needs_no_training(root):

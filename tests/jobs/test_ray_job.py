@@ -1,4 +1,4 @@
-"""`ray job submit` against a real local cluster with token authentication on, and the cluster file against Ray's schema."""
+"""`ray job submit` on a real local cluster with token authentication on; the cluster file against Ray's schema."""
 
 import os
 import secrets
@@ -59,7 +59,16 @@ def test_training_as_a_submitted_job(cluster, tmp_path):
     )
     assert made.exit_code == 0, made.output
     # Not the interpreter's path but "python", as users write it: the job runs in the cluster's environment.
-    train = ["python", "jobs/train.py", "--set", f"dataset={dataset}", "--set", "model.name=sasrec", "--set", "model.dim=8"]
+    train = [
+        "python",
+        "jobs/train.py",
+        "--set",
+        f"dataset={dataset}",
+        "--set",
+        "model.name=sasrec",
+        "--set",
+        "model.dim=8",
+    ]
     train += ["--set", "training.max_epochs=1", "--set", "model.num_heads=2"]
 
     done = submit(cluster, *train, "--set", f"run={run}")
