@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -79,17 +80,28 @@ class Checkpoints:
             self._prune(progress)
         self.world.barrier()
 
-    def load(self, which: str, sharded: ShardedSystem, *, weights_only: bool = False) -> Progress:
+    def load(
+        self, which: str, sharded: ShardedSystem, fingerprints: Mapping[str, str], *, weights_only: bool = False
+    ) -> Progress:
         """Fill `sharded` from a checkpoint in place ("latest", "best" or a step); return where it stood.
 
         Optimiser state and RNG come too unless `weights_only` (encoding); RNG is restored only where the
         same number of ranks wrote it.
 
+        Args:
+            fingerprints: of the dataset and graph at hand; it must have been trained on the same.
+
         Raises:
-            InputError: no such checkpoint, or it does not fit the model.
+            InputError: no such checkpoint, one of other data, or one that does not fit the model.
         """
         path = self._path(self.resolve(which))
         progress = _read_progress(path)
+        for what, fingerprint in fingerprints.items():
+            if progress.fingerprints.get(what) != fingerprint:
+                raise InputError(
+                    f"run {self.folder.parent}: was trained on {what} {progress.fingerprints.get(what)}, and the one "
+                    f"given is {fingerprint}; give the {what} it began with, or train a new run"
+                )
         if not weights_only:
             _make_optimizer_state(sharded)
         tensors = _weights(sharded) if weights_only else _tensors(sharded, self.world)

@@ -43,13 +43,8 @@ def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, Shar
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
     if not (sharded.dense_parameters or sharded.sharding):
         return inputs, sharded, None
-    progress = Checkpoints(config.run, world).load(checkpoint, sharded, weights_only=True)
-    for what, fingerprint in inputs.fingerprints.items():
-        if progress.fingerprints.get(what) != fingerprint:
-            raise InputError(
-                f"run {config.run}: was trained on {what} {progress.fingerprints.get(what)}, and the one now at its "
-                f"path is {fingerprint}; restore the {what} or train a new run"
-            )
+    checkpoints = Checkpoints(config.run, world)
+    progress = checkpoints.load(checkpoint, sharded, inputs.fingerprints, weights_only=True)
     return inputs, sharded, progress.step
 
 

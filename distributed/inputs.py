@@ -64,7 +64,12 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
         if config.model.name == "mdsrec":
             raise InputError("graph: not set, and mdsrec needs one; build it with jobs/build_graph.py")
         return Inputs(dataset, None)
-    graph = Graph.open(config.graph, dataset_fingerprint=dataset.fingerprint, expected=dict(expected_graph or {}))
+    graph = Graph.open(
+        config.graph,
+        dataset_fingerprint=dataset.fingerprint,
+        dataset_path=config.dataset,
+        expected=dict(expected_graph or {}),
+    )
     return Inputs(dataset, graph)
 
 

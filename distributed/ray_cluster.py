@@ -42,7 +42,7 @@ def connect(cluster: ClusterConfig) -> None:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         environment = {"env_vars": {"PYTHONPATH": path}}
         # With the dashboard, whose state service Ray Train's own actors ask; without it they warn all along.
-        ray.init(num_cpus=cpus, include_dashboard=True, runtime_env=environment, **quiet)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=True, runtime_env=environment, **quiet)
         return
     upload = None if is_submitted_job() else {"working_dir": str(_ROOT), "excludes": _NOT_CODE}
     try:

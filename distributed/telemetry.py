@@ -27,6 +27,7 @@ class Telemetry:
         self.path = Path(run) / "metrics.jsonl"
         self.active = world.is_first
         if self.active:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = [line for line in self._lines() if json.loads(line)["step"] <= resumed_step]
             write_text(self.path, "".join(line + "\n" for line in kept))
             self.board = SummaryWriter(str(Path(run) / "tensorboard"), purge_step=resumed_step + 1)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from configs.errors import InputError
 from configs.loading import dump_config
 from configs.schema import Config, TrainingConfig
 from data.batches import TrainBatches
@@ -47,7 +46,11 @@ def train(config: Config, world: World) -> dict[str, Any]:
     scorer = Scorer(sharded, inputs, config, world)
     if sharded.dense_parameters or sharded.sharding:
         _train_epochs(config, world, inputs, sharded, checkpoints, progress, scorer, telemetry)
-        progress = checkpoints.load("best", sharded, weights_only=True) if checkpoints.exists() else progress
+        progress = (
+            checkpoints.load("best", sharded, inputs.fingerprints, weights_only=True)
+            if checkpoints.exists()
+            else progress
+        )
     metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, world)
     telemetry.close()
     return metrics
@@ -177,17 +180,9 @@ def count_parameters(sharded: ShardedSystem, inputs: Inputs, config: Config) -> 
 
 
 def _resume(checkpoints: Checkpoints, sharded: ShardedSystem, inputs: Inputs, world: World) -> Progress:
-    fresh = Progress(fingerprints=inputs.fingerprints, world=world.size)
     if not checkpoints.exists():
-        return fresh
-    progress = checkpoints.load("latest", sharded)
-    for what, fingerprint in inputs.fingerprints.items():
-        trained_on = progress.fingerprints.get(what)
-        if trained_on != fingerprint:
-            raise InputError(
-                f"run {checkpoints.folder.parent}: was trained on {what} {trained_on}, which is now {fingerprint}; "
-                f"give the {what} it began with, or a new run folder"
-            )
+        return Progress(fingerprints=inputs.fingerprints, world=world.size)
+    progress = checkpoints.load("latest", sharded, inputs.fingerprints)
     progress.world = world.size
     return progress
 

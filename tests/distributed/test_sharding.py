@@ -102,7 +102,7 @@ def save_halfway(world, run, path):
 def continue_from(world, run, path):
     for sharding, optimizer in (("data_parallel", "adam"), ("row_wise", "rowwise_adagrad")):
         sharded, step, batches = build(config_of("mdsrec", sharding, optimizer), world)
-        progress = Checkpoints(str(run / sharding), world).load("latest", sharded)
+        progress = Checkpoints(str(run / sharding), world).load("latest", sharded, {})
         assert progress.step == 7
         losses = run_steps(step, batches, 7, 12)
         expected = json.loads((path / f"{sharding}.json").read_text())
@@ -140,7 +140,7 @@ def test_checkpoints_keep_the_best_and_the_latest_and_name_what_is_missing(tmp_p
             checkpoints.resolve("3")
         other, _, _ = build(config.model_copy(update={"model": config.model.model_copy(update={"dim": 16})}), one)
         with pytest.raises(InputError, match="shape"):
-            checkpoints.load("best", other)
+            checkpoints.load("best", other, {})
 
 
 def test_sharding_is_chosen_by_size_and_fused_adam_on_cpu_is_refused():

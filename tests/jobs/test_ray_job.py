@@ -2,9 +2,13 @@
 
 import os
 import secrets
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -32,16 +36,35 @@ def cluster(tmp_path_factory):
     dashboard, port = free_port(), free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    # A folder of its own (and a short name: sockets live there), so that no other Ray takes it for the current cluster.
+    scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    environment["RAY_TMPDIR"] = scratch
+    # As in an activated environment: jobs say "python" and mean this one.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     start = [
-        *RAY, "start", "--head", "--num-cpus=2", f"--port={port}", "--dashboard-host=127.0.0.1",
+        *RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard}", "--disable-usage-stats",
     ]  # fmt: skip
-    # Output to a file: daemons keep a pipe open for as long as they live.
     with (folder / "start.log").open("w") as log:
-        done = subprocess.run(start, env=environment, stdout=log, stderr=log, timeout=120, check=False)
-    assert done.returncode == 0, (folder / "start.log").read_text()
-    yield f"http://127.0.0.1:{dashboard}", environment
-    subprocess.run([*RAY, "stop", "--force"], env=environment, capture_output=True, timeout=60, check=False)
+        head = subprocess.Popen(start, env=environment, stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        wait_for_agent((address, environment))
+        yield address, environment
+    finally:
+        # Not `ray stop`: that ends every Ray on the machine, the developer's too.
+        # `--block` keeps the node's processes in this group; it does not end on SIGTERM.
+        os.killpg(head.pid, signal.SIGKILL)
+        head.wait(30)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def wait_for_agent(cluster):
+    """Jobs are taken once the node's agent is up, some seconds after `ray start` returns."""
+    deadline = time.monotonic() + 120
+    while (tried := submit(cluster, "true")).returncode:
+        assert time.monotonic() < deadline, tried.stdout[-2000:] + tried.stderr[-2000:]
+        time.sleep(2)
 
 
 def submit(cluster, *command):
@@ -58,7 +81,6 @@ def test_training_as_a_submitted_job(cluster, tmp_path):
         ["--format", "synthetic", "--num-users", "100", "--num-items", "50", "--output", str(dataset)],
     )
     assert made.exit_code == 0, made.output
-    # Not the interpreter's path but "python", as users write it: the job runs in the cluster's environment.
     train = [
         "python",
         "jobs/train.py",

@@ -1,0 +1,140 @@
+"""The life of a run in one process: it stops, continues and ranks as if nothing had happened."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from configs.errors import InputError
+from configs.loading import load_config
+from configs.schema import TrainingConfig
+from data.batches import EvaluationBatches
+from data.sequences import Targets
+from distributed.checkpoint import Checkpoints, Progress
+from distributed.encoding import evaluate, run_config
+from distributed.inputs import build_system, open_inputs, popularity_order
+from distributed.scoring import Scorer, summarise
+from distributed.sharding import shard
+from distributed.telemetry import Telemetry
+from distributed.trainer import decide, note_validation, train
+from distributed.world import world_of_one
+from graph_builder.build import build_graph
+from graph_builder.executor import SerialExecutor
+from jobs.prepare_data import prepare
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A synthetic dataset and its graph."""
+    root = tmp_path_factory.mktemp("trainer")
+    dataset = prepare("synthetic", str(root / "dataset"), num_users=120, num_items=70, seed=3)
+    options = load_config(None, ["graph_options.num_centers=4"]).graph_options
+    build_graph(dataset, str(root / "graph"), options, 0, SerialExecutor())
+    return root
+
+
+def config_of(folders, run, model="mdsrec", *more):
+    settings = [
+        f"dataset={folders}/dataset", f"graph={folders}/graph", f"run={run}", f"model.name={model}", "model.dim=8",
+        "model.num_heads=2", "model.max_length=8", "training.batch_size=64", "training.learning_rate=0.01",
+        "training.max_epochs=4", "evaluation.user_batch=50", "evaluation.item_block=30",
+    ]  # fmt: skip
+    return load_config(None, [*settings, *more])
+
+
+def records(run):
+    kept = ("step", "epoch", "loss", "valid")
+    return [{k: r[k] for k in kept} for r in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())]
+
+
+def weights(run, config):
+    with world_of_one() as world:
+        inputs = open_inputs(config)
+        sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+        Checkpoints(str(run), world).load("latest", sharded, {})
+        return {name: value.clone() for name, value in sharded.system.state_dict().items()}
+
+
+@pytest.mark.parametrize("model", ["mdsrec", "sasrec"])
+def test_a_run_that_stopped_ends_as_one_that_did_not(folders, tmp_path, model):
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    with world_of_one() as world:
+        whole = train(config_of(folders, straight, model), world)
+    for epochs in (1, 3, 4):
+        with world_of_one() as world:
+            pieces = train(config_of(folders, broken, model, f"training.max_epochs={epochs}"), world)
+    # Dropout and gate noise are on, so this holds only if every random stream continues where it was.
+    assert records(broken) == records(straight)
+    assert pieces["test"] == whole["test"]
+    assert pieces["details"] == whole["details"]
+    for name, value in weights(straight, config_of(folders, straight, model)).items():
+        assert torch.equal(value, weights(broken, config_of(folders, broken, model))[name]), name
+
+    with world_of_one() as world:
+        again = evaluate(run_config(str(broken)), world, "best")
+    assert again["test"] == whole["test"]
+
+
+@pytest.mark.parametrize("model", ["mdsrec", "sasrec", "popularity"])
+def test_ranks_equal_scoring_the_whole_catalogue(folders, tmp_path, model):
+    config = config_of(folders, tmp_path / "run", model, "model.init_std=0.5")
+    with world_of_one() as world:
+        inputs = open_inputs(config)
+        sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+        scorer = Scorer(sharded, inputs, config, world)
+        ranked = scorer.rank("test")
+        system, plan = sharded.system, scorer.planner.catalogue()
+        batches = EvaluationBatches(inputs.dataset, Targets(inputs.dataset, "test"), 1000, config.model.max_length)
+        system.eval()
+        with torch.inference_mode():
+            items, batch = system.item_rows(plan), batches[0]
+            scores = (system.encode_users(items, batch).double() @ system.encode_items(items).double().T).numpy()
+    target = scores[np.arange(len(scores)), batch.targets.numpy()]
+    # Float32 scores within rounding of the target's are ties that either side may win.
+    slack = 1e-5 * np.abs(scores).max()
+    assert (ranked.ranks >= 1 + (scores > target[:, None] + slack).sum(1)).all()
+    assert (ranked.ranks <= (scores >= target[:, None] - slack).sum(1)).all()
+    assert summarise(ranked, inputs, config)["targets"] == inputs.dataset.num_users
+
+
+def test_popularity_order_is_the_order_of_the_counts(folders):
+    dataset = open_inputs(config_of(folders, "unused", "popularity")).dataset
+    order, counts = popularity_order(dataset), dataset.popularity()
+    assert ((order[:, None] > order) == (counts[:, None] > counts)).all()
+
+
+def test_stopping_is_decided_by_validation():
+    training, progress = TrainingConfig(patience=2, max_epochs=10), Progress()
+    seen = []
+    for metric in (0.1, 0.2, 0.15, 0.2, 0.3):
+        seen.append((note_validation(progress, metric), decide(progress, training)))
+    assert seen == [(True, "train"), (True, "train"), (False, "train"), (False, "stop"), (True, "train")]
+    assert decide(Progress(epoch=10), training) == "stop"
+    assert decide(Progress(step=5), TrainingConfig(max_steps=5)) == "stop"
+
+
+def test_telemetry_forgets_the_steps_that_will_be_taken_again(tmp_path):
+    with world_of_one() as world:
+        first = Telemetry(str(tmp_path), world, 0)
+        for step in (10, 20, 30):
+            first.record(step, loss=1.0)
+        first.close()
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 40, "lo')  # the writer was killed here
+        Telemetry(str(tmp_path), world, 20).close()
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [10, 20]
+
+
+def test_inputs_that_do_not_belong_together_are_named(folders, tmp_path):
+    other = prepare("synthetic", str(tmp_path / "other"), num_users=60, num_items=40, seed=4)
+    config = config_of(folders, tmp_path / "run")
+    with pytest.raises(InputError, match="graph"):
+        open_inputs(config.model_copy(update={"dataset": str(tmp_path / "other")}))
+    with world_of_one() as world:
+        train(config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=1"), world)
+        with pytest.raises(InputError, match=rf"trained on dataset .*{other.fingerprint}"):
+            train(
+                config_of(folders, tmp_path / "run", "sasrec").model_copy(update={"dataset": str(tmp_path / "other")}),
+                world,
+            )
