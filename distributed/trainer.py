@@ -18,7 +18,7 @@ from data.sequences import Targets
 from distributed.checkpoint import Checkpoints, Progress
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.scoring import SPLITS, Scorer, summarise
-from distributed.sharding import ShardedSystem, shard
+from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
 from distributed.step import TrainStep
 from distributed.telemetry import Telemetry, versions, write_text
 from distributed.world import World
@@ -54,6 +54,21 @@ def train(config: Config, world: World) -> dict[str, Any]:
     metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, world)
     telemetry.close()
     return metrics
+
+
+def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
+    """Everything a rank would refuse, refused before any is started.
+
+    Raises:
+        InputError: the model does not fit the dataset or graph, the table's optimiser does not exist there,
+            or there is nothing to train on.
+    """
+    recommender = build_system(config, inputs).recommender
+    planner = inputs.planner(recommender.needs)
+    if recommender.needs.id_rows:
+        sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
+        choose_optimizer(config.table, sharding, device_type)
+        TrainBatches(inputs.dataset, Targets(inputs.dataset, "train"), 1, 1, 0, 0, 1, planner)
 
 
 def _train_epochs(

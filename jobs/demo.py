@@ -45,7 +45,7 @@ def main(output: str) -> None:
     root.mkdir(parents=True, exist_ok=True)
     folders = f"--config configs/demo.yaml --set dataset={root}/dataset --set graph={root}/graph"
 
-    _run(f"prepare_data --format synthetic --num-users 3000 --num-items 600 --seed 0 --output {root}/dataset")
+    _run(f"prepare_data --format synthetic --num-users 2000 --num-items 1500 --seed 0 --output {root}/dataset")
     _run(f"build_graph {folders}")
     for model in _MODELS:
         _run(f"train {folders} --set run={root}/run-{model} --set model.name={model}")
@@ -53,7 +53,7 @@ def main(output: str) -> None:
     _run(f"recommend --run {root}/run-mdsrec --k 20 --output {root}/recommendations.parquet")
 
     rows = {model: json.loads((root / f"run-{model}" / "metrics.json").read_text())["test"] for model in _MODELS}
-    print(f"\nTest split, each user's last item ranked among all 600 ({time.perf_counter() - began:.0f} s):\n")
+    print(f"\nTest split, each user's last item ranked among all 1,500 ({time.perf_counter() - began:.0f} s):\n")
     print(metrics_table(rows, _COLUMNS))
     print(
         f"\nwrote {root}/dataset, {root}/graph, {root}/run-*/metrics.json and {root}/recommendations.parquet; "

@@ -9,9 +9,10 @@ import click
 
 from configs.loading import load_config
 from distributed.inputs import open_inputs
-from distributed.ray_cluster import connect, resolve_paths
+from distributed.ray_cluster import connect, resolve_paths, workers_use_gpu
 from distributed.ray_train import run_on_workers
 from distributed.run_folder import check_run_folder
+from distributed.trainer import check_trainable
 from evaluation.report import metrics_table
 from jobs.cli import config_options, job
 
@@ -27,9 +28,11 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     config = resolve_paths(load_config(config_path, overrides))
     check_run_folder(config)
     stated = config.graph_options.model_dump(include=config.graph_options.model_fields_set)
-    open_inputs(config, expected_graph=stated).dataset.validate()
+    inputs = open_inputs(config, expected_graph=stated)
+    inputs.dataset.validate()
 
     connect(config.cluster)
+    check_trainable(config, inputs, "cuda" if workers_use_gpu(config.cluster) else "cpu")
     run_on_workers("train", config)
 
     assert config.run is not None

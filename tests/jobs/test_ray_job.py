@@ -43,7 +43,7 @@ def cluster(tmp_path_factory):
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     start = [
         *RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}", "--disable-usage-stats",
+        f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
     ]  # fmt: skip
     with (folder / "start.log").open("w") as log:
         head = subprocess.Popen(start, env=environment, stdout=log, stderr=log, start_new_session=True)
