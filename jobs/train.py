@@ -39,7 +39,8 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     metrics = json.loads((Path(config.run) / "metrics.json").read_text())
     columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
     print(metrics_table({split: metrics[split] for split in ("valid", "test")}, columns))
-    print(f"wrote run {config.run}: {metrics['model']}, metrics.json, config.yaml, checkpoints, tensorboard")
+    written = ", ".join(sorted(path.name for path in Path(config.run).iterdir()))
+    print(f"wrote run {config.run} ({metrics['model']}): {written}")
 
 
 if __name__ == "__main__":

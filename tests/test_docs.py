@@ -1,0 +1,61 @@
+"""What the docs say can be typed: jobs, options, knobs and files exist."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from configs.loading import load_config
+from configs.schema import Config
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "cluster.yaml"]
+
+
+def commands(text):
+    """Every `jobs/x.py ...` line of a page, continuation lines joined, optional [...] parts kept."""
+    joined = re.sub(r"\\\n\s*(?:#\s*)?", " ", text)
+    for match in re.finditer(r"python\s+jobs/(\w+)\.py([^\n`]*)", joined):
+        yield match[1], shlex.split(match[2].replace("[", " ").replace("]", " ").replace("...", " "))
+
+
+def pages():
+    return [pytest.param(page.read_text(), id=page.name) for page in PAGES]
+
+
+@pytest.mark.parametrize("text", pages())
+def test_commands_name_jobs_and_options_that_exist(text):
+    for name, arguments in commands(text):
+        command = importlib.import_module(f"jobs.{name}").main
+        known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        for argument in arguments:
+            if argument.startswith("--"):
+                assert argument in known | {"--help"}, f"jobs/{name}.py {argument}"
+
+
+@pytest.mark.parametrize("text", pages())
+def test_knobs_exist(text):
+    sections = "|".join(name for name, knob in Config.model_fields.items() if "Config" in str(knob.annotation))
+    named = set(re.findall(r"--set ([\w.]+)=", text)) | set(re.findall(rf"`((?:{sections})\.[\w.]+)`", text))
+    for key in named - {"cluster.yaml", "section.field"}:
+        knobs = Config
+        for part in key.split("."):
+            assert part in knobs.model_fields, key
+            knobs = knobs.model_fields[part].annotation
+
+
+@pytest.mark.parametrize("text", pages())
+def test_files_exist(text):
+    folders = "configs|data|kernels|graph_builder|model|evaluation|distributed|jobs|tests|docs"
+    named = set(re.findall(rf"`((?:{folders})/[\w/.]*)`", text)) | set(re.findall(r"\]\(([\w/.]+)\)", text))
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "docs" / name).exists(), name
+
+
+def test_presets_load():
+    presets = sorted((ROOT / "configs").glob("*.yaml"))
+    assert len(presets) >= 2
+    for preset in presets:
+        load_config(str(preset))
