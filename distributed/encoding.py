@@ -19,7 +19,7 @@ from distributed.checkpoint import Checkpoints
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, shard
-from distributed.telemetry import versions, write_text
+from distributed.telemetry import Track, unwatched, versions, write_text
 from distributed.world import World
 
 
@@ -48,10 +48,10 @@ def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, Shar
     return inputs, sharded, progress.step
 
 
-def evaluate(config: Config, world: World, checkpoint: str) -> dict[str, Any]:
+def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwatched) -> dict[str, Any]:
     """Rank valid and test with a checkpoint; rank 0 writes RUN/evaluation-<checkpoint>.json."""
     inputs, sharded, step = restore(config, checkpoint, world)
-    scorer = Scorer(sharded, inputs, config, world)
+    scorer = Scorer(sharded, inputs, config, world, track)
     splits: dict[str, dict[str, Any]] = {split: summarise(scorer.rank(split), inputs, config) for split in SPLITS}
     result = {
         "model": config.model.name,
@@ -71,14 +71,22 @@ def evaluation_path(config: Config, checkpoint: str) -> Path:
     return Path(config.run or "") / f"evaluation-{checkpoint}.json"
 
 
-def recommend(config: Config, world: World, checkpoint: str, k: int, output: str, mask_history: bool) -> None:
+def recommend(
+    config: Config,
+    world: World,
+    checkpoint: str,
+    k: int,
+    output: str,
+    mask_history: bool,
+    track: Track = unwatched,
+) -> None:
     """Write every user's top-k next items to a Parquet file, one row per (user, rank), best first.
 
     Columns: user string and item string (source ids), rank int32 (1-based), score float32. Rows are written as
     they are made, to a temporary name that becomes `output` when complete.
     """
     inputs, sharded, _ = restore(config, checkpoint, world)
-    scorer = Scorer(sharded, inputs, config, world)
+    scorer = Scorer(sharded, inputs, config, world, track)
     lists = scorer.recommend(k, mask_history)
     if not world.is_first:
         for _ in lists:  # the collectives behind each list need every rank

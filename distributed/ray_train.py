@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import ray.train
+from ray.experimental import tqdm_ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -35,6 +37,8 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
         TrainingFailedError: a worker failed more often than allowed.
     """
     assert config.run is not None
+    # Passed on to workers: print must reach their stdout, by which a bar's updates travel, not a logger.
+    os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
     gpu = workers_use_gpu(config.cluster)
     # Ray keeps its own state of the run here; ours is in RUN, so this folder can go when all is well.
     storage = Path(config.run) / "ray"
@@ -42,7 +46,12 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
     trainer = TorchTrainer(
         _on_worker,
         # A plain dict crosses the process border and is validated again there; no object is unpickled.
-        train_loop_config={"task": task, "config": config.model_dump(mode="json"), "arguments": arguments},
+        train_loop_config={
+            "task": task,
+            "config": config.model_dump(mode="json"),
+            "arguments": arguments,
+            "watched": sys.stderr.isatty(),
+        },
         scaling_config=ScalingConfig(
             num_workers=config.cluster.num_workers,
             use_gpu=gpu,
@@ -70,6 +79,7 @@ def _on_worker(job: dict[str, Any]) -> None:
     """What each worker process runs; heavy imports happen here, once the process exists."""
     _quiet_libraries()
     from distributed import encoding, trainer
+    from distributed.telemetry import unwatched
     from distributed.world import World
 
     world = World.current(ray.train.torch.get_device())
@@ -79,7 +89,20 @@ def _on_worker(job: dict[str, Any]) -> None:
         "evaluate": encoding.evaluate,
         "recommend": encoding.recommend,
     }
-    tasks[job["task"]](config, world, **job["arguments"])
+    # One bar, drawn by the driver from what rank 0 sends; none where nobody watches.
+    track = _bar if job["watched"] and world.is_first else unwatched
+    tasks[job["task"]](config, world, track=track, **job["arguments"])
+
+
+def _bar(loop: Iterable[Any], total: int, label: str) -> Iterator[Any]:
+    """A `telemetry.Track` that the driver's terminal shows while the loop runs."""
+    bar = tqdm_ray.tqdm(desc=label, total=total)
+    try:
+        for item in loop:
+            yield item
+            bar.update(1)
+    finally:
+        bar.close()
 
 
 def _quiet_libraries() -> None:

@@ -16,6 +16,7 @@ from data.batches import assemble, positions_of
 from data.sequences import Split, Targets, gather_histories, target_items
 from distributed.inputs import Inputs
 from distributed.sharding import ShardedSystem
+from distributed.telemetry import Track, unwatched
 from distributed.world import World
 from evaluation.metrics import bootstrap_intervals, bucket_masks, ranking_metrics, ranks_from_counts, sliced_metrics
 from evaluation.ranking import ItemBlock, UserBatch, count_ranks, encode_blocks, exchange, top_items
@@ -40,11 +41,14 @@ class Ranked:
 class Scorer:
     """Scores users against the whole catalogue with a sharded system. Every method is a collective."""
 
-    def __init__(self, sharded: ShardedSystem, inputs: Inputs, config: Config, world: World) -> None:
+    def __init__(
+        self, sharded: ShardedSystem, inputs: Inputs, config: Config, world: World, track: Track = unwatched
+    ) -> None:
         self.system = sharded.system
         self.inputs = inputs
         self.config = config
         self.world = world
+        self.track = track
         self.needs = sharded.system.recommender.needs
         self.planner = inputs.planner(self.needs)
         self.item_planner = inputs.item_planner(self.needs)
@@ -83,12 +87,13 @@ class Scorer:
     def _user_batches(self, targets: Targets, with_history: bool) -> Iterator[UserBatch]:
         size, world = self.config.evaluation.user_batch, self.world
         rounds = -(-len(targets) // (size * world.size))
-        return exchange(self._own_batches(targets, rounds, with_history), size, rounds)
+        return exchange(self._own_batches(targets, rounds, with_history), size)
 
     def _own_batches(self, targets: Targets, rounds: int, with_history: bool) -> Iterator[UserBatch]:
         """Global batches rank, rank + W, ...; empty ones where the targets have run out."""
         data, size = self.inputs.dataset, self.config.evaluation.user_batch
-        for number in range(self.world.rank, rounds * self.world.size, self.world.size):
+        numbers = range(self.world.rank, rounds * self.world.size, self.world.size)
+        for number in self.track(numbers, rounds, f"ranking {targets.split}"):
             index = np.arange(min(number * size, len(targets)), min((number + 1) * size, len(targets)))
             users, positions = targets.locate(index)
             items = target_items(data, users, positions)

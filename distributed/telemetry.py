@@ -5,16 +5,28 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-import click
 from torch.utils.tensorboard import SummaryWriter
 
 from distributed.world import World
 
+Item = TypeVar("Item")
 _PACKAGES = ("torch", "torchrec", "ray", "numpy", "pyarrow")
+
+
+class Track(Protocol):
+    """Shows how far a loop is, where somebody watches; yields what it is given."""
+
+    def __call__(self, loop: Iterable[Item], total: int, label: str) -> Iterable[Item]: ...
+
+
+def unwatched(loop: Iterable[Item], total: int, label: str) -> Iterable[Item]:  # noqa: ARG001
+    """The `Track` of a process without a terminal."""
+    return loop
 
 
 class Telemetry:
@@ -48,8 +60,7 @@ class Telemetry:
     def say(self, line: str) -> None:
         """A line for the person watching."""
         if self.active:
-            # Not print: Ray Train patches it in workers to log each line a second time.
-            click.echo(line)
+            print(line, flush=True)
 
     def close(self) -> None:
         if self.active:

@@ -20,11 +20,11 @@ from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
 from distributed.step import TrainStep
-from distributed.telemetry import Telemetry, versions, write_text
+from distributed.telemetry import Telemetry, Track, unwatched, versions, write_text
 from distributed.world import World
 
 
-def train(config: Config, world: World) -> dict[str, Any]:
+def train(config: Config, world: World, track: Track = unwatched) -> dict[str, Any]:
     """Train to early stopping and return what RUN/metrics.json holds.
 
     Called by every rank with the same config. Continues from RUN/checkpoints if there are any; all ranks
@@ -43,7 +43,7 @@ def train(config: Config, world: World) -> dict[str, Any]:
         write_text(Path(config.run) / "plan.txt", sharded.plan + "\n")
     telemetry.say(sharded.plan)
 
-    scorer = Scorer(sharded, inputs, config, world)
+    scorer = Scorer(sharded, inputs, config, world, track)
     if sharded.dense_parameters or sharded.sharding:
         _train_epochs(config, world, inputs, sharded, checkpoints, progress, scorer, telemetry)
         progress = (
@@ -96,7 +96,7 @@ def _train_epochs(
     step = TrainStep(sharded, batches.plan.map(lambda tensor: tensor.to(world.device)), config, world)
     while decide(progress, config.training) == "train":
         began = time.perf_counter()
-        loss, steps = _train_epoch(step, batches, progress, config)
+        loss, steps = _train_epoch(step, batches, progress, config, scorer.track)
         seconds = time.perf_counter() - began
         progress.epoch += 1
         progress.step += steps
@@ -120,7 +120,9 @@ def _train_epochs(
         )
 
 
-def _train_epoch(step: TrainStep, batches: TrainBatches, progress: Progress, config: Config) -> tuple[float, int]:
+def _train_epoch(
+    step: TrainStep, batches: TrainBatches, progress: Progress, config: Config, track: Track
+) -> tuple[float, int]:
     """One pass over the training targets in the epoch's order; the mean loss per target, and steps taken."""
     batches.set_epoch(progress.epoch)
     count = len(batches)
@@ -130,7 +132,7 @@ def _train_epoch(step: TrainStep, batches: TrainBatches, progress: Progress, con
     step.sharded.system.train()
     losses: list[Tensor] = []
     num_targets: list[int] = []
-    for batch in loader:
+    for batch in track(loader, count, f"epoch {progress.epoch + 1}"):
         losses.append(step(batch))
         num_targets.append(batch.num_global_targets)
     # One synchronisation an epoch: reading a loss every step would stall the device.

@@ -13,7 +13,7 @@ B: users of a batch, D: width of a concatenated vector, n: targets, W: ranks, K:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,14 +125,13 @@ def merge_top(ids: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return ids.gather(1, order), scores.gather(1, order)
 
 
-def exchange(batches: Iterator[UserBatch], max_batch: int, rounds: int) -> Iterator[UserBatch]:
+def exchange(batches: Iterable[UserBatch], max_batch: int) -> Iterator[UserBatch]:
     """Every rank's batches, in global order: round r yields batches r*W .. r*W + W - 1 to everyone.
 
-    Rank w encodes global batch r*W + w; a rank without one contributes an empty batch. Moves
+    Rank w encodes global batch r*W + w; every rank brings equally many, empty where it has none. Moves
     W * max_batch * (D + L) numbers per rank and round.
     """
-    for _ in range(rounds):
-        mine = next(batches)
+    for mine in batches:
         for vectors, targets, history in zip(
             *(_gather_rows(x, max_batch) for x in (mine.vectors, mine.targets)),
             _gather_rows(_widen(mine.history), max_batch),

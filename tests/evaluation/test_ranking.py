@@ -56,7 +56,7 @@ def own_batches(world_rank, world_size):
         UserBatch(*(x[n * USER_BATCH : (n + 1) * USER_BATCH] for x in (users, targets, history)))
         for n in range(world_rank, rounds * world_size, world_size)
     )
-    return exchange(batches, USER_BATCH, rounds)
+    return exchange(batches, USER_BATCH)
 
 
 def check(rank, size, item_block):
