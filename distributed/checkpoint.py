@@ -56,6 +56,7 @@ class Checkpoints:
     """The checkpoints of one run; every method is called by every rank."""
 
     def __init__(self, run: str, world: World, keep: int = 2) -> None:
+        self.run = run
         self.folder = Path(run) / "checkpoints"
         self.world = world
         self.keep = keep
@@ -94,14 +95,7 @@ class Checkpoints:
         Raises:
             InputError: no such checkpoint, one of other data, or one that does not fit the model.
         """
-        path = self._path(self.resolve(which))
-        progress = _read_progress(path)
-        for what, fingerprint in fingerprints.items():
-            if progress.fingerprints.get(what) != fingerprint:
-                raise InputError(
-                    f"run {self.folder.parent}: was trained on {what} {progress.fingerprints.get(what)}, and the one "
-                    f"given is {fingerprint}; give the {what} it began with, or train a new run"
-                )
+        path, progress = find_checkpoint(self.run, which, fingerprints)
         if not weights_only:
             _make_optimizer_state(sharded)
         tensors = _weights(sharded) if weights_only else _tensors(sharded, self.world)
@@ -132,32 +126,45 @@ class Checkpoints:
         """Whether there is anything to resume from."""
         return (self.folder / "index.json").exists()
 
-    def resolve(self, which: str) -> int:
-        """The step of "latest", "best" or a number.
-
-        Raises:
-            InputError: the run has no checkpoints, or not that one; names those there are.
-        """
-        try:
-            index = json.loads((self.folder / "index.json").read_text())
-        except (OSError, ValueError):
-            raise InputError(
-                f"run {self.folder.parent}: no {self.folder / 'index.json'}; train first with jobs/train.py"
-            ) from None
-        step = index.get(which) if which in ("latest", "best") else int(which) if which.isdecimal() else None
-        if step is None or not (self._path(step) / "progress.json").exists():
-            there = sorted(int(p.name[5:]) for p in self.folder.glob("step-*"))
-            raise InputError(f"--checkpoint {which}: run {self.folder.parent} has latest, best and steps {there}")
-        return int(step)
-
     def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
+        return _step_folder(self.folder, step)
 
     def _prune(self, progress: Progress) -> None:
         steps = sorted(int(p.name[5:]) for p in self.folder.glob("step-*"))
         for step in steps[: -self.keep]:
             if step != progress.best_step:
                 shutil.rmtree(self._path(step))
+
+
+def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tuple[Path, Progress]:
+    """The folder of checkpoint "latest", "best" or a step of a run, and where it stood. No collective.
+
+    Raises:
+        InputError: the run has no checkpoints, or not that one (names those there are), or it was trained on
+            another dataset or graph than `fingerprints` say.
+    """
+    folder = Path(run) / "checkpoints"
+    try:
+        index = json.loads((folder / "index.json").read_text())
+    except (OSError, ValueError):
+        raise InputError(f"run {run}: no {folder / 'index.json'}; train first with jobs/train.py") from None
+    step = index.get(which) if which in ("latest", "best") else int(which) if which.isdecimal() else None
+    if step is None or not (_step_folder(folder, step) / "progress.json").exists():
+        there = sorted(int(path.name[5:]) for path in folder.glob("step-*"))
+        raise InputError(f"--checkpoint {which}: run {run} has latest, best and steps {there}")
+    path = _step_folder(folder, step)
+    progress = _read_progress(path)
+    for what, fingerprint in fingerprints.items():
+        if progress.fingerprints.get(what) != fingerprint:
+            raise InputError(
+                f"run {run}: was trained on {what} {progress.fingerprints.get(what)}, and the one given is "
+                f"{fingerprint}; give the {what} it began with, or train a new run"
+            )
+    return path, progress
+
+
+def _step_folder(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
 
 
 def _tensors(sharded: ShardedSystem, world: World) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from configs.errors import InputError
 from configs.loading import load_config, override_config
 from configs.schema import Config
-from distributed.checkpoint import Checkpoints
+from distributed.checkpoint import Checkpoints, find_checkpoint
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, shard
@@ -46,6 +46,18 @@ def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, Shar
     checkpoints = Checkpoints(config.run, world)
     progress = checkpoints.load(checkpoint, sharded, inputs.fingerprints, weights_only=True)
     return inputs, sharded, progress.step
+
+
+def check_restorable(config: Config, checkpoint: str) -> None:
+    """Everything a rank of `evaluate` or `recommend` would refuse, refused before any is started.
+
+    Raises:
+        InputError: the run's dataset or graph is gone or damaged, or there is no such checkpoint.
+    """
+    assert config.run is not None
+    inputs = open_inputs(config)
+    if build_system(config, inputs).recommender.needs.id_rows:
+        find_checkpoint(config.run, checkpoint, inputs.fingerprints)
 
 
 def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwatched) -> dict[str, Any]:

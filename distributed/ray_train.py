@@ -112,6 +112,7 @@ def _quiet_libraries() -> None:
     """
     for name in (None, "torch"):  # torch's own loggers do not inherit from the root
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*ShardedTensor")  # raised at our lines, about TorchRec's class
     for category in (FutureWarning, UserWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"(torch|torchrec|fbgemm_gpu)\b")
 

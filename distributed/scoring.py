@@ -127,7 +127,7 @@ class Scorer:
 
     def _encoding(self) -> Any:
         self.system.eval()
-        return torch.inference_mode()
+        return torch.no_grad()  # not inference_mode: FBGEMM cannot look up a split table in it
 
 
 def summarise(ranked: Ranked, inputs: Inputs, config: Config) -> dict[str, Any]:

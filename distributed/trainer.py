@@ -15,7 +15,7 @@ from configs.loading import dump_config
 from configs.schema import Config, TrainingConfig
 from data.batches import TrainBatches
 from data.sequences import Targets
-from distributed.checkpoint import Checkpoints, Progress
+from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
@@ -183,7 +183,7 @@ def final_metrics(
         "versions": versions(),
     }
     if checkpoints.exists():
-        metrics["best_step"] = checkpoints.resolve("best")
+        metrics["best_step"] = find_checkpoint(checkpoints.run, "best", inputs.fingerprints)[1].step
     if world.is_first:
         assert config.run is not None
         write_text(Path(config.run) / "metrics.json", json.dumps(metrics, indent=1) + "\n")

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from distributed.encoding import evaluation_path, run_config
+from distributed.encoding import check_restorable, evaluation_path, run_config
 from distributed.ray_cluster import absolute, connect, resolve_paths
 from distributed.ray_train import run_on_workers
 from evaluation.report import metrics_table
@@ -23,6 +23,7 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     folder = absolute("run", run)
     assert folder is not None
     config = resolve_paths(run_config(folder, overrides))
+    check_restorable(config, checkpoint)
     connect(config.cluster)
     run_on_workers("evaluate", config, checkpoint=checkpoint)
 

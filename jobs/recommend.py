@@ -8,7 +8,7 @@ import click
 import pyarrow.parquet as pq
 
 from configs.errors import InputError
-from distributed.encoding import run_config
+from distributed.encoding import check_restorable, run_config
 from distributed.ray_cluster import absolute, connect, resolve_paths
 from distributed.ray_train import run_on_workers
 from jobs.cli import job
@@ -35,6 +35,7 @@ def main(
     if not Path(target).parent.is_dir():
         raise InputError(f"--output {target}: its folder does not exist; create it first")
     config = resolve_paths(run_config(folder, overrides))
+    check_restorable(config, checkpoint)
     connect(config.cluster)
     run_on_workers("recommend", config, checkpoint=checkpoint, k=k, output=target, mask_history=mask_history)
 

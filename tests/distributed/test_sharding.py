@@ -11,7 +11,7 @@ from configs.loading import load_config
 from configs.schema import TableConfig
 from data.batches import TrainBatches
 from data.sequences import Targets
-from distributed.checkpoint import Checkpoints, Progress
+from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
 from distributed.sharding import choose_optimizer, choose_sharding, shard
 from distributed.step import TrainStep
 from distributed.world import world_of_one
@@ -125,7 +125,7 @@ def test_checkpoints_keep_the_best_and_the_latest_and_name_what_is_missing(tmp_p
         sharded, step, batches = build(config, one)
         checkpoints = Checkpoints(str(tmp_path), one, keep=2)
         with pytest.raises(InputError, match="train first"):
-            checkpoints.resolve("latest")
+            find_checkpoint(str(tmp_path), "latest", {})
         for number in range(1, 6):
             run_steps(step, batches, number, number + 1)
             checkpoints.save(sharded, Progress(step=number, best_step=2))
@@ -135,9 +135,11 @@ def test_checkpoints_keep_the_best_and_the_latest_and_name_what_is_missing(tmp_p
             "step-00000005",
         ]
         assert not list((tmp_path / "checkpoints").glob(".*"))
-        assert (checkpoints.resolve("best"), checkpoints.resolve("latest"), checkpoints.resolve("4")) == (2, 5, 4)
-        with pytest.raises(InputError, match=r"--checkpoint 3.*\[2, 4, 5\]"):
-            checkpoints.resolve("3")
+        found = [find_checkpoint(str(tmp_path), which, {})[1].step for which in ("best", "latest", "4")]
+        assert found == [2, 5, 4]
+        for which in ("3", "newest"):
+            with pytest.raises(InputError, match=rf"--checkpoint {which}.*\[2, 4, 5\]"):
+                find_checkpoint(str(tmp_path), which, {})
         other, _, _ = build(config.model_copy(update={"model": config.model.model_copy(update={"dim": 16})}), one)
         with pytest.raises(InputError, match="shape"):
             checkpoints.load("best", other, {})

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from configs.errors import InputError
 from configs.loading import load_config
@@ -53,23 +54,29 @@ def weights(run, config):
         inputs = open_inputs(config)
         sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
         Checkpoints(str(run), world).load("latest", sharded, {})
-        return {name: value.clone() for name, value in sharded.system.state_dict().items()}
+        state = sharded.system.state_dict().items()
+        return {name: (v.local_tensor() if isinstance(v, ShardedTensor) else v).clone() for name, v in state}
 
 
-@pytest.mark.parametrize("model", ["mdsrec", "sasrec"])
-def test_a_run_that_stopped_ends_as_one_that_did_not(folders, tmp_path, model):
+@pytest.mark.parametrize(
+    ("model", "sharding"),
+    [("mdsrec", "data_parallel"), ("sasrec", "data_parallel"), ("mdsrec", "row_wise"), ("sasrec", "row_wise")],
+)
+def test_a_run_that_stopped_ends_as_one_that_did_not(folders, tmp_path, model, sharding):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
+    table = f"table.sharding={sharding}"
     with world_of_one() as world:
-        whole = train(config_of(folders, straight, model), world)
+        whole = train(config_of(folders, straight, model, table), world)
     for epochs in (1, 3, 4):
         with world_of_one() as world:
-            pieces = train(config_of(folders, broken, model, f"training.max_epochs={epochs}"), world)
+            pieces = train(config_of(folders, broken, model, table, f"training.max_epochs={epochs}"), world)
     # Dropout and gate noise are on, so this holds only if every random stream continues where it was.
     assert records(broken) == records(straight)
     assert pieces["test"] == whole["test"]
     assert pieces["details"] == whole["details"]
-    for name, value in weights(straight, config_of(folders, straight, model)).items():
-        assert torch.equal(value, weights(broken, config_of(folders, broken, model))[name]), name
+    expected, found = (weights(run, config_of(folders, run, model, table)) for run in (straight, broken))
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
 
     with world_of_one() as world:
         again = evaluate(run_config(str(broken)), world, "best")

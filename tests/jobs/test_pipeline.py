@@ -154,6 +154,9 @@ def test_a_users_mistake_is_one_clear_line(root, tmp_path):
     missing = CliRunner().invoke(evaluate.main, ["--run", str(tmp_path / "no-run")])
     assert missing.exit_code == 2
     assert "no config.yaml" in missing.output
+    unknown = CliRunner().invoke(evaluate.main, ["--run", str(root / "run"), "--checkpoint", "7"])
+    assert unknown.exit_code == 2
+    assert "error: --checkpoint 7" in unknown.output
 
 
 def test_a_relative_output_is_refused_under_job_submit(root, monkeypatch):
