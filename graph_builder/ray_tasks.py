@@ -62,13 +62,13 @@ class RayExecutor:
                 yield ray.get(in_flight[0])
                 in_flight.popleft()
         except RayTaskError as error:
+            # Let the others finish, so that nothing writes once the caller knows. Not ray.cancel: a task that
+            # completes while it is cancelled fails a check inside Ray 2.60 and takes the driver down.
+            ray.wait(list(in_flight), num_returns=len(in_flight))
             # A person's mistake arrives as it was raised; a bug keeps the worker's traceback.
             if isinstance(error.cause, InputError):
                 raise error.cause from None
             raise
-        finally:
-            for reference in in_flight:
-                ray.cancel(reference)
 
 
 @ray.remote
