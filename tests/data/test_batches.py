@@ -15,18 +15,7 @@ from configs.contracts import ItemNeeds, ItemPlan, SparseRows
 from configs.errors import InputError
 from data.batches import EvaluationBatches, ItemPlanner, TrainBatches, assemble, positions_of
 from data.sequences import Targets, gather_histories
-
-
-@dataclass
-class Sequences:
-    """A SequenceArrays in memory."""
-
-    num_items: int
-    num_users: int
-    offsets: np.ndarray
-    items: np.ndarray
-    train_end: np.ndarray
-    valid_end: np.ndarray
+from tests.sequences import Sequences
 
 
 @dataclass

@@ -1,25 +1,12 @@
 """Targets of a split and the histories before them, against the obvious loops."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.sequences import Split, Targets, gather_histories, target_items
-
-
-@dataclass
-class Sequences:
-    """A SequenceArrays in memory."""
-
-    num_items: int
-    num_users: int
-    offsets: np.ndarray
-    items: np.ndarray
-    train_end: np.ndarray
-    valid_end: np.ndarray
+from tests.sequences import Sequences
 
 
 def sequences_of(lists: list[list[int]], train_end: list[int], valid_end: list[int], num_items: int) -> Sequences:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from configs.contracts import ItemNeeds
@@ -13,20 +11,9 @@ from model.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
 from model.zoo import build_model
+from tests.sequences import Sequences
 
 NUM_ITEMS, NUM_USERS, MODALITIES, NUM_CENTERS = 103, 40, ("image", "text"), 4
-
-
-@dataclass
-class ToyData:
-    """Random sequences of 3 to 12 items."""
-
-    num_items: int
-    num_users: int
-    offsets: np.ndarray
-    items: np.ndarray
-    train_end: np.ndarray
-    valid_end: np.ndarray
 
 
 class ToyGraph:
@@ -59,12 +46,13 @@ class ToyGraph:
         return NUM_CENTERS
 
 
-def toy_data() -> ToyData:
+def toy_data() -> Sequences:
+    """Random sequences of 3 to 12 items."""
     random = np.random.default_rng(4)
     lengths = random.integers(3, 13, NUM_USERS)
     offsets = np.concatenate([[0], lengths.cumsum()])
     items = random.integers(0, NUM_ITEMS, offsets[-1])
-    return ToyData(NUM_ITEMS, NUM_USERS, offsets, items, lengths - 2, lengths - 1)
+    return Sequences(NUM_ITEMS, NUM_USERS, offsets, items, lengths - 2, lengths - 1)
 
 
 def toy_system(config: Config) -> RecommenderSystem:
