@@ -1,261 +1,156 @@
-"""Exact cosine top-H in blocks: float32 candidates, float64 decision, a proof per row.
+"""Exact cosine top-H: approximate scores of every pair, a proof of who can be left out, an exact decision.
 
-The score that decides. With x_i the float32 rows, dots and squares n_i = |x_i|^2 in float64,
+The score that decides. With x_i the float32 rows, dots and squares n_i = |x_i|^2 in float64 (`exact_dots`),
 
     key_ij = dot_ij * |dot_ij| / n_j          (the ranking of row i; equals n_i * sign * cosine^2)
     score_ij = sign(key_ij) * sqrt(|key_ij| / n_i)                       (what is stored, float32)
 
 Keys descend, ties go to the smaller id. On whole-number rows dot^2 and n_j are exact, and division is
-correctly rounded, so mathematically equal cosines tie exactly; dot / sqrt(n_j) would not do that. A dot
-is a product and a sum along one contiguous row, so its bytes depend on the two rows alone: the result
-does not depend on block size, block order or who computed which rows.
+correctly rounded, so mathematically equal cosines tie exactly; dot / sqrt(n_j) would not do that. The bits
+of a dot are defined by its two rows alone, so the result does not depend on the block size, the order of
+blocks, who computed which, or whether on a CPU or a GPU.
 
-The proof. A float32 GEMM of unit rows is off by at most `rounding_bound(d)`, e. Each row keeps its C
-largest approximations. Let a_H be the H-th of them: H items score at least a_H - e, so an item whose
-approximation is below a_H - 2e scores below all of these. If the C-th kept is below that line, or
-nothing was dropped, every dropped item is excluded: the row is certified, and only its candidates above
-the line are scored in float64. Other rows (many near-ties) are scored against all items in float64.
+The proof. An approximate score of row i is off by at most e_i (`error_bounds`). Let a_H be row i's H-th
+best approximate score: H items score at least a_H - e_i, so an item whose approximation is below
+a_H - 2 e_i scores below all of these and is not among the best H. Candidate lists (`threshold_scan`) keep
+every item at or above that line, so a list that did not overflow holds the whole answer: its row is
+certified, and only its few entries are scored in float64. Rows whose list overflowed (dozens of items
+within the rounding error of one another) are scored against all items in float64 (`exact_ranking`).
 
 Rows whose square is 0 are missing: never a neighbour, no neighbours.
-Legend: q query rows, b key rows, N items, d width, H neighbours, C candidates.
+Legend: n rows, N items, d width, H neighbours, R residual of a rounded row.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from configs.errors import InputError
-from kernels.backend import to_host
+from kernels.exact_dots import row_squares
+from kernels.exact_ranking import finish_copies, finish_lists, leave_out_copies
+from kernels.score_tiles import scan_triangle
+from kernels.threshold_scan import CandidateLists, compact_lists
 
-# Candidates beyond H: room for near-ties before a row needs its fallback.
-EXTRA_CANDIDATES = 32
-# Float64 values of a gathered or multiplied array at a time.
-_MAX_VALUES = 1 << 22
+Precision = Literal["float32", "float16"]
+
+# Rows converted to float64 at a time.
+_ROWS_AT_A_TIME = 1 << 12
 
 
-def square_norms(rows: Any, xp: Any = np) -> Any:
-    """|x|^2 of each row, float64 [b].
+def square_norms(rows: np.ndarray) -> np.ndarray:
+    """|x|^2 of each row, float64 [n].
 
     Raises:
         InputError: a row holds NaN or infinity.
     """
-    wide = rows.astype(xp.float64)
-    squares = (wide * wide).sum(axis=1)
-    bad = ~xp.isfinite(squares)
+    squares = row_squares(np.ascontiguousarray(rows, dtype=np.float32))
+    bad = ~np.isfinite(squares)
     if bad.any():
         raise InputError(f"row {int(bad.argmax())}: holds NaN or infinity; cosine neighbours need finite features")
     return squares
 
 
-def normalize_rows(rows: Any, xp: Any = np, squares: Any = None) -> Any:
-    """Unit rows float32 [b, d]; zero rows stay zero. `squares` saves computing `square_norms` again.
+def unit_rows(rows: np.ndarray, squares: np.ndarray, precision: Precision = "float32") -> tuple[np.ndarray, np.ndarray]:
+    """Rows scaled to length 1, rounded; zero rows stay zero.
 
-    Raises:
-        InputError: a row holds NaN or infinity (when `squares` is not given).
+    Returns float32 [n, d] and residuals float32 [n], R_i >= |rounded - exact| (0 for float32, whose
+    rounding is part of `error_bounds`). With float16 the length is sqrt(d), so that no value overflows
+    or is subnormal for its row, and the values are float16 numbers; residuals are for length 1.
     """
-    squares = square_norms(rows, xp) if squares is None else squares
-    scale = xp.where(squares > 0, 1.0 / xp.sqrt(xp.where(squares > 0, squares, 1.0)), 0.0)
-    return (rows.astype(xp.float64) * scale[:, None]).astype(xp.float32)
+    width = rows.shape[1]
+    units = np.empty(rows.shape, dtype=np.float32)
+    residuals = np.zeros(len(rows), dtype=np.float32)
+    length = np.sqrt(width) if precision == "float16" else 1.0
+    scale = np.where(squares > 0, length / np.sqrt(np.where(squares > 0, squares, 1.0)), 0.0)
+    for first in range(0, len(rows), _ROWS_AT_A_TIME):
+        part = slice(first, first + _ROWS_AT_A_TIME)
+        exact = rows[part].astype(np.float64) * scale[part, None]
+        if precision == "float16":
+            units[part] = exact.astype(np.float16)
+            off = np.sqrt(((units[part] - exact) ** 2).sum(axis=1)) / length
+            residuals[part] = np.where(off > 0, np.nextafter(off.astype(np.float32), np.float32(np.inf)), 0)
+        else:
+            units[part] = exact
+    return units, residuals
 
 
-def rounding_bound(width: int) -> float:
-    """Largest error of a float32 dot product of two rows of `normalize_rows`, in any order of summation.
+def product_scale(width: int, precision: Precision) -> float:
+    """What products of `unit_rows` are multiplied with to be cosines."""
+    return 1.0 / width if precision == "float16" else 1.0
 
-    Rounding two unit rows costs 2u and the sum gamma_d = du/(1-du), u = 2^-24, times |x||y| = 1; one
-    more u and the factor cover second-order terms, underflow, and the float64 error of the key.
-    TF32 would break it: CuPy does not use it unless CUPY_TF32 asks for it.
+
+def error_bounds(
+    residuals: np.ndarray, largest_residual: float, width: int, precision: Precision = "float32"
+) -> np.ndarray:
+    """e_i, float32 [n]: the largest error of row i's approximate scores, in any order of summation.
+
+    float32: rounding two unit rows costs 2u and the sum gamma_d = du/(1-du), u = 2^-24, times
+    |x||y| = 1; one more u and the factor cover second-order terms, underflow, and the float64 error of
+    the key. (TF32 would break it: neither torch on a CPU nor CuPy uses it unless asked to.)
+    float16: |<a', b'> - <a, b>| <= |a' - a||b'| + |a||b' - b| <= R_i (1 + R) + R with R the largest
+    residual of all rows; products of float16 are exact in float32, and the sum is given 2u per term,
+    because tensor cores truncate where IEEE arithmetic rounds.
     """
     assert width <= 1 << 16
-    return (width + 3) * 2.0**-24 * 1.01
+    if precision == "float32":
+        return np.full(len(residuals), (width + 3) * 2.0**-24 * 1.01, dtype=np.float32)
+    wide = residuals.astype(np.float64)
+    bounds = wide * (1 + largest_residual) + largest_residual + (width + 3) * 2.0**-23 * (1 + largest_residual) ** 2
+    return (bounds * 1.01).astype(np.float32)
 
 
-class TopK:
-    """The best `count` (id, score) of each row seen so far: scores descending, then ids ascending.
-
-    Empty places hold id -1 and score -inf. Merging is exact, so any order of merges gives the same.
-    """
-
-    def __init__(self, num_rows: int, count: int, dtype: Any, xp: Any = np) -> None:
-        self.xp = xp
-        self.count = count
-        self.ids = xp.full((num_rows, count), -1, dtype=xp.int64)
-        self.scores = xp.full((num_rows, count), -xp.inf, dtype=dtype)
-
-    def merge(self, ids: Any, scores: Any) -> None:
-        """Take in candidates: ids int64 [rows, any], scores [rows, any] of the same dtype."""
-        xp = self.xp
-        ids = xp.concatenate([self.ids, ids], axis=1)
-        scores = xp.concatenate([self.scores, scores], axis=1)
-        by_id = xp.argsort(ids, axis=1)
-        ids, scores = xp.take_along_axis(ids, by_id, axis=1), xp.take_along_axis(scores, by_id, axis=1)
-        best = xp.argsort(-scores, axis=1, kind="stable")[:, : self.count]  # stable: ties stay in id order
-        self.ids, self.scores = xp.take_along_axis(ids, best, axis=1), xp.take_along_axis(scores, best, axis=1)
+def list_slack(bounds: np.ndarray) -> np.ndarray:
+    """2 e_i and what float32 loses when it is subtracted from a score, float32 [n]."""
+    return (2.0 * bounds.astype(np.float64) + 2.0**-22).astype(np.float32)
 
 
-def block_candidates(
-    query_units: Any, key_units: Any, first_query: int, first_key: int, key_present: Any, count: int, xp: Any = np
-) -> tuple[Any, Any]:
-    """The `count` largest float32 dots of each query within one block of keys, in no order.
-
-    Args:
-        query_units, key_units: unit rows float32 [q, d] and [b, d] of the items from `first_query` on
-            and from `first_key` on; key_present: bool [b].
-
-    Returns ids int64 and scores float32, [q, min(count, b)]. The query itself and missing keys are
-    left out (id -1, score -inf). Which of several items tied at the edge are kept is not defined:
-    the certificate does not rely on it.
-    """
-    scores = query_units @ key_units.T
-    scores[:, ~key_present] = -xp.inf
-    _hide_self(scores, first_query + xp.arange(len(query_units)), first_key, xp)
-    if count < scores.shape[1]:
-        columns = xp.argpartition(scores, scores.shape[1] - count, axis=1)[:, scores.shape[1] - count :]
-        scores = xp.take_along_axis(scores, columns, axis=1)
-    else:
-        columns = xp.broadcast_to(xp.arange(scores.shape[1]), scores.shape)
-    ids = xp.where(scores == -xp.inf, -1, columns.astype(xp.int64) + first_key)
-    return ids, scores
-
-
-def exact_neighbors(
+def cosine_neighbors(
     features: np.ndarray,
-    squares: np.ndarray,
-    rows: slice,
     num_neighbors: int,
-    include_self: bool,
-    block_rows: int,
-    xp: Any = np,
-    extra: int = EXTRA_CANDIDATES,
+    include_self: bool = True,
+    precision: Precision = "float32",
+    threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The exact top-H of the items of `rows` among all N.
+    """The exact top-H of every row of a matrix in memory, in one process (`graph_builder` spreads it over many).
 
     Args:
-        features: float32 [N, d], may be a memory map; squares: float64 [N], `square_norms` of it, or 0
-            where an item is missing.
-        include_self: the item is one of its own H, at its place in the order: the H-1 best others and
+        features: float32 [N, d]; zero rows are missing.
+        include_self: an item is one of its own H, at its place in the order: the H-1 best others and
             itself. Else the H best others.
 
     Returns:
-        ids int64 [q, H] padded with -1 (a missing item: itself, then -1), scores float32 [q, H] (0 where
-        padded or missing), certified bool [q] (False: the row went through the float64 fallback).
+        ids int64 [N, H] padded with -1 (a missing item: itself, then -1), scores float32 [N, H] (0 where
+        padded or missing), certified bool [N] (False: the row was scored against all items in float64).
 
-    Memory: a few block_rows^2 float32 scores and 4 Mi float64 values.
+    Raises:
+        InputError: NaN or infinity.
+
+    Memory: a copy of the features, and (H + 32) * 8 bytes per row.
     """
-    queries = np.arange(rows.start, rows.stop)
+    squares = square_norms(features)
     others = num_neighbors - include_self
-    best = TopK(len(queries), num_neighbors, np.float64)
-    certified = np.ones(len(queries), dtype=bool)
+    copies, originals = leave_out_copies(features, squares, others)
+    searched = squares > 0
+    searched[copies] = False
+    order = np.flatnonzero(searched)
+    units, residuals = unit_rows(features[order], squares[order], precision)
+    bounds = error_bounds(residuals, float(residuals.max(initial=0)), features.shape[1], precision)
+    lists = CandidateLists.empty(list_slack(bounds), others)
     if others:
-        candidates = _candidates(features, squares, rows, others + extra, block_rows, xp)
-        ids, certified = _above_the_line(*candidates, others, features.shape[1])
-        keys = _pair_keys(features, squares, queries, ids, xp)
-        chosen = TopK(len(queries), others, np.float64)
-        chosen.merge(np.where(keys > -np.inf, ids, -1), keys)
-        certified |= squares[rows] == 0
-        failed = np.flatnonzero(~certified)
-        if len(failed):
-            full = _score_all(features, squares, queries[failed], others, block_rows, xp)
-            chosen.ids[failed], chosen.scores[failed] = full.ids, full.scores
-        best.merge(chosen.ids, chosen.scores)
-    if include_self:
-        best.merge(queries[:, None], _pair_keys(features, squares, queries, queries[:, None], xp))
-    return *_stored(best, squares[rows], queries), certified
-
-
-def _candidates(
-    features: np.ndarray, squares: np.ndarray, rows: slice, count: int, block_rows: int, xp: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """C approximate best per query over all key blocks: ids int64, scores float32, both [q, C]."""
-    query_units = normalize_rows(xp.asarray(features[rows]), xp, xp.asarray(squares[rows]))
-    best = TopK(len(query_units), count, xp.float32, xp)
-    for first in range(0, len(features), block_rows):
-        keys = slice(first, min(first + block_rows, len(features)))
-        key_squares = xp.asarray(squares[keys])
-        key_units = normalize_rows(xp.asarray(features[keys]), xp, key_squares)
-        best.merge(*block_candidates(query_units, key_units, rows.start, first, key_squares > 0, count, xp))
-    return to_host(best.ids), to_host(best.scores)
-
-
-def _above_the_line(ids: np.ndarray, scores: np.ndarray, others: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Candidates that can still be among the best (others: -1), and which rows are certified."""
-    line = scores[:, others - 1].astype(np.float64)[:, None] - 2 * rounding_bound(width)
-    nothing_dropped = ids[:, -1] < 0
-    certified = nothing_dropped | (scores[:, -1] < line[:, 0])
-    kept = (ids >= 0) & (scores >= line)
-    # Rows sort with the best first, so the columns beyond the fullest row are empty.
-    return np.where(kept, ids, -1)[:, : max(int(kept.sum(axis=1).max(initial=0)), 1)], certified
-
-
-def _pair_keys(features: np.ndarray, squares: np.ndarray, queries: np.ndarray, ids: np.ndarray, xp: Any) -> np.ndarray:
-    """Keys float64 [q, any] of pairs (query, id); -inf where the id is -1 or either item is missing."""
-    keys = np.full(ids.shape, -np.inf)
-    row, column = np.nonzero((ids >= 0) & (squares[queries] > 0)[:, None])
-    right = ids[row, column]
-    row, column, right = (part[squares[right] > 0] for part in (row, column, right))
-    step = max(_MAX_VALUES // features.shape[1], 1)
-    for first in range(0, len(row), step):
-        part = slice(first, first + step)
-        dots = _dots(xp.asarray(features[queries[row[part]]]), xp.asarray(features[right[part]]), xp)
-        keys[row[part], column[part]] = to_host(_key(dots, xp.asarray(squares[right[part]]), xp))
-    return keys
-
-
-def _score_all(
-    features: np.ndarray, squares: np.ndarray, queries: np.ndarray, others: int, block_rows: int, xp: Any
-) -> TopK:
-    """The `others` best of each query by scoring every item in float64, for rows without a certificate.
-
-    Copies of one row (a placeholder text, say) have the same list but for themselves, and are what
-    fails most: it is computed once, one longer, and each copy leaves itself out.
-    """
-    distinct, copy_of = np.unique(np.asarray(features[queries]), axis=0, return_inverse=True)
-    copy_of = copy_of.reshape(-1)
-    best = TopK(len(distinct), others + 1, np.float64)
-    keys_step = min(block_rows, max(_MAX_VALUES // features.shape[1], 1))
-    query_step = max(_MAX_VALUES // (keys_step * features.shape[1]), 1)
-    for first in range(0, len(distinct), query_step):
-        part = xp.asarray(distinct[first : first + query_step])
-        found = TopK(len(part), others + 1, xp.float64, xp)
-        for first_key in range(0, len(features), keys_step):
-            block = xp.asarray(features[first_key : first_key + keys_step])
-            left = xp.repeat(part, len(block), axis=0)
-            right = xp.broadcast_to(block, (len(part), *block.shape)).reshape(left.shape)
-            block_squares = xp.asarray(squares[first_key : first_key + keys_step])
-            dots = _dots(left, right, xp).reshape(len(part), len(block))
-            keys = xp.where(block_squares > 0, _key(dots, xp.where(block_squares > 0, block_squares, 1.0), xp), -xp.inf)
-            ids = xp.where(block_squares > 0, first_key + xp.arange(len(block)), -1)
-            found.merge(xp.broadcast_to(ids, keys.shape), keys)
-        best.ids[first : first + query_step] = to_host(found.ids)
-        best.scores[first : first + query_step] = to_host(found.scores)
-    result = TopK(len(queries), others, np.float64)
-    ids, scores = best.ids[copy_of], best.scores[copy_of]
-    itself = ids == queries[:, None]
-    result.merge(np.where(itself, -1, ids), np.where(itself, -np.inf, scores))
-    return result
-
-
-def _dots(left: Any, right: Any, xp: Any) -> Any:
-    """Dot products float64 [p] of paired rows, each summed along its own contiguous row."""
-    return (left.astype(xp.float64) * right.astype(xp.float64)).sum(axis=1)
-
-
-def _key(dots: Any, right_squares: Any, xp: Any) -> Any:
-    return dots * xp.abs(dots) / right_squares
-
-
-def _hide_self(scores: Any, queries: Any, first_key: int, xp: Any) -> None:
-    columns = queries - first_key
-    inside = xp.flatnonzero((columns >= 0) & (columns < scores.shape[1]))
-    scores[inside, columns[inside]] = -xp.inf
-
-
-def _stored(best: TopK, squares: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and float32 cosines of the keys; a missing item's row is itself, then padding."""
-    missing = squares == 0
-    ids = np.where(missing[:, None], -1, best.ids)
-    ids[missing, 0] = queries[missing]
-    with np.errstate(invalid="ignore"):
-        cosines = np.sign(best.scores) * np.sqrt(np.abs(best.scores) / np.where(missing, 1.0, squares)[:, None])
-    return ids, np.where((ids < 0) | missing[:, None], 0.0, cosines).astype(np.float32)
+        scan_triangle(units, lists, 0, others, product_scale(features.shape[1], precision), threads)
+        compact_lists(lists, others)
+    del units
+    offsets, positions, _ = lists.entries()
+    ids = np.full((len(features), num_neighbors), -1, dtype=np.int64)
+    ids[:, 0] = np.arange(len(features))
+    scores = np.zeros((len(features), num_neighbors), dtype=np.float32)
+    candidates = order[positions]
+    ids[order], scores[order] = finish_lists(
+        features, squares, order, offsets, candidates, lists.overflowed, searched, num_neighbors, include_self, threads
+    )
+    ids[copies], scores[copies] = finish_copies(features, squares, copies, originals, ids, include_self)
+    certified = np.ones(len(features), dtype=bool)
+    certified[order] = ~lists.overflowed
+    return ids, scores, certified

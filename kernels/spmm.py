@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kernels import cuda_kernels
 from kernels.backend import sparse_module, to_host
 
 # Gathered feature rows held at a time, unless one row alone has more entries.
@@ -47,7 +48,7 @@ def injected_rows(
         rows: the block's item range, with b items.
 
     Sums run in float64 in the order of the stored entries and are rounded once to float32, so any
-    row blocking gives the same bytes. Memory: max(max_gathered, longest row) * d * 12 bytes.
+    row blocking gives the same bytes, on a CPU and on a GPU. Memory: max(max_gathered, longest row) * d * 12 bytes.
     """
     own = np.asarray(features[rows], dtype=np.float32)
     assert len(indptr) == len(own) + 1
@@ -60,13 +61,31 @@ def injected_rows(
         last = min(max(last, first + 1), len(own))
         begin, end = int(indptr[first]), int(indptr[last])
         needed, compact = np.unique(columns[begin:end], return_inverse=True)
-        sums = row_sums(
-            xp.asarray(indptr[first : last + 1] - begin),
-            xp.asarray(compact),
-            xp.asarray(weights[begin:end]),
-            xp.asarray(features[needed]),
-            xp,
+        part = (
+            indptr[first : last + 1] - begin,
+            compact,
+            weights[begin:end],
+            features[needed],
+            features[rows][first:last],
         )
-        injected[first:last] = to_host(mu * sums + xp.asarray(own[first:last]).astype(xp.float64))
+        injected[first:last] = add_injected(xp, *part, mu)
         first = last
     return injected
+
+
+def add_injected(
+    xp: Any,
+    indptr: np.ndarray,
+    columns: np.ndarray,
+    weights: np.ndarray,
+    features: np.ndarray,
+    own: np.ndarray,
+    mu: float,
+) -> np.ndarray:
+    """mu * O E + E of rows `own` [b, d], with E's rows `features` that `columns` points into; float32 [b, d]."""
+    if xp is np:
+        return np.asarray(mu * row_sums(indptr, columns, weights, features) + own.astype(np.float64), dtype=np.float32)
+    indptr_, columns_, weights_, features_, own_ = (
+        xp.asarray(np.ascontiguousarray(array)) for array in (indptr, columns, weights, features, own)
+    )
+    return to_host(cuda_kernels.injected_rows(indptr_, columns_, weights_, features_, own_, mu))

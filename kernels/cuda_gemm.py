@@ -1,0 +1,71 @@
+"""cuBLAS float16 products, also where CuPy does not pass them on: into a CUDA graph.
+
+Importing this module needs no CuPy; calling does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import numpy as np
+
+
+def multiply_fp16(row_units: Any, column_units: Any, out: Any, width: int, workspace: Any = None) -> None:
+    """out[r, c] = row_units[r] . column_units[c] / width by cuBLAS: float16 in, float32 sums and result.
+
+    Args:
+        row_units, column_units: float16 [q, k] and [b, k], C order (padding beyond `width` is zeros).
+        out: float32 [q, b], rows contiguous, any row stride.
+        workspace: uint8 on the device, while the current stream is captured into a CUDA graph, as long as
+            the graph lives: CuPy refuses to pass such calls on, so cuBLAS is called without it.
+    """
+    from cupy.cuda import cublas, device, get_current_stream, runtime
+
+    q, k = row_units.shape
+    alpha, beta = _gemm_factors(width)
+    handle = device.get_cublas_handle()
+    # Column-major cuBLAS sees out^T [b, q] = column_units row_units^T, with both operands as they lie.
+    arguments = (
+        *(cublas.CUBLAS_OP_T, cublas.CUBLAS_OP_N, len(column_units), q, k, alpha.ctypes.data),
+        *(column_units.data.ptr, runtime.CUDA_R_16F, k, row_units.data.ptr, runtime.CUDA_R_16F, k),
+        *(beta.ctypes.data, out.data.ptr, runtime.CUDA_R_32F, out.strides[0] // 4),
+        *(cublas.CUBLAS_COMPUTE_32F, cublas.CUBLAS_GEMM_DEFAULT),
+    )
+    if workspace is None:
+        cublas.gemmEx(handle, *arguments)
+    else:
+        set_stream, set_workspace, gemm = _cublas_functions()
+        set_stream(handle, get_current_stream().ptr)
+        set_workspace(handle, workspace.data.ptr, workspace.nbytes)
+        gemm(handle, *arguments)
+
+
+@functools.cache
+def _cublas_functions() -> tuple[Any, ...]:
+    """SetStream, SetWorkspace and GemmEx of the library that CuPy has loaded."""
+    library = ctypes.CDLL("libcublas.so.13")
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    operand = [pointer, number, number]
+    gemm = [pointer, *[number] * 5, pointer, *operand, *operand, pointer, *operand, number, number]
+    functions = []
+    for name, types in (
+        ("cublasSetStream_v2", [pointer, pointer]),
+        ("cublasSetWorkspace_v2", [pointer, pointer, ctypes.c_size_t]),
+        ("cublasGemmEx", gemm),
+    ):
+        function = getattr(library, name)
+        function.argtypes, function.errcheck = types, _check_cublas
+        functions.append(function)
+    return tuple(functions)
+
+
+def _check_cublas(status: int, function: Any, _: Any) -> None:
+    if status:
+        raise RuntimeError(f"{function.__name__} returned status {status}")
+
+
+@functools.cache
+def _gemm_factors(width: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([1.0 / width], dtype=np.float32), np.zeros(1, dtype=np.float32)

@@ -1,0 +1,68 @@
+"""Two streams for products and lists, and CUDA graphs.
+
+There are two buffers of the same size and two streams:
+
+    | stream   | tile t          | tile t + 1        | waits for                           |
+    | products | buffer t mod 2  | buffer t+1 mod 2  | the lists stage of tile t - 2       |
+    | lists    | scan, compact   | scan, compact     | the product of the same tile        |
+
+All work on lists is on one stream, in order, so that no list is compacted while a scan appends to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+class Overlap:
+    """The two streams, and one event per buffer and direction."""
+
+    def __init__(self, xp: Any) -> None:
+        self._cuda = xp.cuda
+        self._product_stream, self.list_stream = (xp.cuda.Stream(non_blocking=True) for _ in range(2))
+        self._in_use: set[int] = set()
+        self._written, self._read = ([xp.cuda.Event(disable_timing=True) for _ in range(2)] for _ in range(2))
+
+    @contextlib.contextmanager
+    def product(self, place: int) -> Any:
+        if place in self._in_use:
+            self._product_stream.wait_event(self._read[place])
+        with self._product_stream:
+            yield
+        self._written[place].record(self._product_stream)
+
+    @contextlib.contextmanager
+    def lists(self, place: int) -> Any:
+        self.list_stream.wait_event(self._written[place])
+        with self.list_stream:
+            yield
+        self._read[place].record(self.list_stream)
+        self._in_use.add(place)
+
+    @contextlib.contextmanager
+    def joined(self) -> Any:
+        """What was queued before comes first, and what is queued after comes last."""
+        caller = self._cuda.get_current_stream()
+        before = caller.record()
+        for stream in (self._product_stream, self.list_stream):
+            stream.wait_event(before)
+        yield
+        caller.wait_event(self.list_stream.record())
+
+
+@contextlib.contextmanager
+def recorded_graph(xp: Any, work: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Records what `work` queues on the current stream into a CUDA graph, and lends a function that launches it.
+
+    Every kernel must have run before: loading one cannot be recorded. Waits for the last launch at the end, for
+    neither the graph nor the memory it uses may go before.
+    """
+    stream = xp.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        work()
+        graph = stream.end_capture()
+    yield graph.launch
+    xp.cuda.get_current_stream().synchronize()

@@ -1,0 +1,98 @@
+"""The block loop: whatever the tiles, every item that can be among the best is on the list."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kernels.backend import to_host
+from kernels.cuda_tile_loop import DeviceTileLoop, cut, empty_lists, tile_shape
+
+WIDTH = 64  # products of whole numbers divided by it are exact
+
+
+def whole_units(rng, n):
+    return rng.integers(-4, 5, (n, WIDTH)).astype(np.float16)
+
+
+def on_list(lists, i):
+    _, _, count, ids, scores, _ = (to_host(array) for array in lists)
+    return dict(zip(ids[i, : count[i]].tolist(), scores[i, : count[i]].tolist(), strict=True))
+
+
+def check(lists, first_id, scores, ids, slack, num_best):
+    """`scores` [n, m] of the n lists' items with all items `ids` [m]."""
+    lines, overflowed = to_host(lists.line), to_host(lists.overflowed)
+    for i, row in enumerate(scores):
+        others = ids != first_id + i
+        best = np.sort(row[others])[::-1]
+        line = best[num_best - 1] - slack if len(best) >= num_best else -np.inf
+        wanted = {int(j): float(s) for j, s in zip(ids[others], row[others], strict=True) if s >= line}
+        assert not overflowed[i]
+        assert on_list(lists, i) == wanted
+        assert lines[i] == line
+
+
+@pytest.fixture(params=[False, True])
+def overlap(request, xp):
+    if request.param and xp is np:
+        pytest.skip("streams need a GPU")
+    return request.param
+
+
+@pytest.mark.parametrize(("n", "tile"), [(1, (4, 8)), (150, (32, 40)), (150, (64, 128)), (150, (256, 256))])
+def test_triangle(xp, overlap, n, tile):
+    units = whole_units(np.random.default_rng(n), n)
+    slack = 3 / WIDTH
+    lists = empty_lists(xp, xp.full(n, slack, dtype=xp.float32), 48)
+    loop = DeviceTileLoop(xp, WIDTH, 7, tile, overlap)
+    loop.triangle(xp.asarray(units), lists, 1000)
+    scores = units.astype(np.float32) @ units.astype(np.float32).T / WIDTH
+    check(lists, 1000, scores, 1000 + np.arange(n), slack, 7)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_rectangle_between_triangles_equals_one_triangle(xp, overlap, graph):
+    n, m, slack = 110, 130, 2 / WIDTH
+    units = whole_units(np.random.default_rng(5), n + m)
+    on_device = xp.asarray(units)
+    loop = DeviceTileLoop(xp, WIDTH, 10, (20, 64), overlap, graph)
+    left, right = (empty_lists(xp, xp.full(k, slack, dtype=xp.float32), 48) for k in (n, m))
+    loop.triangle(on_device[:n], left, 0)
+    loop.rectangle(on_device[:n], left, 0, on_device[n:], right, n)
+    loop.triangle(on_device[n:], right, n)
+    scores = units.astype(np.float32) @ units.astype(np.float32).T / WIDTH
+    check(left, 0, scores[:n], np.arange(n + m), slack, 10)
+    check(right, n, scores[n:], np.arange(n + m), slack, 10)
+
+
+def test_too_many_ties_overflow_and_harm_no_other_row(xp):
+    units = whole_units(np.random.default_rng(1), 120)
+    units[40:80] = units[40]
+    lists = empty_lists(xp, xp.zeros(120, dtype=xp.float32), 24)
+    DeviceTileLoop(xp, WIDTH, 5, (32, 64)).triangle(xp.asarray(units), lists, 0)
+    overflowed = to_host(lists.overflowed)
+    assert overflowed[40:80].all()
+    scores = units.astype(np.float32) @ units.astype(np.float32).T / WIDTH
+    for i in np.flatnonzero(~overflowed):
+        others = np.delete(np.arange(120), i)
+        line = np.sort(scores[i, others])[-5]
+        assert on_list(lists, i) == {j: scores[i, j] for j in others.tolist() if scores[i, j] >= line}
+    assert (~overflowed).sum() > 40
+
+
+@pytest.mark.parametrize("multiprocessors", [108, 132, 148])
+def test_tile_shape_fills_whole_waves(multiprocessors):
+    for buffer_bytes in (12 << 20, 24 << 20, 48 << 20):
+        rows, columns = tile_shape(buffer_bytes, multiprocessors)
+        assert rows * columns * 4 <= buffer_bytes
+        assert rows <= columns
+        blocks = (rows // 128) * (columns // 256)
+        waves = -(-blocks // multiprocessors)
+        whole = min(buffer_bytes // (4 * 128 * 256), waves * multiprocessors)
+        assert blocks >= 0.95 * whole
+
+
+def test_cut_covers_a_range():
+    assert cut(3, 10, 4) == [(3, 7), (7, 10)]
+    assert cut(5, 5, 4) == []
