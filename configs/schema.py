@@ -28,8 +28,16 @@ class GraphConfig(Section):
     num_centers: int = Field(16, ge=1, description="k: interest centres per modality")
     kmeans_iterations: int = Field(50, ge=1, description="Lloyd iterations at most")
     spherical: bool = Field(False, description="k-means on unit rows with renormalised centres")
-    block_rows: int = Field(2048, ge=1, description="rows of a block of the score matrix; one Ray task each")
+    block_rows: int = Field(2048, ge=1, description="rows of a stored block of O, and of an injection task")
+    rows_per_task: int | None = Field(
+        None, ge=1, description="rows on each side of a neighbour task; null: by the number of items and the backend"
+    )
+    precision: Literal["auto", "float32", "float16"] = Field(
+        "auto", description="of candidate scores (lists are exact either way); auto: float16 on GPUs, else float32"
+    )
     backend: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the kernels run")
+    cpus_per_task: int = Field(1, ge=1, description="cores, and threads, of a task")
+    gpus_per_task: float = Field(1.0, gt=0, description="share of a GPU that a task on a GPU takes")
 
 
 class MDSRecConfig(Section):

@@ -95,7 +95,7 @@ class Dataset:
             InputError: no such modality, or a file that does not match the manifest.
         """
         self._check_modality(modality)
-        file = Path(self.path) / feature_file(modality)
+        file = self.feature_path(modality)
         expected = self.manifest["modalities"][modality]
         try:
             array = np.load(file, mmap_mode="r", allow_pickle=False)
@@ -108,6 +108,10 @@ class Dataset:
                 f"{list(shape)} (items x width); prepare the dataset again"
             )
         return array
+
+    def feature_path(self, modality: str) -> Path:
+        """The modality's file, for those who map it themselves."""
+        return Path(self.path) / feature_file(modality)
 
     def presence(self, modality: str) -> np.ndarray:
         """Which items have the modality: bool [N]."""

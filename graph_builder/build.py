@@ -14,7 +14,7 @@ from graph_builder.clusters import build_clusters
 from graph_builder.cooccurrence import PAIRS_PER_TASK, build_cooccurrence, largest_gap
 from graph_builder.executor import Executor
 from graph_builder.injection import FeatureSpec, find_present, inject
-from graph_builder.neighbors import build_neighbors
+from graph_builder.neighbors import build_neighbors, default_rows_per_task
 from graph_builder.source import GraphSource, feature_path
 from graph_builder.store import (
     KIND,
@@ -60,12 +60,16 @@ def build_graph(
     largest_gap(dataset, options)
     features = {m: feature_path(dataset, m) for m in dataset.modalities}
     present = {m: _find_present(m, features[m], dataset.num_items, options, executor) for m in features}
-    identity = {
+    identity: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "dataset": {"fingerprint": dataset.fingerprint},
         "parameters": parameters,
         "seed": seed,
-        "layout": {"block_rows": options.block_rows, "pairs_per_task": pairs_per_task},
+        "layout": {
+            "block_rows": options.block_rows,
+            "pairs_per_task": pairs_per_task,
+            "rows_per_task": options.rows_per_task or default_rows_per_task(dataset.num_items, executor.uses_gpu),
+        },
     }
     work = WorkFolder.start(folder, identity)
     specs = []
@@ -82,7 +86,9 @@ def build_graph(
         "cooccurrence": cooccurrence,
         "modalities": {
             spec.modality: {"num_present": int(present[spec.modality].sum())}
-            | _build_modality(spec, options, cooccurrence["block_rows"], seed, executor)
+            | _build_modality(
+                spec, options, cooccurrence["block_rows"], identity["layout"]["rows_per_task"], seed, executor
+            )
             for spec in specs
         },
         "finished": True,
@@ -121,9 +127,13 @@ def _find_present(
 
 
 def _build_modality(
-    spec: FeatureSpec, options: GraphConfig, cooccurrence_block_rows: int, seed: int, executor: Executor
+    spec: FeatureSpec,
+    options: GraphConfig,
+    cooccurrence_block_rows: int,
+    rows_per_task: int,
+    seed: int,
+    executor: Executor,
 ) -> dict[str, Any]:
     inject(spec, cooccurrence_block_rows, options.mu, executor)
-    stats = build_neighbors(spec, options, executor)
-    stats |= build_clusters(spec, options, seed, executor)
-    return stats
+    clusters = build_clusters(spec, options, seed, executor)  # first: neighbours are searched in their order
+    return build_neighbors(spec, options, executor, rows_per_task) | clusters

@@ -1,12 +1,13 @@
 """The co-occurrence matrix O (MDSRec Eq. 1) from the training parts of all sequences.
 
     1. the training items are copied to work/sequences: nothing later can see valid or test items
-    2. one task per user range counts its pairs: work/pairs/users-00000.npy, int64 [2, distinct]
-       (sorted keys, counts), so each row range is a slice of it
-    3. one task per row range adds those slices up, normalises, keeps the strongest, and writes its
-       block of O
+    2. one task per range of events writes the entries (row, column, gap) whose row item they are, by
+       row: work/pairs, see pair_files.py
+    3. one task per some blocks of rows, or part of a block with very many entries, adds up its slices
+       of all those files, normalises, keeps the strongest, and writes its blocks of O, or its part
+    4. one task per block that was cut joins its parts
 
-Counts are whole numbers until step 3, so how users are split leaves no trace in the result.
+Counts are whole numbers until step 3, so how the events are split leaves no trace in the result.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,24 +25,33 @@ import numpy as np
 from configs.errors import InputError
 from configs.schema import GraphConfig
 from graph_builder.executor import Executor
-from graph_builder.row_blocks import save_rows
+from graph_builder.pair_files import PairFiles, narrowed
+from graph_builder.row_blocks import RowWriter, is_written, join_rows, writing_rows
 from graph_builder.source import GraphSource
-from graph_builder.work import (
-    WorkFolder,
-    load_array,
-    num_row_blocks,
-    read_json,
-    replacing,
-    row_range,
-    save_array,
-    write_json,
+from graph_builder.training_sequences import read_around, write_training_sequences
+from graph_builder.window import event_bounds, window_summary
+from graph_builder.work import WorkFolder, num_row_blocks, read_json, write_json
+from kernels.backend import array_module
+from kernels.cuda_kernels import host_bucket_pairs
+from kernels.pair_counts import (
+    RowSums,
+    bucket_pairs,
+    cut_rows,
+    largest_counted_gap,
+    normalized,
+    row_lengths,
+    strongest,
 )
-from kernels.pair_counts import add_counts, count_pairs, keys_fit, pair_weights
 
 PAIRS_PER_TASK = 1 << 22
+# Added up in memory, one row at least: 8 bytes an entry, 40 a row, and 12 per row of each file of entries.
+ENTRIES_AT_A_TIME = 1 << 22
+# Smaller blocks share a task, up to ENTRIES_AT_A_TIME. Blocks of more than this many times that (two or
+# three seconds) are cut, and joined afterwards.
+_BATCHES_PER_TASK = 32
+_MAX_ROWS_PER_PART = 1 << 22
 # Above block_rows * this many items, blocks of O grow instead of getting more: each is three open files.
-_MAX_BLOCKS = 1024
-_COPIED_AT_A_TIME = 1 << 22
+_MAX_BLOCKS = 256
 
 
 @dataclass(frozen=True)
@@ -49,54 +60,74 @@ class _Spec:
 
     work: Path
     folder: Path
-    num_items: int
-    max_gap: int
-    user_bounds: tuple[int, ...]
-    block_rows: int
+    pairs: PairFiles
+    event_bounds: tuple[int, ...]
+    entries_at_a_time: int
     options: GraphConfig
 
-    def pairs_path(self, task: int) -> Path:
-        return self.work / "pairs" / f"users-{task:05d}.npy"
+    @property
+    def large_block(self) -> int:
+        """Entries above which a block is several tasks."""
+        return self.entries_at_a_time * _BATCHES_PER_TASK
 
-    def record_path(self, block: int) -> Path:
-        return self.work / "cooccurrence" / f"block-{block:05d}.json"
+    def block_stem(self, block: int) -> Path:
+        return self.folder / f"block-{block:05d}"
+
+    def part_stem(self, part: _RowPart) -> Path:
+        return self.work / "cooccurrence" / f"rows-{part.rows.start:010d}"
+
+
+@dataclass(frozen=True)
+class _RowPart:
+    """Rows that are added up by one task: some blocks, or (`blocks` is one of them) some rows of one."""
+
+    blocks: range
+    rows: range
+    is_whole: bool
 
 
 def build_cooccurrence(
-    source: GraphSource, work: WorkFolder, options: GraphConfig, executor: Executor, pairs_per_task: int
+    source: GraphSource,
+    work: WorkFolder,
+    options: GraphConfig,
+    executor: Executor,
+    pairs_per_task: int,
+    entries_at_a_time: int = ENTRIES_AT_A_TIME,
 ) -> dict[str, Any]:
     """Write GRAPH/cooccurrence and return what the manifest says of it.
 
+    max_gap: the largest gap counted. pairs_counted: pairs of positions at most that far apart that hold
+    two different items. pairs_beyond_window: pairs of positions further apart. window_mass_kept: the
+    share of all pairs of positions, each weighted as in O, that the window left. What lies beyond the
+    window is known from the lengths of the histories alone, so both numbers include pairs of an item
+    with itself, which O does not. num_pairs: entries of O before max_neighbors, num_pairs_kept after
+    it, and mass_kept the share of their weights, not normalised, that it left.
+
     Raises:
-        InputError: an item id is out of range, or histories are so long that a window is needed.
+        InputError: an item id is out of range, or `largest_gap`'s.
     """
     summary_path = work.path / "cooccurrence.json"
     summary = read_json(summary_path)
     if summary is not None:
         return summary
-    lengths = _write_training_sequences(source, work.path / "sequences")
+    lengths = write_training_sequences(source, work.path / "sequences")
     max_gap = largest_gap(source, options)
-    spec = _Spec(
-        work=work.path,
-        folder=work.graph / "cooccurrence",
-        num_items=source.num_items,
-        max_gap=max_gap,
-        user_bounds=tuple(user_bounds(lengths, max_gap, pairs_per_task).tolist()),
-        block_rows=max(options.block_rows, num_row_blocks(_MAX_BLOCKS, source.num_items)),
-        options=options,
-    )
-    tasks = [task for task in range(len(spec.user_bounds) - 1) if not spec.pairs_path(task).exists()]
-    for _ in executor.run_blocks(functools.partial(count_users, spec), tasks, label="pairs"):
+    bounds = event_bounds(lengths, max_gap, pairs_per_task)
+    block_rows = max(options.block_rows, num_row_blocks(_MAX_BLOCKS, source.num_items))
+    pairs = PairFiles(work.path / "pairs", source.num_items, block_rows, max_gap, len(bounds) - 1)
+    folder = work.graph / "cooccurrence"
+    spec = _Spec(work.path, folder, pairs, tuple(bounds.tolist()), entries_at_a_time, options)
+    pending = [task for task in range(pairs.num_ranges) if not pairs.is_written(task)]
+    for _ in executor.run_blocks(functools.partial(count_events, spec), pending, label="pairs", on_gpu=True):
         pass
-    num_blocks = num_row_blocks(spec.block_rows, spec.num_items)
-    pending = [block for block in range(num_blocks) if not spec.record_path(block).exists()]
-    for _ in executor.run_blocks(functools.partial(reduce_rows, spec), pending, label="cooccurrence"):
-        pass
-    records = [read_json(spec.record_path(block)) for block in range(num_blocks)]
+    table = pairs.join_tables()
+    records = _add_up(spec, np.diff(table[:, 1].sum(axis=0)), executor)
     mass, kept = (sum(record[name] for record in records) for name in ("mass", "mass_kept"))
     summary = {
-        "block_rows": spec.block_rows,
-        "max_gap": spec.max_gap,
+        "block_rows": block_rows,
+        "max_gap": max_gap,
+        "pairs_counted": int(table[:, 1, -1].sum()) // 2,
+        **window_summary(lengths, max_gap, options.distance_weighting),
         "num_pairs": sum(record["pairs"] for record in records),
         "num_pairs_kept": sum(record["pairs_kept"] for record in records),
         "mass_kept": kept / mass if mass else 1.0,
@@ -107,109 +138,123 @@ def build_cooccurrence(
     return summary
 
 
-def user_bounds(lengths: np.ndarray, max_gap: int, pairs_per_task: int) -> np.ndarray:
-    """Users split into ranges of about `pairs_per_task` pairs, one user at least: int64 [tasks+1]."""
-    gaps = np.minimum(max_gap, np.maximum(lengths - 1, 0))
-    pairs = np.cumsum(gaps * lengths - gaps * (gaps + 1) // 2)
-    task = np.maximum(pairs - 1, 0) // pairs_per_task
-    inner = np.flatnonzero(task[1:] != task[:-1]) + 1
-    return np.concatenate([[0], inner, [len(lengths)]]).astype(np.int64)
+def _add_up(spec: _Spec, entries: np.ndarray, executor: Executor) -> list[dict[str, Any]]:
+    """Steps 3 and 4; `entries`: int64 [blocks], of each block of rows. Returns the records of all parts."""
+    large = np.flatnonzero(entries > spec.large_block).tolist()
+    cuts = dict(zip(large, executor.run_blocks(functools.partial(cut_block, spec), large), strict=True))
+    parts = []
+    for blocks in block_groups(entries, spec.entries_at_a_time, max(_MAX_ROWS_PER_PART // spec.pairs.block_rows, 1)):
+        first, last = spec.pairs.rows_of(blocks)
+        edges = cuts.get(blocks.start, [first, last])
+        parts += [_RowPart(blocks, range(*rows), len(edges) == 2) for rows in itertools.pairwise(edges)]
+    record_paths = [spec.part_stem(part).with_suffix(".json") for part in parts]
+    pending = [part for part, path in zip(parts, record_paths, strict=True) if not path.exists()]
+    for _ in executor.run_blocks(functools.partial(reduce_rows, spec), pending, label="cooccurrence"):
+        pass
+    stems: dict[int, list[Path]] = {}
+    for part in parts:
+        if not part.is_whole and not is_written(spec.block_stem(part.blocks.start)):
+            stems.setdefault(part.blocks.start, []).append(spec.part_stem(part))
+    for _ in executor.run_blocks(functools.partial(join_block, spec), list(stems.items()), label="joining"):
+        pass
+    return [read_json(path) for path in record_paths]
 
 
-def count_users(spec: _Spec, task: int) -> None:
-    """Step 2 for one range of users."""
-    first, last = spec.user_bounds[task : task + 2]
-    offsets = np.asarray(load_array(spec.work / "sequences" / "offsets.npy")[first : last + 1])
-    items = np.asarray(load_array(spec.work / "sequences" / "items.npy")[offsets[0] : offsets[-1]])
-    keys, counts = count_pairs(items, offsets - offsets[0], spec.num_items, spec.max_gap)
-    save_array(spec.pairs_path(task), np.stack([keys, counts]))
+def block_groups(entries: np.ndarray, max_entries: int, max_blocks: int) -> list[range]:
+    """Blocks in groups of at most `max_entries` entries and `max_blocks` blocks, one block at least."""
+    groups = [range(0)]
+    total = 0
+    for block, count in enumerate(entries.tolist()):
+        total += count
+        if block == 0 or total > max_entries or len(groups[-1]) == max_blocks:
+            groups.append(range(block, block))
+            total = count
+        groups[-1] = range(groups[-1].start, block + 1)
+    return groups[1:]
 
 
-def reduce_rows(spec: _Spec, block: int) -> None:
+def count_events(spec: _Spec, task: int) -> None:
+    """Step 2 for one range of events."""
+    first, last = spec.event_bounds[task : task + 2]
+    surrounding = read_around(spec.work / "sequences", first, last, spec.pairs.max_gap)
+    xp = array_module(spec.options.backend)
+    on_host = xp is np or surrounding.items.dtype != np.int32
+    bucket = bucket_pairs if on_host else functools.partial(host_bucket_pairs, xp)
+    spec.pairs.write(task, bucket(surrounding.items, surrounding.offsets, spec.pairs.max_gap, surrounding.centers))
+
+
+def cut_block(spec: _Spec, block: int) -> list[int]:
+    """Rows at which a large block is cut into parts, its ends included."""
+    blocks = range(block, block + 1)
+    rows = range(*spec.pairs.rows_of(blocks))
+    lengths = row_lengths(rows, ((part.rows, part.starts) for part in spec.pairs.slices(blocks, rows)))
+    cuts: list[int] = (rows.start + cut_rows(lengths, spec.large_block)).tolist()
+    return cuts
+
+
+def reduce_rows(spec: _Spec, part: _RowPart) -> None:
     """Step 3 for one range of rows."""
-    rows = row_range(block, spec.block_rows, spec.num_items)
-    edges = np.array([rows.start, rows.stop]) * (spec.num_items * spec.max_gap)
-    empty = np.zeros(0, dtype=np.int64)
-    parts = [(empty, empty)]
-    for task in range(len(spec.user_bounds) - 1):
-        pairs = load_array(spec.pairs_path(task))
-        begin, end = np.searchsorted(pairs[0], edges)
-        parts.append((np.asarray(pairs[0, begin:end]), np.asarray(pairs[1, begin:end])))
-    keys, counts = add_counts(parts)
-    item, columns, raw = pair_weights(keys, counts, spec.num_items, spec.max_gap, spec.options.distance_weighting)
-    local = item - rows.start
-    num_rows = rows.stop - rows.start
-    weights = normalized(local, raw, num_rows, spec.options.normalization)
-    kept = strongest(local, raw, num_rows, spec.options.max_neighbors)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(local[kept], minlength=num_rows))]).astype(np.int64)
-    save_rows(spec.folder, block, indptr, columns[kept], weights[kept])
-    mass = {"mass": raw.sum(dtype=np.float64), "mass_kept": raw[kept].sum(dtype=np.float64)}
-    record = {"pairs": len(raw), "pairs_kept": int(kept.sum()), **{name: float(value) for name, value in mass.items()}}
-    write_json(spec.record_path(block), record)
+    record = {"pairs": 0, "pairs_kept": 0, "mass": 0.0, "mass_kept": 0.0}
+    by_block = itertools.groupby(_sums(spec, part), lambda some: some[0] // spec.pairs.block_rows)
+    for block, some_rows in by_block:
+        with writing_rows(spec.block_stem(block) if part.is_whole else spec.part_stem(part)) as writer:
+            for _, lengths, columns, raw in some_rows:
+                _write(writer, lengths, columns, raw, spec.options, record)
+    write_json(spec.part_stem(part).with_suffix(".json"), record)
 
 
-def normalized(rows: np.ndarray, weights: np.ndarray, num_rows: int, normalization: str) -> np.ndarray:
-    """Weights float32 [nnz] over the L2 or L1 norm of their full row, computed in float64 in stored order."""
-    if normalization == "none":
-        return weights
-    wide = weights.astype(np.float64)
-    totals = np.bincount(rows, weights=wide * wide if normalization == "row_l2" else wide, minlength=num_rows)
-    norms = np.sqrt(totals) if normalization == "row_l2" else totals
-    return (wide / norms[rows]).astype(np.float32)
+def _sums(spec: _Spec, part: _RowPart) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """`RowSums.sums` of all rows, with about `entries_at_a_time` entries in memory."""
+    pairs = spec.pairs
+    slices = pairs.slices(part.blocks, part.rows)
+    lengths = row_lengths(part.rows, ((piece.rows, piece.starts) for piece in slices))
+    for begin, end in itertools.pairwise(cut_rows(lengths, spec.entries_at_a_time).tolist()):
+        rows = part.rows[begin:end]
+        sums = RowSums(rows.start, lengths[begin:end], pairs.num_items, pairs.max_gap, pairs.block_rows)
+        for piece in narrowed(slices, rows):
+            sums.place(pairs.entries(piece))
+        yield from sums.sums(spec.options.distance_weighting)
 
 
-def strongest(rows: np.ndarray, weights: np.ndarray, num_rows: int, max_neighbors: int | None) -> np.ndarray:
-    """Which entries are among the `max_neighbors` largest of their row, bool [nnz]; ties: lower column.
+def _write(
+    writer: RowWriter,
+    lengths: np.ndarray,
+    columns: np.ndarray,
+    raw: np.ndarray,
+    options: GraphConfig,
+    record: dict[str, float],
+) -> None:
+    """Normalise, cut and write some rows, and add to what is known of the part."""
+    weights = normalized(lengths, raw, options.normalization)
+    mass = mass_kept = float(raw.sum(dtype=np.float64))
+    record["pairs"] += len(raw)
+    if options.max_neighbors is not None:
+        lengths, kept = strongest(lengths, raw, options.max_neighbors)
+        columns, weights = columns[kept], weights[kept]
+        mass_kept = float(raw[kept].sum(dtype=np.float64))
+    record["pairs_kept"] += len(columns)
+    record["mass"] += mass
+    record["mass_kept"] += mass_kept
+    writer.append(lengths, columns, weights)
 
-    Entries are sorted by row, then column.
-    """
-    if max_neighbors is None:
-        return np.ones(len(rows), dtype=bool)
-    order = np.lexsort((-weights, rows))  # stable: equal weights stay in column order
-    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=num_rows))])
-    rank = np.empty(len(rows), dtype=np.int64)
-    rank[order] = np.arange(len(rows)) - starts[rows[order]]
-    return rank < max_neighbors
+
+def join_block(spec: _Spec, block: tuple[int, list[Path]]) -> None:
+    """Step 4 for one block and the stems of its parts."""
+    join_rows(spec.block_stem(block[0]), block[1])
 
 
 def largest_gap(source: GraphSource, options: GraphConfig) -> int:
     """G, the largest gap that is counted: the window, or what the longest training history allows.
 
     Raises:
-        InputError: (item, item, gap) has no room in an int64 key.
+        InputError: (item, gap) has no room in a 63-bit key, or a gap in 32 bits.
     """
     longest = int(np.max(source.train_end, initial=0))
     max_gap = max(1, min(longest - 1, options.window or longest))
-    if not keys_fit(source.num_items, max_gap):
+    limit = largest_counted_gap(source.num_items)
+    if max_gap > limit:
         raise InputError(
             f"graph_options.window={options.window}: the longest training history has {longest} items, and "
-            f"{source.num_items} items leave room for gaps up to {(2**63 - 1) // source.num_items**2}; "
-            "set a smaller window"
+            f"{source.num_items} items leave room for gaps up to {limit}; set a smaller window"
         )
     return max_gap
-
-
-def _write_training_sequences(source: GraphSource, folder: Path) -> np.ndarray:
-    """Step 1: `items.npy` int64 and `offsets.npy` int64 [users+1]; returns the lengths int64 [users]."""
-    lengths = np.asarray(source.train_end, dtype=np.int64)
-    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
-    assert ((lengths >= 0) & (lengths <= np.diff(source.offsets))).all()
-    if (folder / "offsets.npy").exists():
-        return lengths
-    copies = user_bounds(np.diff(source.offsets), 1, _COPIED_AT_A_TIME)
-    with replacing(folder / "items.npy") as temporary:
-        items = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.int64, shape=(int(offsets[-1]),))
-        for first, last in itertools.pairwise(copies):
-            begins = np.asarray(source.offsets[first : last + 1], dtype=np.int64)
-            position = np.arange(begins[0], begins[-1]) - np.repeat(begins[:-1], np.diff(begins))
-            trained = position < np.repeat(lengths[first:last], np.diff(begins))
-            piece = np.asarray(source.items[begins[0] : begins[-1]])[trained]
-            if len(piece) and not (piece.min() >= 0 and piece.max() < source.num_items):
-                raise InputError(
-                    f"dataset {source.path}: users {first} to {last - 1} hold a training item outside "
-                    f"[0, {source.num_items}); prepare the dataset again"
-                )
-            items[offsets[first] : offsets[last]] = piece
-        items.flush()
-    save_array(folder / "offsets.npy", offsets)
-    return lengths

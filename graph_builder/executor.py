@@ -18,6 +18,11 @@ Result = TypeVar("Result")
 class Executor(Protocol):
     """Runs a function over blocks."""
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether blocks that may run on a GPU are given one."""
+        ...
+
     def run_blocks(
         self,
         function: Callable[[Block], Result],
@@ -40,6 +45,8 @@ class Executor(Protocol):
 
 class SerialExecutor:
     """One block after the other, in this process."""
+
+    uses_gpu = False
 
     def run_blocks(
         self,

@@ -13,10 +13,14 @@ import ray
 from ray.exceptions import RayTaskError
 
 from configs.errors import InputError
+from configs.schema import GraphConfig
 from graph_builder.executor import Block, Result, with_progress
 
 # Tasks in flight per core: enough to hide a slow one, few enough not to flood the scheduler.
 _TASKS_PER_CPU = 4
+# A worker or node that dies takes its blocks with it, and Ray runs these again; a block that kills every worker it
+# meets (too little memory) must not go round for ever.
+_MAX_RETRIES = 5
 
 
 class RayExecutor:
@@ -25,14 +29,29 @@ class RayExecutor:
     Blocks are deterministic and write to temporary names, so a block that ran twice does no harm.
     """
 
-    def __init__(self, backend: str = "auto") -> None:
-        """Connected already (`distributed.ray_cluster.connect`); `backend`: `GraphConfig.backend`."""
+    def __init__(self, options: GraphConfig) -> None:
+        """Connected already (`distributed.ray_cluster.connect`).
+
+        Raises:
+            InputError: a task asks for more than any cluster could grant it (a part of several GPUs).
+        """
         assert ray.is_initialized()
+        if options.gpus_per_task > 1:
+            raise InputError(
+                f"graph_options.gpus_per_task={options.gpus_per_task}: a task uses one GPU at most; set 1, or a "
+                "fraction such as 0.5 for two tasks on a GPU"
+            )
         resources = ray.cluster_resources()
+        self.num_cpus = options.cpus_per_task
+        if self.num_cpus > resources.get("CPU", 1):
+            raise InputError(
+                f"graph_options.cpus_per_task={self.num_cpus}: the cluster has {resources.get('CPU', 0):.0f} CPUs; "
+                "lower it"
+            )
         self.max_in_flight = max(1, int(resources.get("CPU", 1))) * _TASKS_PER_CPU
-        has_gpu = resources.get("GPU", 0) >= 1
         # Asked for by name without a GPU: the kernels' own message is raised by the first block.
-        self.num_gpus = 1 if backend != "cpu" and has_gpu else 0
+        self.uses_gpu = options.backend != "cpu" and resources.get("GPU", 0) >= 1
+        self.num_gpus = options.gpus_per_task if self.uses_gpu else 0.0
 
     def run_blocks(
         self,
@@ -43,7 +62,7 @@ class RayExecutor:
         on_gpu: bool = False,
     ) -> Iterator[Result]:
         """See `executor.Executor`; at most `max_in_flight` tasks at a time."""
-        task = _run_block.options(num_cpus=1, num_gpus=self.num_gpus if on_gpu else 0)
+        task = _run_block.options(num_cpus=self.num_cpus, num_gpus=self.num_gpus if on_gpu else 0)
         shared = ray.put(function)
         yield from with_progress(self._results(task, shared, blocks), len(blocks), label)
 
@@ -71,6 +90,6 @@ class RayExecutor:
             raise
 
 
-@ray.remote
+@ray.remote(max_retries=_MAX_RETRIES)
 def _run_block(function: Callable[[Any], Any], block: Any) -> Any:
     return function(block)

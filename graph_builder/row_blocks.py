@@ -6,39 +6,116 @@ a row, float32 [nnz]. All blocks but the last have `block_rows` rows.
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from configs.errors import InputError
-from graph_builder.work import load_array, num_row_blocks, row_range, save_array
+from graph_builder.work import load_array, num_row_blocks, replacing, row_range, save_array
 
-_CHECKED_AT_A_TIME = 1 << 22
+_AT_A_TIME = 1 << 22
+_COPIED_BYTES = 1 << 18
 
 
-def save_rows(folder: Path, index: int, indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> None:
-    """Write one block."""
-    for name, array in (("indptr", indptr), ("indices", indices), ("weights", weights)):
-        save_array(folder / f"block-{index:05d}.{name}.npy", array)
+class RowWriter:
+    """Rows of O that are being written, a few at a time."""
+
+    def __init__(self, indices: BinaryIO, weights: BinaryIO) -> None:
+        """Use `writing_rows`."""
+        self._indices = indices
+        self._weights = weights
+        self.lengths: list[np.ndarray] = []
+
+    def append(self, lengths: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> None:
+        """The next rows: lengths int64 [rows], indices int64 [nnz], weights float32 [nnz]."""
+        assert indices.dtype == np.int64
+        assert weights.dtype == np.float32
+        self.lengths.append(lengths)
+        indices.tofile(self._indices)
+        weights.tofile(self._weights)
+
+    def append_all(self, stem: Path) -> None:
+        """The rows of a stem that was written."""
+        self.lengths.append(np.diff(load_array(stem.with_suffix(".indptr.npy"))))
+        for suffix, target in ((".indices.npy", self._indices), (".weights.npy", self._weights)):
+            with stem.with_suffix(suffix).open("rb") as file:
+                np.lib.format.read_magic(file)
+                np.lib.format.read_array_header_1_0(file)
+                shutil.copyfileobj(file, target, _COPIED_BYTES)
+
+
+@contextmanager
+def writing_rows(stem: Path) -> Iterator[RowWriter]:
+    """Writes `stem`.{indptr,indices,weights}.npy: all of them when the block ends well, else none. indptr is last."""
+    indices, weights = stem.with_suffix(".indices.npy"), stem.with_suffix(".weights.npy")
+    with _growing_array(indices, np.int64) as index_file, _growing_array(weights, np.float32) as weight_file:
+        writer = RowWriter(index_file, weight_file)
+        yield writer
+    ends = np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *writer.lengths]))
+    save_array(stem.with_suffix(".indptr.npy"), ends)
+
+
+def is_written(stem: Path) -> bool:
+    """Whether `writing_rows` came to its end."""
+    return stem.with_suffix(".indptr.npy").exists()
+
+
+def join_rows(stem: Path, parts: list[Path]) -> None:
+    """Write the rows of several stems, one after the other, as those of one; a few at a time in memory."""
+    with writing_rows(stem) as writer:
+        for part in parts:
+            writer.append_all(part)
+
+
+@contextmanager
+def _growing_array(path: Path, dtype: type) -> Iterator[BinaryIO]:
+    """A `.npy` file of one dimension to whose end values are written: the bytes that `save_array` would write."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        _write_header(file, dtype, 0)
+        begin = file.tell()
+        yield file
+        count = (file.tell() - begin) // np.dtype(dtype).itemsize
+        file.seek(0)
+        _write_header(file, dtype, count)
+        # NumPy pads headers, so that the length of an array can be written into one afterwards.
+        assert file.tell() == begin
+
+
+def _write_header(file: BinaryIO, dtype: type, count: int) -> None:
+    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(file, {"descr": description, "fortran_order": False, "shape": (count,)})
 
 
 class CooccurrenceRows:
     """Random access to the rows of O."""
 
     def __init__(self, folder: Path, block_rows: int, num_items: int) -> None:
-        """Opens every block.
+        """Opens nothing yet: a block is opened and checked when a row of it is first asked for."""
+        self.block_rows = block_rows
+        self.num_items = num_items
+        self._folder = folder
+        self._blocks: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+
+    def open_all(self) -> None:
+        """Open every block, without reading the ids.
 
         Raises:
             InputError: a file is missing, truncated, or not of the form above.
         """
-        self.block_rows = block_rows
-        self.num_items = num_items
-        self._blocks = [self._open(folder, index) for index in range(num_row_blocks(block_rows, num_items))]
+        for index in range(num_row_blocks(self.block_rows, self.num_items)):
+            self._block(index)
 
     def rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows of O in the order asked for: indptr int64 [n+1], items int64 [nnz], weights float32 [nnz].
 
         Memory: the answer, and one block's part of it. A request for all items is a concatenation.
+
+        Raises:
+            InputError: a file is missing, truncated, or not of the form above; an id is out of range.
         """
         items = np.asarray(items, dtype=np.int64)
         assert not len(items) or (items.min() >= 0 and items.max() < self.num_items)
@@ -47,7 +124,7 @@ class CooccurrenceRows:
         lengths = np.zeros(len(items), dtype=np.int64)
         asked = [(block, np.flatnonzero(block_of == block)) for block in np.unique(block_of)]
         for block, places in asked:
-            indptr = self._blocks[block][0]
+            indptr = self._block(block)[0]
             rows = items[places] - block * self.block_rows
             starts[places] = indptr[rows]
             lengths[places] = indptr[rows + 1] - starts[places]
@@ -61,19 +138,38 @@ class CooccurrenceRows:
             )
             source = np.repeat(starts[places], lengths[places]) + within
             target = np.repeat(out_indptr[places], lengths[places]) + within
-            indices[target] = self._blocks[block][1][source]
-            weights[target] = self._blocks[block][2][source]
+            found = self._block(block)[1][source]
+            self._check(found, source, block)
+            indices[target] = found
+            weights[target] = self._block(block)[2][source]
         return out_indptr, indices, weights
 
-    def _open(self, folder: Path, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _check(self, found: np.ndarray, source: np.ndarray, block: int) -> None:
+        """What is handed out is in range (see `check_range`); reading all of O for that would take minutes."""
+        outside = (found < 0) | (found >= self.num_items)
+        if outside.any():
+            entry = int(outside.argmax())
+            raise InputError(
+                f"{self._stem(block)}.indices.npy: row {source[entry]} holds {found[entry]}, outside "
+                f"[0, {self.num_items}); build the graph again"
+            )
+
+    def _stem(self, index: int) -> Path:
+        return self._folder / f"block-{index:05d}"
+
+    def _block(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if index not in self._blocks:
+            self._blocks[index] = self._open(index)
+        return self._blocks[index]
+
+    def _open(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = row_range(index, self.block_rows, self.num_items)
-        stem = folder / f"block-{index:05d}"
+        stem = self._stem(index)
         indptr = open_array(stem.with_suffix(".indptr.npy"), np.int64, (rows.stop - rows.start + 1,))
         if indptr[0] != 0 or (np.diff(indptr) < 0).any():
             raise InputError(f"{stem}.indptr.npy: does not ascend from 0; build the graph again")
         indices = open_array(stem.with_suffix(".indices.npy"), np.int64, (int(indptr[-1]),))
         weights = open_array(stem.with_suffix(".weights.npy"), np.float32, (int(indptr[-1]),))
-        check_range(indices, 0, self.num_items, stem.with_suffix(".indices.npy"))
         return indptr, indices, weights
 
 
@@ -100,7 +196,7 @@ def check_range(ids: np.ndarray, low: int, high: int, path: Path) -> None:
     Raises:
         InputError: naming the row and the id. Memory: one piece of the array at a time.
     """
-    step = max(1, _CHECKED_AT_A_TIME // max(1, int(np.prod(ids.shape[1:]))))
+    step = max(1, _AT_A_TIME // max(1, int(np.prod(ids.shape[1:]))))
     for first in range(0, len(ids), step):
         piece = ids[first : first + step]
         outside = (piece < low) | (piece >= high)

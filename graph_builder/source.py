@@ -1,23 +1,29 @@
-"""What a graph is built from: the part of a dataset that the stages read."""
+"""What a graph is built from: a dataset, or files of features and sequences that no dataset holds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from configs.errors import InputError
+from graph_builder.sequence_file import open_sequences
 from graph_builder.work import load_array
+
+_HASH_BYTES = 1 << 22
+_DTYPES = (np.float16, np.float32)
+_PREPARE = "prepare the dataset again"
 
 
 class GraphSource(Protocol):
-    """A dataset as the graph builder sees it (implemented by `data.dataset.Dataset`)."""
+    """What the graph builder reads (implemented by `data.dataset.Dataset` and by `ArraySource`)."""
 
     @property
     def path(self) -> str:
-        """The folder; features lie at `<path>/features/<modality>.npy`."""
+        """Where it lies, for messages and the manifest."""
         ...
 
     @property
@@ -31,7 +37,7 @@ class GraphSource(Protocol):
 
     @property
     def items(self) -> np.ndarray:
-        """int64 [interactions], every user's sequence, oldest first."""
+        """Whole numbers [interactions], every user's sequence, oldest first."""
         ...
 
     @property
@@ -44,6 +50,66 @@ class GraphSource(Protocol):
         """int64 [users], how many items of each sequence, from its start, are for training."""
         ...
 
+    def feature_path(self, modality: str) -> Path:
+        """The `.npy` file of a modality, float16 or float32 [N, d_m]; tasks map it by this path."""
+        ...
+
+
+class ArraySource:
+    """Feature matrices by modality, sequences, or both, as files (implements `GraphSource`).
+
+    Without sequences O is empty and nothing is injected; without features there is no modality. Files
+    are memory-mapped; sequences that cannot be are copied once to a file that vanishes with the process
+    (see `sequence_file`).
+
+    Attributes:
+        path: the files' paths, comma-separated.
+        num_items: N: the rows of the features, else `num_items`, else the largest id of the sequences + 1.
+        modalities: names, ascending.
+        fingerprint: sha256 of N, the features' bytes and the sequences' content. The same sequences have
+            the same fingerprint in Parquet and in Arrow files, however they are cut or compressed.
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, str | Path],
+        sequences: str | Path | None = None,
+        num_items: int | None = None,
+        scratch: Path | None = None,
+    ) -> None:
+        """Open and check everything but whether the features are finite (`injection.find_present`).
+
+        Args:
+            features: modality -> `.npy` file, all of the same number of rows; a row's number is its item's id.
+            sequences: a Parquet or Arrow file, see `sequence_file.open_sequences`.
+            num_items: N where only sequences are given.
+            scratch: folder for the copy of sequences that cannot be mapped; null: where the file lies.
+
+        Raises:
+            InputError: nothing is given, files of different lengths, or one that is not as it should be.
+        """
+        if not features and sequences is None:
+            raise InputError("no input: name a dataset, features or sequences")
+        self.modalities = tuple(sorted(features))
+        self._features = {m: Path(features[m]).absolute() for m in self.modalities}
+        shapes = {m: check_features(file) for m, file in self._features.items()}
+        num_items = _same_num_items(self._features, shapes, num_items)
+        found = None
+        if sequences is not None:
+            found = open_sequences(Path(sequences).absolute(), num_items, scratch)
+            num_items = found.num_items
+        assert num_items is not None
+        self.num_items = num_items
+        self.items = found.items if found else np.zeros(0, dtype=np.int64)
+        self.offsets = found.offsets if found else np.zeros(1, dtype=np.int64)
+        self.train_end = found.train_end if found else np.zeros(0, dtype=np.int64)
+        files = [*self._features.values(), *([Path(sequences).absolute()] if sequences else [])]
+        self.path = ",".join(map(str, files))
+        self.fingerprint = _fingerprint(num_items, self._features, found.fingerprint if found else None)
+
+    def feature_path(self, modality: str) -> Path:
+        return self._features[modality]
+
 
 def feature_path(source: GraphSource, modality: str) -> Path:
     """Where the raw features [N, d_m] of a modality lie.
@@ -51,14 +117,88 @@ def feature_path(source: GraphSource, modality: str) -> Path:
     Raises:
         InputError: no such file, or not float16/32 of N rows.
     """
-    path = Path(source.path).absolute() / "features" / f"{modality}.npy"
-    try:
-        features = load_array(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); prepare the dataset again") from None
-    if features.ndim != 2 or len(features) != source.num_items or features.dtype not in (np.float16, np.float32):
-        raise InputError(
-            f"{path}: holds {features.dtype} {list(features.shape)}, expected float16 or float32 "
-            f"[{source.num_items}, width]; prepare the dataset again"
-        )
+    path = source.feature_path(modality).absolute()
+    rows, _ = check_features(path)
+    if rows != source.num_items:
+        raise InputError(f"{path}: holds {rows} rows for {source.num_items} items; {_PREPARE}")
     return path
+
+
+def check_features(path: Path) -> tuple[int, int]:
+    """N and the width of a feature file, of which only the header is read.
+
+    Raises:
+        InputError: not a readable `.npy` file, truncated, or not C-ordered float16 or float32 [items, width].
+    """
+    save_as = f"save it as np.save({path.name!r}, np.ascontiguousarray(array, dtype=np.float32))"
+    shape, fortran_order, dtype = _read_header(path)
+    if dtype.hasobject:
+        raise InputError(f"{path}: holds Python objects, which only pickle reads and this code never does; {save_as}")
+    if dtype not in _DTYPES:
+        raise InputError(f"{path}: holds {dtype} {list(shape)}, expected float16 or float32; {save_as}")
+    if len(shape) != 2:
+        raise InputError(
+            f"{path}: has {len(shape)} dimension(s) {list(shape)}, expected 2: [items, width], a row per item; "
+            "reshape it to one row per item"
+        )
+    if 0 in shape:
+        raise InputError(f"{path}: is empty {list(shape)}, expected [items, width]; encode at least one item")
+    if fortran_order:
+        raise InputError(f"{path}: lies in column order (Fortran), so a row cannot be read on its own; {save_as}")
+    try:
+        load_array(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: shorter than its header says ({error}), so truncated; write it again") from None
+    return shape[0], shape[1]
+
+
+def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, order and dtype of a `.npy` file."""
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            return read(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); name an existing .npy file") from None
+    except (ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not a .npy file ({reason}); write it with np.save") from None
+
+
+def _same_num_items(
+    files: Mapping[str, Path], shapes: Mapping[str, tuple[int, int]], num_items: int | None
+) -> int | None:
+    """N, as the feature files and the caller agree on it.
+
+    Raises:
+        InputError: they do not.
+    """
+    for modality, (rows, _) in shapes.items():
+        if num_items is None:
+            num_items = rows
+        if rows != num_items:
+            first = next(iter(shapes))
+            other = (
+                f"{files[first]} has {num_items}" if shapes[first][0] == num_items else f"--num-items is {num_items}"
+            )
+            raise InputError(
+                f"{files[modality]}: has {rows} rows, {other}; row i of every file is item i, so give all files "
+                "the same rows (all-zero where an item lacks the modality)"
+            )
+    return num_items
+
+
+def _fingerprint(num_items: int, features: Mapping[str, Path], sequences: str | None) -> str:
+    digest = hashlib.sha256(f"arrays\0{num_items}\0{sequences}\0".encode())
+    for modality, file in features.items():
+        digest.update(f"{modality}\0{file.stat().st_size}\0".encode())
+        for piece in _pieces(file):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(file: Path) -> Iterable[bytes]:
+    with file.open("rb") as opened:
+        while piece := opened.read(_HASH_BYTES):
+            yield piece

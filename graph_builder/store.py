@@ -22,7 +22,7 @@ from graph_builder.work import MANIFEST
 SCHEMA_VERSION = 1
 KIND = "item graph"
 # How and where a graph is computed, not what it is.
-LAYOUT_FIELDS = frozenset({"backend", "block_rows"})
+LAYOUT_FIELDS = frozenset({"backend", "block_rows", "rows_per_task", "precision", "cpus_per_task", "gpus_per_task"})
 _REQUIRED = {"fingerprint", "num_items", "modalities", "parameters", "cooccurrence", "dataset", "finished"}
 
 
@@ -46,6 +46,7 @@ class Graph:
         num_neighbors = manifest["parameters"]["num_neighbors"]
         block_rows = manifest["cooccurrence"]["block_rows"]
         self._cooccurrence = CooccurrenceRows(path / "cooccurrence", block_rows, self.num_items)
+        self._cooccurrence.open_all()
         self._neighbors: dict[str, np.ndarray] = {}
         self._scores: dict[str, np.ndarray] = {}
         self._clusters: dict[str, np.ndarray] = {}
@@ -71,7 +72,7 @@ class Graph:
         dataset_path: str | None = None,
         expected: dict[str, Any] | None = None,
     ) -> Graph:
-        """Open and check a graph: form, lengths, id ranges, and that it belongs to the dataset.
+        """Open and check a graph: form, lengths, ranges (of O's ids when they are read), and whose it is.
 
         Args:
             dataset_fingerprint: of the dataset it must have been built from (null: any).

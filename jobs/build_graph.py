@@ -30,7 +30,7 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
 
     connect(config.cluster)
     options = config.graph_options
-    manifest = build_graph(dataset, config.graph, options, config.seed, RayExecutor(options.backend))
+    manifest = build_graph(dataset, config.graph, options, config.seed, RayExecutor(options))
 
     modalities = [
         f"{name} ({stats['num_present']} items, {options.num_neighbors} neighbours, {stats['num_centers']} centres)"

@@ -13,7 +13,9 @@ from configs.schema import GraphConfig
 from graph_builder.executor import SerialExecutor
 
 NUM_ITEMS = 83
-OPTIONS = GraphConfig(num_neighbors=4, num_centers=3, block_rows=16, backend="cpu", mu=0.5, normalization="none")
+OPTIONS = GraphConfig(
+    normalization="none", num_neighbors=4, num_centers=3, block_rows=16, rows_per_task=16, backend="cpu", mu=0.5
+)
 
 
 @dataclass
@@ -35,12 +37,20 @@ class SmallDataset:
             for begin, end in zip(self.offsets[:-1], self.train_end, strict=True)
         ]
 
+    def feature_path(self, modality: str) -> Path:
+        return Path(self.path) / "features" / f"{modality}.npy"
+
     def features(self, modality: str) -> np.ndarray:
-        return np.load(Path(self.path) / "features" / f"{modality}.npy", mmap_mode="r")
+        return np.load(self.feature_path(modality), mmap_mode="r")
 
 
-def make_dataset(folder: Path, seed: int = 0, num_items: int = NUM_ITEMS, num_users: int = 40) -> SmallDataset:
-    """Two modalities (image is missing for a third of the items), two held-out items per user."""
+def make_dataset(
+    folder: Path, seed: int = 0, num_items: int = NUM_ITEMS, num_users: int = 40, keep: bool = False
+) -> SmallDataset:
+    """Two modalities (image is missing for a third of the items), two held-out items per user.
+
+    `keep`: the folder is there already, of the same arguments.
+    """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, 14, num_users)
     features = {
@@ -48,9 +58,10 @@ def make_dataset(folder: Path, seed: int = 0, num_items: int = NUM_ITEMS, num_us
         "text": rng.integers(-4, 5, (num_items, 5)).astype(np.float32),
     }
     features["image"][::3] = 0
-    (folder / "features").mkdir(parents=True)
-    for name, rows in features.items():
-        np.save(folder / "features" / f"{name}.npy", rows)
+    if not keep:
+        (folder / "features").mkdir(parents=True)
+        for name, rows in features.items():
+            np.save(folder / "features" / f"{name}.npy", rows)
     return SmallDataset(
         path=str(folder),
         fingerprint=f"dataset-{seed}",

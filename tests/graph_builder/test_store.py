@@ -125,7 +125,7 @@ def test_ids_out_of_range(folder: Path, name: str, value: int) -> None:
     array[3] = value
     np.save(folder / name, array)
     with pytest.raises(InputError, match=rf"{name}: row 3 holds {value}, outside"):
-        Graph.open(folder)
+        Graph.open(folder).cooccurrence_rows(np.arange(NUM_ITEMS))
 
 
 def test_wrong_shape(folder: Path) -> None:

@@ -1,0 +1,112 @@
+"""The neighbour search as tasks: waves, ranges, precisions, copies and near-ties against the kernel in one piece."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.schema import GraphConfig
+from graph_builder.executor import SerialExecutor
+from graph_builder.injection import FeatureSpec
+from graph_builder.neighbors import build_neighbors, default_rows_per_task
+from graph_builder.triangle import blocks_of, triangle_waves
+from graph_builder.work import WorkFolder, save_array
+from kernels.cosine_topk import cosine_neighbors, square_norms
+from tests.graph_builder.small_dataset import CountingExecutor, Interrupted
+
+N, WIDTH = 500, 24
+
+
+def hard_features() -> np.ndarray:
+    """Whole numbers: many copies of one row, sixty near-ties of another, missing rows, multiples."""
+    rng = np.random.default_rng(8)
+    features = rng.integers(-5, 6, (N, WIDTH)).astype(np.float32)
+    features[rng.choice(N, 90, replace=False)] = features[3]
+    near = rng.choice(N, 60, replace=False)
+    features[near] = features[10] * 2000
+    features[near, 0] += np.arange(60)
+    features[rng.choice(N, 40, replace=False)] = 0
+    features[200:220] = 7 * features[230:250]
+    return features
+
+
+def specification(folder: Path, features: np.ndarray) -> FeatureSpec:
+    work = WorkFolder(folder)
+    spec = FeatureSpec("text", folder / "text.npy", work, len(features), 64, "cpu")
+    save_array(spec.injected, features)
+    save_array(spec.squares, square_norms(features))
+    save_array(folder / "clusters" / "text.npy", np.random.default_rng(0).integers(0, 4, len(features)))
+    return spec
+
+
+def built(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    return np.load(folder / "neighbors/text.npy"), np.load(folder / "neighbors/text.scores.npy")
+
+
+@pytest.mark.parametrize("include_self", [True, False])
+@pytest.mark.parametrize(
+    ("rows_per_task", "precision", "threads"), [(1000, "float32", 2), (64, "auto", 1), (90, "float16", 1)]
+)
+def test_tasks_equal_one_piece(
+    tmp_path: Path, include_self: bool, rows_per_task: int, precision: str, threads: int
+) -> None:
+    features = hard_features()
+    options = GraphConfig(num_neighbors=6, include_self=include_self, precision=precision, cpus_per_task=threads)
+    record = build_neighbors(specification(tmp_path, features), options, SerialExecutor(), rows_per_task)
+    ids, scores, certified = cosine_neighbors(features, 6, include_self)
+    np.testing.assert_array_equal(built(tmp_path)[0], ids)
+    assert built(tmp_path)[1].tobytes() == scores.tobytes()
+    # Near-ties overflow in any precision; what float16 alone could not tell apart, float32 did.
+    assert record["fallback_rows"] >= record["float64_rows"] == np.count_nonzero(~certified) > 0
+    assert (record["fallback_rows"] > record["float64_rows"]) == (precision == "float16")
+    assert record["certified_fraction"] == pytest.approx(1 - record["fallback_rows"] / (ids[:, 1] >= 0).sum(), abs=0.2)
+    assert record["copies_left_out"] > 50
+
+
+def test_stopped_anywhere_continues_without_doing_a_block_twice(tmp_path: Path) -> None:
+    features = hard_features()
+    options = GraphConfig(num_neighbors=6, precision="float16")
+    complete = CountingExecutor()
+    build_neighbors(specification(tmp_path / "complete", features), options, complete, 60)
+    for stop_at in range(0, complete.num_blocks, 5):
+        spec = specification(tmp_path / str(stop_at), features)
+        with pytest.raises(Interrupted):
+            build_neighbors(spec, options, CountingExecutor(stop_at), 60)
+        rest = CountingExecutor()
+        build_neighbors(spec, options, rest, 60)
+        assert rest.num_blocks == complete.num_blocks - stop_at
+        assert built(tmp_path / str(stop_at))[1].tobytes() == built(tmp_path / "complete")[1].tobytes()
+        again = CountingExecutor()
+        build_neighbors(spec, options, again, 60)
+        assert again.num_blocks == 0
+
+
+@pytest.mark.parametrize("num_neighbors", [1, 3])
+def test_one_item_and_only_itself(tmp_path: Path, num_neighbors: int) -> None:
+    options = GraphConfig(num_neighbors=num_neighbors)
+    build_neighbors(specification(tmp_path, np.ones((1, 2), dtype=np.float32)), options, SerialExecutor(), 10)
+    assert built(tmp_path)[0].tolist() == [[0] + [-1] * (num_neighbors - 1)]
+    assert built(tmp_path)[1][0, 0] == 1
+
+
+@pytest.mark.parametrize("num_ranges", [0, 1, 2, 3, 4, 7, 10, 64])
+def test_waves_hold_every_block_once_and_treat_ranges_alike(num_ranges: int) -> None:
+    waves = triangle_waves(num_ranges, 20)
+    blocks = [block for wave in waves for block in wave]
+    expected = [(i, j) for i in range(num_ranges) for j in range(i, num_ranges)]
+    assert sorted(blocks) == expected
+    for wave in waves[:-1]:
+        counts = {
+            len([1 for block in blocks_of(wave, index) for place in block if place == index])
+            for index in range(num_ranges)
+        }
+        assert len(counts) == 1
+        assert len(wave) >= 20
+
+
+def test_ranges_grow_rather_than_multiply() -> None:
+    assert default_rows_per_task(50_000, False) == 32768
+    assert default_rows_per_task(10_000_000, False) == 156_250
+    assert default_rows_per_task(10_000_000, True) == 1 << 20
