@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -81,6 +82,7 @@ def _lloyd(spec: FeatureSpec, options: GraphConfig, seed: int, executor: Executo
     else:
         centers, iteration, converged = initial_centers(spec, options, seed), 0, False
     blocks = list(range(num_row_blocks(ROWS_PER_TASK, spec.num_items)))
+    start = time.perf_counter()
     while iteration < options.kmeans_iterations and not converged:
         function = functools.partial(_step_block, spec, options.spherical, centers)
         steps = list(executor.run_blocks(function, blocks, on_gpu=True))
@@ -89,6 +91,7 @@ def _lloyd(spec: FeatureSpec, options: GraphConfig, seed: int, executor: Executo
         with replacing(checkpoint) as temporary, temporary.open("wb") as file:
             np.savez(file, centers=centers, iteration=iteration, converged=converged)
         log.info("%s: k-means step %d, inertia %.6g", spec.modality, iteration, sum(step.inertia for step in steps))
+    executor.seconds[f"k-means-{spec.modality}"] = time.perf_counter() - start
     return centers, iteration, converged
 
 

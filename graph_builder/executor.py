@@ -6,6 +6,7 @@ options, never a matrix of N rows) is bound to it with `functools.partial`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
@@ -16,7 +17,13 @@ Result = TypeVar("Result")
 
 
 class Executor(Protocol):
-    """Runs a function over blocks."""
+    """Runs a function over blocks.
+
+    Attributes:
+        seconds: wall time of the labelled stages so far.
+    """
+
+    seconds: dict[str, float]
 
     @property
     def uses_gpu(self) -> bool:
@@ -48,6 +55,9 @@ class SerialExecutor:
 
     uses_gpu = False
 
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
     def run_blocks(
         self,
         function: Callable[[Block], Result],
@@ -56,12 +66,16 @@ class SerialExecutor:
         label: str | None = None,
         on_gpu: bool = False,  # noqa: ARG002 (one process: the kernels find the GPU themselves)
     ) -> Iterator[Result]:
-        yield from with_progress(map(function, blocks), len(blocks), label)
+        yield from with_progress(map(function, blocks), len(blocks), label, self.seconds)
 
 
-def with_progress(results: Iterable[Result], total: int, label: str | None) -> Iterator[Result]:
-    """The results, counted on a progress bar where there is a label, a terminal, and work to show."""
+def with_progress(
+    results: Iterable[Result], total: int, label: str | None, seconds: dict[str, float]
+) -> Iterator[Result]:
+    """The results, counted on a progress bar where there is a label, a terminal, and work to show; and timed."""
     if label is None or not total:
         yield from results
-    else:
-        yield from tqdm(results, total=total, desc=label, unit="block", disable=None)
+        return
+    start = time.perf_counter()
+    yield from tqdm(results, total=total, desc=label, unit="block", disable=None)
+    seconds[label] = seconds.get(label, 0.0) + time.perf_counter() - start

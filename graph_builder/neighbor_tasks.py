@@ -35,7 +35,7 @@ class NeighborSpec:
     rows_per_task: int
     others: int  # neighbours beside the item itself
     include_self: bool
-    precision: Precision | None  # null: what the task's machine is best at
+    precision: Precision
     threads: int
 
     @property

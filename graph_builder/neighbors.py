@@ -30,6 +30,7 @@ from graph_builder.neighbor_tasks import (
 )
 from graph_builder.triangle import blocks_of, triangle_waves
 from graph_builder.work import load_array, num_row_blocks, read_json, replacing, write_json
+from kernels.cosine_topk import Precision
 from kernels.exact_ranking import finish_copies
 
 # Rows of a range unless the config says otherwise. On a core a block of them is seconds of work; on a GPU it
@@ -43,12 +44,14 @@ def build_neighbors(
     features: FeatureSpec, options: GraphConfig, executor: Executor, rows_per_task: int
 ) -> dict[str, Any]:
     """Write GRAPH/neighbors/<modality>.npy and .scores.npy; returns what the manifest says of them."""
+    # By the cluster, not by what a task happens to find: all tasks must agree.
+    by_cluster: Precision = "float16" if executor.uses_gpu else "float32"
     spec = NeighborSpec(
         features=features,
         rows_per_task=rows_per_task,
         others=options.num_neighbors - options.include_self,
         include_self=options.include_self,
-        precision=None if options.precision == "auto" else options.precision,
+        precision=by_cluster if options.precision == "auto" else options.precision,
         threads=options.cpus_per_task,
     )
     record_path = spec.folder / "record.json"
@@ -60,7 +63,7 @@ def build_neighbors(
         # In a task: the driver of a submitted job may be a small machine.
         list(executor.run_blocks(functools.partial(order_items, spec), [0]))
     if spec.others:
-        if (spec.precision or ("float16" if executor.uses_gpu else "float32")) == "float16":
+        if spec.precision == "float16":
             pending = [index for index in range(spec.num_ranges) if not spec.residual_path(index).exists()]
             list(executor.run_blocks(functools.partial(find_residual, spec), pending, on_gpu=True))
         _search(spec, executor)

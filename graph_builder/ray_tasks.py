@@ -36,6 +36,7 @@ class RayExecutor:
             InputError: a task asks for more than any cluster could grant it (a part of several GPUs).
         """
         assert ray.is_initialized()
+        self.seconds: dict[str, float] = {}
         if options.gpus_per_task > 1:
             raise InputError(
                 f"graph_options.gpus_per_task={options.gpus_per_task}: a task uses one GPU at most; set 1, or a "
@@ -64,7 +65,7 @@ class RayExecutor:
         """See `executor.Executor`; at most `max_in_flight` tasks at a time."""
         task = _run_block.options(num_cpus=self.num_cpus, num_gpus=self.num_gpus if on_gpu else 0)
         shared = ray.put(function)
-        yield from with_progress(self._results(task, shared, blocks), len(blocks), label)
+        yield from with_progress(self._results(task, shared, blocks), len(blocks), label, self.seconds)
 
     def _results(self, task: Any, shared: Any, blocks: Sequence[Any]) -> Iterator[Any]:
         waiting = iter(blocks)

@@ -147,17 +147,15 @@ class DeviceSearch:
         return cuda_kernels.unit_rows(self._xp.asarray(np.ascontiguousarray(rows)), self._xp.asarray(squares))
 
 
-def find_search(backend: Backend, precision: Precision | None, threads: int) -> PairSearch:
-    """The search that a task on this machine uses; `precision` null: float16 on a GPU, float32 else.
-
-    float32 on a GPU machine runs on its CPUs.
+def find_search(backend: Backend, precision: Precision, threads: int) -> PairSearch:
+    """The search that a task on this machine uses: float16 runs on a GPU where there is one, float32 on CPU cores.
 
     Raises:
         InputError: "cuda" was named and CuPy or a GPU is missing.
     """
     xp = array_module(backend)
     if xp is np or precision == "float32":
-        return HostSearch(precision or "float32", threads)
+        return HostSearch(precision, threads)
     properties = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)
     return DeviceSearch(xp, properties["multiProcessorCount"])
 

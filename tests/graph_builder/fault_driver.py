@@ -39,6 +39,7 @@ class TracedExecutor:
         self.inner = inner
         self.traces = traces
         self.uses_gpu = inner.uses_gpu
+        self.seconds = inner.seconds
 
     def run_blocks(
         self, function: Callable[[Any], Any], blocks: Sequence[Any], *, label: str | None = None, on_gpu: bool = False

@@ -87,6 +87,7 @@ class CountingExecutor(SerialExecutor):
     """Counts the blocks it runs, and is interrupted before the block number `stop_at`."""
 
     def __init__(self, stop_at: int | None = None) -> None:
+        super().__init__()
         self.num_blocks = 0
         self.stop_at = stop_at
 

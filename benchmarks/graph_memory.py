@@ -1,0 +1,103 @@
+"""A slice of a large build on this machine: python benchmarks/graph_memory.py [--num-items 1000000]
+
+Writes random features, runs the first tasks of the neighbour search one after the other in this process (order,
+some blocks of the triangle, their merges), and prints peak resident memory beside its limit, the features
+plus 2 GiB. The last line is JSON. Time of the whole search is the blocks' rate over all blocks, not a measurement.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from graph_builder.injection import FeatureSpec
+from graph_builder.neighbor_tasks import NeighborSpec, finish_range, merge_range, order_items, search_block
+from graph_builder.neighbors import default_rows_per_task
+from graph_builder.triangle import blocks_of, triangle_waves
+from graph_builder.work import WorkFolder, replacing, save_array
+from kernels.cosine_topk import square_norms
+
+_GIB = 1 << 30
+_ALLOWED = 2 * _GIB
+_CHUNK = 1 << 14
+
+
+@click.command()
+@click.option("--num-items", default=1_000_000, show_default=True)
+@click.option("--width", default=384, show_default=True)
+@click.option("--num-neighbors", default=10, show_default=True)
+@click.option("--blocks", default=3, show_default=True, help="of the first wave")
+@click.option("--threads", default=1, show_default=True)
+@click.option("--folder", default=None, type=click.Path(path_type=Path), help="scratch space; null: a temporary one")
+def main(num_items: int, width: int, num_neighbors: int, blocks: int, threads: int, folder: Path | None) -> None:
+    """Print the peak memory and times of a slice."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        figures = run_slice(Path(scratch), num_items, width, num_neighbors, blocks, threads)
+    print(json.dumps(figures))
+
+
+def run_slice(
+    folder: Path, num_items: int, width: int, num_neighbors: int, num_blocks: int, threads: int
+) -> dict[str, float | bool]:
+    """Run `num_blocks` blocks and what follows them; sizes in GiB, times in seconds."""
+    features = FeatureSpec("text", folder / "text.npy", WorkFolder(folder), num_items, 2048, "cpu")
+    write_features(features, num_items, width)
+    spec = NeighborSpec(features, default_rows_per_task(num_items, False), num_neighbors - 1, True, "float32", threads)
+    order_items(spec, 0)
+    waves = triangle_waves(spec.num_ranges)
+    chosen = waves[0][:num_blocks]
+    seconds = []
+    for block in chosen:
+        start = time.perf_counter()
+        search_block(spec, block)
+        seconds.append(time.perf_counter() - start)
+        print(f"block {block}: {seconds[-1]:.1f} s, peak {peak_bytes() / _GIB:.2f} GiB", flush=True)
+    for index in sorted({index for block in chosen for index in block}):
+        merge_range(spec, (index, blocks_of(chosen, index)))
+    finish_range(spec, 0)
+    bytes_of_features = num_items * width * 4
+    total = sum(len(wave) for wave in waves)
+    return {
+        "num_items": num_items,
+        "blocks_run": len(chosen),
+        "blocks_in_all": total,
+        "seconds_per_block": float(np.median(seconds)),
+        "core_seconds_in_all": float(np.median(seconds)) * total * threads,
+        "features_gib": bytes_of_features / _GIB,
+        "peak_rss_gib": peak_bytes() / _GIB,
+        "limit_gib": (bytes_of_features + _ALLOWED) / _GIB,
+        "within_limit": peak_bytes() <= bytes_of_features + _ALLOWED,
+    }
+
+
+def write_features(features: FeatureSpec, num_items: int, width: int) -> None:
+    """What injection and k-means leave behind: random rows, their squares, random labels."""
+    rng = np.random.default_rng(0)
+    squares = np.empty(num_items)
+    with replacing(features.injected) as temporary, temporary.open("wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (num_items, width)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for first in range(0, num_items, _CHUNK):
+            rows = rng.standard_normal((min(_CHUNK, num_items - first), width), dtype=np.float32)
+            rows.tofile(file)
+            squares[first : first + len(rows)] = square_norms(rows)
+    save_array(features.squares, squares)
+    save_array(features.work.graph / "clusters" / "text.npy", rng.integers(0, 16, num_items))
+
+
+def peak_bytes() -> int:
+    """Peak resident memory of this process, mapped pages of the features included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()
