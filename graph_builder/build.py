@@ -117,7 +117,7 @@ def _built(folder: Path, fingerprint: str) -> dict[str, Any] | None:
 def _find_present(
     modality: str, features: Path, num_items: int, options: GraphConfig, executor: Executor
 ) -> np.ndarray:
-    present = find_present(features, num_items, options.block_rows, executor)
+    present = find_present(modality, features, num_items, options.block_rows, executor)
     if options.num_centers > present.sum():
         raise InputError(
             f"graph_options.num_centers={options.num_centers}: only {present.sum()} of {num_items} items have "

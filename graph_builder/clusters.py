@@ -75,6 +75,7 @@ def build_clusters(spec: FeatureSpec, options: GraphConfig, seed: int, executor:
 
 def _lloyd(spec: FeatureSpec, options: GraphConfig, seed: int, executor: Executor) -> tuple[np.ndarray, int, bool]:
     """Centres float64 [k, d], how many steps were made, and whether the last changed nothing."""
+    start = time.perf_counter()
     checkpoint = spec.work.path / "clusters" / f"{spec.modality}.state.npz"
     if checkpoint.exists():
         with np.load(checkpoint, allow_pickle=False) as state:
@@ -82,7 +83,6 @@ def _lloyd(spec: FeatureSpec, options: GraphConfig, seed: int, executor: Executo
     else:
         centers, iteration, converged = initial_centers(spec, options, seed), 0, False
     blocks = list(range(num_row_blocks(ROWS_PER_TASK, spec.num_items)))
-    start = time.perf_counter()
     while iteration < options.kmeans_iterations and not converged:
         function = functools.partial(_step_block, spec, options.spherical, centers)
         steps = list(executor.run_blocks(function, blocks, on_gpu=True))

@@ -47,7 +47,7 @@ class FeatureSpec:
         return self.work.path / "features" / f"{self.modality}.squares.npy"
 
 
-def find_present(features: Path, num_items: int, block_rows: int, executor: Executor) -> np.ndarray:
+def find_present(modality: str, features: Path, num_items: int, block_rows: int, executor: Executor) -> np.ndarray:
     """Which items have a raw row that is not all zero, bool [N]; looks at every raw value once.
 
     Raises:
@@ -55,7 +55,7 @@ def find_present(features: Path, num_items: int, block_rows: int, executor: Exec
     """
     blocks = [row_range(index, block_rows, num_items) for index in range(num_row_blocks(block_rows, num_items))]
     function = functools.partial(_present_block, features)
-    return np.concatenate(list(executor.run_blocks(function, blocks, label=f"reading {features.stem}")))
+    return np.concatenate(list(executor.run_blocks(function, blocks, label=f"reading {modality}")))
 
 
 def inject(spec: FeatureSpec, cooccurrence_block_rows: int, mu: float, executor: Executor) -> None:

@@ -53,6 +53,9 @@ class RayExecutor:
         # Asked for by name without a GPU: the kernels' own message is raised by the first block.
         self.uses_gpu = options.backend != "cpu" and resources.get("GPU", 0) >= 1
         self.num_gpus = options.gpus_per_task if self.uses_gpu else 0.0
+        # What the cluster had when it was joined; it may grow or shrink.
+        self.cores = max(1, int(resources.get("CPU", 1)))
+        self.gpus = int(resources.get("GPU", 0)) if self.uses_gpu else 0
 
     def run_blocks(
         self,

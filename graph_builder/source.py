@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -66,8 +67,8 @@ class ArraySource:
         path: the files' paths, comma-separated.
         num_items: N: the rows of the features, else `num_items`, else the largest id of the sequences + 1.
         modalities: names, ascending.
-        fingerprint: sha256 of N, the features' bytes and the sequences' content. The same sequences have
-            the same fingerprint in Parquet and in Arrow files, however they are cut or compressed.
+        fingerprint: sha256 of N, the features' bytes and the sequences' content, made when asked for. The
+            same sequences have the same in Parquet and in Arrow files, however they are cut or compressed.
     """
 
     def __init__(
@@ -105,7 +106,11 @@ class ArraySource:
         self.train_end = found.train_end if found else np.zeros(0, dtype=np.int64)
         files = [*self._features.values(), *([Path(sequences).absolute()] if sequences else [])]
         self.path = ",".join(map(str, files))
-        self.fingerprint = _fingerprint(num_items, self._features, found.fingerprint if found else None)
+        self._sequences = found.fingerprint if found else None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        return _fingerprint(self.num_items, self._features, self._sequences)
 
     def feature_path(self, modality: str) -> Path:
         return self._features[modality]

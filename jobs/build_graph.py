@@ -2,35 +2,73 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from configs.errors import InputError
 from configs.loading import load_config
+from configs.schema import Config
 from data.dataset import Dataset
-from distributed.ray_cluster import connect, resolve_paths
+from data.layout import check_modality_name
+from distributed.ray_cluster import absolute, connect, resolve_paths
 from graph_builder.build import build_graph
 from graph_builder.ray_tasks import RayExecutor
+from graph_builder.source import ArraySource, GraphSource
+from jobs.build_plan import comparison, nearest_folder, plan_options, print_plan
 from jobs.cli import config_options, job
 
 
 @click.command()
-@config_options
 @job
-def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
+@config_options
+@click.option(
+    "--features",
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="instead of a dataset: .npy [items, width] of a modality, float16 or float32; repeat for more",
+)
+@click.option(
+    "--sequences",
+    metavar="FILE",
+    help="instead of a dataset: Parquet or Arrow, `items` list<int> and optionally `train_end`, a row per user",
+)
+@click.option("--num-items", type=click.IntRange(min=1), help="with --sequences alone [default: the largest id + 1]")
+@click.option("--compare", is_flag=True, help="after the build, set its seconds beside what --plan would predict")
+@plan_options
+def main(
+    config_path: str | None,
+    overrides: tuple[str, ...],
+    features: tuple[str, ...],
+    sequences: str | None,
+    num_items: int | None,
+    compare: bool,
+    plan: dict[str, Any] | None,
+) -> None:
     """Build co-occurrence, modal neighbours and interest centres as Ray tasks, from training items only.
 
     The same command again continues an interrupted build; other parameters start it afresh.
     """
     config = resolve_paths(load_config(config_path, overrides))
-    if config.dataset is None or config.graph is None:
-        name = "graph" if config.dataset else "dataset"
-        raise InputError(f"{name}: not set; add --set {name}=FOLDER")
-    dataset = Dataset.open(config.dataset)
-    dataset.validate()
+    if plan is not None:
+        source = (
+            _open_source(config, features, sequences, num_items) if _is_named(config, features, sequences) else None
+        )
+        print_plan(source, num_items, config, **plan)
+        return
+    if config.graph is None:
+        raise InputError("graph: not set; add --set graph=FOLDER")
+    source = _open_source(config, features, sequences, num_items)
+    if isinstance(source, Dataset):
+        source.validate()
 
     connect(config.cluster)
     options = config.graph_options
-    manifest = build_graph(dataset, config.graph, options, config.seed, RayExecutor(options))
+    executor = RayExecutor(options)
+    manifest = build_graph(source, config.graph, options, config.seed, executor)
+    if compare:
+        print(comparison(source, config, executor))
 
     modalities = [
         f"{name} ({stats['num_present']} items, {options.num_neighbors} neighbours, {stats['num_centers']} centres)"
@@ -40,6 +78,47 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
         f"wrote graph {config.graph}: {manifest['num_items']} items, "
         f"{manifest['cooccurrence']['num_pairs_kept']} co-occurrences, {', '.join(modalities) or 'no modality'}"
     )
+
+
+def _is_named(config: Config, features: tuple[str, ...], sequences: str | None) -> bool:
+    return bool(config.dataset or features or sequences)
+
+
+def _open_source(
+    config: Config, features: tuple[str, ...], sequences: str | None, num_items: int | None
+) -> GraphSource:
+    """The dataset, or the files.
+
+    Raises:
+        InputError: both, neither, or one that cannot be used.
+    """
+    if not _is_named(config, features, sequences):
+        raise InputError("dataset: not set; add --set dataset=FOLDER, --features FILE or --sequences FILE")
+    if config.dataset is None:
+        files = {name: absolute("features", file) or file for name, file in map(_named_file, features)}
+        if len(files) < len(features):
+            raise InputError(f"--features {' '.join(features)}: a modality is named twice; give each file its NAME=")
+        return ArraySource(files, absolute("sequences", sequences), num_items, nearest_folder(config.graph))
+    for flag, value in (("--features", features), ("--sequences", sequences), ("--num-items", num_items)):
+        if value:
+            raise InputError(
+                f"{flag}: dataset={config.dataset} is set and has its own; leave out {flag}, or the dataset"
+            )
+    return Dataset.open(config.dataset)
+
+
+def _named_file(value: str) -> tuple[str, str]:
+    """Modality and file of `NAME=FILE`, or of a file named like its modality."""
+    name, equals, file = value.partition("=")
+    if not equals:
+        name, file = Path(value).stem, value
+    try:
+        check_modality_name(name)
+    except InputError as error:
+        raise InputError(f"--features {value}: {error}; give it one with --features NAME=FILE") from None
+    if not file:
+        raise InputError(f"--features {value}: names no file; expected NAME=FILE or FILE")
+    return name, file
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 # Places of a list beyond H: room for near-ties, and for what turns up between two compactions.
 SPARE_PLACES = 32
 # A list is compacted whenever this many entries are added to H: often enough for its line to be near final.
-_COMPACT_EVERY = 16
+COMPACT_EVERY = 16
 # Scores tested at a time before any of them is looked at.
 _LANES = 32
 
@@ -194,7 +194,7 @@ def compact_lists(lists, num_best):  # type: ignore[no-untyped-def]
 @numba.njit(nogil=True, cache=True)
 def _offer(lists, row, item, score, num_best, best):  # type: ignore[no-untyped-def]
     count = lists.used[row]
-    if count > num_best and (count - num_best) % _COMPACT_EVERY == 0:
+    if count > num_best and (count - num_best) % COMPACT_EVERY == 0:
         _compact(lists, row, num_best, best)
         if score < lists.line[row]:
             return

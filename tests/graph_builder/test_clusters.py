@@ -22,7 +22,7 @@ def cluster(
     np.save(folder / "text.npy", features)
     work = WorkFolder.start(folder / "graph", {})
     spec = FeatureSpec("text", folder / "text.npy", work, len(features), 16, "cpu")
-    save_array(spec.present, find_present(spec.features, len(features), 16, SerialExecutor()))
+    save_array(spec.present, find_present("text", spec.features, len(features), 16, SerialExecutor()))
     stats = build_clusters(spec, GraphConfig.model_validate(options), seed, SerialExecutor())
     written = folder / "graph" / "clusters"
     return np.load(written / "text.npy"), np.load(written / "text.centers.npy"), stats

@@ -1,0 +1,38 @@
+"""A graph for other libraries: python jobs/export.py --graph GRAPH --what cooccurrence --to npz --output o.npz."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from distributed.ray_cluster import absolute
+from graph_builder.exports import KINDS, export
+from graph_builder.store import Graph
+from jobs.cli import job
+
+
+@click.command()
+@click.option("--graph", required=True, help="graph folder of jobs/build_graph.py")
+@click.option("--what", required=True, metavar="NAME", help="cooccurrence, or neighbors:MODALITY")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(list(KINDS)),
+    help="npz: scipy.sparse.load_npz; parquet: source, target, weight; edge_index: torch.load, for PyTorch Geometric",
+)
+@click.option("--output", required=True, help="file to write")
+@click.option("--overwrite", is_flag=True, help="replace an earlier export at OUTPUT")
+@job
+def main(graph: str, what: str, to: str, output: str, overwrite: bool) -> None:
+    """Write one of a graph's matrices as a file; memory stays small whatever its size."""
+    folder, target = absolute("graph", graph), absolute("output", output)
+    assert folder is not None
+    assert target is not None
+    opened = Graph.open(folder)
+    count = export(opened, what, to, Path(target), overwrite)
+    print(f"wrote {target}: {what} of {folder} as {to}, {opened.num_items:,} items, {count:,} edges")
+
+
+if __name__ == "__main__":
+    main()
