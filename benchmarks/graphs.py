@@ -67,7 +67,9 @@ def main(
         exact &= different == 0
     figures["knn_exact"] = exact
     if num_users:
-        figures |= cooccurrence.measure(num_users=num_users, num_events=num_events)
+        one = cooccurrence.measure(num_users=num_users, num_events=num_events, num_threads=1)
+        figures["cooccurrence_speedup_one_thread"] = one["cooccurrence_speedup_over_scipy"]
+        figures |= cooccurrence.measure(num_users=num_users, num_events=num_events, num_threads=threads)
     print(json.dumps(figures))
 
 
