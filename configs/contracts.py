@@ -31,7 +31,8 @@ class ItemNeeds:
         views: modalities whose graph rows A_m (top-H neighbours) are needed.
         view_scale: entries of A_m are 1/H ("mean") or 1 ("sum").
         centers: modalities whose interest centres C_m (cluster means over all items) are needed;
-            such a model has every clustered item in the union.
+            such a model has every clustered item in the union, unless they are sampled.
+        center_samples: S, draws that stand for each centre in a training step; None: exact centres.
         features: names of raw item features [N, d_m] to gather ("popularity" is always available).
     """
 
@@ -40,6 +41,7 @@ class ItemNeeds:
     views: tuple[str, ...] = ()
     view_scale: Literal["mean", "sum"] = "mean"
     centers: tuple[str, ...] = ()
+    center_samples: int | None = None
     features: tuple[str, ...] = ()
 
 
@@ -91,7 +93,9 @@ class ItemPlan:
         num_roles: R.
         cooccurrence: [R, U], rows of the normalised O, or None.
         views: per modality [R, U], rows of A_m.
-        centers: per modality [k, R], rows of C_m (cluster means).
+        centers: per modality [k, R], rows of C_m (cluster means), to multiply views with.
+        sampled_centers: per modality [k, U], rows of an unbiased estimate of C_m A_m, to multiply looked-up
+            rows with; a plan has either these or `centers`.
         features: per name float32 [R, d_m]; all-zero rows are missing.
         is_catalogue: all items have a role, so R = U = N and union_ids is 0..N-1.
     """
@@ -101,6 +105,7 @@ class ItemPlan:
     cooccurrence: SparseRows | None = None
     views: dict[str, SparseRows] = field(default_factory=dict)
     centers: dict[str, SparseRows] = field(default_factory=dict)
+    sampled_centers: dict[str, SparseRows] = field(default_factory=dict)
     features: dict[str, torch.Tensor] = field(default_factory=dict)
     is_catalogue: bool = False
 
@@ -112,6 +117,7 @@ class ItemPlan:
             cooccurrence=self.cooccurrence.map(move) if self.cooccurrence else None,
             views={m: rows.map(move) for m, rows in self.views.items()},
             centers={m: rows.map(move) for m, rows in self.centers.items()},
+            sampled_centers={m: rows.map(move) for m, rows in self.sampled_centers.items()},
             features={m: move(x) for m, x in self.features.items()},
             is_catalogue=self.is_catalogue,
         )
@@ -128,6 +134,9 @@ class Batch:
         targets: int64 [B], positions in the plan's order.
         positions: int64 [B], 0-based index of the target in the user's whole sequence.
         num_global_targets: targets of this step over all ranks; the loss divides by it.
+        candidates: int64 [K], distinct positions of the items that stand for the catalogue in a sampled
+            softmax; None: all items with a role are candidates (a full softmax).
+        log_weights: float32 [K], log of how often each candidate was drawn over how often it should be.
     B may be 0 on a rank whose share of the last step is empty.
     """
 
@@ -137,9 +146,21 @@ class Batch:
     targets: torch.Tensor
     positions: torch.Tensor
     num_global_targets: int
+    candidates: torch.Tensor | None = None
+    log_weights: torch.Tensor | None = None
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
-        moved: dict[str, Any] = {
-            f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "num_global_targets"
-        }
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "num_global_targets"}
+        moved: dict[str, Any] = {name: None if tensor is None else move(tensor) for name, tensor in tensors.items()}
         return replace(self, **moved)
+
+
+@dataclass
+class Step:
+    """What a rank trains at once: a batch, and the plan that its positions refer to (None: the whole catalogue's)."""
+
+    batch: Batch
+    plan: ItemPlan | None = None
+
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Step:
+        return Step(self.batch.map(move), self.plan.map(move) if self.plan else None)

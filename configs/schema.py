@@ -63,6 +63,9 @@ class MDSRecConfig(Section):
     )
     center_dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the centre path")
     gumbel_noise: bool = Field(True, description="logistic noise in the centre gates while training (Eq. 20)")
+    center_samples: int | None = Field(
+        None, ge=1, description="S: draws that stand for each centre in a training step; null: exact centres"
+    )
     gumbel_at_evaluation: bool = Field(False, description="keep the noise at evaluation: metrics become random")
 
 
@@ -100,9 +103,21 @@ class TableConfig(Section):
     learning_rate: float | None = Field(None, gt=0, description="null: training.learning_rate")
 
 
+class NegativesConfig(Section):
+    """Candidates of a sampled softmax, the same on all ranks; each is weighted by how often it should come up."""
+
+    draws: int | None = Field(
+        None, ge=0, description="items drawn a step to stand for the catalogue; null: full softmax over all items"
+    )
+    in_batch: bool = Field(True, description="the targets of the whole global batch are candidates too")
+    popularity_share: float = Field(0.5, ge=0, le=1, description="of the draws by popularity; the rest are uniform")
+    popularity_power: float = Field(0.75, ge=0, le=1, description="draws by popularity go by counts to this power")
+
+
 class TrainingConfig(Section):
     """The life of a run."""
 
+    negatives: NegativesConfig = NegativesConfig()
     batch_size: int = Field(512, ge=1, description="targets of a step over all ranks")
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
@@ -163,6 +178,21 @@ class Config(Section):
         known = [f"{name}@{k}" for name in ("recall", "ndcg") for k in self.evaluation.ks]
         if self.training.metric not in known:
             raise ValueError(f"training.metric={self.training.metric!r} is not one of {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _sampled_centers_have_small_unions(self) -> Config:
+        samples, draws = self.model.mdsrec.center_samples, self.training.negatives.draws
+        if samples is not None and draws is None:
+            raise ValueError(
+                f"model.mdsrec.center_samples={samples} spares the step the whole catalogue, which a full softmax "
+                "brings in anyway; set training.negatives.draws too, or leave center_samples unset"
+            )
+        if samples is not None and self.model.mdsrec.item_view == "features":
+            raise ValueError(
+                "model.mdsrec.center_samples draws neighbours' ID rows, which item_view=features does not use; "
+                "leave it unset"
+            )
         return self
 
     def with_ablation(self) -> Config:

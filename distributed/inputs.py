@@ -12,8 +12,8 @@ import torch
 from configs.contracts import ItemNeeds
 from configs.errors import InputError
 from configs.schema import Config
-from data.batches import ItemPlanner
 from data.dataset import Dataset
+from data.item_plan import ItemPlanner
 from graph_builder.store import Graph
 from model.item_table import ItemTable
 from model.protocol import CatalogueInfo

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from configs.schema import Config
-from data.batches import assemble, positions_of
+from data.batches import assemble
+from data.item_plan import positions_of
 from data.sequences import Split, Targets, gather_histories, target_items
 from distributed.inputs import Inputs
 from distributed.sharding import ShardedSystem
@@ -53,6 +54,10 @@ class Scorer:
         self.planner = inputs.planner(self.needs)
         self.item_planner = inputs.item_planner(self.needs)
         self._catalogue: ItemRows | None = None
+        # A model that samples its centres in training is ranked with exact ones, made in the pass over the items.
+        self._streams_centers = bool(self.needs.centers) and self.needs.center_samples is not None
+        self._user_planner = inputs.planner(replace(self.needs, centers=())) if self._streams_centers else self.planner
+        self._centers: dict[str, Tensor] = {}
 
     def rank(self, split: Split) -> Ranked:
         """The rank of every target of "valid" or "test" in the whole catalogue."""
@@ -78,11 +83,20 @@ class Scorer:
                 yield users, ids.cpu().numpy(), scores.cpu().numpy()
 
     def _item_blocks(self) -> list[ItemBlock]:
+        """This rank's item vectors; and the exact centres, where they are streamed."""
+        sums = CenterSums(self.inputs, self.needs.centers) if self._streams_centers else None
+
         def encode(ids: np.ndarray) -> Tensor:
-            return self.system.encode_items(self.system.item_rows(self.item_planner.plan(ids).map(self._move)))
+            items = self.system.item_rows(self.item_planner.plan(ids).map(self._move))
+            if sums is not None:
+                sums.add(ids, items)
+            return self.system.encode_items(items)
 
         block = self.config.evaluation.item_block
-        return encode_blocks(encode, self.inputs.dataset.num_items, block, self.world.rank, self.world.size)
+        blocks = encode_blocks(encode, self.inputs.dataset.num_items, block, self.world.rank, self.world.size)
+        if sums is not None:
+            self._centers = sums.means(self.world)
+        return blocks
 
     def _user_batches(self, targets: Targets, with_history: bool) -> Iterator[UserBatch]:
         size, world = self.config.evaluation.user_batch, self.world
@@ -108,9 +122,9 @@ class Scorer:
             )
 
     def _encode_users(self, users: np.ndarray, positions: np.ndarray) -> Tensor:
-        """User vectors [B, D]; exact centres read the whole catalogue, other models their histories only."""
+        """User vectors [B, D]; exact centres read the whole catalogue, unless streamed; others their histories only."""
         data, length = self.inputs.dataset, self.config.model.max_length
-        if self.needs.centers:
+        if self.needs.centers and not self._streams_centers:
             if self._catalogue is None:
                 self._catalogue = self.system.item_rows(self.planner.catalogue().map(self._move))
             batch = assemble(data, users, positions, length, len(users), lambda ids: ids)
@@ -118,9 +132,11 @@ class Scorer:
         history, lengths = gather_histories(data, users, positions, length)
         real = np.arange(history.shape[1]) < lengths[:, None]
         items = target_items(data, users, positions)
-        plan = self.planner.plan(np.unique(np.concatenate([history[real], items[items >= 0]])))
+        plan = self._user_planner.plan(np.unique(np.concatenate([history[real], items[items >= 0]])))
         batch = assemble(data, users, positions, length, len(users), partial(positions_of, plan))
-        return self.system.encode_users(self.system.item_rows(plan.map(self._move)), batch.map(self._move))
+        rows = self.system.item_rows(plan.map(self._move))
+        rows.centers = self._centers
+        return self.system.encode_users(rows, batch.map(self._move))
 
     def _move(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.world.device, non_blocking=True)
@@ -128,6 +144,36 @@ class Scorer:
     def _encoding(self) -> Any:
         self.system.eval()
         return torch.no_grad()  # not inference_mode: FBGEMM cannot look up a split table in it
+
+
+class CenterSums:
+    """Adds up the views of each centre's members, block after block of the catalogue: C_m A_m E_id, exactly."""
+
+    def __init__(self, inputs: Inputs, modalities: tuple[str, ...]) -> None:
+        assert inputs.graph is not None
+        self._graph, self._modalities = inputs.graph, modalities
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, ids: np.ndarray, items: ItemRows) -> None:
+        """Items int64 [b] with their views [b, d]."""
+        for m in self._modalities:
+            view = items.views[m]
+            if m not in self._sums:
+                shape = (self._graph.num_centers(m), view.shape[1])
+                self._sums[m] = torch.zeros(shape, dtype=torch.float64, device=view.device)
+            labels = torch.from_numpy(self._graph.clusters(m)[ids]).to(view.device)
+            clustered = labels >= 0
+            self._sums[m].index_add_(0, labels[clustered], view[clustered].double())
+
+    def means(self, world: World) -> dict[str, Tensor]:
+        """Over all ranks' blocks, float32 [k, d]; an empty centre is zero. A collective."""
+        centers = {}
+        for m in self._modalities:
+            clusters = np.asarray(self._graph.clusters(m))
+            sizes = np.bincount(clusters[clusters >= 0], minlength=self._graph.num_centers(m))
+            total = world.sum_tensor(self._sums[m])
+            centers[m] = (total / torch.from_numpy(np.maximum(sizes, 1)).to(total.device)[:, None]).float()
+        return centers
 
 
 def summarise(ranked: Ranked, inputs: Inputs, config: Config) -> dict[str, Any]:

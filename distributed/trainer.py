@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from configs.loading import dump_config
 from configs.schema import Config, TrainingConfig
 from data.batches import TrainBatches
-from data.sequences import Targets
+from data.negatives import CandidateSampler, target_counts
+from data.sequences import SequenceArrays, Targets
 from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.scoring import SPLITS, Scorer, summarise
@@ -92,8 +93,10 @@ def _train_epochs(
         world.rank,
         world.size,
         scorer.planner,
+        candidate_sampler(config, inputs.dataset, targets),
     )
-    step = TrainStep(sharded, batches.plan.map(lambda tensor: tensor.to(world.device)), config, world)
+    plan = batches.plan
+    step = TrainStep(sharded, plan.map(lambda tensor: tensor.to(world.device)) if plan else None, config, world)
     while decide(progress, config.training) == "train":
         began = time.perf_counter()
         loss, steps = _train_epoch(step, batches, progress, config, scorer.track)
@@ -132,12 +135,30 @@ def _train_epoch(
     step.sharded.system.train()
     losses: list[Tensor] = []
     num_targets: list[int] = []
-    for batch in track(loader, count, f"epoch {progress.epoch + 1}"):
-        losses.append(step(batch))
-        num_targets.append(batch.num_global_targets)
+    for ready in track(loader, count, f"epoch {progress.epoch + 1}"):
+        losses.append(step(ready))
+        num_targets.append(ready.batch.num_global_targets)
     # One synchronisation an epoch: reading a loss every step would stall the device.
     local = torch.stack(losses).double().cpu() * torch.tensor(num_targets)
     return step.world.sum(float(local.sum())) / sum(num_targets), count
+
+
+def candidate_sampler(config: Config, data: SequenceArrays, targets: Targets) -> CandidateSampler | None:
+    """What draws the candidates of a step; None for a full softmax."""
+    options = config.training.negatives
+    if options.draws is None:
+        return None
+    # Counting reads every training target once.
+    counted = options.in_batch or options.popularity_share > 0
+    return CandidateSampler(
+        target_counts(data, targets) if counted else None,
+        options.draws,
+        options.popularity_share,
+        options.popularity_power,
+        options.in_batch,
+        config.seed,
+        None if counted else data.num_items,
+    )
 
 
 def decide(progress: Progress, training: TrainingConfig) -> Literal["train", "stop"]:

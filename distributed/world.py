@@ -36,6 +36,11 @@ class World:
         dist.all_reduce(total)
         return float(total)
 
+    def sum_tensor(self, value: torch.Tensor) -> torch.Tensor:
+        """The sum over ranks, in place."""
+        dist.all_reduce(value)
+        return value
+
 
 @contextmanager
 def world_of_one() -> Iterator[World]:

@@ -35,6 +35,7 @@ def item_rows(rows_Ud: Tensor | None, plan: ItemPlan) -> ItemRows:
         cooccurrence=sparse_product(plan.cooccurrence, rows_Ud) if plan.cooccurrence is not None else None,
         views={modality: sparse_product(rows, rows_Ud) for modality, rows in plan.views.items()},
         center_rows=plan.centers,
+        centers={modality: sparse_product(rows, rows_Ud) for modality, rows in plan.sampled_centers.items()},
         features=plan.features,
     )
 

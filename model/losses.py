@@ -1,17 +1,22 @@
 """Losses over channels.
 
-Shapes: B targets of this rank, R candidates, d_c width of channel c.
+Shapes: B targets of this rank, R items with a role, K candidates, C columns of logits, d_c width of channel c.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from model.protocol import Channel
+
+# A chunk's rows times its columns: 64 MiB of float32, whatever the batch and the number of items.
+MAX_LOGITS = 2**24
 
 
 def channel_cross_entropy(
@@ -25,6 +30,7 @@ def channel_cross_entropy(
 
     A full softmax over the R items. Logits are at least float32 whatever autocast says: at bfloat16's
     eight bits, neighbouring scores tie. Summed over ranks this is the mean over the global batch.
+    Beyond MAX_LOGITS logits they exist a chunk of rows at a time.
 
     Args:
         users: per channel [B, d_c].
@@ -40,10 +46,108 @@ def channel_cross_entropy(
     total = torch.zeros((), device=targets.device)
     for user, item, channel in zip(users, items, channels, strict=True):
         with torch.autocast(targets.device.type, enabled=False):
-            logits_BR = _at_least_float32(user) @ _at_least_float32(item).T
-            # With no rows the sum is an empty sum: a zero that keeps its graph.
-            total = total + channel.weight * F.cross_entropy(logits_BR, targets, reduction="sum")
+            user, item = _at_least_float32(user), _at_least_float32(item)
+            if len(user) * len(item) <= MAX_LOGITS:
+                # With no rows the sum is an empty sum: a zero that keeps its graph.
+                loss = F.cross_entropy(user @ item.T, targets, reduction="sum")
+            else:
+                loss = _RowChunkedLoss.apply(user, F.embedding(targets, item), targets, item, item.new_zeros(len(item)))
+            total = total + channel.weight * loss
     return total / max(num_global_targets, 1)
+
+
+def sampled_cross_entropy(
+    users: Sequence[Tensor],
+    items: Sequence[Tensor],
+    channels: Sequence[Channel],
+    targets: Tensor,
+    candidates: Tensor,
+    log_weights: Tensor,
+    num_global_targets: int,
+) -> Tensor:
+    """`channel_cross_entropy` with each softmax's denominator estimated from K candidates.
+
+    Per channel and row, with s_j = <user_b, item_j>, t the row's target and w_j the candidates' weights:
+
+        -s_t + log( exp(s_t) + sum_{candidates j != t} w_j * exp(s_j) )
+
+    Importance sampling: with w_j = times j was drawn / times expected, the sum is unbiased for the one
+    over all items but the target, which is always in with weight 1. The logarithm and the gradient are
+    biased (a ratio of estimates), less so the more candidates are drawn. Equal to the full softmax
+    where the candidates are all items and every weight is 1.
+
+    Logits are as in `channel_cross_entropy`, and never more than MAX_LOGITS of them at a time.
+
+    Args:
+        users: per channel [B, d_c].
+        items: per channel [R, d_c].
+        channels: names and weights.
+        targets: int64 [B], rows of the items.
+        candidates: int64 [K], distinct rows of the items, targets among them or not.
+        log_weights: float32 [K], log w; no gradient reaches them.
+        num_global_targets: targets of the step over all ranks.
+
+    Returns:
+        A scalar; 0 for B = 0, for K = 0 and where a row's only candidate is its target, still
+        connected to users and items.
+    """
+    assert candidates.shape == log_weights.shape, "one weight per candidate"
+    num_targets, num_candidates = len(targets), len(candidates)
+    rows = torch.cat([targets, candidates])
+    total = torch.zeros((), device=targets.device)
+    # Column 0 belongs to targets that are not candidates: -inf, but in their own rows. A target that
+    # is a candidate takes that candidate's column. So each row has its target once, with weight 1.
+    bias_C = F.pad(log_weights.detach(), (1, 0), value=-torch.inf)
+    own_B = torch.zeros(len(items[0]), dtype=torch.int64, device=targets.device)
+    own_B[candidates] = torch.arange(1, num_candidates + 1, device=targets.device)
+    own_B = own_B[targets]
+    for user, item, channel in zip(users, items, channels, strict=True):
+        with torch.autocast(targets.device.type, enabled=False):
+            user, item = _at_least_float32(user), _at_least_float32(item)
+            target, candidate = F.embedding(rows, item).split([num_targets, num_candidates])
+            columns = F.pad(candidate, (0, 0, 1, 0))
+            loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias_C.to(user.dtype))
+            total = total + channel.weight * loss
+    return total / max(num_global_targets, 1)
+
+
+class _RowChunkedLoss(torch.autograd.Function):
+    """sum_b log sum_c exp(l_bc) - s_b, where l = user @ columns.T + bias, but s_b = <user_b, target_b> at own_b.
+
+    Gradients are computed in the forward, while a chunk's logits are there, and scaled in the backward
+    (the loss is a scalar): three products a chunk in place of the four of a recomputed softmax, and one
+    buffer that turns from logits into probabilities. The price is a [C, d] gradient held from there on.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, user_Bd: Tensor, target_Bd: Tensor, own_B: Tensor, columns_Cd: Tensor, bias_C: Tensor
+    ) -> Tensor:
+        """own_B: int64 [B], each row's column for its target. That column of `columns` is the target or zero."""
+        user_grad_Bd, target_grad_Bd = torch.empty_like(user_Bd), torch.empty_like(target_Bd)
+        columns_grad_Cd = torch.zeros_like(columns_Cd)
+        total = user_Bd.new_zeros(())
+        num_rows = max(1, MAX_LOGITS // max(1, len(columns_Cd)))
+        for start in range(0, len(user_Bd), num_rows):
+            chunk = slice(start, start + num_rows)
+            user, target, own = user_Bd[chunk], target_Bd[chunk], own_B[chunk, None]
+            score = (user * target).sum(dim=1, keepdim=True)
+            logits = torch.addmm(bias_C, user, columns_Cd.T).scatter_(1, own, score)
+            log_sum = logits.logsumexp(dim=1, keepdim=True)
+            total += (log_sum - score).sum()
+            probabilities = logits.sub_(log_sum).exp_().scatter_(1, own, 0.0)
+            score_grad = torch.expm1(score - log_sum)  # p - 1, to full precision where p is near 1
+            user_grad_Bd[chunk] = torch.addmm(score_grad * target, probabilities, columns_Cd)
+            target_grad_Bd[chunk] = score_grad * user
+            columns_grad_Cd.addmm_(probabilities.T, user)
+        ctx.save_for_backward(user_grad_Bd, target_grad_Bd, columns_grad_Cd)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        user_grad_Bd, target_grad_Bd, columns_grad_Cd = ctx.saved_tensors
+        return grad * user_grad_Bd, grad * target_grad_Bd, None, grad * columns_grad_Cd, None
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

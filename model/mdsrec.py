@@ -54,6 +54,7 @@ class MDSRec(Recommender):
             views=() if from_features else self.modalities,
             view_scale=options.adjacency,
             centers=self.modalities if options.center_attention else (),
+            center_samples=options.center_samples,
             features=self.modalities if from_features else (),
         )
         rho = {modality: options.rho.get(modality, options.default_rho) for modality in self.modalities}
@@ -78,7 +79,10 @@ class MDSRec(Recommender):
         views = self._modal_views(items)
         streams = [self._injected_ids(items), *views]
         view_of = dict(zip(self.modalities, views, strict=True))
-        centers = [sparse_product(items.center_rows[m], view_of[m]) for m in self.needs.centers]
+        centers = [
+            items.centers[m] if m in items.centers else sparse_product(items.center_rows[m], view_of[m])
+            for m in self.needs.centers
+        ]
         return in_length_groups(
             batch.history, batch.lengths, lambda history, lengths: self._users(streams, centers, history, lengths)
         )

@@ -53,6 +53,8 @@ class ItemRows:
         cooccurrence: [R, d], O E_id.
         views: per modality [R, d], A_m E_id.
         center_rows: per modality the [k, R] rows of C_m; apply them with `item_views.sparse_product`.
+        centers: per modality [k, d], C_m A_m E_id where that is known without `center_rows`: sampled in a
+            training step, or made for a whole ranking.
         features: per name [R, d_m]; an all-zero row is missing.
     """
 
@@ -60,6 +62,7 @@ class ItemRows:
     cooccurrence: Tensor | None = None
     views: dict[str, Tensor] = field(default_factory=dict)
     center_rows: dict[str, SparseRows] = field(default_factory=dict)
+    centers: dict[str, Tensor] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
     _derived: dict[str, Tensor] = field(default_factory=dict, repr=False)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from configs.contracts import Batch, ItemPlan
 from model.item_views import item_rows
-from model.losses import channel_cross_entropy
+from model.losses import channel_cross_entropy, sampled_cross_entropy
 from model.protocol import ItemRows, Recommender
 
 
@@ -29,15 +29,16 @@ class RecommenderSystem(nn.Module):
         return None if self.table is None else self.table(plan.union_ids)
 
     def forward(self, plan: ItemPlan, batch: Batch) -> Tensor:
-        """This rank's part of the step's loss, a scalar: candidates are the R items with a role."""
+        """This rank's part of the step's loss, a scalar: over the batch's candidates, or all R items with a role."""
         items = self.item_rows(plan)
         recommender = self.recommender
-        return channel_cross_entropy(
-            recommender.user_vectors(items, batch),
-            recommender.item_vectors(items),
-            recommender.channels,
-            batch.targets,
-            batch.num_global_targets,
+        users, vectors = recommender.user_vectors(items, batch), recommender.item_vectors(items)
+        channels, total = recommender.channels, batch.num_global_targets
+        if batch.candidates is None:
+            return channel_cross_entropy(users, vectors, channels, batch.targets, total)
+        assert batch.log_weights is not None
+        return sampled_cross_entropy(
+            users, vectors, channels, batch.targets, batch.candidates, batch.log_weights, total
         )
 
     def item_rows(self, plan: ItemPlan) -> ItemRows:

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from configs.contracts import ItemNeeds, ItemPlan, SparseRows
 from configs.errors import InputError
-from data.batches import EvaluationBatches, ItemPlanner, TrainBatches, assemble, positions_of
+from data.batches import EvaluationBatches, TrainBatches, assemble
+from data.item_plan import ItemPlanner, positions_of
 from data.sequences import Targets, gather_histories
 from tests.sequences import Sequences
 
@@ -271,7 +272,7 @@ def test_ranks_train_every_target_once_from_what_came_before_it(world: int) -> N
     assert {len(batches) for batches in ranks} == {-(-total // 16)}
     seen = []
     for step in range(len(ranks[0])):
-        parts = [batches[step] for batches in ranks]
+        parts = [batches[step].batch for batches in ranks]
         count = sum(len(part.users) for part in parts)
         assert {part.num_global_targets for part in parts} == {count}
         for part in parts:
@@ -294,11 +295,11 @@ def test_the_global_batch_is_the_same_in_every_world_and_changes_with_the_epoch(
     data = sequences(30, 50, 1)
     alone, ranks = train_batches(data, 0, 1), [train_batches(data, rank, 7) for rank in range(7)]
     for step in range(len(alone)):
-        together = torch.cat([batches[step].positions for batches in ranks])
-        assert torch.equal(together, alone[step].positions)
-    before = alone[0].users
+        together = torch.cat([batches[step].batch.positions for batches in ranks])
+        assert torch.equal(together, alone[step].batch.positions)
+    before = alone[0].batch.users
     alone.set_epoch(1)
-    assert not torch.equal(before, alone[0].users)
+    assert not torch.equal(before, alone[0].batch.users)
     with pytest.raises(IndexError):
         alone[len(alone)]
 
@@ -318,10 +319,10 @@ def test_workers_see_the_epoch_and_give_the_same_batches() -> None:
     for epoch in (0, 3):
         batches.set_epoch(epoch)
         copy = pickle.loads(pickle.dumps(batches))  # noqa: S301
-        for step, batch in enumerate(loader, start=1):
-            for other in (batches[step], copy[step]):
-                assert torch.equal(batch.users, other.users)
-                assert torch.equal(batch.history, other.history)
+        for step, ready in enumerate(loader, start=1):
+            for other in (batches[step].batch, copy[step].batch):
+                assert torch.equal(ready.batch.users, other.users)
+                assert torch.equal(ready.batch.history, other.history)
     assert batches.plan.is_catalogue
 
 

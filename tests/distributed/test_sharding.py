@@ -14,20 +14,29 @@ from data.sequences import Targets
 from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
 from distributed.sharding import choose_optimizer, choose_sharding, shard
 from distributed.step import TrainStep
+from distributed.trainer import candidate_sampler
 from distributed.world import world_of_one
 from tests.distributed.spawn import run_ranks
 from tests.distributed.toy import NUM_ITEMS, toy_data, toy_planner, toy_system
 
 STEPS = 20
 BATCH = 31  # not divisible by 2 or 3, so that ranks' shares differ
-CASES = [("mdsrec", "sgd"), ("mdsrec", "adagrad"), ("sasrec", "rowwise_adagrad")]
+CASES = [
+    ("mdsrec", "sgd"),
+    ("mdsrec", "adagrad"),
+    ("sasrec", "rowwise_adagrad"),
+    ("mdsrec sampled", "rowwise_adagrad"),
+    ("sasrec sampled", "sgd"),
+]
 
 
 def config_of(model, sharding, table_optimizer):
+    name, *sampled = model.split()
     return load_config(
         None,
         [
-            f"model.name={model}",
+            *(["training.negatives.draws=12", "model.mdsrec.center_samples=5"] if sampled else []),
+            f"model.name={name}",
             "model.dim=8",
             "model.num_heads=2",
             "model.dropout=0",
@@ -47,7 +56,9 @@ def build(config, world):
     sharded = shard(toy_system(config), config, NUM_ITEMS, world)
     planner = toy_planner(sharded.system.recommender.needs)
     data = toy_data()
-    batches = TrainBatches(data, Targets(data, "train"), BATCH, 10, 0, world.rank, world.size, planner)
+    targets = Targets(data, "train")
+    candidates = candidate_sampler(config, data, targets)
+    batches = TrainBatches(data, targets, BATCH, 10, 0, world.rank, world.size, planner, candidates)
     return sharded, TrainStep(sharded, batches.plan, config, world), batches
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from configs.contracts import ItemNeeds
 from configs.schema import Config
-from data.batches import ItemPlanner
+from data.item_plan import ItemPlanner
 from model.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem

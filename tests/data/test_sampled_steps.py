@@ -1,0 +1,112 @@
+"""Steps of sampled training: their own plans, candidates shared by all ranks, centres that are right on average."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from configs.contracts import ItemNeeds, Step
+from data.batches import TrainBatches
+from data.item_plan import ItemPlanner
+from data.negatives import CandidateSampler, target_counts
+from data.sequences import Targets
+from tests.data.test_batches import dense, planner_of, random_graph, sequences
+from tests.sequences import Sequences
+
+
+def sampled_batches(data: Sequences, rank: int, world: int, draws: int = 20, in_batch: bool = True) -> TrainBatches:
+    planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
+    targets = Targets(data, "train")
+    sampler = CandidateSampler(target_counts(data, targets), draws, 0.5, 0.75, in_batch, 9)
+    return TrainBatches(data, targets, 16, 5, 3, rank, world, planner, sampler)
+
+
+def ids_of(step: Step, positions: torch.Tensor) -> torch.Tensor:
+    assert step.plan is not None
+    assert not len(positions) or int(positions.max()) < step.plan.num_roles
+    return step.plan.union_ids[positions]
+
+
+@pytest.mark.parametrize("world", [1, 3, 20])
+def test_ranks_train_the_same_targets_against_the_same_candidates_in_any_world(world: int) -> None:
+    data = sequences(30, 5000, 1)
+    full, ranks = full_batches(data), [sampled_batches(data, rank, world) for rank in range(world)]
+    for step in range(len(full)):
+        parts = [batches[step] for batches in ranks]
+        expected = full[step].batch
+        joined = torch.cat([ids_of(part, part.batch.targets) for part in parts])
+        assert torch.equal(joined, expected.targets)
+        for part in parts:
+            assert part.plan is not None
+            assert part.batch.candidates is not None
+            assert part.batch.num_global_targets == len(expected.targets)
+            real = torch.arange(part.batch.history.shape[1]) < part.batch.lengths[:, None]
+            needed = [part.batch.history[real], part.batch.targets, part.batch.candidates]
+            named = torch.cat([ids_of(part, positions) for positions in needed])
+            assert set(named.tolist()) == set(part.plan.union_ids.tolist()), "nobody else is looked up"
+            assert torch.equal(ids_of(part, part.batch.candidates), ids_of(parts[0], parts[0].batch.candidates))
+            assert torch.equal(part.batch.log_weights, parts[0].batch.log_weights)
+            assert set(expected.targets.tolist()) <= set(ids_of(part, part.batch.candidates).tolist())
+
+
+def full_batches(data: Sequences) -> TrainBatches:
+    planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
+    return TrainBatches(data, Targets(data, "train"), 16, 5, 3, 0, 1, planner)
+
+
+def test_histories_of_a_sampled_step_are_those_of_the_full_one() -> None:
+    data = sequences(30, 5000, 1)
+    full, sampled = full_batches(data), sampled_batches(data, 0, 1)
+    for step in range(len(full)):
+        one, other = full[step].batch, sampled[step]
+        real = torch.arange(one.history.shape[1]) < one.lengths[:, None]
+        assert torch.equal(one.history[real], ids_of(other, other.batch.history[real]))
+        assert not other.batch.history[~real].any()
+    assert sampled.plan is None
+
+
+def test_candidates_change_with_the_step_and_the_epoch() -> None:
+    data = sequences(30, 5000, 1)
+    batches = sampled_batches(data, 0, 1, in_batch=False)
+    seen = []
+    for epoch in (0, 1):
+        batches.set_epoch(epoch)
+        seen += [tuple(ids_of(batches[step], batches[step].batch.candidates).tolist()) for step in (0, 1)]
+    assert len(set(seen)) == 4
+
+
+@pytest.mark.parametrize("huge", [2**24 + 1, 2**31 + 1])
+def test_ids_that_float32_and_int32_cannot_hold_travel_exactly(huge: int) -> None:
+    # The catalogue is as large as its largest id; nothing of its size is made.
+    data = sequences(12, 50, 2, first_item=huge)
+    sampler = CandidateSampler(None, 30, 0.0, 1.0, False, 1, num_items=data.num_items)
+    planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
+    batches = TrainBatches(data, Targets(data, "train"), 16, 5, 3, 0, 1, planner, sampler)
+    step = batches[0]
+    ids = ids_of(step, step.batch.targets)
+    assert int(ids.min()) >= huge
+    full = full_batches(data)[0].batch if huge < 2**25 else None
+    if full is not None:
+        assert torch.equal(ids, full.targets)
+    assert int(step.plan.union_ids.max()) < data.num_items
+    assert (step.plan.union_ids % 2).unique().numel() == 2, "odd ids above 2^24 are not float32 numbers"
+
+
+@pytest.mark.parametrize("scale", ["mean", "sum"])
+def test_sampled_centres_are_the_exact_ones_on_average(scale: str) -> None:
+    graph = random_graph(25, 3, 4)
+    exact = planner_of(graph, views=("image",), centers=("image",), view_scale=scale).plan(np.arange(25))
+    expected = dense(exact.centers["image"]) @ dense(exact.views["image"])  # [k, N], every item a role
+    planner = planner_of(graph, views=("image",), centers=("image",), view_scale=scale, center_samples=6)
+    total, rounds = torch.zeros_like(expected), 3000
+    for seed in range(rounds):
+        plan = planner.plan(np.array([2, 7]), np.random.default_rng(seed))
+        rows = plan.sampled_centers["image"]
+        assert not plan.centers
+        assert plan.num_roles == 2
+        assert rows.indptr.diff().tolist() == [6, 6, 0]  # centre 2 is empty
+        total.index_add_(1, plan.union_ids, dense(rows))
+    # Each entry is a mean of 18,000 draws of at most 3: a standard error of .011 at the most.
+    assert (total / rounds - expected).abs().max() < 0.06
+    assert expected.abs().max() > 0.1
