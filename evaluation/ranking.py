@@ -82,13 +82,18 @@ def count_ranks(
         counts = torch.zeros(3, len(users.targets), dtype=torch.int64, device=users.vectors.device)
         for block in items:
             scores = _scores(users, block, mask_history)
-            above = scores > target_scores[:, None]
-            tied = scores == target_scores[:, None]
-            ids = torch.arange(block.start, block.stop, device=scores.device)
-            tied &= ids[None, :] != users.targets[:, None]
-            counts[0] += above.sum(1)
-            counts[1] += tied.sum(1)
-            counts[2] += (tied & (ids[None, :] < users.targets[:, None])).sum(1)
+            above = _row_counts(scores > target_scores[:, None])
+            counts[0] += above
+            # Rows with an item beside the target that ties with it are few: only these are looked at item by item.
+            inside = (users.targets >= block.start) & (users.targets < block.stop)
+            tied_rows = _row_counts(scores >= target_scores[:, None]) - above > inside
+            rows = tied_rows.nonzero().squeeze(1)
+            if len(rows):
+                tied = scores[rows] == target_scores[rows, None]
+                ids = torch.arange(block.start, block.stop, device=scores.device)
+                tied &= ids[None, :] != users.targets[rows, None]
+                counts[1, rows] += tied.sum(1)
+                counts[2, rows] += (tied & (ids[None, :] < users.targets[rows, None])).sum(1)
         parts.append(counts)
     total = torch.cat(parts, dim=1) if parts else torch.zeros(3, 0, dtype=torch.int64)
     dist.all_reduce(total)
@@ -139,6 +144,12 @@ def exchange(batches: Iterable[UserBatch], max_batch: int) -> Iterator[UserBatch
         ):
             if len(targets):
                 yield UserBatch(vectors, targets, history)
+
+
+def _row_counts(marked: Tensor) -> Tensor:
+    """How many of each row of bool [B, n] are marked, int64 [B]: a product with ones, as torch sums bools as int64."""
+    assert marked.shape[1] < 1 << 24  # whole numbers up to there are exact in float32
+    return (marked.float() @ torch.ones(marked.shape[1], device=marked.device)).long()
 
 
 def _scores(users: UserBatch, block: ItemBlock, mask_history: bool, keep_target: bool = True) -> Tensor:
