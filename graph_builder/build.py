@@ -14,7 +14,7 @@ from graph_builder.clusters import build_clusters
 from graph_builder.cooccurrence import PAIRS_PER_TASK, build_cooccurrence, largest_gap
 from graph_builder.executor import Executor
 from graph_builder.injection import FeatureSpec, find_present, inject
-from graph_builder.neighbors import build_neighbors, default_rows_per_task
+from graph_builder.neighbors import build_neighbors, chosen_precision, default_rows_per_task
 from graph_builder.source import GraphSource, feature_path
 from graph_builder.store import (
     KIND,
@@ -69,6 +69,7 @@ def build_graph(
             "block_rows": options.block_rows,
             "pairs_per_task": pairs_per_task,
             "rows_per_task": options.rows_per_task or default_rows_per_task(dataset.num_items, executor.uses_gpu),
+            "precision": chosen_precision(options, executor.uses_gpu),
         },
     }
     work = WorkFolder.start(folder, identity)

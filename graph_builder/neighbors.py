@@ -43,15 +43,17 @@ _MAX_RANGES = 64
 def build_neighbors(
     features: FeatureSpec, options: GraphConfig, executor: Executor, rows_per_task: int
 ) -> dict[str, Any]:
-    """Write GRAPH/neighbors/<modality>.npy and .scores.npy; returns what the manifest says of them."""
-    # By the cluster, not by what a task happens to find: all tasks must agree.
-    by_cluster: Precision = "float16" if executor.uses_gpu else "float32"
+    """Write GRAPH/neighbors/<modality>.npy and .scores.npy; returns what the manifest says of them.
+
+    A build that is continued must have the `rows_per_task` and `chosen_precision` it began with: lists of
+    blocks with other ranges or other error bounds cannot be merged.
+    """
     spec = NeighborSpec(
         features=features,
         rows_per_task=rows_per_task,
         others=options.num_neighbors - options.include_self,
         include_self=options.include_self,
-        precision=by_cluster if options.precision == "auto" else options.precision,
+        precision=chosen_precision(options, executor.uses_gpu),
         threads=options.cpus_per_task,
     )
     record_path = spec.folder / "record.json"
@@ -87,6 +89,13 @@ def build_neighbors(
 def default_rows_per_task(num_items: int, uses_gpu: bool) -> int:
     """Rows on each side of a block where the config does not say."""
     return max(_ROWS_ON_GPU if uses_gpu else _ROWS_ON_CPU, num_row_blocks(_MAX_RANGES, num_items))
+
+
+def chosen_precision(options: GraphConfig, uses_gpu: bool) -> Precision:
+    """By the config, else by the cluster, not by what a task happens to find: all tasks must agree."""
+    if options.precision != "auto":
+        return options.precision
+    return "float16" if uses_gpu else "float32"
 
 
 def _search(spec: NeighborSpec, executor: Executor) -> None:

@@ -151,6 +151,22 @@ def test_other_parameters_start_afresh_and_say_why(
     assert nothing.num_blocks == 0
 
 
+def test_a_search_in_another_precision_is_not_continued(
+    dataset: SmallDataset, built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The lists of its blocks have other error bounds: merged with these they would prove nothing.
+    path = tmp_path / "graph"
+    half = OPTIONS.model_copy(update={"precision": "float16"})
+    complete = CountingExecutor()
+    build_graph(dataset, tmp_path / "complete", half, 0, complete)
+    with pytest.raises(Interrupted):
+        build_graph(dataset, path, half, 0, CountingExecutor(complete.num_blocks - 10))
+    with caplog.at_level(logging.WARNING):
+        build_graph(dataset, path, OPTIONS, 0, SerialExecutor())
+    assert "starting afresh: layout.precision changed from 'float16' to 'float32'" in caplog.text
+    assert content(path) == content(built) == content(tmp_path / "complete")
+
+
 def test_damaged_graph_is_built_again(
     dataset: SmallDataset, built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
