@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,6 @@ class Ceilings:
     rank_gb_per_s: float = _rate("rows of candidates multiplied in float64, GB/s")
     mpairs_per_s: float = _rate("10^6 directed pairs counted and added up, always on a core")
     storage_gb_per_s: float = _rate("files written or read again, GB/s, all workers together")
-
-    def with_given(self, given: Mapping[str, float | None]) -> Ceilings:
-        """Some rates replaced; None leaves one as it is."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
 # An H200, taken and not measured: 790 TFLOP/s of fp16 and 4.3 TB/s as the design counts; float64 at nine tenths of

@@ -133,18 +133,21 @@ def merged_blocks(spec: NeighborSpec, index: int) -> set[Block]:
 
 
 def finish_range(spec: NeighborSpec, index: int) -> None:
-    """Final lists of a range, ids int64 and scores float32 [n, H], and which rows were certified, bool [n]."""
+    """Final lists of a range, ids int64 and scores float32 [n, H]; and `fallback` int64 [2].
+
+    The latter: rows without a certificate, and those of them that only float64 could rank.
+    """
     order = load_array(spec.folder / "order.npy")
     rows = spec.rows(index)
     items = np.asarray(order[rows])
     offsets, positions = np.zeros(len(items) + 1, dtype=np.int64), np.zeros(0, dtype=np.int32)
-    overflowed = certified = np.zeros(len(items), dtype=bool)
+    overflowed = np.zeros(len(items), dtype=bool)
     if spec.others:
         with np.load(spec.range_path(index), allow_pickle=False) as arrays:
             offsets, positions, overflowed = arrays["offsets"], arrays["ids"], arrays["overflowed"]
-        certified = ~overflowed
-        if spec.residual_path(index).exists() and overflowed.any():
-            offsets, positions, overflowed = _search_again(spec, rows.start, offsets, positions, overflowed)
+    uncertified = int(np.count_nonzero(overflowed))
+    if uncertified and spec.precision == "float16":
+        offsets, positions, overflowed = _search_again(spec, rows.start, offsets, positions, overflowed)
     ids, scores = finish_lists(
         np.asarray(load_array(spec.features.injected)),
         np.asarray(load_array(spec.features.squares)),
@@ -158,7 +161,7 @@ def finish_range(spec: NeighborSpec, index: int) -> None:
         spec.threads,
         find_dots(spec.features.backend),
     )
-    fallback = np.array([np.count_nonzero(~certified), np.count_nonzero(overflowed)])
+    fallback = np.array([uncertified, np.count_nonzero(overflowed)])
     save_block(spec.finished_path(index), ids=ids, scores=scores, fallback=fallback)
 
 

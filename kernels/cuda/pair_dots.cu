@@ -3,7 +3,7 @@
 // Contract. out[p] = left[left_index[p]] . right[right_index[p]] over d columns in this order: 32 lanes start at +0.0;
 // lane l adds the products k = l, l + 32, l + 64, ... in ascending k; then lane[l] += lane[l + 16], + 8, + 4, + 2, + 1.
 // A product of two float32 is exact in float64 (24 + 24 bits), so fused or not the sum is the same; columns that do
-// not exist are not added. The CPU twin is in kernels/scan.py.
+// not exist are not added. The CPU twin is in kernels/exact_dots.py.
 //
 // Why this design. One warp per pair: the order above is what coalesced 128-byte loads and a shuffle tree give, and it
 // does not depend on how many pairs there are. 8 columns of both rows are loaded before the first is added.
