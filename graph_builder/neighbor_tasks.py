@@ -21,7 +21,7 @@ from graph_builder.triangle import Block
 from graph_builder.work import load_array, num_row_blocks, read_json, row_range, save_array, save_block, write_json
 from kernels.cosine_topk import Precision
 from kernels.exact_ranking import finish_lists, leave_out_copies
-from kernels.pair_search import HostSearch, PairSearch, Side, find_dots, find_search
+from kernels.pair_search import HostSearch, PairSearch, RangeRows, Side, find_dots, find_search
 from kernels.threshold_scan import CandidateLists, compact_lists, offer_entries
 
 _PACKED = ("line", "slack", "overflowed", "offsets", "ids", "scores")
@@ -178,9 +178,9 @@ def _search_again(
     features, squares = load_array(spec.features.injected), load_array(spec.features.squares)
     own = np.asarray(order[first + failed])
     # One more than wanted, because here a row meets itself.
-    side = search.side(features[own], squares[own], -len(failed), spec.others + 1, 0.0)
+    side = search.side(RangeRows(features[own], squares[own], -len(failed)), spec.others + 1, 0.0)
     for index in range(spec.num_ranges):
-        other = search.side(*_rows(spec, spec.rows(index)), spec.rows(index).start, 1, 0.0)
+        other = search.side(RangeRows(*_rows(spec, spec.rows(index)), spec.rows(index).start), 1, 0.0)
         other.lists.line[:] = np.inf  # one-sided: the columns have their lists
         search.search([side, other], spec.others + 1)
     lists = side.lists
@@ -209,7 +209,7 @@ def _side(spec: NeighborSpec, search: PairSearch, index: int, largest_residual: 
         with np.load(spec.range_path(index), allow_pickle=False) as arrays:
             line = arrays["line"]
     rows = spec.rows(index)
-    return search.side(*_rows(spec, rows), rows.start, spec.others, largest_residual, line)
+    return search.side(RangeRows(*_rows(spec, rows), rows.start, line), spec.others, largest_residual)
 
 
 def _rows(spec: NeighborSpec, rows: slice) -> tuple[np.ndarray, np.ndarray]:

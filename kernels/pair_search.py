@@ -26,8 +26,17 @@ from kernels.threshold_scan import CandidateLists, compact_lists, num_places
 _DEVICE_PLACES = 16
 
 
+class RangeRows(NamedTuple):
+    """A range of items to search: present rows float32 [n, d] and their squares float64 [n], before they are scaled."""
+
+    rows: np.ndarray
+    squares: np.ndarray
+    first_id: int  # row r is the item at position first_id + r
+    line: np.ndarray | None = None  # float32 [n], what earlier searches have shown; null: nothing
+
+
 class Side(NamedTuple):
-    """A range of rows that takes part in a search; row r is the item at position first_id + r."""
+    """A range that is ready for a search."""
 
     first_id: int
     units: Any  # [n, d], as the search wants them
@@ -43,16 +52,8 @@ class PairSearch(Protocol):
         """The largest rounding residual of some rows: the R of `error_bounds`."""
         ...
 
-    def side(
-        self,
-        rows: np.ndarray,
-        squares: np.ndarray,
-        first_id: int,
-        num_best: int,
-        largest_residual: float,
-        line: np.ndarray | None = None,
-    ) -> Side:
-        """Prepares present rows float32 [n, d] with squares float64 [n]; `line`: float32 [n] from earlier searches."""
+    def side(self, part: RangeRows, num_best: int, largest_residual: float) -> Side:
+        """Unit rows and empty lists of H = `num_best`; `largest_residual`: the R of all ranges of the search."""
         ...
 
     def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
@@ -71,19 +72,11 @@ class HostSearch:
         """See `PairSearch`."""
         return float(unit_rows(rows, squares, self.precision)[1].max(initial=0))
 
-    def side(
-        self,
-        rows: np.ndarray,
-        squares: np.ndarray,
-        first_id: int,
-        num_best: int,
-        largest_residual: float,
-        line: np.ndarray | None = None,
-    ) -> Side:
+    def side(self, part: RangeRows, num_best: int, largest_residual: float) -> Side:
         """See `PairSearch`. Memory: n * (4 d + 8 (H + 32)) bytes."""
-        units, residuals = unit_rows(rows, squares, self.precision)
-        slack = list_slack(error_bounds(residuals, largest_residual, rows.shape[1], self.precision))
-        return Side(first_id, units, CandidateLists.empty(slack, num_best, line))
+        units, residuals = unit_rows(part.rows, part.squares, self.precision)
+        slack = list_slack(error_bounds(residuals, largest_residual, units.shape[1], self.precision))
+        return Side(part.first_id, units, CandidateLists.empty(slack, num_best, part.line))
 
     def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
         """See `PairSearch`."""
@@ -91,8 +84,7 @@ class HostSearch:
         if len(sides) == 1:
             scan_triangle(sides[0].units, sides[0].lists, sides[0].first_id, num_best, scale, self._threads)
         else:
-            row, column = sides
-            first, second = (row.units, row.lists, row.first_id), (column.units, column.lists, column.first_id)
+            first, second = ((side.units, side.lists, side.first_id) for side in sides)
             scan_rectangle(*first, *second, num_best, scale, self._threads)
         for side in sides:
             compact_lists(side.lists, num_best)
@@ -113,23 +105,15 @@ class DeviceSearch:
         """See `PairSearch`."""
         return float(self._unit_rows(rows, squares)[1].max()) if len(rows) else 0.0
 
-    def side(
-        self,
-        rows: np.ndarray,
-        squares: np.ndarray,
-        first_id: int,
-        num_best: int,
-        largest_residual: float,
-        line: np.ndarray | None = None,
-    ) -> Side:
+    def side(self, part: RangeRows, num_best: int, largest_residual: float) -> Side:
         """See `PairSearch`. Device memory: n * (6 d + 16 (H + 40)) bytes."""
-        units, residuals = self._unit_rows(rows, squares)
-        slack = list_slack(error_bounds(to_host(residuals), largest_residual, rows.shape[1], self.precision))
+        units, residuals = self._unit_rows(part.rows, part.squares)
+        slack = list_slack(error_bounds(to_host(residuals), largest_residual, part.rows.shape[1], self.precision))
         # More places than on a CPU: a whole tile is scanned between two compactions.
         lists = empty_lists(self._xp, self._xp.asarray(slack), 2 * num_places(num_best) + _DEVICE_PLACES)
-        if line is not None:
-            lists.line[:] = self._xp.asarray(line)
-        return Side(first_id, units, lists)
+        if part.line is not None:
+            lists.line[:] = self._xp.asarray(part.line)
+        return Side(part.first_id, units, lists)
 
     def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
         """See `PairSearch`."""
@@ -137,8 +121,7 @@ class DeviceSearch:
         if len(sides) == 1:
             loop.triangle(sides[0].units, sides[0].lists, sides[0].first_id)
         else:
-            row, column = sides
-            first, second = (row.units, row.lists, row.first_id), (column.units, column.lists, column.first_id)
+            first, second = ((side.units, side.lists, side.first_id) for side in sides)
             loop.rectangle(*first, *second)
         return [CandidateLists(*(to_host(array) for array in side.lists)) for side in sides]
 

@@ -85,5 +85,7 @@ def add_injected(
     """mu * O E + E of rows `own` [b, d], with E's rows `features` that `columns` points into; float32 [b, d]."""
     if xp is np:
         return np.asarray(mu * row_sums(indptr, columns, weights, features) + own.astype(np.float64), dtype=np.float32)
-    arrays = [xp.asarray(np.ascontiguousarray(array)) for array in (indptr, columns, weights, features, own)]
-    return to_host(cuda_kernels.injected_rows(*arrays, mu=mu))
+    indptr, columns, weights, features, own = (
+        xp.asarray(np.ascontiguousarray(array)) for array in (indptr, columns, weights, features, own)
+    )
+    return to_host(cuda_kernels.injected_rows(indptr, columns, weights, features, own, mu))

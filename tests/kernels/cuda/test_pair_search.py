@@ -13,7 +13,7 @@ from graph_builder.neighbors import build_neighbors
 from kernels import cuda_kernels, pair_counts
 from kernels.backend import to_host
 from kernels.cosine_topk import cosine_neighbors, square_norms
-from kernels.pair_search import DeviceSearch, HostSearch
+from kernels.pair_search import DeviceSearch, HostSearch, RangeRows
 from tests.graph_builder.test_neighbors import built, hard_features, specification
 
 
@@ -39,7 +39,8 @@ def test_sides_are_those_of_the_host(xp):
     largest = device.largest_residual(rows, squares)
     assert abs(largest - host.largest_residual(rows, squares)) < 1e-6
     line = np.linspace(-1, 1, 40).astype(np.float32)
-    one, other = host.side(rows, squares, 7, 3, largest, line), device.side(rows, squares, 7, 3, largest, line)
+    part = RangeRows(rows, squares, 7, line)
+    one, other = host.side(part, 3, largest), device.side(part, 3, largest)
     np.testing.assert_array_equal(to_host(other.units)[:, :20], one.units)
     np.testing.assert_array_equal(to_host(other.lists.line), line)
     np.testing.assert_allclose(to_host(other.lists.slack), one.lists.slack, rtol=1e-3)
