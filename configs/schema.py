@@ -66,6 +66,9 @@ class MDSRecConfig(Section):
     center_samples: int | None = Field(
         None, ge=1, description="S: draws that stand for each centre in a training step; null: exact centres"
     )
+    center_memory_gib: float = Field(
+        1.0, ge=0, description="what a rank keeps of the centre path for the backward; beyond, all of it is recomputed"
+    )
     gumbel_at_evaluation: bool = Field(False, description="keep the noise at evaluation: metrics become random")
 
 
@@ -118,7 +121,16 @@ class TrainingConfig(Section):
     """The life of a run."""
 
     negatives: NegativesConfig = NegativesConfig()
-    batch_size: int = Field(512, ge=1, description="targets of a step over all ranks")
+    batch_size: int = Field(512, ge=1, description="targets of a step over all ranks (with windows, on average)")
+    unit: Literal["windows", "prefixes"] = Field(
+        "windows", description="train all targets of a window of a sequence at once, or one prefix row per target"
+    )
+    window_overlap: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="of max_length: what the first target of a later window still sees of the one before",
+    )
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     optimizer: Literal["adam", "adagrad", "sgd"] = Field("adam", description="of everything but a sharded table")
@@ -126,6 +138,9 @@ class TrainingConfig(Section):
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps, whatever the epoch")
     patience: int = Field(10, ge=1, description="epochs without a better validation metric before stopping")
     metric: str = Field("ndcg@10", description="validation metric that chooses the best checkpoint")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of products in towers and centres (autocast); weights, views and losses stay float32"
+    )
     gradient_clip: float | None = Field(None, gt=0, description="norm of the dense gradients; null: no clipping")
     loader_workers: int = Field(0, ge=0, description="processes per rank that prepare batches")
     keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints kept beside the best")

@@ -1,6 +1,6 @@
-"""Batches of prefix rows for training and evaluation, and in sampled training the plan of each step's items.
+"""Batches of sequences, and in sampled training the plan of each step's items.
 
-Shapes: B users of a batch, L history positions, K candidates.
+Shapes: S spans of a batch, B targets, K candidates.
 """
 
 from __future__ import annotations
@@ -12,32 +12,40 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from configs.contracts import Batch, ItemPlan, Step
+from configs.contracts import Batch, ItemPlan, SequenceGroup, Step
 from configs.errors import InputError
+from data.grouping import group_by_length
 from data.item_plan import ItemPlanner, as_tensor, positions_of
 from data.negatives import CandidateSampler
-from data.order import rank_share, shuffled, steps_per_epoch
-from data.sequences import SequenceArrays, Targets, gather_histories, target_items
+from data.order import balanced_share, global_batch, shuffled, steps_per_epoch
+from data.ragged import offsets_of, ragged_indices
+from data.sequences import SequenceArrays, target_items
+from data.spans import Spans, TrainingSpans
 
 
 def assemble(
-    data: SequenceArrays,
-    users: np.ndarray,
-    positions: np.ndarray,
-    max_length: int,
-    num_global_targets: int,
-    to_position: Callable[[np.ndarray], np.ndarray],
+    data: SequenceArrays, spans: Spans, num_global_targets: int, to_position: Callable[[np.ndarray], np.ndarray]
 ) -> Batch:
-    """The prefix rows of targets (users, positions), int64 [B] each; B may be 0.
+    """The batch of some spans; S may be 0.
 
     Args:
         to_position: item ids, int64 [n], to positions of the plan; it sees real items only, never pads.
     Returns:
-        A Batch; a target is -1 where there is none to predict (split "next").
+        A Batch with the targets in the order of the spans; a target is -1 where there is none to predict (split
+        "next").
     """
-    history, lengths = gather_histories(data, users, positions, max_length)
-    real = np.arange(history.shape[1]) < lengths[:, None]
-    history[real] = to_position(history[real])
+    order, sizes = group_by_length(spans.lengths, spans.num_targets < spans.lengths)
+    lengths, num_states = spans.lengths[order], spans.num_targets[order]
+    firsts = np.cumsum(sizes) - sizes
+    longest = np.maximum.reduceat(lengths, firsts)
+    most_states = np.maximum.reduceat(num_states, firsts)
+    # Where each sequence's padded items begin, and its padded states, in the order of the groups.
+    item_offsets, state_offsets = offsets_of(np.repeat(longest, sizes)), offsets_of(np.repeat(most_states, sizes))
+    history = np.zeros(item_offsets[-1], dtype=np.int64)
+    history[ragged_indices(item_offsets[:-1], lengths)] = to_position(span_items(data, spans[order]))
+    state_start = np.empty(len(spans), dtype=np.int64)
+    state_start[order] = state_offsets[:-1]
+    users, positions = spans.targets()
     targets = target_items(data, users, positions)
     known = targets >= 0
     targets[known] = to_position(targets[known])
@@ -45,9 +53,19 @@ def assemble(
         users=as_tensor(users),
         history=as_tensor(history),
         lengths=as_tensor(lengths),
+        num_states=as_tensor(num_states),
+        groups=tuple(SequenceGroup(*map(int, group)) for group in zip(sizes, longest, most_states, strict=True)),
+        states=as_tensor(ragged_indices(state_start, spans.num_targets)),
         targets=as_tensor(targets),
         positions=as_tensor(positions),
         num_global_targets=num_global_targets,
+    )
+
+
+def span_items(data: SequenceArrays, spans: Spans) -> np.ndarray:
+    """Item ids that the spans see, one span after the other, int64."""
+    return np.asarray(
+        data.items[ragged_indices(data.offsets[spans.users] + spans.starts, spans.lengths)], dtype=np.int64
     )
 
 
@@ -58,13 +76,13 @@ class TrainBatches(Dataset[Step]):
     plan. With one, a step has its own plan, of the items in its histories, its targets and its candidates;
     candidates, and the draws of sampled centres, depend on the global batch alone, so they are the same on
     all ranks of any world.
+    A global batch is a fixed number of spans, so that it has `batch_size` targets on average.
     A last, smaller batch is trained too: nothing is dropped.
     For DataLoader(batches, batch_size=None, sampler=range(first_step, len(batches)), num_workers=any).
 
     Args:
-        targets: the training targets.
-        batch_size: targets of a step over all ranks.
-        max_length: history items used at most.
+        spans: what to train.
+        batch_size: targets of a step over all ranks, on average.
         seed: of the order and the draws, with the epoch.
         rank, world: this rank and how many there are.
         planner: makes the catalogue's plan, once, in the process that asks for it; or each step's.
@@ -76,19 +94,18 @@ class TrainBatches(Dataset[Step]):
     def __init__(
         self,
         data: SequenceArrays,
-        targets: Targets,
+        spans: TrainingSpans,
         batch_size: int,
-        max_length: int,
         seed: int,
         rank: int,
         world: int,
         planner: ItemPlanner,
         candidates: CandidateSampler | None = None,
     ) -> None:
-        if len(targets) == 0:
+        if len(spans) == 0:
             raise InputError("no user has two training items, so there is nothing to predict: nothing to train on")
-        self._data, self._targets = data, targets
-        self._batch_size, self._max_length = batch_size, max_length
+        self._data, self._spans = data, spans
+        self.spans_per_step = max(1, round(batch_size * len(spans) / spans.num_targets))
         self._seed, self._rank, self._world = seed, rank, world
         self._planner, self._candidates = planner, candidates
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see set_epoch
@@ -103,51 +120,34 @@ class TrainBatches(Dataset[Step]):
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
-        return steps_per_epoch(len(self._targets), self._batch_size)
+        return steps_per_epoch(len(self._spans), self.spans_per_step)
 
     def __getitem__(self, step: int) -> Step:
         if not 0 <= step < len(self):
             raise IndexError(step)
-        size, epoch = len(self._targets), int(self._epoch)
-        first, end = rank_share(step, size, self._batch_size, 0, 1)
-        own = slice(*(slot - first for slot in rank_share(step, size, self._batch_size, self._rank, self._world)))
+        spans, own = self.spans(step)
+        total = int(spans.num_targets.sum())
         if self._candidates is None:
-            share = np.arange(first, end)[own]
-            users, positions = self._targets.locate(shuffled(share, size, self._seed, epoch))
-            return Step(assemble(self._data, users, positions, self._max_length, end - first, _item_ids))
-        users, positions = self._targets.locate(shuffled(np.arange(first, end), size, self._seed, epoch))
-        targets = target_items(self._data, users, positions)
-        candidates, log_weights = self._candidates.sample(epoch, step, targets)
-        users, positions = users[own], positions[own]
-        history, lengths = gather_histories(self._data, users, positions, self._max_length)
-        real = np.arange(history.shape[1]) < lengths[:, None]
-        roles = _distinct(np.concatenate([history[real], targets[own], candidates]))
-        plan = self._planner.plan(roles, np.random.default_rng([self._seed, epoch, step, _CENTER_DRAWS]))
+            return Step(assemble(self._data, spans[own], total, _item_ids))
+        candidates, log_weights = self._candidates.sample(
+            int(self._epoch), step, target_items(self._data, *spans.targets())
+        )
+        spans = spans[own]
+        targets = target_items(self._data, *spans.targets())
+        roles = _distinct(np.concatenate([span_items(self._data, spans), targets, candidates]))
+        rng = np.random.default_rng([self._seed, int(self._epoch), step, _CENTER_DRAWS])
+        plan = self._planner.plan(roles, rng)
         to_position = partial(positions_of, plan)
-        batch = assemble(self._data, users, positions, self._max_length, end - first, to_position)
+        batch = assemble(self._data, spans, total, to_position)
         batch.candidates, batch.log_weights = as_tensor(to_position(candidates)), as_tensor(log_weights)
         return Step(batch, plan)
 
-
-class EvaluationBatches(Dataset[Batch]):
-    """Targets [b * batch_size, (b + 1) * batch_size) of a split in their own order, the same on every rank and world.
-
-    Indices are item ids. Ranks share the batches by choosing which b they ask for.
-    """
-
-    def __init__(self, data: SequenceArrays, targets: Targets, batch_size: int, max_length: int) -> None:
-        self._data, self._targets = data, targets
-        self._batch_size, self._max_length = batch_size, max_length
-
-    def __len__(self) -> int:
-        return steps_per_epoch(len(self._targets), self._batch_size)
-
-    def __getitem__(self, number: int) -> Batch:
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        index = np.arange(*rank_share(number, len(self._targets), self._batch_size, 0, 1))
-        users, positions = self._targets.locate(index)
-        return assemble(self._data, users, positions, self._max_length, len(index), _item_ids)
+    def spans(self, step: int) -> tuple[Spans, np.ndarray]:
+        """The spans of global batch `step`, the same on all ranks of any world, and which of them this rank trains."""
+        size = len(self._spans)
+        slots = global_batch(step, size, self.spans_per_step)
+        spans = self._spans.locate(shuffled(slots, size, self._seed, int(self._epoch)))
+        return spans, balanced_share(spans.lengths, self._rank, self._world)
 
 
 # Keeps the stream of the centres' draws apart from that of the candidates.

@@ -1,8 +1,8 @@
-"""Which rank trains which target, when: pure functions of (size, batch size, rank, world, seed, epoch).
+"""Which rank trains what, when: pure functions of (size, batch size, rank, world, seed, epoch).
 
-No permutation is stored: a billion targets would cost 8 GB on every rank. An epoch is a keyed bijection
-of [0, size) evaluated only at the slots that a rank is about to train. Global batch s is the targets in
-slots [s * batch_size, (s + 1) * batch_size), whatever the world; a rank takes a contiguous part of them.
+No permutation is stored: a billion spans would cost 8 GB on every rank. An epoch is a keyed bijection
+of [0, size) evaluated only at the slots that are about to be trained. Global batch s is the spans in
+slots [s * batch_size, (s + 1) * batch_size), whatever the world, and ranks share it out by length.
 So a run resumes on another number of ranks at the same step and sees the same batches.
 """
 
@@ -47,18 +47,29 @@ def steps_per_epoch(size: int, batch_size: int) -> int:
     return -(-size // batch_size)
 
 
-def rank_share(step: int, size: int, batch_size: int, rank: int, world: int) -> tuple[int, int]:
-    """Slots [start, stop) of global batch `step` that `rank` trains.
+def global_batch(step: int, size: int, batch_size: int) -> np.ndarray:
+    """Slots of the spans that all ranks together train at a step, int64, ascending; the last batch may be smaller."""
+    assert 0 <= step < steps_per_epoch(size, batch_size), step
+    return np.arange(step * batch_size, min((step + 1) * batch_size, size), dtype=np.int64)
 
-    The shares of all ranks are contiguous, disjoint and make up the batch; they differ by at most one
-    slot. A batch smaller than the world leaves some ranks an empty share: they still take the step.
-    `rank_share(step, size, batch_size, 0, 1)` is the global batch.
+
+def balanced_share(costs: np.ndarray, rank: int, world: int) -> np.ndarray:
+    """Which parts of a global batch `rank` trains: dealt out in descending order of cost, forth and back.
+
+    The shares of all ranks are disjoint and make up the batch; they differ by at most one part, and in cost by at
+    most the dearest one. A batch smaller than the world leaves some ranks an empty share: they still take the step.
+
+    Args:
+        costs: [n], what each part takes.
+    Returns:
+        int64, ascending indices into `costs`.
     """
     assert 0 <= rank < world, (rank, world)
-    assert 0 <= step < steps_per_epoch(size, batch_size), step
-    first = step * batch_size
-    count = min(batch_size, size - first)
-    return first + count * rank // world, first + count * (rank + 1) // world
+    order = np.argsort(-costs, kind="stable")
+    place = np.arange(len(costs))
+    turn, seat = place // world, place % world
+    dealt_to = np.where(turn % 2 == 0, seat, world - 1 - seat)
+    return np.sort(order[dealt_to == rank])
 
 
 def _network(values: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:

@@ -78,6 +78,12 @@ class Targets:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    def per_user(self, users: np.ndarray | None = None) -> np.ndarray:
+        """How many targets each of these users has, or each of all, int64."""
+        if users is None:
+            return np.diff(self._ends, prepend=0)
+        return self._ends[users] - np.where(users > 0, self._ends[users - 1], 0)
+
     def locate(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Targets number `index` (int64 [B], in [0, len)) as users int64 [B] and positions int64 [B], >= 1."""
         assert index.size == 0 or (index.min() >= 0 and index.max() < len(self)), "target outside the split"

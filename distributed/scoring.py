@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from configs.schema import Config
-from data.batches import assemble
+from data.batches import assemble, span_items
 from data.item_plan import positions_of
 from data.sequences import Split, Targets, gather_histories, target_items
+from data.spans import spans_before
 from distributed.inputs import Inputs
 from distributed.sharding import ShardedSystem
 from distributed.telemetry import Track, unwatched
@@ -123,17 +124,16 @@ class Scorer:
 
     def _encode_users(self, users: np.ndarray, positions: np.ndarray) -> Tensor:
         """User vectors [B, D]; exact centres read the whole catalogue, unless streamed; others their histories only."""
-        data, length = self.inputs.dataset, self.config.model.max_length
+        data = self.inputs.dataset
+        spans = spans_before(users, positions, self.config.model.max_length)
         if self.needs.centers and not self._streams_centers:
             if self._catalogue is None:
                 self._catalogue = self.system.item_rows(self.planner.catalogue().map(self._move))
-            batch = assemble(data, users, positions, length, len(users), lambda ids: ids)
+            batch = assemble(data, spans, len(users), lambda ids: ids)
             return self.system.encode_users(self._catalogue, batch.map(self._move))
-        history, lengths = gather_histories(data, users, positions, length)
-        real = np.arange(history.shape[1]) < lengths[:, None]
         items = target_items(data, users, positions)
-        plan = self._user_planner.plan(np.unique(np.concatenate([history[real], items[items >= 0]])))
-        batch = assemble(data, users, positions, length, len(users), partial(positions_of, plan))
+        plan = self._user_planner.plan(np.unique(np.concatenate([span_items(data, spans), items[items >= 0]])))
+        batch = assemble(data, spans, len(users), partial(positions_of, plan))
         rows = self.system.item_rows(plan.map(self._move))
         rows.centers = self._centers
         return self.system.encode_users(rows, batch.map(self._move))

@@ -1,37 +1,117 @@
-"""One optimiser step of a sharded system."""
+"""Optimiser steps of a sharded system, overlapped by TorchRec's pipeline.
+
+| stage | step | on CUDA |
+|---|---|---|
+| collate: order, candidates, union, plan | ahead, by `loader_workers` processes | host |
+| copy to the device | n + 2 | own stream, from pinned memory |
+| exchange of ids (split table) | n + 1, started before the forward of n and awaited after it | own stream |
+| lookup, exchange of rows, views, towers, loss, backward, optimiser | n | default stream |
+
+DDP sums dense gradients in buckets during the backward. Rows of step n + 1 are read after step n has updated
+them, so overlap changes no number. On CPU the stages run one after the other, but for the exchange of ids.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchrec import KeyedJaggedTensor
+from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
+from torchrec.optim.clipping import GradientClipping, GradientClippingOptimizer
+from torchrec.streamable import Pipelineable
 
-from configs.contracts import ItemPlan, Step
+from configs.contracts import Batch, ItemPlan, Step
 from configs.schema import Config
 from distributed.sharding import ShardedSystem
 from distributed.world import World
+from model.item_table import item_feature
 
 
 @dataclass
-class TrainStep:
-    """One optimiser step on a batch; returns this rank's share of the loss (shares add up to the mean)."""
+class DeviceStep(Pipelineable):
+    """A step that TorchRec can move, and whose `feature` it exchanges ahead of time."""
 
-    sharded: ShardedSystem
-    plan: ItemPlan | None  # of the whole catalogue, on the device; None where every step brings its own
-    config: Config
-    world: World
+    feature: KeyedJaggedTensor | None
+    plan: ItemPlan
+    batch: Batch
 
-    def __call__(self, step: Step) -> Tensor:
-        step = step.map(lambda tensor: tensor.to(self.world.device, non_blocking=True))
-        plan = step.plan or self.plan
-        assert plan is not None
-        self.sharded.optimizer.zero_grad(set_to_none=True)
-        share: Tensor = self.sharded.parallel(plan, step.batch)
-        # DDP and TorchRec average gradients over ranks; shares must be summed.
-        (share * self.world.size).backward()
-        clip = self.config.training.gradient_clip
+    def to(self, device: torch.device, non_blocking: bool = False) -> DeviceStep:
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        feature = self.feature.to(device, non_blocking) if self.feature is not None else None
+        # A plan that is there stays the same object: the catalogue's keeps its transposed rows from step to step.
+        plan = self.plan if self.plan.union_ids.device.type == device.type else self.plan.map(move)
+        return DeviceStep(feature, plan, self.batch.map(move))
+
+    def record_stream(self, stream: torch.Stream) -> None:
+        def record(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        if self.feature is not None:
+            self.feature.record_stream(stream)
+        self.plan.map(record)
+        self.batch.map(record)
+
+
+class TrainSteps:
+    """Trains steps; a rank's shares of the loss add up to the mean over the global batch."""
+
+    def __init__(self, sharded: ShardedSystem, plan: ItemPlan | None, config: Config, world: World) -> None:
+        """`plan` is that of the whole catalogue; None where every step brings its own."""
+        self.sharded, self.world = sharded, world
+        self._has_table = sharded.system.table is not None
+        self._precision = config.training.precision
+        self._plan = plan.map(lambda tensor: tensor.to(world.device)) if plan else None
+        self._feature = item_feature(self._plan.union_ids) if self._plan and self._has_table else None
+        optimizer = sharded.optimizer
+        clip = config.training.gradient_clip
         if clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.sharded.dense_parameters, clip)
-        self.sharded.optimizer.step()
-        return share.detach()
+            optimizer = GradientClippingOptimizer(optimizer, GradientClipping.NORM, clip)
+        self._pipeline: TrainPipelineSparseDist[DeviceStep, Tensor] = TrainPipelineSparseDist(
+            sharded.parallel, optimizer, world.device, custom_model_fwd=self._forward
+        )
+
+    def run(self, steps: Iterable[Step]) -> Iterator[Tensor]:
+        """One optimiser step each; yields this rank's share of each loss, in order, still on the device.
+
+        Reads up to two steps ahead. Weights are as after step n when its share is yielded.
+        """
+        ready = iter(map(self._device_step, steps))
+        try:
+            # A StopIteration inside a generator would be an error.
+            with contextlib.suppress(_Exhausted):
+                while True:
+                    yield self._progress(ready)
+        finally:
+            self._pipeline.detach()
+
+    def _progress(self, ready: Iterator[DeviceStep]) -> Tensor:
+        try:
+            share: Tensor = self._pipeline.progress(ready)
+        except StopIteration:
+            raise _Exhausted from None
+        return share
+
+    def _device_step(self, step: Step) -> DeviceStep:
+        if step.plan is None:
+            assert self._plan is not None
+            return DeviceStep(self._feature, self._plan, step.batch)
+        feature = item_feature(step.plan.union_ids) if self._has_table else None
+        return DeviceStep(feature, step.plan, step.batch)
+
+    def _forward(self, step: DeviceStep | None) -> tuple[Tensor, Tensor]:
+        enabled = self._precision == "bfloat16"
+        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=enabled):
+            share: Tensor = self.sharded.parallel(step)
+        # DDP and TorchRec average gradients over ranks; shares must be summed.
+        return share * self.world.size, share.detach()
+
+
+class _Exhausted(Exception):
+    """No step is left."""

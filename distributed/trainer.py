@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
+from configs.contracts import Step
 from configs.loading import dump_config
 from configs.schema import Config, TrainingConfig
 from data.batches import TrainBatches
 from data.negatives import CandidateSampler, target_counts
 from data.sequences import SequenceArrays, Targets
+from data.spans import TrainingSpans
 from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
-from distributed.step import TrainStep
+from distributed.step import TrainSteps
 from distributed.telemetry import Telemetry, Track, unwatched, versions, write_text
 from distributed.world import World
 
@@ -69,7 +71,7 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
     if recommender.needs.id_rows:
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
         choose_optimizer(config.table, sharding, device_type)
-        TrainBatches(inputs.dataset, Targets(inputs.dataset, "train"), 1, 1, 0, 0, 1, planner)
+        TrainBatches(inputs.dataset, training_spans(config, inputs.dataset), 1, 0, 0, 1, planner)
 
 
 def _train_epochs(
@@ -83,31 +85,27 @@ def _train_epochs(
     telemetry: Telemetry,
 ) -> None:
     """Epoch after epoch until `decide` says stop; a validation and a checkpoint after each."""
-    targets = Targets(inputs.dataset, "train")
     batches = TrainBatches(
         inputs.dataset,
-        targets,
+        training_spans(config, inputs.dataset),
         config.training.batch_size,
-        config.model.max_length,
         config.seed,
         world.rank,
         world.size,
         scorer.planner,
-        candidate_sampler(config, inputs.dataset, targets),
+        candidate_sampler(config, inputs.dataset, Targets(inputs.dataset, "train")),
     )
-    plan = batches.plan
-    step = TrainStep(sharded, plan.map(lambda tensor: tensor.to(world.device)) if plan else None, config, world)
+    steps = TrainSteps(sharded, batches.plan, config, world)
     while decide(progress, config.training) == "train":
         began = time.perf_counter()
-        loss, steps = _train_epoch(step, batches, progress, config, scorer.track)
+        loss, taken, trained = _train_epoch(steps, batches, progress, config, scorer.track)
         seconds = time.perf_counter() - began
         progress.epoch += 1
-        progress.step += steps
+        progress.step += taken
         progress.seconds += seconds
         valid = summarise(scorer.rank("valid"), inputs, config)["metrics"]
         is_best = note_validation(progress, valid.get(config.training.metric))
         checkpoints.save(sharded, progress)
-        trained = min(len(targets), steps * config.training.batch_size)
         telemetry.record(
             progress.step,
             epoch=progress.epoch,
@@ -124,23 +122,37 @@ def _train_epochs(
 
 
 def _train_epoch(
-    step: TrainStep, batches: TrainBatches, progress: Progress, config: Config, track: Track
-) -> tuple[float, int]:
-    """One pass over the training targets in the epoch's order; the mean loss per target, and steps taken."""
+    steps: TrainSteps, batches: TrainBatches, progress: Progress, config: Config, track: Track
+) -> tuple[float, int, int]:
+    """One pass over the training targets in the epoch's order; the mean loss per target, steps and targets trained."""
     batches.set_epoch(progress.epoch)
     count = len(batches)
     if config.training.max_steps is not None:
         count = min(count, config.training.max_steps - progress.step)
-    loader = DataLoader(batches, batch_size=None, sampler=range(count), num_workers=config.training.loader_workers)
-    step.sharded.system.train()
-    losses: list[Tensor] = []
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(count),
+        num_workers=config.training.loader_workers,
+        pin_memory=steps.world.device.type == "cuda",
+    )
+    steps.sharded.system.train()
     num_targets: list[int] = []
-    for ready in track(loader, count, f"epoch {progress.epoch + 1}"):
-        losses.append(step(ready))
-        num_targets.append(ready.batch.num_global_targets)
+
+    def counted() -> Iterator[Step]:
+        for step in loader:
+            num_targets.append(step.batch.num_global_targets)
+            yield step
+
+    losses = list(track(steps.run(counted()), count, f"epoch {progress.epoch + 1}"))
     # One synchronisation an epoch: reading a loss every step would stall the device.
     local = torch.stack(losses).double().cpu() * torch.tensor(num_targets)
-    return step.world.sum(float(local.sum())) / sum(num_targets), count
+    return steps.world.sum(float(local.sum())) / sum(num_targets), count, sum(num_targets)
+
+
+def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
+    """What a step trains at once of a user's sequence."""
+    return TrainingSpans(data, config.training.unit, config.model.max_length, config.training.window_overlap)
 
 
 def candidate_sampler(config: Config, data: SequenceArrays, targets: Targets) -> CandidateSampler | None:

@@ -1,40 +1,148 @@
-"""Interest-centralised attention (MDSRec, around Eq. 15): each user's view of the catalogue's interest centres.
+"""Interest-centralised attention (MDSRec, around Eq. 15): each state's view of the catalogue's interest centres.
 
-Shapes: B users, L positions, k centres, d width.
+The paper's centres attend to a whole history. Here the centres of the state after item t attend to the items up
+to t only, so that one forward of a sequence serves all its targets, and none sees its future: equal to
+one forward per prefix.
+
+Centres are k queries for every state, so their path is most of a step. It goes through a group in *pieces* of
+about `_PIECE_ROWS` rows (one row: one centre of one state): the rows of a piece stay in cache, and where the
+states of a whole sequence are asked for, a piece of early states leaves out the later keys.
+
+Shapes: S sequences, L positions, Q states asked for, k centres, d width, h heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
 
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from configs.contracts import SequenceGroup
+from configs.schema import ModelConfig
+from model.dropout import dropout
 from model.sequence_encoder import KeysValues, TransformerLayer
+from model.sequence_groups import Sequences
+
+# Rows of a piece. On CPU 8,192 x 256 float32, the widest tensor of a piece, is 8 MiB.
+_PIECE_ROWS = {"cpu": 8192}
+_PIECE_ROWS_ELSEWHERE = 2**19
+# States of one sequence in a piece at most, where later keys can be left out: half of a long sequence's are.
+_PIECE_STATES = 32
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some states of some sequences of a group, and what they may see.
+
+    Attributes:
+        sequences, states: slices of [S, Q].
+        num_keys: keys beyond these are visible to none of the states.
+        visible: bool [s, q, num_keys].
+    """
+
+    sequences: slice
+    states: slice
+    num_keys: int
+    visible: Tensor
+
+
+def in_pieces(group: Sequences, num_centers: int, compute: Callable[[Piece], Tensor], recompute: bool) -> Tensor:
+    """`compute(piece)` [s, q, d] for every piece of a group, put together: [S, Q, d].
+
+    Args:
+        group: the sequences.
+        num_centers: k.
+        compute: must treat states apart.
+        recompute: keep nothing of a piece for the backward but its inputs, and compute it again there.
+    """
+    num_sequences, length = len(group.lengths), group.length
+    limit = _PIECE_ROWS.get(group.lengths.device.type, _PIECE_ROWS_ELSEWHERE)
+    step = max(1, min(group.num_queries, limit // num_centers))
+    if group.asks_for_all:
+        step = min(step, _PIECE_STATES)
+    stride = max(1, limit // (step * num_centers))
+    visible = group.visible()
+    runs = []
+    for first in range(0, max(1, num_sequences), stride):
+        sequences = slice(first, min(first + stride, num_sequences))
+        run = []
+        for start in range(0, group.num_queries, step):
+            states = slice(start, min(start + step, group.num_queries))
+            num_keys = states.stop if group.asks_for_all else length
+            piece = Piece(sequences, states, num_keys, visible[sequences, states, :num_keys])
+            run.append(cast(Tensor, checkpoint(compute, piece, use_reentrant=False)) if recompute else compute(piece))
+        runs.append(torch.cat(run, dim=1))
+    return torch.cat(runs)
+
+
+def stored_bytes(config: ModelConfig, num_centers: int, groups: Iterable[SequenceGroup]) -> int:
+    """What the backward keeps of one modality's centre path for these groups, unless it is recomputed.
+
+    Of a row, per layer, in float32: the widths that its products, norms and activation keep, and one
+    attention weight per head and key.
+    """
+    inner = config.ffn_dim or 4 * config.dim
+    floats = sum(
+        group.count * group.states * (8 * config.dim + 2 * inner + config.num_heads * group.length) for group in groups
+    )
+    return 4 * config.num_layers * num_centers * floats
 
 
 def personal_centers(
     centers_kd: Tensor,
     layers: Iterable[TransformerLayer],
     keys_values: Sequence[KeysValues],
-    visible: Tensor,
+    visible_SQL: Tensor,
     rate: float,
     residual: bool,
 ) -> Tensor:
-    """E_c^m: the centres after attending, layer by layer, to each user's sequence; [B, k, d].
+    """E_c^m: the centres after attending, layer by layer, to what each state may see; [S, Q, k, d].
 
     At layer l the queries are the centre states and the keys and values those of the sequence states
-    *entering* layer l. Layer 1 has the same queries for every user and projects them once.
+    *entering* layer l. Layer 1 has the same queries everywhere and projects them once.
 
     Args:
         centers_kd: [k, d], Ehat_c^m = C_m Ehat_m.
         layers: the tower's own layers, or the centres' own.
         keys_values: per layer, made by that layer from the states entering it.
-        visible: bool [B, 1, 1, L], True at real positions.
+        visible_SQL: bool, True for at least one key everywhere.
         rate: dropout rate inside this path.
         residual: residuals and LayerNorms as in the tower; False is the literal Eq. 15, where the
             attention's output goes straight into the feed-forward.
     """
-    states = centers_kd.unsqueeze(0)
+    states = centers_kd[None, None]
     for layer, pair in zip(layers, keys_values, strict=True):
-        states = layer(states, pair, visible, rate, residual)
+        states = layer(states, partial(center_attention, pair, visible_SQL), rate, residual)
     return states
+
+
+def center_attention(keys_values: KeysValues, visible_SQL: Tensor, queries: Tensor, rate: float) -> Tensor:
+    """softmax(q K^T / sqrt(d/h)) V for k centres of every state; [S, Q, k, d].
+
+    Keys run down, queries across: a softmax over few keys is then a sum of long rows, where torch's over a short
+    last dimension takes 20 ns an element on CPU.
+
+    Args:
+        keys_values: [S, h, L, d/h] each.
+        visible_SQL: bool, the keys that a state sees.
+        queries: [S, Q, k, d] or, where all states have the same, [1, 1, k, d].
+        rate: dropout rate of the weights.
+    """
+    keys, values = keys_values
+    num_sequences, num_heads, num_keys, width = keys.shape
+    num_states, num_centers = visible_SQL.shape[1], queries.shape[2]
+    columns = queries.shape[1] * num_centers
+    scaled = queries * (1 / math.sqrt(width))
+    queries_across = scaled.view(len(queries), columns, num_heads, width).permute(0, 2, 3, 1)
+    logits = (keys @ queries_across).view(num_sequences, num_heads, num_keys, queries.shape[1], num_centers)
+    hidden = logits.new_zeros(visible_SQL.shape).masked_fill_(~visible_SQL, -math.inf)
+    weights = (logits + hidden.transpose(1, 2)[:, None, :, :, None]).softmax(dim=2)
+    weights = dropout(weights, rate, rate > 0).view(num_sequences, num_heads, num_keys, num_states * num_centers)
+    mixed = (weights.transpose(-1, -2) @ values).transpose(1, 2)
+    return mixed.reshape(num_sequences, num_states, num_centers, num_heads * width)

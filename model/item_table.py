@@ -11,7 +11,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
-from torchrec.distributed.types import Awaitable
 
 TABLE = "item_id"
 FEATURE = "item"
@@ -34,20 +33,24 @@ class ItemTable(nn.Module):
         )
         self.collection = EmbeddingCollection(tables=[table], device=torch.device(device))
 
-    def forward(self, ids_U: Tensor) -> Tensor:
-        """Rows [U, d] of distinct ids, in their order.
+    def forward(self, feature: KeyedJaggedTensor) -> Tensor:
+        """Rows [U, d] of distinct ids, in their order; one row where there is no id.
 
         One lookup per step: a sharded table allows no second. An id outside the table raises nothing
         in TorchRec and returns another row, so ids are checked where they are read, not here.
 
         Args:
-            ids_U: int64 [U]. One flat feature of distinct ids with lengths of ones is the only shape that
-                replicated tables accept.
+            feature: from `item_feature`.
         """
-        # TorchRec fails on an empty feature, and a rank that needs nothing must still join the exchange.
-        ids = ids_U if len(ids_U) else ids_U.new_zeros(1)
-        feature = KeyedJaggedTensor(keys=[FEATURE], values=ids, lengths=torch.ones_like(ids, dtype=torch.int32))
-        rows = self.collection(feature)
-        if isinstance(rows, Awaitable):
-            rows = rows.wait()
-        return rows[FEATURE].values()[: len(ids_U)]
+        rows: Tensor = self.collection(feature)[FEATURE].values()
+        return rows
+
+
+def item_feature(ids_U: Tensor) -> KeyedJaggedTensor:
+    """Distinct ids, int64 [U], as what a table looks up.
+
+    One flat feature with lengths of ones is the only shape that replicated tables accept. TorchRec fails on an
+    empty feature, and a rank that needs nothing must still join the exchange: no id becomes item 0.
+    """
+    ids = ids_U if len(ids_U) else ids_U.new_zeros(1)
+    return KeyedJaggedTensor(keys=[FEATURE], values=ids, lengths=torch.ones_like(ids, dtype=torch.int32))

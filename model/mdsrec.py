@@ -3,7 +3,8 @@
 Item relations replace features: an item is seen through the ID rows of its neighbours in each
 modality (Ehat_m = A_m E_id), and through who was bought with it (Ebar_id = mu_id O E_id + E_id).
 
-Shapes: B users, L positions, R items with a role, M modalities, k centres, d width, d_m of a feature.
+Shapes: S sequences, L positions, Q states asked for, R items with a role, M modalities, k centres, d width,
+d_m of a feature.
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ from functools import partial
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.contracts import Batch, ItemNeeds
 from configs.errors import InputError
 from configs.schema import ModelConfig
 from model.fusion import fused_state, gated_centers
-from model.interest_centers import personal_centers
+from model.interest_centers import Piece, in_pieces, personal_centers, stored_bytes
 from model.item_views import sparse_product
-from model.length_groups import in_length_groups
-from model.protocol import CatalogueInfo, Channel, ItemRows, Recommender
+from model.protocol import CatalogueInfo, Channel, ItemRows
+from model.recommender import Recommender
 from model.sequence_encoder import (
     EncodedSequences,
+    KeysValues,
     SequenceEncoder,
     TransformerLayer,
     initialise,
     layers_of,
-    visible_keys,
 )
+from model.sequence_groups import Sequences, in_groups
 
 
 class MDSRec(Recommender):
@@ -45,7 +46,7 @@ class MDSRec(Recommender):
         """
         super().__init__()
         options = config.mdsrec
-        self.options = options
+        self.config, self.options = config, options
         self.modalities = _chosen_modalities(config, info)
         from_features = options.item_view == "features"
         self.needs = ItemNeeds(
@@ -83,9 +84,9 @@ class MDSRec(Recommender):
             items.centers[m] if m in items.centers else sparse_product(items.center_rows[m], view_of[m])
             for m in self.needs.centers
         ]
-        return in_length_groups(
-            batch.history, batch.lengths, lambda history, lengths: self._users(streams, centers, history, lengths)
-        )
+        stored = sum(stored_bytes(self.config, len(modal), batch.groups) for modal in centers)
+        recompute = torch.is_grad_enabled() and stored > self.options.center_memory_gib * 2**30
+        return in_groups(batch, streams, lambda group, items: self._users(items, centers, group, recompute))
 
     def _injected_ids(self, items: ItemRows) -> Tensor:
         """Ebar_id = mu_id * O E_id + E_id, [R, d] (Eq. 2)."""
@@ -103,38 +104,46 @@ class MDSRec(Recommender):
             for modality, projection in zip(self.modalities, cast(Iterable[nn.Linear], self.projections), strict=True)
         ]
 
-    def _users(self, streams: list[Tensor], centers: list[Tensor], history: Tensor, lengths: Tensor) -> list[Tensor]:
-        """[e_s, e~_1 .. e~_M], each [b, d], of one group of users."""
-        encoded_id, *encoded = self._encode([F.embedding(history, stream) for stream in streams], lengths)
+    def _users(self, items: list[Tensor], centers: list[Tensor], group: Sequences, recompute: bool) -> list[Tensor]:
+        """[e_s, e~_1 .. e~_M], each [S, Q, d], of one group."""
+        encoded_id, *encoded = self._encode(items, group)
         weights = [channel.weight for channel in self.channels[1:]]
-        user = fused_state(encoded_id.last, zip(weights, [e.last for e in encoded], strict=True))
+        user = fused_state(encoded_id.states, zip(weights, [e.states for e in encoded], strict=True))
         if not self.options.center_attention:
-            return [user, *(e.last for e in encoded)]
-        visible = visible_keys(lengths, history.shape[1])
-        noisy = self.options.gumbel_noise if self.training else self.options.gumbel_at_evaluation
+            return [user, *(e.states for e in encoded)]
         gated = []
-        for number, (sequences, modal_centers) in enumerate(zip(encoded, centers, strict=True)):
-            personal = self._personal_centers(number, modal_centers, sequences, visible)
-            gated.append(gated_centers(sequences.last, personal, self.options.tau, noisy))
+        for number, (sequences, modal) in enumerate(zip(encoded, centers, strict=True)):
+            layers, pairs = self._center_path(number, sequences)
+            compute = partial(self._gated, modal, layers, pairs, sequences.states)
+            gated.append(in_pieces(group, len(modal), compute, recompute))
         return [user, *gated]
 
-    def _encode(self, sequences: list[Tensor], lengths: Tensor) -> list[EncodedSequences]:
+    def _encode(self, items: list[Tensor], group: Sequences) -> list[EncodedSequences]:
         """Each stream through its tower; with one tower for all they go through it as one batch."""
         if self.options.share_modalities:
-            together = self.encoders[0](torch.cat(sequences), lengths.repeat(len(sequences)))
-            return together.split(len(sequences))
-        return [encoder(stream, lengths) for encoder, stream in zip(self.encoders, sequences, strict=True)]
+            return self.encoders[0](torch.cat(items), group).split(len(items))
+        return [encoder(stream, group) for encoder, stream in zip(self.encoders, items, strict=True)]
 
-    def _personal_centers(self, number: int, centers: Tensor, sequences: EncodedSequences, visible: Tensor) -> Tensor:
-        """E_c^m of modality `number`, [b, k, d]."""
+    def _center_path(self, number: int, sequences: EncodedSequences) -> tuple[list[TransformerLayer], list[KeysValues]]:
+        """The layers that the centres of modality `number` go through, and each one's keys and values."""
+        if self.options.share_centers:
+            encoder = cast(SequenceEncoder, self.encoders[0 if self.options.share_modalities else 1 + number])
+            return layers_of(encoder.layers), sequences.keys_values
+        layers = layers_of(self.center_layers[0 if self.options.share_modalities else number])
+        return layers, [layer.keys_values(states) for layer, states in zip(layers, sequences.entering, strict=True)]
+
+    def _gated(
+        self, centers: Tensor, layers: list[TransformerLayer], pairs: list[KeysValues], states: Tensor, piece: Piece
+    ) -> Tensor:
+        """e~_m for a piece of a group, [s, q, d], from the e_m of all of it."""
         options = self.options
-        if options.share_centers:
-            encoder = cast(SequenceEncoder, self.encoders[0 if options.share_modalities else 1 + number])
-            layers, pairs = layers_of(encoder.layers), sequences.keys_values
-        else:
-            layers = layers_of(self.center_layers[0 if options.share_modalities else number])
-            pairs = [layer.keys_values(states) for layer, states in zip(layers, sequences.entering, strict=True)]
-        return personal_centers(centers, layers, pairs, visible, options.center_dropout, options.center_residual)
+        rows, keys = piece.sequences, slice(piece.num_keys)
+        seen = [(k[rows, :, keys], v[rows, :, keys]) for k, v in pairs]
+        personal = personal_centers(
+            centers, layers, seen, piece.visible, options.center_dropout, options.center_residual
+        )
+        noisy = options.gumbel_noise if self.training else options.gumbel_at_evaluation
+        return gated_centers(states[rows, piece.states], personal, options.tau, noisy)
 
 
 def _center_layers(config: ModelConfig) -> nn.ModuleList:

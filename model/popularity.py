@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from configs.contracts import Batch, ItemNeeds
-from model.protocol import Channel, ItemRows, Recommender
+from model.protocol import Channel, ItemRows
+from model.recommender import Recommender
 
 
 class Popularity(Recommender):
@@ -20,4 +21,4 @@ class Popularity(Recommender):
         return [items.features["popularity"]]
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
-        return [items.features["popularity"].new_ones(len(batch.lengths), 1)]
+        return [items.features["popularity"].new_ones(len(batch.states), 1)]

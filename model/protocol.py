@@ -5,7 +5,7 @@ turns looked-up rows and a batch into *channels*: the score of user u and item i
 sum_c weight_c * <user_c, item_c>, the loss sum_c weight_c * cross_entropy_c. Losses, ranking and
 export are written once, over channels.
 
-Shapes: B users of a batch, R items with a role, U items of the union, k centres, d width of an
+Shapes: B targets of a batch, R items with a role, U items of the union, k centres, d width of an
 embedding row, d_m width of a raw feature, d_c width of channel c.
 """
 
@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from configs.contracts import Batch, ItemNeeds, SparseRows
+from configs.contracts import SparseRows
 
 
 @dataclass(frozen=True)
@@ -71,23 +71,3 @@ class ItemRows:
         if name not in self._derived:
             self._derived[name] = compute()
         return self._derived[name]
-
-
-class Recommender(nn.Module):
-    """A model behind the one protocol of training, ranking, export and recommendation.
-
-    Attributes:
-        needs: what the collate must bring of each item.
-        channels: names and weights, in the order of the vectors below.
-    """
-
-    needs: ItemNeeds
-    channels: tuple[Channel, ...]
-
-    def item_vectors(self, items: ItemRows) -> list[Tensor]:
-        """Per channel [R, d_c]."""
-        raise NotImplementedError
-
-    def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
-        """Per channel [B, d_c]: the state of each user after the last item of the history."""
-        raise NotImplementedError

@@ -1,18 +1,18 @@
 """SASRec (Kang & McAuley 2018), trained with a full softmax as in RecBole and UniSRec's tables.
 
-One channel: the tower's last state against the items' ID rows.
+One channel: the tower's states against the items' ID rows.
 """
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from configs.contracts import Batch, ItemNeeds
 from configs.schema import ModelConfig
-from model.length_groups import in_length_groups
-from model.protocol import Channel, ItemRows, Recommender
+from model.protocol import Channel, ItemRows
+from model.recommender import Recommender
 from model.sequence_encoder import SequenceEncoder, initialise
+from model.sequence_groups import in_groups
 
 
 class SASRec(Recommender):
@@ -32,8 +32,4 @@ class SASRec(Recommender):
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
         ids = items.ids
         assert ids is not None
-        return in_length_groups(
-            batch.history,
-            batch.lengths,
-            lambda history, lengths: [self.encoder(F.embedding(history, ids), lengths).last],
-        )
+        return in_groups(batch, [ids], lambda group, items: [self.encoder(items[0], group).states])

@@ -1,15 +1,17 @@
 """The tower: a causal post-norm Transformer over item vectors, as SASRec's in RecBole.
 
-Its layers are written as "queries attend to keys and values", because interest centres attend to
-the same sequence with the same weights (`interest_centers`).
+A layer leaves open what its queries attend to, because interest centres go through the same layers with
+the same weights (`interest_centers`).
 
-Shapes: B users, L positions, Q queries per user, d width, h heads.
+Shapes: S sequences, L positions, Q states asked for of a sequence, d width, h heads.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -18,8 +20,9 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig
 from model.dropout import dropout
+from model.sequence_groups import Sequences
 
-KeysValues = tuple[Tensor, Tensor]  # each [B, h, L, d/h]
+KeysValues = tuple[Tensor, Tensor]  # each [S, h, L, d/h]
 
 _NORM_EPS = 1e-12
 
@@ -41,88 +44,87 @@ class TransformerLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if norms else None
         self.ffn_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if norms else None
 
-    def keys_values(self, states_BLd: Tensor) -> KeysValues:
+    def keys_values(self, states_SLd: Tensor) -> KeysValues:
         """Keys and values of the states that enter the layer."""
-        keys, values = self.key_value(states_BLd).chunk(2, dim=-1)
-        return self._split_heads(keys), self._split_heads(values)
+        keys, values = self.key_value(states_SLd).chunk(2, dim=-1)
+        return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
 
     def forward(
-        self,
-        queries_BQd: Tensor,
-        keys_values: KeysValues,
-        visible: Tensor | None,
-        rate: float,
-        residual: bool = True,
+        self, states: Tensor, attend: Callable[[Tensor, float], Tensor], rate: float, residual: bool = True
     ) -> Tensor:
-        """[B, Q, d] states of the queries after attention and feed-forward.
+        """States [..., d] after attention and feed-forward.
 
         Args:
-            queries_BQd: [B, Q, d], or [1, Q, d] when every user has the same queries.
-            keys_values: of the sequence, from `keys_values`.
-            visible: bool, broadcastable to [B, 1, Q, L]: the keys a query sees; None is causal, Q = L.
+            states: [..., d], or with dimensions of 1 where `attend` gives more.
+            attend: from queries, of the shape of `states`, and a dropout rate to mixed values [..., d].
             rate: dropout rate.
             residual: False leaves out residuals and LayerNorms: feed-forward of the attention.
         """
-        queries = self._split_heads(self.query(queries_BQd))
-        mixed = attention(queries, *keys_values, visible, rate if self.training else 0.0)
-        attended = dropout(self.output(mixed.transpose(1, 2).flatten(2)), rate, self.training)
+        mixed = attend(self.query(states), rate if self.training else 0.0)
+        attended = dropout(self.output(mixed), rate, self.training)
         if not residual:
             return self._feed_forward(attended, rate)
         assert self.attention_norm is not None, "built without norms"
         assert self.ffn_norm is not None, "built without norms"
-        states = self.attention_norm(queries_BQd + attended)
+        states = self.attention_norm(states + attended)
         return self.ffn_norm(states + self._feed_forward(states, rate))
 
     def _feed_forward(self, states: Tensor, rate: float) -> Tensor:
         return dropout(self.contract(self.activation(self.expand(states))), rate, self.training)
 
-    def _split_heads(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+def split_heads(states: Tensor, num_heads: int) -> Tensor:
+    """[S, Q, d] -> [S, h, Q, d/h]."""
+    return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
-def attention(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, rate: float) -> Tensor:
-    """softmax(Q K^T / sqrt(d/h)) V with dropout on the weights; [B, h, Q, d/h].
+def attention(queries_SQd: Tensor, keys_values: KeysValues, visible_SQL: Tensor | None, rate: float) -> Tensor:
+    """softmax(Q K^T / sqrt(d/h)) V with dropout on the weights; [S, Q, d].
 
     Args:
-        queries: [B, h, Q, d/h], or [1, h, Q, d/h] for all users alike.
-        keys, values: [B, h, L, d/h].
-        visible: bool, broadcastable to [B, h, Q, L]; None is causal.
+        queries_SQd: all heads side by side.
+        keys_values: [S, h, L, d/h] each.
+        visible_SQL: bool, the keys that a query sees; None is causal, Q = L.
         rate: dropout rate, 0 for none.
     """
+    keys, values = keys_values
+    queries = split_heads(queries_SQd, keys.shape[1])
+    visible = None if visible_SQL is None else visible_SQL[:, None]
     if rate == 0 or queries.device.type != "cpu":
-        queries = queries.expand(len(keys), -1, -1, -1)
-        return F.scaled_dot_product_attention(
+        mixed = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=visible, dropout_p=rate, is_causal=visible is None
         )
-    # torch has no fused CPU kernel with dropout, and its fallback draws Bernoullis one by one.
-    logits = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-1, -2)
-    if visible is None:
-        visible = torch.ones(logits.shape[-2:], dtype=torch.bool).tril()
-    weights = logits.masked_fill(~visible, -math.inf).softmax(dim=-1)
-    return dropout(weights, rate, True) @ values
+    else:
+        # torch has no fused CPU kernel with dropout, and its fallback draws Bernoullis one by one.
+        logits = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-1, -2)
+        if visible is None:
+            visible = torch.ones(logits.shape[-2:], dtype=torch.bool).tril()
+        weights = logits.masked_fill(~visible, -math.inf).softmax(dim=-1)
+        mixed = dropout(weights, rate, True) @ values
+    return mixed.transpose(1, 2).flatten(2)
 
 
 @dataclass
 class EncodedSequences:
-    """What a tower knows of B sequences.
+    """What a tower knows of S sequences.
 
     Attributes:
-        last: [B, d], the state at each sequence's last real position.
-        entering: per layer [B, L, d], the states that enter it; meaningless at pads.
+        states: [S, Q, d], the states asked for.
+        entering: per layer [S, L, d], the states that enter it; meaningless at pads.
         keys_values: per layer, the layer's own keys and values of those states.
     """
 
-    last: Tensor
+    states: Tensor
     entering: list[Tensor]
     keys_values: list[KeysValues]
 
     def split(self, num_streams: int) -> list[EncodedSequences]:
-        """Undo a stacking of equal streams along B."""
-        last = self.last.chunk(num_streams)
-        entering = [states.chunk(num_streams) for states in self.entering]
+        """Undo a stacking of equal streams along S."""
+        states = self.states.chunk(num_streams)
+        entering = [entered.chunk(num_streams) for entered in self.entering]
         pairs = [(keys.chunk(num_streams), values.chunk(num_streams)) for keys, values in self.keys_values]
         return [
-            EncodedSequences(last[s], [e[s] for e in entering], [(keys[s], values[s]) for keys, values in pairs])
+            EncodedSequences(states[s], [e[s] for e in entering], [(keys[s], values[s]) for keys, values in pairs])
             for s in range(num_streams)
         ]
 
@@ -137,42 +139,43 @@ class SequenceEncoder(nn.Module):
         self.input_norm = nn.LayerNorm(config.dim, eps=_NORM_EPS)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
 
-    def forward(self, items_BLd: Tensor, lengths_B: Tensor) -> EncodedSequences:
-        """Encode right-padded sequences.
+    def forward(self, items_SLd: Tensor, sequences: Sequences) -> EncodedSequences:
+        """Encode the sequences of a group.
 
-        The causal mask hides the pads from every real position. Only the state of the last one is
-        asked for, so the last layer has one query per sequence.
+        The causal mask hides the pads from every real position. The last layer has queries only for the
+        states asked for: one a sequence when it is to be ranked or is a prefix row.
 
         Args:
-            items_BLd: [B, L, d], L <= max_length; anything finite at pads.
-            lengths_B: int64 [B], 1..L.
+            items_SLd: [n * S, L, d], n streams one after the other; L <= max_length; anything finite at pads.
+            sequences: the group; `items_SLd` may repeat it.
         """
-        length = items_BLd.shape[1]
-        assert length <= self.positions.num_embeddings, (items_BLd.shape, self.positions.num_embeddings)
-        states = self.input_norm(items_BLd + self.positions.weight[:length])
+        length = items_SLd.shape[1]
+        assert length <= self.positions.num_embeddings, (items_SLd.shape, self.positions.num_embeddings)
+        states = self.input_norm(items_SLd + self.positions.weight[:length])
         states = dropout(states, self.rate, self.training)
+        num_streams = len(states) // max(1, len(sequences.lengths))
         entering, pairs = [], []
         layers = layers_of(self.layers)
         for layer in layers:
             entering.append(states)
             pairs.append(layer.keys_values(states))
-            if layer is not layers[-1]:
-                states = layer(states, pairs[-1], None, self.rate)
-            else:
-                last = torch.arange(len(states), device=states.device), lengths_B - 1
-                states = layer(states[last].unsqueeze(1), pairs[-1], visible_keys(lengths_B, length), self.rate)
-        return EncodedSequences(states.squeeze(1), entering, pairs)
+            visible = None
+            if layer is layers[-1] and not sequences.asks_for_all:
+                last_items = sequences.last_items().repeat(num_streams, 1)
+                states = states.gather(1, last_items[:, :, None].expand(-1, -1, states.shape[2]))
+                visible = sequences.visible().repeat(num_streams, 1, 1)
+            states = layer(states, partial(_attend, pairs[-1], visible), self.rate)
+        return EncodedSequences(states, entering, pairs)
+
+
+def _attend(keys_values: KeysValues, visible: Tensor | None, queries: Tensor, rate: float) -> Tensor:
+    return attention(queries, keys_values, visible, rate)
 
 
 def layers_of(modules: nn.Module) -> list[TransformerLayer]:
     """The layers in a ModuleList, typed."""
     assert isinstance(modules, nn.ModuleList)
     return cast(list[TransformerLayer], list(modules))
-
-
-def visible_keys(lengths_B: Tensor, length: int) -> Tensor:
-    """bool [B, 1, 1, L]: True at real positions."""
-    return (torch.arange(length, device=lengths_B.device) < lengths_B[:, None])[:, None, None]
 
 
 def initialise(module: nn.Module, std: float) -> None:

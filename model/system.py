@@ -5,45 +5,53 @@ Shapes: B users, U items of the union, R items with a role, d width, d_c width o
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
+from torchrec import KeyedJaggedTensor
 
 from configs.contracts import Batch, ItemPlan
+from model.item_table import item_feature
 from model.item_views import item_rows
-from model.losses import channel_cross_entropy, sampled_cross_entropy
-from model.protocol import ItemRows, Recommender
+from model.protocol import ItemRows
+from model.recommender import Recommender
+
+
+class TrainingStep(Protocol):
+    """A step on the device: what to look up (None without a table), and what it is looked up for."""
+
+    @property
+    def feature(self) -> KeyedJaggedTensor | None: ...
+    @property
+    def plan(self) -> ItemPlan: ...
+    @property
+    def batch(self) -> Batch: ...
 
 
 class RecommenderSystem(nn.Module):
     """The table turns ids into rows, the recommender turns rows and a batch into scores."""
 
     def __init__(self, table: nn.Module | None, recommender: Recommender) -> None:
-        """`table` maps int64 [U] to [U, d] (an `ItemTable`), or is None where the model needs no ID rows."""
+        """`table` maps an `item_feature` to rows (an `ItemTable`), or is None where the model needs no ID rows."""
         super().__init__()
         assert (table is not None) == recommender.needs.id_rows, "the table must be what the model needs"
         self.table = table
         self.recommender = recommender
 
-    def rows(self, plan: ItemPlan) -> Tensor | None:
-        """Looked-up rows [U, d] of the plan's union; None without a table."""
-        return None if self.table is None else self.table(plan.union_ids)
+    def forward(self, step: TrainingStep) -> Tensor:
+        """This rank's part of the step's loss, a scalar: over the batch's candidates, or all R items with a role.
 
-    def forward(self, plan: ItemPlan, batch: Batch) -> Tensor:
-        """This rank's part of the step's loss, a scalar: over the batch's candidates, or all R items with a role."""
-        items = self.item_rows(plan)
-        recommender = self.recommender
-        users, vectors = recommender.user_vectors(items, batch), recommender.item_vectors(items)
-        channels, total = recommender.channels, batch.num_global_targets
-        if batch.candidates is None:
-            return channel_cross_entropy(users, vectors, channels, batch.targets, total)
-        assert batch.log_weights is not None
-        return sampled_cross_entropy(
-            users, vectors, channels, batch.targets, batch.candidates, batch.log_weights, total
-        )
+        The lookup reads an attribute of the input and nothing else, and the recommender is one call, so that
+        TorchRec's pipeline can see from here what to exchange ahead of time.
+        """
+        rows = None if self.table is None else self.table(step.feature)
+        loss: Tensor = self.recommender(rows, step.plan, step.batch)
+        return loss
 
     def item_rows(self, plan: ItemPlan) -> ItemRows:
         """The plan's rows looked up and their views; the one collective of an encoding of a split table."""
-        return item_rows(self.rows(plan), plan)
+        return item_rows(None if self.table is None else self.table(item_feature(plan.union_ids)), plan)
 
     def encode_items(self, items: ItemRows) -> Tensor:
         """[R, sum_c d_c]: all channels side by side."""

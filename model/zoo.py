@@ -5,7 +5,8 @@ from __future__ import annotations
 from configs.schema import ModelConfig
 from model.mdsrec import MDSRec
 from model.popularity import Popularity
-from model.protocol import CatalogueInfo, Recommender
+from model.protocol import CatalogueInfo
+from model.recommender import Recommender
 from model.sasrec import SASRec
 
 

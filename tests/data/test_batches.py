@@ -2,7 +2,6 @@
 
 import pickle
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from configs.contracts import ItemNeeds, ItemPlan, SparseRows
+from configs.contracts import Batch, ItemNeeds, ItemPlan, SparseRows
 from configs.errors import InputError
-from data.batches import EvaluationBatches, TrainBatches, assemble
+from data.batches import TrainBatches
 from data.item_plan import ItemPlanner, positions_of
-from data.sequences import Targets, gather_histories
+from data.sequences import Targets
+from data.spans import TrainingSpans, Unit
+from tests.data.packed_layout import contexts
 from tests.sequences import Sequences
 
 
@@ -258,56 +259,90 @@ def sequences(num_users: int, num_items: int, seed: int, first_item: int = 0) ->
     return Sequences(first_item + num_items, num_users, offsets, items, *ends)
 
 
-def train_batches(data: Sequences, rank: int, world: int, batch_size: int = 16) -> TrainBatches:
+def train_batches(data: Sequences, rank: int, world: int, batch_size: int = 16, unit: Unit = "windows") -> TrainBatches:
     planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
-    return TrainBatches(data, Targets(data, "train"), batch_size, 5, 3, rank, world, planner)
+    return TrainBatches(data, TrainingSpans(data, unit, 5, 0.5), batch_size, 3, rank, world, planner)
 
 
-@pytest.mark.parametrize("world", [1, 3, 20])
-def test_ranks_train_every_target_once_from_what_came_before_it(world: int) -> None:
-    data = sequences(30, 50, 1)
-    ranks = [train_batches(data, rank, world) for rank in range(world)]
-    total = len(Targets(data, "train"))
-    assert total % 16  # so that the last batch is a small one
-    assert {len(batches) for batches in ranks} == {-(-total // 16)}
-    seen = []
+@pytest.mark.parametrize("unit", ["windows", "prefixes"])
+@pytest.mark.parametrize("world", [1, 3, 64])
+def test_ranks_train_every_target_once_from_what_came_before_it(world: int, unit: Unit) -> None:
+    data = sequences(30, 50, 6)
+    ranks = [train_batches(data, rank, world, unit=unit) for rank in range(world)]
+    spans = len(TrainingSpans(data, unit, 5, 0.5))
+    assert spans % ranks[0].spans_per_step, "the last batch is to be a small one"
+    assert {len(batches) for batches in ranks} == {-(-spans // ranks[0].spans_per_step)}
+    seen, shares = [], []
     for step in range(len(ranks[0])):
         parts = [batches[step].batch for batches in ranks]
-        count = sum(len(part.users) for part in parts)
-        assert {part.num_global_targets for part in parts} == {count}
+        assert {part.num_global_targets for part in parts} == {sum(len(part.users) for part in parts)}
+        shares.append([len(part.lengths) for part in parts])
+        assert max(shares[-1]) - min(shares[-1]) <= 1
         for part in parts:
-            assert part.history.dtype == part.targets.dtype == torch.int64
-            assert part.history.shape[1] == max([1, *part.lengths.tolist()])
-            for user, position, target, row, length in zip(
-                part.users, part.positions, part.targets, part.history, part.lengths, strict=True
+            for user, position, target, before in zip(
+                part.users.tolist(), part.positions.tolist(), part.targets.tolist(), contexts(part), strict=True
             ):
                 sequence = data.items[data.offsets[user] : data.offsets[user + 1]].tolist()
                 assert 1 <= position < data.train_end[user]
                 assert target == sequence[position]
-                assert row[:length].tolist() == sequence[max(0, position - 5) : position]
-                assert not row[length:].any()
-                seen.append((int(user), int(position)))
-    users, positions = Targets(data, "train").locate(np.arange(total))
+                assert before == sequence[position - len(before) : position]
+                assert len(before) == min(position, 5) or (unit == "windows" and 5 > len(before) >= 3)
+                seen.append((user, position))
+    targets = Targets(data, "train")
+    users, positions = targets.locate(np.arange(len(targets)))
     assert sorted(seen) == list(zip(users.tolist(), positions.tolist(), strict=True))
+    assert sum(map(sum, shares)) == spans
+    assert world < 64 or min(map(min, shares)) == 0, "some ranks have nothing to train"
 
 
 def test_the_global_batch_is_the_same_in_every_world_and_changes_with_the_epoch() -> None:
     data = sequences(30, 50, 1)
     alone, ranks = train_batches(data, 0, 1), [train_batches(data, rank, 7) for rank in range(7)]
     for step in range(len(alone)):
-        together = torch.cat([batches[step].batch.positions for batches in ranks])
-        assert torch.equal(together, alone[step].batch.positions)
+        parts = [batches[step].batch for batches in ranks]
+        together = [pair for part in parts for pair in pairs(part)]
+        assert sorted(together) == sorted(pairs(alone[step].batch))
+        whole, own = zip(*(batches.spans(step) for batches in (alone, *ranks)), strict=True)
+        assert np.array_equal(own[0], np.arange(len(whole[0])))
+        assert np.array_equal(np.sort(np.concatenate(own[1:])), own[0])
+        assert all(np.array_equal(spans.ends, whole[0].ends) for spans in whole)
     before = alone[0].batch.users
     alone.set_epoch(1)
     assert not torch.equal(before, alone[0].batch.users)
-    with pytest.raises(IndexError):
-        alone[len(alone)]
+    for outside in (-1, len(alone)):
+        with pytest.raises(IndexError):
+            alone[outside]
+
+
+def pairs(batch: Batch) -> list[tuple[int, int]]:
+    return list(zip(batch.users.tolist(), batch.positions.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 16, 40])
+def test_a_step_has_the_batch_size_of_targets_on_average(batch_size: int) -> None:
+    data = sequences(200, 50, 3)
+    rows = train_batches(data, 0, 1, batch_size, "prefixes")
+    assert {rows[step].batch.num_global_targets for step in range(len(rows) - 1)} == {batch_size}
+    windows = train_batches(data, 0, 1, batch_size)
+    sizes = [windows[step].batch.num_global_targets for step in range(len(windows))]
+    per_span = sum(sizes) / len(TrainingSpans(data, "windows", 5, 0.5))
+    assert windows.spans_per_step >= 1
+    # A whole number of spans is as near to the batch size as whole spans come.
+    assert abs(windows.spans_per_step * per_span - batch_size) <= per_span / 2 or batch_size < per_span
+
+
+def test_ranks_get_shares_of_a_like_cost() -> None:
+    data = sequences(200, 50, 3)
+    for step in range(len(train_batches(data, 0, 1, 60))):
+        costs = [int(train_batches(data, rank, 3, 60)[step].batch.lengths.sum()) for rank in range(3)]
+        assert max(costs) - min(costs) <= 5, "the longest window"
 
 
 def test_nothing_to_train_on_is_said() -> None:
     lonely = Sequences(3, 2, np.array([0, 1, 2]), np.array([0, 1]), np.array([1, 1]), np.array([1, 1]))
-    with pytest.raises(InputError, match="nothing to train on"):
-        train_batches(lonely, 0, 1)
+    for unit in ("windows", "prefixes"):
+        with pytest.raises(InputError, match="nothing to train on"):
+            train_batches(lonely, 0, 1, unit=unit)  # type: ignore[arg-type]
 
 
 def test_workers_see_the_epoch_and_give_the_same_batches() -> None:
@@ -321,42 +356,7 @@ def test_workers_see_the_epoch_and_give_the_same_batches() -> None:
         copy = pickle.loads(pickle.dumps(batches))  # noqa: S301
         for step, ready in enumerate(loader, start=1):
             for other in (batches[step].batch, copy[step].batch):
-                assert torch.equal(ready.batch.users, other.users)
-                assert torch.equal(ready.batch.history, other.history)
+                assert pairs(ready.batch) == pairs(other)
+                assert contexts(ready.batch) == contexts(other)
+                assert ready.batch.groups == other.groups
     assert batches.plan.is_catalogue
-
-
-@pytest.mark.parametrize("split", ["valid", "test", "next"])
-def test_evaluation_takes_the_targets_in_order(split: str) -> None:
-    data = sequences(30, 50, 4)
-    targets = Targets(data, split)  # type: ignore[arg-type]
-    batches = EvaluationBatches(data, targets, 8, 5)
-    users = torch.cat([batch.users for batch in DataLoader(batches, batch_size=None, sampler=range(len(batches)))])
-    assert torch.equal(users, torch.from_numpy(targets.locate(np.arange(len(targets)))[0]))
-    assert [batches[b].num_global_targets for b in range(len(batches))][:-1] == [8] * (len(batches) - 1)
-    assert (batches[0].targets < 0).all() == (split == "next")
-    assert torch.equal(batches[1].lengths, batches[1].positions.clamp(max=5))
-
-
-def test_assembled_indices_are_positions_of_the_plan() -> None:
-    first_item = 2**33 - 60
-    data = sequences(30, 50, 6, first_item)
-    users, positions = Targets(data, "train").locate(np.arange(20))
-    history, lengths = gather_histories(data, users, positions, 4)
-    plain = assemble(data, users, positions, 4, 20, lambda ids: ids)
-    assert plain.history[0, 0] >= first_item
-    real = np.arange(history.shape[1]) < lengths[:, None]
-    roles = np.unique(np.concatenate([history[real], plain.targets.numpy()]))
-    plan = ItemPlanner(ItemNeeds(), data.num_items, None, {}).plan(roles)
-    batch = assemble(data, users, positions, 4, 20, partial(positions_of, plan))
-    assert torch.equal(plan.union_ids[batch.targets], plain.targets)
-    assert torch.equal(plan.union_ids[batch.history][real], plain.history[real])
-    assert not batch.history[~real].any()
-
-
-def test_an_empty_share_is_an_empty_batch() -> None:
-    data = sequences(30, 50, 6)
-    nobody = np.empty(0, dtype=np.int64)
-    plan = ItemPlanner(ItemNeeds(), data.num_items, None, {}).plan(nobody)
-    batch = assemble(data, nobody, nobody, 4, 3, partial(positions_of, plan))
-    assert (batch.history.shape, batch.targets.shape, batch.num_global_targets) == ((0, 1), (0,), 3)

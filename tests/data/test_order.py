@@ -1,4 +1,4 @@
-"""The order of training: every target once per epoch, the same global batches in every world."""
+"""The order of training: every span once per epoch, the same global batches in every world, shared out evenly."""
 
 from collections import Counter
 from itertools import permutations
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.order import rank_share, shuffled, steps_per_epoch
+from data.order import balanced_share, global_batch, shuffled, steps_per_epoch
 
 sizes = st.one_of(st.sampled_from([1, 2, 3, 4, 5, 63, 64, 65, 1000]), st.integers(1, 3000))
 seeds = st.integers(0, 2**31 - 1)
@@ -23,34 +23,58 @@ def test_an_epoch_is_a_bijection(size: int, seed: int, epoch: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(sizes, st.integers(1, 700), st.integers(1, 64), seeds)
-def test_ranks_cover_every_target_once_and_batches_ignore_the_world(
-    size: int, batch: int, world: int, seed: int
-) -> None:
+@given(sizes, st.integers(1, 700), seeds)
+def test_batches_follow_one_another_and_end_with_the_epoch(size: int, batch: int, seed: int) -> None:
     steps = steps_per_epoch(size, batch)
-    seen = []
-    for step in sorted({0, steps // 2, steps - 1}):
-        shares = [rank_share(step, size, batch, rank, world) for rank in range(world)]
-        lengths = [stop - start for start, stop in shares]
-        assert max(lengths) - min(lengths) <= 1
-        slots = np.concatenate([np.arange(*share) for share in shares])
-        assert np.array_equal(slots, np.arange(*rank_share(step, size, batch, 0, 1)))
-        seen.append((slots, shuffled(slots, size, seed, 0)))
-    assert np.array_equal(seen[0][0], np.arange(min(batch, size)))
-    assert seen[-1][0][-1] == size - 1
+    slots = [global_batch(step, size, batch) for step in range(steps)]
+    assert np.array_equal(np.concatenate(slots), np.arange(size))
+    assert {len(part) for part in slots[:-1]} <= {batch}
+    assert all(part.dtype == np.int64 for part in slots)
     whole = shuffled(np.arange(size), size, seed, 0)
-    assert all(np.array_equal(whole[slots], targets) for slots, targets in seen)
+    for part in (slots[0], slots[steps // 2], slots[-1]):
+        assert np.array_equal(whole[part], shuffled(part, size, seed, 0))
+    for outside in (-1, steps):
+        with pytest.raises(AssertionError):
+            global_batch(outside, size, batch)
+
+
+costs = st.lists(st.one_of(st.integers(1, 5), st.integers(1, 1000)), max_size=150)
+
+
+@settings(max_examples=150, deadline=None)
+@given(costs, st.one_of(st.integers(1, 6), st.integers(1, 64)))
+def test_ranks_share_a_batch_out_evenly(parts: list[int], world: int) -> None:
+    given_costs = np.array(parts, dtype=np.int64)
+    shares = [balanced_share(given_costs, rank, world) for rank in range(world)]
+    assert given_costs.tolist() == parts
+    assert all(np.array_equal(share, balanced_share(given_costs, rank, world)) for rank, share in enumerate(shares))
+    assert all((np.diff(share) > 0).all() and share.dtype == np.int64 for share in shares)
+    assert np.array_equal(np.sort(np.concatenate(shares)), np.arange(len(parts)))
+    counts = [len(share) for share in shares]
+    assert max(counts) - min(counts) <= 1
+    totals = [int(given_costs[share].sum()) for share in shares]
+    assert max(totals) - min(totals) <= max(parts, default=0)
+
+
+def test_parts_are_dealt_forth_and_back() -> None:
+    shares = [balanced_share(np.array([1, 9, 5, 8, 7, 3]), rank, 2).tolist() for rank in range(2)]
+    assert shares == [[1, 2, 5], [0, 3, 4]]  # costs 9 5 3 and 1 8 7: dealt 9 | 8 7 | 5 3 | 1
+    assert [balanced_share(np.full(7, 4), rank, 3).tolist() for rank in range(3)] == [[0, 5, 6], [1, 4], [2, 3]]
+    # Ties go by index, whatever sort a rank's machine would prefer.
+    shares = [balanced_share(1 + np.arange(60) % 2, rank, 30).tolist() for rank in range(30)]
+    assert shares == [sorted([2 * rank + 1, 58 - 2 * rank]) for rank in range(30)]
+    for rank, world in ((2, 2), (-1, 2)):
+        with pytest.raises(AssertionError):
+            balanced_share(np.ones(3), rank, world)
 
 
 @pytest.mark.parametrize("size", [1, 63, 1000])
 @pytest.mark.parametrize("world", [1, 3, 64])
-def test_a_whole_epoch_trains_each_target_once(size: int, world: int) -> None:
-    steps = steps_per_epoch(size, 48)
-    trained = [
-        shuffled(np.arange(*rank_share(step, size, 48, rank, world)), size, 7, 2)
-        for rank in range(world)
-        for step in range(steps)
-    ]
+def test_a_whole_epoch_trains_each_span_once(size: int, world: int) -> None:
+    trained = []
+    for step in range(steps_per_epoch(size, 48)):
+        spans = shuffled(global_batch(step, size, 48), size, 7, 2)
+        trained += [spans[balanced_share(1 + spans % 50, rank, world)] for rank in range(world)]
     assert np.array_equal(np.sort(np.concatenate(trained)), np.arange(size))
 
 

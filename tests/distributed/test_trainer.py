@@ -10,8 +10,9 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from configs.errors import InputError
 from configs.loading import load_config
 from configs.schema import TrainingConfig
-from data.batches import EvaluationBatches
+from data.batches import assemble
 from data.sequences import Targets
+from data.spans import spans_before
 from distributed.checkpoint import Checkpoints, Progress
 from distributed.encoding import evaluate, run_config
 from distributed.inputs import build_system, open_inputs, popularity_order
@@ -69,6 +70,7 @@ SAMPLED = ("training.negatives.draws=15", "model.mdsrec.center_samples=3")
         ("mdsrec", "row_wise", ()),
         ("sasrec", "row_wise", ()),
         ("mdsrec", "row_wise", SAMPLED),
+        ("sasrec", "data_parallel", ("training.unit=prefixes",)),
     ],
 )
 def test_a_run_that_stopped_ends_as_one_that_did_not(folders, tmp_path, model, sharding, more):
@@ -101,10 +103,12 @@ def test_ranks_equal_scoring_the_whole_catalogue(folders, tmp_path, model):
         scorer = Scorer(sharded, inputs, config, world)
         ranked = scorer.rank("test")
         system, plan = sharded.system, scorer.planner.catalogue()
-        batches = EvaluationBatches(inputs.dataset, Targets(inputs.dataset, "test"), 1000, config.model.max_length)
+        targets = Targets(inputs.dataset, "test")
+        spans = spans_before(*targets.locate(np.arange(len(targets))), config.model.max_length)
+        batch = assemble(inputs.dataset, spans, len(targets), lambda ids: ids)
         system.eval()
         with torch.inference_mode():
-            items, batch = system.item_rows(plan), batches[0]
+            items = system.item_rows(plan)
             scores = (system.encode_users(items, batch).double() @ system.encode_items(items).double().T).numpy()
     target = scores[np.arange(len(scores)), batch.targets.numpy()]
     # Float32 scores within rounding of the target's are ties that either side may win.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from configs.contracts import Batch, ItemNeeds, ItemPlan, SparseRows
+from configs.contracts import Batch, ItemNeeds, ItemPlan, SequenceGroup, SparseRows
 from configs.schema import MDSRecConfig, ModelConfig
 from model.mdsrec import MDSRec
 from model.protocol import CatalogueInfo
@@ -96,24 +96,51 @@ def plan(cat: Catalogue, needs: ItemNeeds, roles: list[int] | None = None) -> It
 
 
 def batch(histories: list[list[int]], targets: list[int], pad: int = 0, item_plan: ItemPlan | None = None) -> Batch:
-    """Prefix rows with `pad` (a position) in the padding, in the order of a plan."""
+    """Prefix rows in one group, with `pad` (a position) in the padding, in the order of a plan."""
+    return windows(histories, [[target] for target in targets], pad, item_plan)
+
+
+def windows(
+    sequences: list[list[int]],
+    targets: list[list[int]],
+    pad: int = 0,
+    item_plan: ItemPlan | None = None,
+    group_sizes: list[int] | None = None,
+) -> Batch:
+    """Sequences whose last items each have a target, in consecutive groups of the given sizes (None: one group)."""
     place = np.arange(NUM_ITEMS)
     if item_plan is not None:
         place = np.full(NUM_ITEMS, -1)
         place[item_plan.union_ids.numpy()] = np.arange(len(item_plan.union_ids))
-    lengths = [len(h) for h in histories]
-    padded = np.full((len(histories), max(lengths, default=1)), pad)
-    for row, history in enumerate(histories):
-        padded[row, : len(history)] = place[history]
-    count = torch.arange(len(histories))
+    groups, items, states = [], [], []
+    rest = list(zip(sequences, targets, strict=True))
+    num_states = 0
+    for size in [len(sequences)] * bool(sequences) if group_sizes is None else group_sizes:
+        members, rest = rest[:size], rest[size:]
+        length, queries = max(len(s) for s, _ in members), max(len(t) for _, t in members)
+        groups.append(SequenceGroup(size, length, queries))
+        for sequence, wanted in members:
+            items += [*place[sequence], *[pad] * (length - len(sequence))]
+            states += range(num_states, num_states + len(wanted))
+            num_states += queries
+    flat = [target for wanted in targets for target in wanted]
     return Batch(
-        users=count,
-        history=torch.from_numpy(padded),
-        lengths=torch.tensor(lengths, dtype=torch.int64),
-        targets=torch.from_numpy(place[np.asarray(targets, dtype=np.int64)]),
-        positions=torch.tensor(lengths, dtype=torch.int64),
-        num_global_targets=len(histories),
+        users=torch.arange(len(flat)),
+        history=torch.tensor(items, dtype=torch.int64),
+        lengths=torch.tensor([len(s) for s in sequences], dtype=torch.int64),
+        num_states=torch.tensor([len(t) for t in targets], dtype=torch.int64),
+        groups=tuple(groups),
+        states=torch.tensor(states, dtype=torch.int64),
+        targets=torch.from_numpy(place[np.asarray(flat, dtype=np.int64)]),
+        positions=torch.arange(len(flat)),
+        num_global_targets=len(flat),
     )
+
+
+def prefixes_of(sequences: list[list[int]], targets: list[list[int]]) -> tuple[list[list[int]], list[int]]:
+    """The prefix rows of the same targets: one sequence each, up to the item that the target follows."""
+    cut = [s[: len(s) - len(t) + 1 + n] for s, t in zip(sequences, targets, strict=True) for n in range(len(t))]
+    return cut, [target for wanted in targets for target in wanted]
 
 
 def histories(seed: int = 1) -> tuple[list[list[int]], list[int]]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from configs.contracts import Batch, ItemPlan
+from configs.contracts import ItemPlan
 from model.dropout import dropout
-from model.length_groups import in_length_groups
 from model.losses import channel_cross_entropy
 from model.protocol import CatalogueInfo, Channel
 from model.system import RecommenderSystem
@@ -57,29 +55,11 @@ def test_popularity_ranks_by_count() -> None:
     assert not model.needs.id_rows
     counts = torch.tensor([[3.0], [0.0], [7.0], [5.0]])
     plan = ItemPlan(torch.arange(4), 4, features={"popularity": counts}, is_catalogue=True)
-    ids = torch.arange(2)
-    batch = Batch(ids, torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, dtype=torch.int64), ids, ids, 2)
+    batch = case.batch([[3], [0]], [0, 1])
     items = system.item_rows(plan)
     scores = system.encode_users(items, batch) @ system.encode_items(items).T
     assert scores.argsort(dim=1, descending=True).tolist() == [[2, 3, 0, 1]] * 2
     assert system(plan, batch).isfinite()
-
-
-@pytest.mark.parametrize("lengths", [[1, 50, 3, 9, 1, 24, 8, 20, 21], [2, 1, 2], [40], [4, 40]])
-def test_length_groups_put_rows_back_and_cut_the_padding(lengths: list[int]) -> None:
-    history = torch.arange(len(lengths) * 50).view(-1, 50)
-    seen = []
-
-    def compute(part: Tensor, part_lengths: Tensor) -> list[Tensor]:
-        seen.append(part.shape)
-        assert part.shape[1] == part_lengths.max()
-        visible = torch.arange(part.shape[1]) < part_lengths[:, None]
-        return [(part * visible).sum(1), part_lengths[:, None]]
-
-    sums, back = in_length_groups(history, torch.tensor(lengths), compute)
-    assert sums.tolist() == [int(row[:n].sum()) for row, n in zip(history, lengths, strict=True)]
-    assert back.squeeze(1).tolist() == lengths
-    assert sum(rows for rows, _ in seen) == len(lengths)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

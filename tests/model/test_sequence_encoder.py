@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from model.interest_centers import center_attention
 from model.protocol import CatalogueInfo
 from model.sequence_encoder import SequenceEncoder, attention, initialise
+from model.sequence_groups import Sequences
 from model.system import RecommenderSystem
 from model.zoo import build_model
 from tests.model import small_case as case
@@ -52,28 +54,44 @@ def test_no_state_sees_a_later_item() -> None:
     items = torch.randn(2, 6, case.DIM, dtype=torch.float64)
     changed = items.clone()
     changed[:, 4:] = torch.randn(2, 2, case.DIM, dtype=torch.float64)
-    lengths = torch.tensor([6, 6])
-    before, after = encoder(items, lengths), encoder(changed, lengths)
+    whole, last = Sequences(6, torch.tensor([6, 6]), torch.tensor([6, 6]), 6), torch.tensor([1, 1])
+    before, after = encoder(items, whole), encoder(changed, whole)
     for old, new in zip(before.entering, after.entering, strict=True):
         assert torch.equal(old[:, :4], new[:, :4])
         assert not torch.allclose(old[:, 4:], new[:, 4:])
     # A prefix is encoded as the whole sequence is at that position.
-    prefix = encoder(changed[:, :3], torch.tensor([3, 3]))
-    cut = encoder(items, torch.tensor([3, 3]))
-    torch.testing.assert_close(prefix.last, cut.last, rtol=1e-12, atol=1e-12)
-    assert not torch.allclose(before.last, after.last)
+    prefix = encoder(changed[:, :3], Sequences(3, torch.tensor([3, 3]), last, 1)).states[:, 0]
+    cut = encoder(items, Sequences(6, torch.tensor([3, 3]), last, 1)).states[:, 0]
+    some = encoder(items, Sequences(6, torch.tensor([4, 6]), torch.tensor([2, 3]), 3)).states
+    torch.testing.assert_close(cut, prefix, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(before.states[:, 2], prefix, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(some[0, :2], before.states[0, 2:4], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(some[1], before.states[1, 3:], rtol=1e-12, atol=1e-12)
+    assert torch.allclose(before.states[:, :4], after.states[:, :4], rtol=1e-12)
+    assert not torch.allclose(before.states[:, 4:], after.states[:, 4:])
 
 
 def test_attention_with_dropout_is_right_on_average_and_without_it_the_fused_kernel() -> None:
-    q, k, v = torch.randn(3, 5, 2, 4, 6, dtype=torch.float64).unbind()
-    visible = torch.arange(4) < torch.tensor([1, 2, 3, 4, 4])[:, None, None, None]
+    k, v = torch.randn(2, 5, 2, 4, 6, dtype=torch.float64).unbind()
+    q = torch.randn(5, 4, 12, dtype=torch.float64)
+    visible = torch.arange(4) < torch.tensor([1, 2, 3, 4, 4])[:, None, None].expand(-1, 4, -1)
     for mask in (None, visible):
-        fused = attention(q, k, v, mask, 0.0)
-        torch.testing.assert_close(attention(q, k, v, mask, 1e-9), fused)
-        draws = torch.stack([attention(q, k, v, mask, 0.3) for _ in range(4000)])
+        fused = attention(q, (k, v), mask, 0.0)
+        torch.testing.assert_close(attention(q, (k, v), mask, 1e-9), fused)
+        draws = torch.stack([attention(q, (k, v), mask, 0.3) for _ in range(4000)])
         assert ((draws.mean(0) - fused).abs() < 5 * draws.std(0) / 4000**0.5 + 1e-12).all()
-    shared = attention(q[:1], k, v, visible, 0.0)
-    torch.testing.assert_close(shared, attention(q[:1].expand(5, -1, -1, -1), k, v, visible, 1e-9))
+
+
+def test_centres_attend_as_any_query_does() -> None:
+    k, v = torch.randn(2, 5, 2, 4, 6, dtype=torch.float64).unbind()
+    seen = torch.tensor([[1, 2], [3, 4], [4, 4], [2, 1], [1, 1]])  # keys that each of two states sees
+    visible = torch.arange(4) < seen[:, :, None]
+    for queries in (torch.randn(5, 2, 3, 12, dtype=torch.float64), torch.randn(1, 1, 3, 12, dtype=torch.float64)):
+        alike = queries.expand(5, 2, 3, 12).flatten(1, 2)
+        expected = attention(alike, (k, v), visible.repeat_interleave(3, dim=1), 0.0).unflatten(1, (2, 3))
+        torch.testing.assert_close(center_attention((k, v), visible, queries, 0.0), expected)
+        draws = torch.stack([center_attention((k, v), visible, queries, 0.3) for _ in range(4000)])
+        assert ((draws.mean(0) - expected).abs() < 5 * draws.std(0) / 4000**0.5 + 1e-12).all()
 
 
 def test_initial_weights() -> None:

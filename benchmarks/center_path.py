@@ -1,0 +1,109 @@
+"""Interest-centralised attention beside a plain matrix product of as many multiply-adds: python benchmarks/center_path.py
+
+A row is one centre of one state. Forward, a layer takes 9 d^2 multiply-adds a row (its output projection and a
+feed-forward of 4 d), layers after the first another d^2 for their queries, and attention 2 d for each key that the state
+sees; the backward takes twice as many. The floor makes as many with torch.mm, in the shapes of the feed-forward (rows x d times
+d x 4 d, and back), a piece of rows at a time so that they stay in cache, on the same threads.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs.contracts import SequenceGroup
+from configs.schema import ModelConfig
+from model.interest_centers import _PIECE_ROWS, Piece, in_pieces, personal_centers
+from model.sequence_encoder import SequenceEncoder, layers_of
+from model.sequence_groups import Sequences
+
+_ROUNDS = 5
+
+
+@click.command()
+@click.option("--length", default=6, show_default=True)
+@click.option("--sequences", default=80, show_default=True)
+@click.option("--centers", default=32, show_default=True)
+@click.option("--threads", default=2, show_default=True)
+def main(length: int, sequences: int, centers: int, threads: int) -> None:
+    """Print the share as JSON."""
+    torch.set_num_threads(threads)
+    share = center_path_share([SequenceGroup(sequences, length, length)], centers)
+    print(json.dumps({"center_path_over_gemm": round(share, 4)}))
+
+
+def center_path_share(groups: Iterable[SequenceGroup], num_centers: int) -> float:
+    """The floor's seconds over the path's, forward and backward, for one modality; medians, in turns."""
+    config = ModelConfig(dim=64, max_length=200, dropout=0.0)
+    torch.manual_seed(0)
+    encoder = SequenceEncoder(config)
+    centers = torch.randn(num_centers, config.dim, requires_grad=True)
+    work = [_inputs(encoder, group) for group in groups]
+    rows = sum(group.count * group.states for group in groups) * num_centers
+    seen = sum(group.count * _visible_keys(group) for group in groups) * num_centers
+    num_layers = config.num_layers
+    products = (9 * num_layers + num_layers - 1) * config.dim**2 * rows + 2 * num_layers * config.dim * seen
+    floor, path = [], []
+    for _ in range(_ROUNDS + 1):
+        floor.append(_floor_seconds(3 * products, config.dim))
+        path.append(_path_seconds(encoder, centers, work))
+    return float(np.median(floor[1:]) / np.median(path[1:]))
+
+
+def _visible_keys(group: SequenceGroup) -> int:
+    """Keys that the states of one sequence see, together."""
+    first = group.length - group.states
+    return sum(range(first + 1, group.length + 1))
+
+
+def _inputs(encoder: SequenceEncoder, group: SequenceGroup) -> tuple[Sequences, list[tuple[Tensor, Tensor]]]:
+    lengths = torch.full((group.count,), group.length)
+    sequences = Sequences(group.length, lengths, torch.full_like(lengths, group.states), group.states)
+    items = torch.randn(group.count, group.length, encoder.positions.embedding_dim)
+    with torch.no_grad():
+        pairs = encoder(items, sequences).keys_values
+    return sequences, [(keys.requires_grad_(), values.requires_grad_()) for keys, values in pairs]
+
+
+def _path_seconds(
+    encoder: SequenceEncoder, centers: Tensor, work: list[tuple[Sequences, list[tuple[Tensor, Tensor]]]]
+) -> float:
+    began = perf_counter()
+    total = torch.zeros(())
+    for sequences, pairs in work:
+
+        def path(pairs: list[tuple[Tensor, Tensor]], piece: Piece) -> Tensor:
+            rows, keys = piece.sequences, slice(piece.num_keys)
+            seen = [(k[rows, :, keys], v[rows, :, keys]) for k, v in pairs]
+            return personal_centers(centers, layers_of(encoder.layers), seen, piece.visible, 0.0, True).sum(2)
+
+        total = total + in_pieces(sequences, len(centers), partial(path, pairs), False).square().sum()
+    total.backward()
+    return perf_counter() - began
+
+
+def _floor_seconds(products: int, width: int) -> float:
+    rows = _PIECE_ROWS["cpu"] // 4
+    states, weights = torch.randn(rows, width), torch.randn(4 * width, width)
+    hidden, back = torch.empty(rows, 4 * width), torch.empty(rows, width)
+    count = max(1, round(products / (2 * rows * 4 * width**2)))
+    began = perf_counter()
+    for _ in range(count):
+        torch.mm(states, weights.T, out=hidden)
+        torch.mm(hidden, weights, out=back)
+    return (perf_counter() - began) * products / (count * 2 * rows * 4 * width**2)
+
+
+if __name__ == "__main__":
+    main()

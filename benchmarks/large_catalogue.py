@@ -1,0 +1,144 @@
+"""Ten million items beside a hundred thousand: python benchmarks/large_catalogue.py
+
+Two ranks over gloo, SASRec of width 64, a row-wise split table, sampled softmax with 2,048 draws, batches of 512 targets made
+by one loader process a rank. First the same steps against both catalogues; then a whole run on the large one, from a dataset on
+disk: training, ranking of every item, checkpoints, reading the best one back. Memory is the sum over ranks of each process's
+peak resident size (VmHWM): libraries, mapped files and all. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import click
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from configs.contracts import Step
+from configs.loading import load_config
+from data.batches import TrainBatches
+from data.item_plan import ItemPlanner
+from data.sequences import Targets
+from distributed.sharding import shard
+from distributed.step import TrainSteps
+from distributed.trainer import candidate_sampler, train, training_spans
+from distributed.world import World
+from jobs.prepare_data import prepare
+from model.item_table import ItemTable
+from model.protocol import CatalogueInfo
+from model.system import RecommenderSystem
+from model.zoo import build_model
+from tests.distributed.spawn import run_ranks
+from tests.sequences import Sequences
+
+_OPTIONS = (
+    "model.name=sasrec",
+    "table.sharding=row_wise",
+    "table.learning_rate=0.05",
+    "training.negatives.draws=2048",
+    "training.loader_workers=1",
+)
+_WARM_UP = 5
+
+
+@click.command()
+@click.option("--small", default=100_000, show_default=True)
+@click.option("--large", default=10_000_000, show_default=True)
+@click.option("--users", default=2000, show_default=True, help="of the whole run")
+def main(small: int, large: int, users: int) -> None:
+    """Print the figures as JSON."""
+    print(json.dumps({key: round(value, 4) for key, value in compare_catalogues(small, large, users).items()}))
+
+
+def compare_catalogues(small: int, large: int, users: int = 2000) -> dict[str, float]:
+    """The large catalogue's step over the small one's, waits for the loader, and the memory of a whole run."""
+    with tempfile.TemporaryDirectory() as folder:
+        timed = Path(folder) / "timed.json"
+        run_ranks(2, _time_steps, timed, (small, large), 40)
+        seconds, stalled = json.loads(timed.read_text()).values()
+        dataset = str(Path(folder) / "dataset")
+        prepare("synthetic", dataset, num_users=users, num_items=large)
+        peaks = Path(folder) / "peak"
+        peaks.mkdir()
+        run_ranks(2, _whole_run, dataset, str(Path(folder) / "run"), peaks)
+        peak = [json.loads(path.read_text()) for path in peaks.iterdir()]
+    print(f"steps of {seconds[0]:.3f} s with {small:,} items, {seconds[1]:.3f} s with {large:,}")
+    print("\n".join(f"rank: {p['before']:.2f} GiB before, peak {p['peak']:.2f} GiB; {p['parts']}" for p in peak))
+    return {
+        "step_ratio_10m_over_100k": seconds[1] / seconds[0],
+        "loader_stall_fraction": max(stalled),
+        "rss_gib_10m": sum(p["peak"] for p in peak),
+    }
+
+
+def _time_steps(world: World, output: Path, sizes: tuple[int, ...], count: int) -> None:
+    """Median seconds of a step, and the share of the time spent waiting for batches, per catalogue."""
+    found = [_steps(world, num_items, count) for num_items in sizes]
+    if world.is_first:
+        output.write_text(json.dumps({"seconds": [s for s, _ in found], "stalled": [w for _, w in found]}))
+
+
+def _steps(world: World, num_items: int, count: int) -> tuple[float, float]:
+    config = load_config(None, list(_OPTIONS))
+    data = _sequences(num_items, 4000)
+    torch.manual_seed(0)
+    recommender = build_model(config.model, CatalogueInfo(num_items))
+    system = RecommenderSystem(ItemTable(num_items, config.model.dim, 0.02, device="meta"), recommender)
+    planner = ItemPlanner(recommender.needs, num_items, None, {})
+    spans, sampler = training_spans(config, data), candidate_sampler(config, data, Targets(data, "train"))
+    batches = TrainBatches(data, spans, 512, 0, world.rank, world.size, planner, sampler)
+    steps = TrainSteps(shard(system, config, num_items, world), batches.plan, config, world)
+    waits: list[float] = []
+    loader = DataLoader(batches, batch_size=None, sampler=range(count), num_workers=1)
+    ends = []
+    for _ in steps.run(_noting_waits(loader, waits)):
+        ends.append(perf_counter())
+    seconds = np.diff(ends[_WARM_UP:])
+    # Steps read ahead: the wait noted for step n + 2 falls into step n.
+    return float(np.median(seconds)), float(sum(waits[_WARM_UP + 2 :]) / seconds.sum())
+
+
+def _noting_waits(loader: Iterable[Step], waits: list[float]) -> Iterator[Step]:
+    ready = iter(loader)
+    while True:
+        began = perf_counter()
+        step = next(ready, None)
+        waits.append(perf_counter() - began)
+        if step is None:
+            return
+        yield step
+
+
+def _sequences(num_items: int, num_users: int) -> Sequences:
+    rng = np.random.default_rng(0)
+    lengths = 3 + rng.geometric(0.15, num_users)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    items = rng.integers(0, num_items, offsets[-1])
+    return Sequences(num_items, num_users, offsets, items, lengths - 2, lengths - 1)
+
+
+def _whole_run(world: World, dataset: str, run: str, peaks: Path) -> None:
+    before = _resident("VmRSS")
+    began = perf_counter()
+    config = load_config(None, [*_OPTIONS, f"dataset={dataset}", f"run={run}", "training.max_epochs=1"])
+    metrics = train(config, world)
+    parts = {"epoch s": round(metrics["seconds_per_epoch"], 1), "all s": round(perf_counter() - began, 1)}
+    (peaks / f"{world.rank}").write_text(json.dumps({"before": before, "peak": _resident("VmHWM"), "parts": parts}))
+
+
+def _resident(field: str) -> float:
+    """GiB of this process, from Linux's /proc."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 2**20
+
+
+if __name__ == "__main__":
+    main()

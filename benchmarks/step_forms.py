@@ -1,0 +1,88 @@
+"""The same model trained in different forms, step by step, with a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+
+import torch
+
+from benchmarks.random_graph import RandomGraph
+from configs.contracts import Batch, SequenceGroup, Step
+from configs.loading import load_config
+from data.batches import TrainBatches
+from data.item_plan import ItemPlanner
+from data.sequences import SequenceArrays, Targets
+from distributed.sharding import shard
+from distributed.step import TrainSteps
+from distributed.trainer import candidate_sampler, training_spans
+from distributed.world import World
+from model.item_table import ItemTable
+from model.protocol import CatalogueInfo
+from model.system import RecommenderSystem
+from model.zoo import build_model
+
+OURS, PADDED, GROUPED = "windows, sampled", "prefix rows, all items", "grouped prefix rows, all items"
+_OPTIONS = {
+    OURS: ("training.negatives.draws=1024", "model.mdsrec.center_samples=64"),
+    PADDED: ("training.unit=prefixes",),
+    GROUPED: ("training.unit=prefixes",),
+}
+FORMS = tuple(_OPTIONS)
+
+
+class TrainedForm:
+    """MDSRec, width 64, batches of 512 targets, a replicated table; in one of `FORMS`, from its own first step on."""
+
+    def __init__(self, form: str, data: SequenceArrays, graph: RandomGraph, max_length: int, world: World) -> None:
+        config = load_config(None, [f"model.max_length={max_length}", "table.sharding=data_parallel", *_OPTIONS[form]])
+        info = CatalogueInfo(data.num_items, graph.modalities, {}, {m: graph.num_centers(m) for m in graph.modalities})
+        torch.manual_seed(0)
+        recommender = build_model(config.model, info)
+        system = RecommenderSystem(ItemTable(data.num_items, config.model.dim, 0.02, device="meta"), recommender)
+        planner = ItemPlanner(recommender.needs, data.num_items, graph, {})
+        sampler = candidate_sampler(config, data, Targets(data, "train"))
+        self._batches = TrainBatches(
+            data, training_spans(config, data), config.training.batch_size, 0, world.rank, world.size, planner, sampler
+        )
+        self._steps = TrainSteps(shard(system, config, data.num_items, world), self._batches.plan, config, world)
+        self._padded, self._next, self._trained = form == PADDED, 0, 0
+
+    def targets_per_second(self, count: int) -> float:
+        """Of the next `count` steps, loading included."""
+        self._trained = 0
+        self._steps.sharded.system.train()
+        began = perf_counter()
+        for _ in self._steps.run(self._ready(count)):
+            pass
+        return self._trained / (perf_counter() - began)
+
+    def batches(self, count: int) -> list[Batch]:
+        """The first batches of the epoch."""
+        return [self._batches[number].batch for number in range(min(count, len(self._batches)))]
+
+    def _ready(self, count: int) -> Iterator[Step]:
+        for _ in range(count):
+            step = self._batches[self._next % len(self._batches)]
+            self._next += 1
+            self._trained += step.batch.num_global_targets
+            yield Step(in_one_group(step.batch), step.plan) if self._padded else step
+
+
+def in_one_group(batch: Batch) -> Batch:
+    """Prefix rows padded to the longest of the batch, as they are commonly trained."""
+    assert all(group.states == 1 for group in batch.groups), "prefix rows have one state each"
+    longest = max(group.length for group in batch.groups)
+    sizes = [group.count * group.length for group in batch.groups]
+    padded = [
+        torch.nn.functional.pad(part.view(group.count, group.length), (0, longest - group.length))
+        for part, group in zip(batch.history.split(sizes), batch.groups, strict=True)
+    ]
+    together = Batch(**{**vars(batch), "history": torch.cat(padded).flatten()})
+    together.groups = (SequenceGroup(len(batch.lengths), longest, 1),)
+    return together
+
+
+def padded_share(batch: Batch) -> float:
+    """Positions that go through the towers and hold no item."""
+    return 1 - int(batch.lengths.sum()) / len(batch.history)

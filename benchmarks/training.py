@@ -1,0 +1,97 @@
+"""What a training step costs beside its plain forms and its floors: python benchmarks/training.py --baby DATASET
+
+All ratios are of one run, in turns, on this machine's cores; the last line is one JSON object of them.
+
+1. Targets per second of MDSRec (width 64, 32 centres, 2 modalities, 10 neighbours) on the sequences of Amazon "Baby" (without
+   --baby, on sequences as long) and on long ones: windows with sampled softmax and sampled centres, beside prefix
+   rows with a full softmax over all items and exact centres, every step. Prefix rows are timed as a batch padded to its longest
+   row, as such rows are commonly trained, and grouped by length, as ours are.
+2. The centre path's multiply-adds beside a plain matrix product of as many (benchmarks/center_path.py).
+3. 10 million items beside 100 thousand, two ranks: step time, waits for the loader, memory (benchmarks/large_catalogue.py).
+4. Bytes a rank sends beside the cost model's prediction (benchmarks/scaling.py).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import click
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from benchmarks.center_path import center_path_share
+from benchmarks.large_catalogue import compare_catalogues
+from benchmarks.random_graph import RandomGraph
+from benchmarks.step_forms import FORMS, GROUPED, OURS, PADDED, TrainedForm, padded_share
+from data.dataset import Dataset
+from data.sequences import SequenceArrays
+from distributed.world import world_of_one
+from tests.sequences import Sequences
+
+_CENTERS, _NEIGHBORS, _PAIRS = 32, 10, 20
+
+
+@click.command()
+@click.option("--baby", type=click.Path(exists=True, file_okay=False), help="dataset folder of Amazon Baby")
+@click.option("--steps", default=6, show_default=True, help="timed steps of a form in a round")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--large-items", default=10_000_000, show_default=True, help="0: leave out the two catalogue sizes")
+@click.option("--threads", default=2, show_default=True)
+def main(baby: str | None, steps: int, rounds: int, large_items: int, threads: int) -> None:
+    """Print tables and, on the last line, JSON."""
+    torch.set_num_threads(threads)
+    figures: dict[str, float] = {}
+    if baby:
+        short: SequenceArrays = Dataset.open(baby)
+    else:
+        short = random_sequences(19_445, 7_050, lambda rng, users: 4 + rng.geometric(1 / 3.3, users))
+    long = random_sequences(1_500, 7_050, lambda rng, users: rng.integers(150, 250, users))
+    for title, data, max_length in (("Baby", short, 50), ("long histories", long, 200)):
+        graph = RandomGraph(data.num_items, ("image", "text"), _NEIGHBORS, _CENTERS, _PAIRS)
+        with world_of_one() as world:
+            forms = {form: TrainedForm(form, data, graph, max_length, world) for form in FORMS}
+            rates = timed_in_turns(forms, steps, rounds)
+            batches = forms[OURS].batches(20)
+        print(f"\n{title}: {threads} threads, median of {rounds} rounds of {steps} steps")
+        print(
+            tabulate(
+                [[f, rates[f], rates[OURS] / rates[f]] for f in FORMS], ["form", "targets/s", "ours is x times it"]
+            )
+        )
+        padded, grouped = rates[OURS] / rates[PADDED], rates[OURS] / rates[GROUPED]
+        if data is long:
+            figures |= {"targets_speedup_long_histories": padded, "long_histories_over_grouped_prefix_rows": grouped}
+            figures |= {"center_path_over_gemm_long_histories": center_path_share(batches[0].groups, _CENTERS)}
+        else:
+            figures |= {"targets_speedup_over_prefix_rows": padded, "speedup_over_grouped_prefix_rows": grouped}
+            figures |= {"center_path_over_gemm": center_path_share(batches[0].groups, _CENTERS)}
+            figures |= {"padding_fraction": float(np.mean([padded_share(batch) for batch in batches]))}
+    if large_items:
+        figures |= compare_catalogues(100_000, large_items)
+    print(json.dumps({key: round(value, 4) for key, value in figures.items()}))
+
+
+def timed_in_turns(forms: dict[str, TrainedForm], steps: int, rounds: int) -> dict[str, float]:
+    """Targets per second of each form: medians over the rounds, after two steps of each that are not counted."""
+    for form in forms.values():
+        form.targets_per_second(2)
+    rates = [[form.targets_per_second(steps) for form in forms.values()] for _ in range(rounds)]
+    return dict(zip(forms, np.median(rates, axis=0).tolist(), strict=True))
+
+
+def random_sequences(num_users: int, num_items: int, lengths_of) -> Sequences:
+    """Random items in sequences of the given lengths, the last two of each kept out of training."""
+    rng = np.random.default_rng(0)
+    lengths = lengths_of(rng, num_users)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    items = rng.integers(0, num_items, offsets[-1])
+    return Sequences(num_items, num_users, offsets, items, lengths - 2, lengths - 1)
+
+
+if __name__ == "__main__":
+    main()

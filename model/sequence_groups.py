@@ -1,0 +1,78 @@
+"""Sequences go through a tower in groups of similar length: next to no padding, and one shape per group.
+
+Shapes: S sequences of a group, L positions, Q states asked for of a sequence, B targets of the batch, d_c any width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from configs.contracts import Batch, SequenceGroup
+
+_EMPTY = SequenceGroup(0, 1, 1)
+
+
+@dataclass
+class Sequences:
+    """A group: sequences right-padded to one length, and which of their states are asked for.
+
+    Attributes:
+        length: L.
+        lengths: int64 [S], 1..L.
+        num_states: int64 [S], Q_s: the states after a sequence's last Q_s items are asked for.
+        num_queries: Q, the most of any; L where every sequence is asked for all its states.
+    """
+
+    length: int
+    lengths: Tensor
+    num_states: Tensor
+    num_queries: int
+
+    @property
+    def asks_for_all(self) -> bool:
+        return self.num_queries == self.length
+
+    def last_items(self) -> Tensor:
+        """int64 [S, Q]: the index of the last item that each state may see; a padding state sees something real."""
+        steps = torch.arange(self.num_queries, device=self.lengths.device)
+        if self.asks_for_all:
+            return steps.expand(len(self.lengths), -1)
+        return torch.minimum((self.lengths - self.num_states)[:, None] + steps, self.lengths[:, None] - 1)
+
+    def visible(self) -> Tensor:
+        """bool [S, Q, L]: the items that each state may see."""
+        return torch.arange(self.length, device=self.lengths.device) <= self.last_items()[:, :, None]
+
+
+def in_groups(
+    batch: Batch, streams: list[Tensor], compute: Callable[[Sequences, list[Tensor]], list[Tensor]]
+) -> list[Tensor]:
+    """`compute` for every group of a batch, and of what it gives the states that have a target.
+
+    Args:
+        batch: its sequences.
+        streams: rows [R, d] of the step's items, to be read at the batch's histories.
+        compute: from a group and each stream's items [S, L, d], anything finite at pads, to tensors [S, Q, d_c];
+            it must treat sequences apart and ignore pads. An empty batch is one call with S = 0, so that the
+            result stays connected to the parameters.
+
+    Returns:
+        Per tensor of `compute` [B, d_c].
+    """
+    groups = batch.groups or (_EMPTY,)
+    counts = [group.count for group in groups]
+    sizes = [group.count * group.length for group in groups]
+    # Read at once: the gradient of each reading is a whole [R, d].
+    items = zip(*(F.embedding(batch.history, stream).split(sizes) for stream in streams), strict=True)
+    ragged = zip(batch.lengths.split(counts), batch.num_states.split(counts), strict=True)
+    parts = []
+    for group, (lengths, num_states), flat in zip(groups, ragged, items, strict=True):
+        sequences = Sequences(group.length, lengths, num_states, group.states)
+        parts.append(compute(sequences, [rows.unflatten(0, (group.count, group.length)) for rows in flat]))
+    padded = (torch.cat([states.flatten(0, 1) for states in tensors]) for tensors in zip(*parts, strict=True))
+    return [states.index_select(0, batch.states) for states in padded]
