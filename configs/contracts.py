@@ -27,7 +27,8 @@ class ItemNeeds:
 
     Attributes:
         id_rows: whether items have a trained ID row (False: no item table at all, as for popularity).
-        cooccurrence: the normalised co-occurrence rows O of items with a role.
+        cooccurrence: the normalised co-occurrence rows O of items in histories.
+        cooccurrence_cap: how many of the strongest entries of a row are used, as they are; None: all.
         views: modalities whose graph rows A_m (top-H neighbours) are needed.
         view_scale: entries of A_m are 1/H ("mean") or 1 ("sum").
         centers: modalities whose interest centres C_m (cluster means over all items) are needed;
@@ -38,6 +39,7 @@ class ItemNeeds:
 
     id_rows: bool = True
     cooccurrence: bool = False
+    cooccurrence_cap: int | None = None
     views: tuple[str, ...] = ()
     view_scale: Literal["mean", "sum"] = "mean"
     centers: tuple[str, ...] = ()
@@ -91,7 +93,7 @@ class ItemPlan:
     Attributes:
         union_ids: int64 [U], item ids to look up; the first `num_roles` have a role.
         num_roles: R.
-        cooccurrence: [R, U], rows of the normalised O, or None.
+        cooccurrence: [R, U], rows of the normalised O, empty for items that are in no history; or None.
         views: per modality [R, U], rows of A_m.
         centers: per modality [k, R], rows of C_m (cluster means), to multiply views with.
         sampled_centers: per modality [k, U], rows of an unbiased estimate of C_m A_m, to multiply looked-up
@@ -163,6 +165,8 @@ class Batch:
         candidates: int64 [K], distinct positions of the items that stand for the catalogue in a sampled
             softmax; None: all items with a role are candidates (a full softmax).
         log_weights: float32 [K], log of how often each candidate was drawn over how often it should be.
+        mates: int64 [B, Q], the targets of the same sequence as each target, as indices into `targets`, itself as
+            padding; given where the batch's targets are candidates and a sequence has several.
     S may be 0 on a rank whose share of the last step is empty.
     """
 
@@ -177,6 +181,7 @@ class Batch:
     num_global_targets: int
     candidates: torch.Tensor | None = None
     log_weights: torch.Tensor | None = None
+    mates: torch.Tensor | None = None
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         kept = ("groups", "num_global_targets")

@@ -45,6 +45,12 @@ class MDSRecConfig(Section):
 
     modalities: tuple[str, ...] | None = Field(None, description="null: every modality of the graph")
     mu_id: float = Field(16.0, ge=0, description="weight of O E_id in the injected ID rows (Eq. 2)")
+    max_cooccurrences: int | None = Field(
+        None,
+        ge=1,
+        description="strongest entries of a row of O used, in training and ranking alike, without rescaling the row; "
+        "null: all that the graph keeps",
+    )
     rho: dict[str, float] = Field(
         default_factory=lambda: {"image": 0.1, "text": 0.9},
         description="weight of each modality's channel; a modality not named gets default_rho",
@@ -113,7 +119,12 @@ class NegativesConfig(Section):
         None, ge=0, description="items drawn a step to stand for the catalogue; null: full softmax over all items"
     )
     in_batch: bool = Field(True, description="the targets of the whole global batch are candidates too")
-    popularity_share: float = Field(0.5, ge=0, le=1, description="of the draws by popularity; the rest are uniform")
+    hard_share: float = Field(
+        0.0, ge=0, lt=1, description="of the draws: neighbours, in the item graph, of the global batch's targets"
+    )
+    popularity_share: float = Field(
+        0.5, ge=0, le=1, description="of the draws that are not hard: by popularity; the rest are uniform"
+    )
     popularity_power: float = Field(0.75, ge=0, le=1, description="draws by popularity go by counts to this power")
 
 
@@ -207,6 +218,21 @@ class Config(Section):
             raise ValueError(
                 "model.mdsrec.center_samples draws neighbours' ID rows, which item_view=features does not use; "
                 "leave it unset"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _hard_negatives_have_a_graph(self) -> Config:
+        negatives = self.training.negatives
+        if negatives.hard_share and self.model.name != "mdsrec":
+            raise ValueError(
+                f"training.negatives.hard_share={negatives.hard_share} draws neighbours from the item graph, and "
+                f"model.name={self.model.name} has none; set it to 0, or model.name=mdsrec"
+            )
+        if negatives.hard_share and not negatives.draws:
+            raise ValueError(
+                f"training.negatives.hard_share={negatives.hard_share} is a share of training.negatives.draws, "
+                f"which is {'unset' if negatives.draws is None else 0}; set draws too, or leave hard_share at 0"
             )
         return self
 

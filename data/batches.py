@@ -129,17 +129,21 @@ class TrainBatches(Dataset[Step]):
         total = int(spans.num_targets.sum())
         if self._candidates is None:
             return Step(assemble(self._data, spans[own], total, _item_ids))
+        others = (len(spans) - 1) / max(1, len(self._spans) - 1)
         candidates, log_weights = self._candidates.sample(
-            int(self._epoch), step, target_items(self._data, *spans.targets())
+            int(self._epoch), step, target_items(self._data, *spans.targets()), others
         )
         spans = spans[own]
         targets = target_items(self._data, *spans.targets())
-        roles = _distinct(np.concatenate([span_items(self._data, spans), targets, candidates]))
+        seen = span_items(self._data, spans)
+        roles = _distinct(np.concatenate([seen, targets, candidates]))
         rng = np.random.default_rng([self._seed, int(self._epoch), step, _CENTER_DRAWS])
-        plan = self._planner.plan(roles, rng)
+        plan = self._planner.plan(roles, rng, seen)
         to_position = partial(positions_of, plan)
         batch = assemble(self._data, spans, total, to_position)
         batch.candidates, batch.log_weights = as_tensor(to_position(candidates)), as_tensor(log_weights)
+        if self._candidates.in_batch and spans.num_targets.max(initial=1) > 1:
+            batch.mates = as_tensor(mates_of(spans.num_targets))
         return Step(batch, plan)
 
     def spans(self, step: int) -> tuple[Spans, np.ndarray]:
@@ -148,6 +152,15 @@ class TrainBatches(Dataset[Step]):
         slots = global_batch(step, size, self.spans_per_step)
         spans = self._spans.locate(shuffled(slots, size, self._seed, int(self._epoch)))
         return spans, balanced_share(spans.lengths, self._rank, self._world)
+
+
+def mates_of(num_targets: np.ndarray) -> np.ndarray:
+    """For spans with these many targets: the targets of the same span as each, int64 [B, Q], itself as padding."""
+    span = np.repeat(np.arange(len(num_targets)), num_targets)
+    places = np.arange(num_targets.max(initial=1))
+    firsts = np.cumsum(num_targets) - num_targets
+    padding = np.arange(len(span))[:, None]
+    return np.where(places < num_targets[span][:, None], firsts[span][:, None] + places, padding)
 
 
 # Keeps the stream of the centres' draws apart from that of the candidates.

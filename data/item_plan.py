@@ -15,6 +15,7 @@ import torch
 
 from configs.contracts import GraphRows, ItemNeeds, ItemPlan, SparseRows
 from configs.errors import InputError
+from kernels.pair_counts import strongest
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ class ItemPlanner:
             self._catalogue = self.plan(np.arange(self.num_items))
         return self._catalogue
 
-    def plan(self, role_ids: np.ndarray, rng: np.random.Generator | None = None) -> ItemPlan:
+    def plan(
+        self, role_ids: np.ndarray, rng: np.random.Generator | None = None, seen: np.ndarray | None = None
+    ) -> ItemPlan:
         """The plan of a step in which `role_ids` have a role.
 
         Exact centres are means over every clustered item, so where the model needs them the clustered items
@@ -86,6 +89,8 @@ class ItemPlanner:
         Args:
             role_ids: int64 [R], ascending, unique, in [0, N).
             rng: draws the centres' samples, if the model samples them.
+            seen: int64 [n], in any order, the roles that stand in a history: only these get their co-occurrence row,
+                and other rows are empty; None: all do.
         Raises:
             InputError: the graph names an item or centre that does not exist.
         """
@@ -103,7 +108,7 @@ class ItemPlanner:
             for ids in (roles, *(links.ids for links in centers.values())):
                 has_role[ids] = True
             roles = np.flatnonzero(has_role)
-        cooccurrence = self._cooccurrence_links(roles) if self.needs.cooccurrence else None
+        cooccurrence = self._cooccurrence_links(roles, seen) if self.needs.cooccurrence else None
         views = {m: self._view_links(m, roles) for m in self.needs.views}
         linked = [*centers.values(), *views.values(), *sampled.values(), *([cooccurrence] if cooccurrence else [])]
         is_catalogue = len(roles) == self.num_items
@@ -125,10 +130,19 @@ class ItemPlanner:
             is_catalogue=is_catalogue,
         )
 
-    def _cooccurrence_links(self, roles: np.ndarray) -> _Links:
+    def _cooccurrence_links(self, roles: np.ndarray, seen: np.ndarray | None) -> _Links:
         assert self._graph is not None
-        indptr, items, weights = self._graph.cooccurrence_rows(roles)
+        wanted = np.ones(len(roles), dtype=bool)
+        if seen is not None:
+            wanted[:] = False
+            wanted[np.searchsorted(roles, seen)] = True
+        indptr, items, weights = self._graph.cooccurrence_rows(roles[wanted])
+        lengths = np.zeros(len(roles), dtype=np.int64)
+        lengths[wanted] = np.diff(indptr)
+        indptr = _indptr(lengths)
         links = _Links(indptr.astype(np.int64), items.astype(np.int64), weights.astype(np.float32))
+        if self.needs.cooccurrence_cap is not None:
+            links = _strongest_links(links, self.needs.cooccurrence_cap)
         self._check(links, roles, "co-occurrence")
         return links
 
@@ -201,6 +215,18 @@ class ItemPlanner:
                 f"graph: a {what} of item {item} is {links.ids[entry]}, outside 0..{self.num_items - 1}: "
                 "the graph is corrupt; rebuild it with jobs/build_graph.py"
             )
+
+
+def _strongest_links(links: _Links, cap: int) -> _Links:
+    """The `cap` largest values of each row, as they are and in their order; of equal ones the smallest ids.
+
+    The rule of a graph built with max_neighbors=cap, which cuts rows after their normalisation too.
+    """
+    lengths = np.diff(links.indptr)
+    if lengths.max(initial=0) <= cap:
+        return links
+    lengths, kept = strongest(lengths, links.values, cap)
+    return _Links(_indptr(lengths), links.ids[kept], links.values[kept])
 
 
 def _order_union(

@@ -16,7 +16,7 @@ from configs.loading import dump_config
 from configs.schema import Config, TrainingConfig
 from data.batches import TrainBatches
 from data.negatives import CandidateSampler, target_counts
-from data.sequences import SequenceArrays, Targets
+from data.sequences import SequenceArrays
 from data.spans import TrainingSpans
 from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
 from distributed.inputs import Inputs, build_system, open_inputs
@@ -93,7 +93,7 @@ def _train_epochs(
         world.rank,
         world.size,
         scorer.planner,
-        candidate_sampler(config, inputs.dataset, Targets(inputs.dataset, "train")),
+        candidate_sampler(config, inputs),
     )
     steps = TrainSteps(sharded, batches.plan, config, world)
     while decide(progress, config.training) == "train":
@@ -155,21 +155,23 @@ def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
     return TrainingSpans(data, config.training.unit, config.model.max_length, config.training.window_overlap)
 
 
-def candidate_sampler(config: Config, data: SequenceArrays, targets: Targets) -> CandidateSampler | None:
+def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None:
     """What draws the candidates of a step; None for a full softmax."""
-    options = config.training.negatives
+    options, data, graph = config.training.negatives, inputs.dataset, inputs.graph
     if options.draws is None:
         return None
-    # Counting reads every training target once.
     counted = options.in_batch or options.popularity_share > 0
+    modalities = config.model.mdsrec.modalities or (graph.modalities if graph else ())
     return CandidateSampler(
-        target_counts(data, targets) if counted else None,
+        target_counts(data, data.popularity()) if counted else None,
         options.draws,
         options.popularity_share,
         options.popularity_power,
         options.in_batch,
         config.seed,
         None if counted else data.num_items,
+        options.hard_share,
+        [graph.neighbors(m) for m in modalities] if graph and options.hard_share else (),
     )
 
 

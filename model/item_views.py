@@ -22,14 +22,15 @@ def item_rows(rows_Ud: Tensor | None, plan: ItemPlan) -> ItemRows:
     """The views that a plan describes, from the looked-up rows of its union.
 
     Args:
-        rows_Ud: [U, d] in the order of `plan.union_ids`; None for a model without an item table.
+        rows_Ud: [U, d] in the order of `plan.union_ids`, and maybe more; None for a model without an item table.
         plan: the items of the step.
     """
     if rows_Ud is None:
         assert plan.cooccurrence is None, "co-occurrence needs the rows of an item table"
         assert not plan.views, "graph views need the rows of an item table"
         return ItemRows(center_rows=plan.centers, features=plan.features)
-    assert len(rows_Ud) == len(plan.union_ids), (rows_Ud.shape, plan.union_ids.shape)
+    assert len(rows_Ud) >= len(plan.union_ids), (rows_Ud.shape, plan.union_ids.shape)
+    rows_Ud = rows_Ud[: len(plan.union_ids)]
     return ItemRows(
         ids=rows_Ud[: plan.num_roles],
         cooccurrence=sparse_product(plan.cooccurrence, rows_Ud) if plan.cooccurrence is not None else None,

@@ -51,7 +51,9 @@ def channel_cross_entropy(
                 # With no rows the sum is an empty sum: a zero that keeps its graph.
                 loss = F.cross_entropy(user @ item.T, targets, reduction="sum")
             else:
-                loss = _RowChunkedLoss.apply(user, F.embedding(targets, item), targets, item, item.new_zeros(len(item)))
+                loss = _RowChunkedLoss.apply(
+                    user, F.embedding(targets, item), targets, item, item.new_zeros(len(item)), None
+                )
             total = total + channel.weight * loss
     return total / max(num_global_targets, 1)
 
@@ -64,6 +66,7 @@ def sampled_cross_entropy(
     candidates: Tensor,
     log_weights: Tensor,
     num_global_targets: int,
+    mates: Tensor | None = None,
 ) -> Tensor:
     """`channel_cross_entropy` with each softmax's denominator estimated from K candidates.
 
@@ -76,6 +79,9 @@ def sampled_cross_entropy(
     biased (a ratio of estimates), less so the more candidates are drawn. Equal to the full softmax
     where the candidates are all items and every weight is 1.
 
+    Targets trained together with a row, its mates, are among the candidates for certain, not by chance: their
+    weight in its sum is 1.
+
     Logits are as in `channel_cross_entropy`, and never more than MAX_LOGITS of them at a time.
 
     Args:
@@ -86,6 +92,8 @@ def sampled_cross_entropy(
         candidates: int64 [K], distinct rows of the items, targets among them or not.
         log_weights: float32 [K], log w; no gradient reaches them.
         num_global_targets: targets of the step over all ranks.
+        mates: int64 [B, Q], rows of `targets` trained together with each row, itself as padding; each of these targets
+            is a candidate. None: each row is trained by itself.
 
     Returns:
         A scalar; 0 for B = 0, for K = 0 and where a row's only candidate is its target, still
@@ -101,12 +109,13 @@ def sampled_cross_entropy(
     own_B = torch.zeros(len(items[0]), dtype=torch.int64, device=targets.device)
     own_B[candidates] = torch.arange(1, num_candidates + 1, device=targets.device)
     own_B = own_B[targets]
+    mates_BQ = own_B[mates] if mates is not None else None
     for user, item, channel in zip(users, items, channels, strict=True):
         with torch.autocast(targets.device.type, enabled=False):
             user, item = _at_least_float32(user), _at_least_float32(item)
             target, candidate = F.embedding(rows, item).split([num_targets, num_candidates])
             columns = F.pad(candidate, (0, 0, 1, 0))
-            loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias_C.to(user.dtype))
+            loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias_C.to(user.dtype), mates_BQ)
             total = total + channel.weight * loss
     return total / max(num_global_targets, 1)
 
@@ -121,9 +130,18 @@ class _RowChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, user_Bd: Tensor, target_Bd: Tensor, own_B: Tensor, columns_Cd: Tensor, bias_C: Tensor
+        ctx: Any,
+        user_Bd: Tensor,
+        target_Bd: Tensor,
+        own_B: Tensor,
+        columns_Cd: Tensor,
+        bias_C: Tensor,
+        mates_BQ: Tensor | None,
     ) -> Tensor:
-        """own_B: int64 [B], each row's column for its target. That column of `columns` is the target or zero."""
+        """own_B: int64 [B], each row's column for its target. That column of `columns` is the target or zero.
+
+        mates_BQ: int64 [B, Q], columns whose bias does not count in a row.
+        """
         user_grad_Bd, target_grad_Bd = torch.empty_like(user_Bd), torch.empty_like(target_Bd)
         columns_grad_Cd = torch.zeros_like(columns_Cd)
         total = user_Bd.new_zeros(())
@@ -132,7 +150,11 @@ class _RowChunkedLoss(torch.autograd.Function):
             chunk = slice(start, start + num_rows)
             user, target, own = user_Bd[chunk], target_Bd[chunk], own_B[chunk, None]
             score = (user * target).sum(dim=1, keepdim=True)
-            logits = torch.addmm(bias_C, user, columns_Cd.T).scatter_(1, own, score)
+            logits = torch.addmm(bias_C, user, columns_Cd.T)
+            if mates_BQ is not None:
+                mates = mates_BQ[chunk]
+                logits.scatter_(1, mates, logits.gather(1, mates) - bias_C[mates])
+            logits.scatter_(1, own, score)
             log_sum = logits.logsumexp(dim=1, keepdim=True)
             total += (log_sum - score).sum()
             probabilities = logits.sub_(log_sum).exp_().scatter_(1, own, 0.0)
@@ -147,7 +169,7 @@ class _RowChunkedLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         user_grad_Bd, target_grad_Bd, columns_grad_Cd = ctx.saved_tensors
-        return grad * user_grad_Bd, grad * target_grad_Bd, None, grad * columns_grad_Cd, None
+        return grad * user_grad_Bd, grad * target_grad_Bd, None, grad * columns_grad_Cd, None, None
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ class MDSRec(Recommender):
         self.needs = ItemNeeds(
             id_rows=True,
             cooccurrence=options.mu_id > 0,
+            cooccurrence_cap=options.max_cooccurrences,
             views=() if from_features else self.modalities,
             view_scale=options.adjacency,
             centers=self.modalities if options.center_attention else (),

@@ -43,6 +43,7 @@ class Recommender(nn.Module):
             batch.candidates,
             batch.log_weights,
             batch.num_global_targets,
+            batch.mates,
         )
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:

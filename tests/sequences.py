@@ -17,3 +17,9 @@ class Sequences:
     items: np.ndarray
     train_end: np.ndarray
     valid_end: np.ndarray
+
+    def popularity(self) -> np.ndarray:
+        """Training interactions of each item: int64 [N]."""
+        position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
+        training = self.items[position < np.repeat(self.train_end, np.diff(self.offsets))]
+        return np.bincount(training, minlength=self.num_items)

@@ -29,6 +29,9 @@ def test_overrides_win_over_the_file(tmp_path):
         ("model.dropout=1.5", "model.dropout=1.5: Input should be less than 1"),
         ("model.dim=63", "dim=63 is not a multiple of num_heads=4"),
         ("training.metric=ndcg@3", "is not one of recall@10"),
+        ("training.negatives.hard_share=1", "training.negatives.hard_share=1: Input should be less than 1"),
+        ("training.negatives.hard_share=0.5", "which is unset; set draws too"),
+        ("training.negatives={draws: 0, hard_share: 0.5}", "which is 0; set draws too"),
         ("training.batch_size=many", "training.batch_size='many'"),
         ("dataset", "expected section.field=value"),
         ("dataset.path=x", "dataset"),
@@ -59,6 +62,15 @@ def test_a_bad_file_is_named(tmp_path, content, message):
     assert message in str(error.value)
     with pytest.raises(InputError, match="cannot be read"):
         load_config(str(tmp_path / "missing.yaml"))
+
+
+def test_hard_negatives_need_a_model_with_a_graph():
+    hard = ["training.negatives.draws=9", "training.negatives.hard_share=0.5"]
+    assert load_config(None, hard).training.negatives.hard_share == 0.5
+    with pytest.raises(
+        InputError, match=r"hard_share=0\.5 draws neighbours .*model\.name=sasrec has none; set it to 0"
+    ):
+        load_config(None, [*hard, "model.name=sasrec"])
 
 
 def test_ablations_switch_their_knobs_and_nothing_else():

@@ -8,20 +8,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from configs.errors import InputError
 from data import negatives
 from data.negatives import CandidateSampler, target_counts
 from data.order import shuffled
-from data.sequences import Targets
+from data.sequences import Targets, target_items
 from tests.sequences import Sequences
 
 COUNTS = np.array([0, 1, 7, 0, 30, 2, 2, 11, 1, 0])
 NO_TARGETS = np.empty(0, np.int64)
+# Neighbours of 7 items in two modalities: themselves, pads anywhere, a row of pads only, one item twice.
+LINKS = (
+    np.array([[0, 3, 1], [1, 4, -1], [2, -1, 5], [3, 3, 3], [-1, -1, -1], [6, 6, 2], [0, 1, 2]]),
+    np.array([[5, 5], [2, -1], [0, 6], [-1, 4], [4, 2], [-1, -1], [6, 3]]),
+)
 
 
 def mixture(counts: np.ndarray, share: float, power: float) -> np.ndarray:
     """The mixture item by item, from its definition."""
     popularity = np.array([float(count) ** power if count else 0.0 for count in counts])
     return (1 - share) / len(counts) + share * popularity / popularity.sum()
+
+
+def neighbor_chances(targets: np.ndarray, num_items: int = 7) -> np.ndarray:
+    """Of each item to be a hard draw, from the definition."""
+    pairs = [[j for j in links[t] if j not in (-1, t)] for links in LINKS for t in targets]
+    pairs = [pair for pair in pairs if pair]
+    chances = np.zeros(num_items)
+    for pair in pairs:
+        for item in pair:
+            chances[item] += 1 / len(pair) / len(pairs)
+    return chances
 
 
 class HugeCounts(np.ndarray):
@@ -50,10 +67,22 @@ def test_counts_are_those_of_a_loop(lists: list[list[int]], draw: st.DataObject,
     data = Sequences(8, len(lists), offsets, items, np.array(train_end, int), np.array(list(map(len, lists)), int))
     expected = [sum(row[1:end].count(item) for row, end in zip(lists, train_end, strict=True)) for item in range(8)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(negatives, "_CHUNK", chunk)
-        counts = target_counts(data, Targets(data, "train"))
+        patch.setattr(negatives, "_USERS", chunk)
+        counts = target_counts(data, data.popularity())
     assert counts.tolist() == expected
     assert counts.dtype == np.int64
+    targets = Targets(data, "train")
+    listed = target_items(data, *targets.locate(np.arange(len(targets))))
+    assert counts.tolist() == np.bincount(listed, minlength=8).tolist()
+
+
+@pytest.mark.parametrize("popularity", [[1, 1, 2], [0, 3, 0]])
+def test_a_popularity_of_other_sequences_is_refused(popularity: list[int]) -> None:
+    three = np.array([3])
+    data = Sequences(3, 1, np.array([0, 3]), np.array([0, 1, 1]), three, three)
+    assert target_counts(data, np.array([1, 2, 0])).tolist() == [0, 2, 0]
+    with pytest.raises(InputError, match=r"popularity.*prepare the dataset again"):
+        target_counts(data, np.array(popularity))
 
 
 def test_ranks_agree_and_steps_and_epochs_and_seeds_differ() -> None:
@@ -81,6 +110,43 @@ def test_draws_follow_the_mixture(share: float, power: float) -> None:
     assert chisquare(np.rint(times), num_draws * m[ids]).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("hard", [0.2, 0.9])
+def test_hard_draws_are_neighbours_of_the_batch(hard: float) -> None:
+    num_draws, batch = 100_000, np.array([3, 2, 2, 0, 4])
+    counts = np.array([1, 0, 2, 1, 3, 0, 0])
+    sampler = CandidateSampler(counts, num_draws, 1.0, 1.0, False, 3, hard_share=hard, neighbors=LINKS)
+    ids, log_weights = sampler.sample(0, 0, batch)
+    expected = num_draws * ((1 - hard) * counts / counts.sum() + hard * neighbor_chances(batch))
+    assert ids.tolist() == np.flatnonzero(expected).tolist()
+    assert 5 in ids, "an item that is never a target, and a neighbour of one"
+    times = np.exp(log_weights.astype(float)) * expected[ids]
+    np.testing.assert_allclose(times, np.rint(times), atol=0.05)
+    assert np.rint(times).sum() == num_draws
+    assert chisquare(np.rint(times), expected[ids]).pvalue > 1e-3
+
+
+def test_hard_draws_do_not_depend_on_the_order_of_the_batch() -> None:
+    batch = np.array([3, 2, 2, 0, 6, 4, 1, 5])
+
+    def parts(order: np.ndarray, hard: float = 0.5, links: tuple[np.ndarray, ...] = LINKS) -> list[list[float]]:
+        sampler = CandidateSampler(np.arange(1, 8), 9, 0.5, 0.5, True, 0, hard_share=hard, neighbors=links)
+        return [part.tolist() for part in sampler.sample(0, 0, order)]
+
+    shuffles = [np.random.default_rng(seed).permutation(batch) for seed in range(20)]
+    assert all(parts(order) == parts(batch) for order in shuffles)
+    assert parts(batch, hard=0.0) == parts(batch, hard=0.0, links=()) != parts(batch)
+
+
+def test_targets_without_neighbours_leave_the_other_draws() -> None:
+    alone = (np.array([[0, -1], [-1, -1]]),)
+    sampler = CandidateSampler(None, 1000, 0.0, 1.0, False, 0, num_items=2, hard_share=0.5, neighbors=alone)
+    ids, log_weights = sampler.sample(0, 0, np.array([0, 1, 1]))
+    times = np.exp(log_weights.astype(float)) * 250  # 1000 draws, half of them plain, over two items
+    np.testing.assert_allclose(times, np.rint(times), atol=1e-3)
+    assert ids.tolist() == [0, 1]
+    assert 400 < times.sum() < 600
+
+
 @pytest.mark.parametrize("scale", [1, 3, 2**40 + 1])
 def test_boundaries_belong_to_the_next_item_with_targets(scale: int) -> None:
     sampler = CandidateSampler(np.array([0, 0, 1, 0, 2, 1, 0, 0]) * scale, 3, 1.0, 1.0, False, 0)
@@ -88,15 +154,25 @@ def test_boundaries_belong_to_the_next_item_with_targets(scale: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_draws", "share", "power", "in_batch"),
-    [(0, 0.5, 0.5, True), (6, 0.5, 0.5, True), (6, 0.5, 1.0, False), (6, 1.0, 0.75, True)],
+    ("num_draws", "share", "power", "in_batch", "hard"),
+    [
+        (0, 0.5, 0.5, True, 0.0),
+        (6, 0.5, 0.5, True, 0.0),
+        (6, 0.5, 1.0, False, 0.0),
+        (6, 1.0, 0.75, True, 0.0),
+        (6, 0.5, 0.5, True, 0.5),
+        (6, 0.5, 0.5, False, 0.3),
+        (3, 0.0, 0.5, True, 0.8),
+    ],
 )
-def test_sums_over_the_other_items_are_unbiased(num_draws: int, share: float, power: float, in_batch: bool) -> None:
+def test_sums_over_the_other_items_are_unbiased(
+    num_draws: int, share: float, power: float, in_batch: bool, hard: float
+) -> None:
     """Over batches cut from a finite list, as training cuts them, for the row in each batch's first slot."""
     counts = np.array([0, 1, 4, 0, 2, 3, 2])
     target_list = np.repeat(np.arange(len(counts)), counts)  # 12 targets: T - 1 and T differ by 9%
     values = np.random.default_rng(0).uniform(0.5, 2, len(counts))
-    sampler = CandidateSampler(counts, num_draws, share, power, in_batch, 0)
+    sampler = CandidateSampler(counts, num_draws, share, power, in_batch, 0, hard_share=hard, neighbors=LINKS)
     reached = (counts > 0) | ((num_draws > 0) and share < 1)
     estimates: dict[int, list[float]] = {int(target): [] for target in np.flatnonzero(counts)}
     for step in range(5_000):
@@ -107,6 +183,30 @@ def test_sums_over_the_other_items_are_unbiased(num_draws: int, share: float, po
     for target, sums in estimates.items():
         truth = values[reached].sum() - values[target]
         assert abs(np.mean(sums) - truth) < 4 * np.std(sums) / np.sqrt(len(sums)), target
+
+
+@pytest.mark.parametrize(("num_draws", "hard"), [(0, 0.0), (6, 0.0), (6, 0.5)])
+@pytest.mark.parametrize("size", [1, 3])
+def test_sums_are_unbiased_for_rows_trained_with_others(num_draws: int, hard: float, size: int) -> None:
+    """Over batches of spans: the other targets of a row's span weigh 1, everything else its candidates' weight."""
+    spans = [np.array(span) for span in ([1, 2], [4, 5, 5], [2], [5, 2, 2, 6], [4], [6])]
+    counts = np.bincount(np.concatenate(spans), minlength=7)
+    values = np.random.default_rng(0).uniform(0.5, 2, len(counts))
+    sampler = CandidateSampler(counts, num_draws, 0.5, 0.5, True, 0, hard_share=hard, neighbors=LINKS)
+    others = (size - 1) / (len(spans) - 1)
+    estimates: list[list[float]] = [[] for _ in spans]
+    for step in range(8_000):
+        chosen = shuffled(np.arange(size), len(spans), 11, step)
+        ids, log_weights = sampler.sample(0, step, np.concatenate([spans[n] for n in chosen]), others)
+        assert np.isfinite(log_weights).all()
+        alone = size == 1 and len(spans[chosen[0]]) == 1
+        assert alone or np.isin(spans[chosen[0]], ids).all(), "the loss needs a column for each"
+        outside = ~np.isin(ids, spans[chosen[0]])
+        estimates[chosen[0]].append(float((np.exp(log_weights) * values[ids])[outside].sum()))
+    reached = (counts > 0) & (size > 1) | (num_draws > 0)
+    for span, sums in zip(spans, estimates, strict=True):
+        truth = values[reached & ~np.isin(np.arange(7), span)].sum()
+        assert abs(np.mean(sums) - truth) <= 4 * np.std(sums) / np.sqrt(len(sums)) + 1e-9, span
 
 
 def test_times_are_merged_over_draws_and_batch() -> None:
@@ -126,14 +226,19 @@ def test_times_are_merged_over_draws_and_batch() -> None:
     share=st.sampled_from([0.0, 0.25, 1.0]),
     power=st.sampled_from([0.0, 0.5, 1.0]),
     in_batch=st.booleans(),
+    hard=st.sampled_from([0.0, 0.4]),
     draw=st.data(),
 )
 def test_results_have_their_shapes_whatever_the_catalogue(
-    counts: list[int], num_draws: int, share: float, power: float, in_batch: bool, draw: st.DataObject
+    counts: list[int], num_draws: int, share: float, power: float, in_batch: bool, hard: float, draw: st.DataObject
 ) -> None:
     target_list = np.repeat(np.arange(len(counts)), counts)
     batch = target_list[: draw.draw(st.integers(1, len(target_list)))]
-    ids, log_weights = CandidateSampler(np.array(counts), num_draws, share, power, in_batch, 1).sample(2, 3, batch)
+    links = np.random.default_rng(len(batch)).integers(-1, len(counts), (len(counts), 3))
+    sampler = CandidateSampler(
+        np.array(counts), num_draws, share, power, in_batch, 1, hard_share=hard, neighbors=[links]
+    )
+    ids, log_weights = sampler.sample(2, 3, batch)
     assert (ids.dtype, log_weights.dtype) == (np.int64, np.float32)
     assert ids.shape == log_weights.shape
     assert (np.diff(ids) > 0).all()
@@ -141,7 +246,7 @@ def test_results_have_their_shapes_whatever_the_catalogue(
     assert np.isfinite(log_weights).all()
     if in_batch and len(batch) > 1:
         assert set(batch.tolist()) <= set(ids.tolist())
-    if share == 1 or not num_draws:
+    if (share == 1 and not hard) or not num_draws:
         assert (np.array(counts)[ids] > 0).all()
 
 

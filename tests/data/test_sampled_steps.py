@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from configs.contracts import ItemNeeds, Step
-from data.batches import TrainBatches
+from data.batches import TrainBatches, mates_of
 from data.item_plan import ItemPlanner
 from data.negatives import CandidateSampler, target_counts
-from data.sequences import Targets
 from data.spans import TrainingSpans
 from tests.data.packed_layout import contexts, real_places
 from tests.data.test_batches import dense, planner_of, random_graph, sequences
@@ -19,8 +18,7 @@ from tests.sequences import Sequences
 
 def sampled_batches(data: Sequences, rank: int, world: int, draws: int = 20, in_batch: bool = True) -> TrainBatches:
     planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
-    targets = Targets(data, "train")
-    sampler = CandidateSampler(target_counts(data, targets), draws, 0.5, 0.75, in_batch, 9)
+    sampler = CandidateSampler(target_counts(data, data.popularity()), draws, 0.5, 0.75, in_batch, 9)
     return TrainBatches(data, TrainingSpans(data, "windows", 5, 0.5), 16, 3, rank, world, planner, sampler)
 
 
@@ -94,6 +92,46 @@ def test_ids_that_float32_and_int32_cannot_hold_travel_exactly(huge: int) -> Non
     assert (step.plan.union_ids % 2).unique().numel() == 2, "odd ids above 2^24 are not float32 numbers"
 
 
+@pytest.mark.parametrize("cap", [1, 2, 4, 30])
+@pytest.mark.parametrize("few", [True, False])
+def test_a_cap_keeps_the_strongest_cooccurrences_of_a_row(cap: int, few: bool) -> None:
+    graph = random_graph(25, 3, 4)  # whole weights up to 8: many ties
+    graph.weights[7] = 0
+    graph.weights[9, :] = 1e-30 * (np.arange(25) != 9)
+    roles = np.array([0, 3, 7, 9, 24]) if few else np.arange(25)
+    plan = planner_of(graph, cooccurrence=True, cooccurrence_cap=cap).plan(roles)
+    rows = plan.cooccurrence
+    assert rows is not None
+    union = plan.union_ids.numpy()
+    for row, item in enumerate(roles):
+        begin, end = rows.indptr[row : row + 2].tolist()
+        best = sorted(np.flatnonzero(graph.weights[item]), key=lambda column: (-graph.weights[item, column], column))
+        assert union[rows.indices[begin:end].numpy()].tolist() == sorted(best[:cap]), item
+        expected = graph.weights[item, union[rows.indices[begin:end].numpy()]].astype(np.float32)
+        assert rows.values[begin:end].tolist() == expected.tolist()
+    linked = union[rows.indices.numpy()]
+    assert set(union.tolist()) == set(roles.tolist()) | set(linked.tolist()), "nobody else is looked up"
+
+
+def test_hard_negatives_are_the_same_on_all_ranks() -> None:
+    data = sequences(30, 5000, 1)
+    links = [np.random.default_rng(m).integers(-1, 5000, (5000, 4)) for m in range(2)]
+    counts = target_counts(data, data.popularity())
+    planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
+    spans = TrainingSpans(data, "windows", 5, 0.5)
+    seen: list[tuple[list[int], list[float]]] = []
+    near: set[int] = set()
+    for rank, world in [(0, 1), (0, 3), (2, 3)]:
+        sampler = CandidateSampler(counts, 20, 0.5, 0.75, True, 9, hard_share=0.5, neighbors=links)
+        step = TrainBatches(data, spans, 16, 3, rank, world, planner, sampler)[1]
+        ids = ids_of(step, step.batch.candidates)
+        seen.append((ids.tolist(), step.batch.log_weights.tolist()))
+        if world == 1:
+            near = {int(item) for modal in links for item in modal[ids_of(step, step.batch.targets).numpy()].ravel()}
+    assert seen[0] == seen[1] == seen[2]
+    assert len(near & set(seen[0][0])) >= 5, "about ten of the draws are neighbours"
+
+
 @pytest.mark.parametrize("scale", ["mean", "sum"])
 def test_sampled_centres_are_the_exact_ones_on_average(scale: str) -> None:
     graph = random_graph(25, 3, 4)
@@ -111,3 +149,30 @@ def test_sampled_centres_are_the_exact_ones_on_average(scale: str) -> None:
     # Each entry is a mean of 18,000 draws of at most 3: a standard error of .011 at the most.
     assert (total / rounds - expected).abs().max() < 0.06
     assert expected.abs().max() > 0.1
+
+
+def test_mates_are_the_targets_of_the_same_span() -> None:
+    assert mates_of(np.array([2, 1, 3])).tolist() == [[0, 1, 0], [0, 1, 1], [2, 2, 2], [3, 4, 5], [3, 4, 5], [3, 4, 5]]
+    assert mates_of(np.empty(0, np.int64)).shape == (0, 1)
+    data = sequences(30, 5000, 1)
+    for rank in range(3):
+        batch = sampled_batches(data, rank, 3)[0].batch
+        assert batch.mates is not None
+        for row, mates in enumerate(batch.mates.tolist()):
+            same = [n for n, user in enumerate(batch.users) if user == batch.users[row]]
+            assert set(mates) == set(same), "every user of this batch has one span in it"
+    assert sampled_batches(data, 0, 1, in_batch=False)[0].batch.mates is None
+
+
+def test_only_items_of_a_history_bring_their_cooccurrences() -> None:
+    graph = random_graph(25, 3, 4)
+    planner = planner_of(graph, cooccurrence=True)
+    roles, seen = np.array([0, 3, 7, 9, 24]), np.array([9, 3, 9])
+    some, every = planner.plan(roles, seen=seen).cooccurrence, planner.plan(roles).cooccurrence
+    assert some is not None
+    assert every is not None
+    assert torch.equal(some.indptr.diff() > 0, torch.tensor([False, True, False, True, False]))
+    expected = np.where(np.isin(roles, seen)[:, None], graph.weights[roles], 0)
+    found = np.zeros_like(expected)
+    found[:, planner.plan(roles, seen=seen).union_ids.numpy()] = dense(some).numpy()
+    np.testing.assert_allclose(found, expected)

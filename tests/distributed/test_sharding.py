@@ -10,8 +10,8 @@ from configs.errors import InputError
 from configs.loading import load_config
 from configs.schema import TableConfig
 from data.batches import TrainBatches
-from data.sequences import Targets
 from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
+from distributed.inputs import Inputs
 from distributed.sharding import choose_optimizer, choose_sharding, shard
 from distributed.step import TrainSteps
 from distributed.trainer import candidate_sampler, training_spans
@@ -57,7 +57,7 @@ def build(config, world):
     sharded = shard(toy_system(config), config, NUM_ITEMS, world)
     planner = toy_planner(sharded.system.recommender.needs)
     data = toy_data()
-    candidates = candidate_sampler(config, data, Targets(data, "train"))
+    candidates = candidate_sampler(config, Inputs(data, None))
     batches = TrainBatches(data, training_spans(config, data), BATCH, 0, world.rank, world.size, planner, candidates)
     return sharded, TrainSteps(sharded, batches.plan, config, world), batches
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchrec import KeyedJaggedTensor
 
 from configs.contracts import Batch, ItemNeeds, ItemPlan, SequenceGroup, SparseRows
 from configs.schema import MDSRecConfig, ModelConfig
+from model.item_table import item_feature
 from model.mdsrec import MDSRec
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
@@ -30,8 +33,13 @@ class Rows(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.from_numpy(rows.copy()))
 
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.weight[ids]
+    def forward(self, feature: KeyedJaggedTensor) -> Tensor:
+        return self.weight[feature.values()]
+
+
+def loss(system: nn.Module, item_plan: ItemPlan, some: Batch) -> Tensor:
+    """The loss of a step, as training computes it."""
+    return system(SimpleNamespace(feature=item_feature(item_plan.union_ids), plan=item_plan, batch=some))
 
 
 @dataclass

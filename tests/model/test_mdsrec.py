@@ -71,7 +71,7 @@ def check_against_numpy(num_modalities: int, config: ModelConfig) -> None:
     expected = case.numpy_mdsrec(cat, config, weights).scores(table, histories, noise)
     np.testing.assert_allclose((users @ system.encode_items(items).T).detach().numpy(), expected, rtol=1e-9, atol=1e-12)
     torch.manual_seed(5)
-    loss = system(plan, batch)
+    loss = case.loss(system, plan, batch)
     oracle = case.numpy_mdsrec(cat, config, weights)
     np.testing.assert_allclose(loss.item(), oracle.loss(table, histories, targets, noise), rtol=1e-9)
     loss.backward()
@@ -104,7 +104,7 @@ def test_gradient_of_each_parameter_agrees_with_finite_differences(switches: dic
     system = case.mdsrec_system(cat, config)
     system.recommender.options = system.recommender.options.model_copy(update={"gumbel_noise": False})
     histories, targets = case.histories(4)
-    system(case.plan(cat, system.recommender.needs), case.batch(histories, targets)).backward()
+    case.loss(system, case.plan(cat, system.recommender.needs), case.batch(histories, targets)).backward()
     weights = {f"recommender.{n}": x for n, x in numpy_weights(system).items()}
     weights["table.weight"] = system.table.weight.detach().numpy().copy()
     noise = np.zeros((2, len(histories), case.NUM_CENTERS))
@@ -166,7 +166,7 @@ def test_an_empty_share_has_zero_loss_and_zero_gradients() -> None:
         system = case.mdsrec_system(cat, case.config(mdsrec=switches, dropout=0.5))
         batch = case.batch([], [])
         batch.num_global_targets = 3
-        loss = system(case.plan(cat, system.recommender.needs), batch)
+        loss = case.loss(system, case.plan(cat, system.recommender.needs), batch)
         loss.backward()
         assert loss.item() == 0
         for name, parameter in system.named_parameters():
@@ -202,8 +202,8 @@ def test_the_loss_of_two_ranks_adds_up() -> None:
     shares = [case.batch(histories[:5], targets[:5]), case.batch(histories[5:], targets[5:])]
     for share in shares:
         share.num_global_targets = len(targets)
-    total = system(plan, shares[0]) + system(plan, shares[1])
-    torch.testing.assert_close(total, system(plan, case.batch(histories, targets)), rtol=1e-12, atol=0)
+    total = case.loss(system, plan, shares[0]) + case.loss(system, plan, shares[1])
+    torch.testing.assert_close(total, case.loss(system, plan, case.batch(histories, targets)), rtol=1e-12, atol=0)
 
 
 def test_float32_and_bfloat16_autocast_stay_close() -> None:
@@ -211,13 +211,13 @@ def test_float32_and_bfloat16_autocast_stay_close() -> None:
     histories, targets = case.histories()
     system = case.mdsrec_system(cat, case.config()).eval()
     plan, batch = case.plan(cat, system.recommender.needs), case.batch(histories, targets)
-    exact = system(plan, batch).item()
+    exact = case.loss(system, plan, batch).item()
     system.float()
-    loss = system(plan, batch)
+    loss = case.loss(system, plan, batch)
     assert loss.dtype == torch.float32
     np.testing.assert_allclose(loss.item(), exact, rtol=1e-4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = system(plan, batch)
+        rounded = case.loss(system, plan, batch)
     rounded.backward()
     assert rounded.dtype == torch.float32
     np.testing.assert_allclose(rounded.item(), exact, rtol=0.1)

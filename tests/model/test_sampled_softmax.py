@@ -76,6 +76,27 @@ def test_equals_the_formula_with_targets_in_and_out_of_the_candidates() -> None:
         torch.testing.assert_close(grad, expected_grad, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("max_logits", [2**24, 14])
+def test_targets_trained_together_weigh_one(monkeypatch: pytest.MonkeyPatch, max_logits: int) -> None:
+    monkeypatch.setattr(losses, "MAX_LOGITS", max_logits)
+    users, items = vectors(5), vectors(12)
+    targets = torch.tensor([3, 9, 3, 0, 9])  # spans of 3 and 2 targets; item 3 twice in one, item 9 in both
+    mates = torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 2], [3, 4, 3], [3, 4, 4]])
+    candidates, log_weights = torch.tensor([0, 3, 5, 9, 11, 2]), torch.randn(6) * 2
+    actual, grads = value_and_gradients(
+        sampled_cross_entropy, users, items, CHANNELS, targets, candidates, log_weights, 1, mates
+    )
+    total = torch.zeros((), dtype=torch.float64)
+    for row, own in enumerate(([3, 9, 3], [3, 9, 3], [3, 9, 3], [0, 9], [0, 9])):
+        weights = [0.0 if j in own else float(log_weights[n]) for n, j in enumerate(candidates.tolist())]
+        alone = [[vector[row : row + 1] for vector in users], items, targets[row : row + 1]]
+        total = total + naive_loss(*alone, candidates, torch.tensor(weights, dtype=torch.float64))
+    expected = torch.autograd.grad(total, [*users, *items])
+    torch.testing.assert_close(actual, total.detach(), rtol=1e-12, atol=0)
+    for grad, expected_grad in zip(grads, expected, strict=True):
+        torch.testing.assert_close(grad, expected_grad, rtol=1e-10, atol=1e-12)
+
+
 def test_a_rows_own_target_among_the_candidates_changes_nothing() -> None:
     users, items = vectors(3), vectors(8)
     targets = torch.tensor([6, 6, 6])
