@@ -26,7 +26,7 @@ from configs.contracts import Step
 from configs.loading import load_config
 from data.batches import TrainBatches
 from data.item_plan import ItemPlanner
-from data.sequences import Targets
+from distributed.inputs import Inputs
 from distributed.sharding import shard
 from distributed.step import TrainSteps
 from distributed.trainer import candidate_sampler, train, training_spans
@@ -93,7 +93,7 @@ def _steps(world: World, num_items: int, count: int) -> tuple[float, float]:
     recommender = build_model(config.model, CatalogueInfo(num_items))
     system = RecommenderSystem(ItemTable(num_items, config.model.dim, 0.02, device="meta"), recommender)
     planner = ItemPlanner(recommender.needs, num_items, None, {})
-    spans, sampler = training_spans(config, data), candidate_sampler(config, data, Targets(data, "train"))
+    spans, sampler = training_spans(config, data), candidate_sampler(config, Inputs(data, None))  # type: ignore[arg-type]
     batches = TrainBatches(data, spans, 512, 0, world.rank, world.size, planner, sampler)
     steps = TrainSteps(shard(system, config, num_items, world), batches.plan, config, world)
     waits: list[float] = []

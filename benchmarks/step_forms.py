@@ -7,12 +7,13 @@ from time import perf_counter
 
 import torch
 
-from benchmarks.random_graph import RandomGraph
+from benchmarks.hashed_graph import HashedGraph
 from configs.contracts import Batch, SequenceGroup, Step
 from configs.loading import load_config
 from data.batches import TrainBatches
 from data.item_plan import ItemPlanner
-from data.sequences import SequenceArrays, Targets
+from data.sequences import SequenceArrays
+from distributed.inputs import Inputs
 from distributed.sharding import shard
 from distributed.step import TrainSteps
 from distributed.trainer import candidate_sampler, training_spans
@@ -34,14 +35,14 @@ FORMS = tuple(_OPTIONS)
 class TrainedForm:
     """MDSRec, width 64, batches of 512 targets, a replicated table; in one of `FORMS`, from its own first step on."""
 
-    def __init__(self, form: str, data: SequenceArrays, graph: RandomGraph, max_length: int, world: World) -> None:
+    def __init__(self, form: str, data: SequenceArrays, graph: HashedGraph, max_length: int, world: World) -> None:
         config = load_config(None, [f"model.max_length={max_length}", "table.sharding=data_parallel", *_OPTIONS[form]])
         info = CatalogueInfo(data.num_items, graph.modalities, {}, {m: graph.num_centers(m) for m in graph.modalities})
         torch.manual_seed(0)
         recommender = build_model(config.model, info)
         system = RecommenderSystem(ItemTable(data.num_items, config.model.dim, 0.02, device="meta"), recommender)
         planner = ItemPlanner(recommender.needs, data.num_items, graph, {})
-        sampler = candidate_sampler(config, data, Targets(data, "train"))
+        sampler = candidate_sampler(config, Inputs(data, graph))  # type: ignore[arg-type]
         self._batches = TrainBatches(
             data, training_spans(config, data), config.training.batch_size, 0, world.rank, world.size, planner, sampler
         )

@@ -25,8 +25,8 @@ import torch
 from tabulate import tabulate
 
 from benchmarks.center_path import center_path_share
+from benchmarks.hashed_graph import HashedGraph
 from benchmarks.large_catalogue import compare_catalogues
-from benchmarks.random_graph import RandomGraph
 from benchmarks.step_forms import FORMS, GROUPED, OURS, PADDED, TrainedForm, padded_share
 from data.dataset import Dataset
 from data.sequences import SequenceArrays
@@ -52,7 +52,7 @@ def main(baby: str | None, steps: int, rounds: int, large_items: int, threads: i
         short = random_sequences(19_445, 7_050, lambda rng, users: 4 + rng.geometric(1 / 3.3, users))
     long = random_sequences(1_500, 7_050, lambda rng, users: rng.integers(150, 250, users))
     for title, data, max_length in (("Baby", short, 50), ("long histories", long, 200)):
-        graph = RandomGraph(data.num_items, ("image", "text"), _NEIGHBORS, _CENTERS, _PAIRS)
+        graph = HashedGraph(data.num_items, ("image", "text"), _NEIGHBORS, _PAIRS, _CENTERS)
         with world_of_one() as world:
             forms = {form: TrainedForm(form, data, graph, max_length, world) for form in FORMS}
             rates = timed_in_turns(forms, steps, rounds)

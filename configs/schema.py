@@ -163,6 +163,12 @@ class EvaluationConfig(Section):
     ks: tuple[int, ...] = Field((10, 20, 50), description="cut-offs of Recall@K and NDCG@K")
     user_batch: int = Field(256, ge=1, description="users scored at a time")
     item_block: int = Field(16384, ge=1, description="items scored at a time")
+    held_items_gib: float = Field(
+        1.0, ge=0, description="item vectors a rank holds while ranking; beyond, every sweep encodes them again"
+    )
+    users_per_pass: int = Field(
+        65536, ge=1, description="users whose vectors are on every rank at once; each pass sweeps the items again"
+    )
     mask_history: bool = Field(False, description="remove a user's history from the ranking")
     ties: Literal["pessimistic", "optimistic", "id"] = Field(
         "pessimistic", description="tied items rank above the target, below it, or by ascending id"

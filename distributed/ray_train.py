@@ -77,7 +77,7 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
 
 def _on_worker(job: dict[str, Any]) -> None:
     """What each worker process runs; heavy imports happen here, once the process exists."""
-    _quiet_libraries()
+    quiet_libraries()
     from distributed import encoding, trainer
     from distributed.telemetry import unwatched
     from distributed.world import World
@@ -105,7 +105,7 @@ def _bar(loop: Iterable[Any], total: int, label: str) -> Iterator[Any]:
         bar.close()
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep what FBGEMM, TorchRec and torch log while loading and planning out of the driver's output.
 
     The plan itself is printed and saved; errors still come through.

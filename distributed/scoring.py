@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from configs.schema import Config
 from data.batches import assemble, span_items
 from data.item_plan import positions_of
-from data.sequences import Split, Targets, gather_histories, target_items
+from data.sequences import Split, Targets, target_items
 from data.spans import spans_before
 from distributed.inputs import Inputs
 from distributed.sharding import ShardedSystem
 from distributed.telemetry import Track, unwatched
 from distributed.world import World
+from evaluation.item_blocks import ItemBlocks, blocks_of_rank
 from evaluation.metrics import bootstrap_intervals, bucket_masks, ranking_metrics, ranks_from_counts, sliced_metrics
-from evaluation.ranking import ItemBlock, UserBatch, count_ranks, encode_blocks, exchange, top_items
+from evaluation.ranking import count_ranks, top_items
+from evaluation.user_batches import UserBatch, exchange, user_batch
 from model.protocol import ItemRows
 
 # Buckets that split the Amazon sets into comparable parts; the last is open.
@@ -59,68 +64,109 @@ class Scorer:
         self._streams_centers = bool(self.needs.centers) and self.needs.center_samples is not None
         self._user_planner = inputs.planner(replace(self.needs, centers=())) if self._streams_centers else self.planner
         self._centers: dict[str, Tensor] = {}
+        self._sums: CenterSums | None = None
+        self.held_bytes = config.evaluation.held_items_gib * 2**30
+        self.users_per_pass = config.evaluation.users_per_pass
 
     def rank(self, split: Split) -> Ranked:
-        """The rank of every target of "valid" or "test" in the whole catalogue."""
+        """The rank of every target of "valid" or "test" in the whole catalogue. Memory: about 100 bytes a target."""
         data, targets = self.inputs.dataset, Targets(self.inputs.dataset, split)
         self._catalogue = None  # weights may have moved since the last call
-        with self._encoding():
-            batches = self._user_batches(targets, self.config.evaluation.mask_history)
-            counts = count_ranks(batches, self._item_blocks(), self.config.evaluation.mask_history)
         users, positions = targets.locate(np.arange(len(targets), dtype=np.int64))
-        ranks = ranks_from_counts(*counts, self.config.evaluation.ties)
-        return Ranked(users, positions, target_items(data, users, positions), ranks)
+        items = target_items(data, users, positions)
+        # By target: the targets of a batch, and of a pass, are then in few of the item blocks.
+        order = np.argsort(items, kind="stable")
+        with self._encoding(), self._progress(len(users), f"ranking {split}", sweeps=2) as tick:
+            blocks = self._item_blocks(tick)
+            passes = self._passes(users[order], positions[order], self.config.evaluation.mask_history, blocks, tick)
+            counts = np.stack(count_ranks(passes, blocks))
+        counts[:, order] = counts.copy()
+        ranks = ranks_from_counts(counts[0], counts[1], counts[2], self.config.evaluation.ties)
+        return Ranked(users, positions, items, ranks)
 
     def recommend(self, k: int, mask_history: bool) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Top-k for what each user does next: users [B], item ids [B, K] (-1: none), scores [B, K]."""
         targets = Targets(self.inputs.dataset, "next")
+        users, positions = targets.locate(np.arange(len(targets), dtype=np.int64))
         done = 0
-        with self._encoding():
-            for ids, scores in top_items(
-                self._user_batches(targets, mask_history), self._item_blocks(), k, mask_history
-            ):
-                users, _ = targets.locate(np.arange(done, done + len(ids), dtype=np.int64))
+        with self._encoding(), self._progress(len(users), "ranking next", sweeps=1) as tick:
+            blocks = self._item_blocks(tick)
+            for ids, scores in top_items(self._passes(users, positions, mask_history, blocks, tick), blocks, k):
+                yield users[done : done + len(ids)], ids.cpu().numpy(), scores.cpu().numpy()
                 done += len(ids)
-                yield users, ids.cpu().numpy(), scores.cpu().numpy()
 
-    def _item_blocks(self) -> list[ItemBlock]:
+    def _item_blocks(self, tick: Callable[[], None]) -> ItemBlocks:
         """This rank's item vectors; and the exact centres, where they are streamed."""
-        sums = CenterSums(self.inputs, self.needs.centers) if self._streams_centers else None
-
-        def encode(ids: np.ndarray) -> Tensor:
-            items = self.system.item_rows(self.item_planner.plan(ids).map(self._move))
-            if sums is not None:
-                sums.add(ids, items)
-            return self.system.encode_items(items)
-
-        block = self.config.evaluation.item_block
-        blocks = encode_blocks(encode, self.inputs.dataset.num_items, block, self.world.rank, self.world.size)
-        if sums is not None:
-            self._centers = sums.means(self.world)
+        num_items, size, world = self.inputs.dataset.num_items, self.config.evaluation.item_block, self.world
+        blocks = ItemBlocks(self._encode_items, num_items, size, world.rank, world.size, self.held_bytes, tick)
+        if self._streams_centers:
+            self._sums = CenterSums(self.inputs, self.needs.centers)
+            for _ in blocks.sweep():
+                pass
+            self._centers, self._sums = self._sums.means(), None
         return blocks
 
-    def _user_batches(self, targets: Targets, with_history: bool) -> Iterator[UserBatch]:
-        size, world = self.config.evaluation.user_batch, self.world
-        rounds = -(-len(targets) // (size * world.size))
-        return exchange(self._own_batches(targets, rounds, with_history), size)
+    def _encode_items(self, ids: np.ndarray) -> Tensor:
+        """Item vectors [n, D]; their share of the centres is added up on the way while these are being made."""
+        items = self.system.item_rows(self.item_planner.plan(ids).map(self._move))
+        if self._sums is not None:
+            self._sums.add(ids, items)
+        return self.system.encode_items(items)
 
-    def _own_batches(self, targets: Targets, rounds: int, with_history: bool) -> Iterator[UserBatch]:
-        """Global batches rank, rank + W, ...; empty ones where the targets have run out."""
-        data, size = self.inputs.dataset, self.config.evaluation.user_batch
-        numbers = range(self.world.rank, rounds * self.world.size, self.world.size)
-        for number in self.track(numbers, rounds, f"ranking {targets.split}"):
-            index = np.arange(min(number * size, len(targets)), min((number + 1) * size, len(targets)))
-            users, positions = targets.locate(index)
-            items = target_items(data, users, positions)
-            history = np.zeros((len(users), 0), np.int64)
-            if with_history:
-                history, lengths = gather_histories(data, users, positions, int(positions.max(initial=1)))
-                history[np.arange(history.shape[1]) >= lengths[:, None]] = -1
-            yield UserBatch(
-                self._encode_users(users, positions),
-                self._move(torch.from_numpy(items)),
-                self._move(torch.from_numpy(history)),
-            )
+    def _passes(
+        self, users: np.ndarray, positions: np.ndarray, hide: bool, blocks: ItemBlocks, tick: Callable[[], None]
+    ) -> Iterator[list[UserBatch]]:
+        """Batches of targets (users, positions), int64 [n] each, encoded and brought to every rank a pass at a time."""
+        size = self.config.evaluation.user_batch
+        encoded = exchange(self._own_vectors(users, positions, tick), len(users), size)
+        parts = (slice(first, first + size) for first in range(0, len(users), size))
+        batches = (
+            self._user_batch(users[part], positions[part], vectors, hide, blocks)
+            for part, vectors in zip(parts, encoded, strict=True)
+        )
+        while batch_list := list(islice(batches, self._batches_per_pass())):
+            yield batch_list
+
+    def _own_vectors(self, users: np.ndarray, positions: np.ndarray, tick: Callable[[], None]) -> Iterator[Tensor]:
+        """Vectors of global batches rank, rank + W, ...; empty ones where the users have run out."""
+        size, world = self.config.evaluation.user_batch, self.world
+        for number in range(world.rank, self._user_rounds(len(users)) * world.size, world.size):
+            tick()
+            part = slice(number * size, (number + 1) * size)
+            yield self._encode_users(users[part], positions[part])
+
+    def _user_batch(
+        self, users: np.ndarray, positions: np.ndarray, vectors: Tensor, hide: bool, blocks: ItemBlocks
+    ) -> UserBatch:
+        """A batch that hides those items of this rank that are in the users' histories, if `hide`."""
+        data = self.inputs.dataset
+        rows = np.repeat(np.arange(len(users)), positions if hide else 0)
+        starts = data.offsets[users] - (np.cumsum(positions) - positions)
+        seen = np.asarray(data.items[starts[rows] + np.arange(len(rows))], dtype=np.int64)
+        own = blocks.owns(seen)
+        return user_batch(vectors, target_items(data, users, positions), seen[own], rows[own])
+
+    def _batches_per_pass(self) -> int:
+        return max(1, int(self.users_per_pass) // self.config.evaluation.user_batch)
+
+    def _user_rounds(self, num_users: int) -> int:
+        return -(-num_users // (self.config.evaluation.user_batch * self.world.size))
+
+    @contextmanager
+    def _progress(self, num_users: int, label: str, sweeps: int) -> Iterator[Callable[[], None]]:
+        """A bar over the rounds in which users are encoded and those of every sweep over the items."""
+        options = self.config.evaluation
+        passes = -(-num_users // (self._batches_per_pass() * options.user_batch))
+        rounds = blocks_of_rank(self.inputs.dataset.num_items, options.item_block, 0, self.world.size)[1]
+        total = self._user_rounds(num_users) + rounds * (passes * sweeps + self._streams_centers)
+        steps = iter(self.track(range(total), total, label))
+
+        def tick() -> None:
+            next(steps, None)
+
+        yield tick
+        for _ in steps:  # so that the bar ends
+            pass
 
     def _encode_users(self, users: np.ndarray, positions: np.ndarray) -> Tensor:
         """User vectors [B, D]; exact centres read the whole catalogue, unless streamed; others their histories only."""
@@ -132,7 +178,8 @@ class Scorer:
             batch = assemble(data, spans, len(users), lambda ids: ids)
             return self.system.encode_users(self._catalogue, batch.map(self._move))
         items = target_items(data, users, positions)
-        plan = self._user_planner.plan(np.unique(np.concatenate([span_items(data, spans), items[items >= 0]])))
+        seen = span_items(data, spans)
+        plan = self._user_planner.plan(np.unique(np.concatenate([seen, items[items >= 0]])), seen=seen)
         batch = assemble(data, spans, len(users), partial(positions_of, plan))
         rows = self.system.item_rows(plan.map(self._move))
         rows.centers = self._centers
@@ -147,7 +194,10 @@ class Scorer:
 
 
 class CenterSums:
-    """Adds up the views of each centre's members, block after block of the catalogue: C_m A_m E_id, exactly."""
+    """Adds up the views of each centre's members, block after block of the catalogue: C_m A_m E_id, exactly.
+
+    Blocks are summed apart and added in their order, so that the sums round alike for any number of ranks.
+    """
 
     def __init__(self, inputs: Inputs, modalities: tuple[str, ...]) -> None:
         assert inputs.graph is not None
@@ -155,24 +205,27 @@ class CenterSums:
         self._sums: dict[str, Tensor] = {}
 
     def add(self, ids: np.ndarray, items: ItemRows) -> None:
-        """Items int64 [b] with their views [b, d]."""
+        """A block of every rank, in order of rank: items int64 [b] (b may be 0), their views [b, d]. A collective."""
         for m in self._modalities:
             view = items.views[m]
-            if m not in self._sums:
-                shape = (self._graph.num_centers(m), view.shape[1])
-                self._sums[m] = torch.zeros(shape, dtype=torch.float64, device=view.device)
+            shape = (self._graph.num_centers(m), view.shape[1])
+            block = torch.zeros(shape, dtype=torch.float64, device=view.device)
             labels = torch.from_numpy(self._graph.clusters(m)[ids]).to(view.device)
             clustered = labels >= 0
-            self._sums[m].index_add_(0, labels[clustered], view[clustered].double())
+            block.index_add_(0, labels[clustered], view[clustered].double())
+            blocks = [torch.empty_like(block) for _ in range(dist.get_world_size())]
+            dist.all_gather(blocks, block)
+            for other in blocks:
+                self._sums[m] = self._sums[m] + other if m in self._sums else other
 
-    def means(self, world: World) -> dict[str, Tensor]:
-        """Over all ranks' blocks, float32 [k, d]; an empty centre is zero. A collective."""
+    def means(self) -> dict[str, Tensor]:
+        """Of all blocks added, float32 [k, d]; an empty centre is zero."""
         centers = {}
         for m in self._modalities:
             clusters = np.asarray(self._graph.clusters(m))
             sizes = np.bincount(clusters[clusters >= 0], minlength=self._graph.num_centers(m))
-            total = world.sum_tensor(self._sums[m])
-            centers[m] = (total / torch.from_numpy(np.maximum(sizes, 1)).to(total.device)[:, None]).float()
+            sums = self._sums[m]
+            centers[m] = (sums / torch.from_numpy(np.maximum(sizes, 1)).to(sums.device)[:, None]).float()
         return centers
 
 

@@ -96,6 +96,7 @@ def shard(system: RecommenderSystem, config: Config, num_items: int, world: Worl
     sharding = choose_sharding(config.table, num_items, config.model.dim)
     name = choose_optimizer(config.table, sharding, world.device.type)
     table_lr = config.table.learning_rate or config.training.learning_rate
+    system.ids_as_one = sharding == "row_wise"
     if sharding == "row_wise":
         apply_optimizer_in_backward(_TABLE[name], system.table.parameters(), {"lr": table_lr})
     plan, sharders = _plan(system, sharding, world)

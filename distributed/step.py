@@ -65,10 +65,9 @@ class TrainSteps:
     def __init__(self, sharded: ShardedSystem, plan: ItemPlan | None, config: Config, world: World) -> None:
         """`plan` is that of the whole catalogue; None where every step brings its own."""
         self.sharded, self.world = sharded, world
-        self._has_table = sharded.system.table is not None
         self._precision = config.training.precision
         self._plan = plan.map(lambda tensor: tensor.to(world.device)) if plan else None
-        self._feature = item_feature(self._plan.union_ids) if self._plan and self._has_table else None
+        self._feature = self._feature_of(self._plan) if self._plan else None
         optimizer = sharded.optimizer
         clip = config.training.gradient_clip
         if clip is not None:
@@ -102,8 +101,11 @@ class TrainSteps:
         if step.plan is None:
             assert self._plan is not None
             return DeviceStep(self._feature, self._plan, step.batch)
-        feature = item_feature(step.plan.union_ids) if self._has_table else None
-        return DeviceStep(feature, step.plan, step.batch)
+        return DeviceStep(self._feature_of(step.plan), step.plan, step.batch)
+
+    def _feature_of(self, plan: ItemPlan) -> KeyedJaggedTensor | None:
+        system = self.sharded.system
+        return item_feature(plan.union_ids, system.ids_as_one) if system.table is not None else None
 
     def _forward(self, step: DeviceStep | None) -> tuple[Tensor, Tensor]:
         enabled = self._precision == "bfloat16"

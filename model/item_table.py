@@ -46,11 +46,18 @@ class ItemTable(nn.Module):
         return rows
 
 
-def item_feature(ids_U: Tensor) -> KeyedJaggedTensor:
+def item_feature(ids_U: Tensor, as_one: bool = False) -> KeyedJaggedTensor:
     """Distinct ids, int64 [U], as what a table looks up.
 
-    One flat feature with lengths of ones is the only shape that replicated tables accept. TorchRec fails on an
-    empty feature, and a rank that needs nothing must still join the exchange: no id becomes item 0.
+    TorchRec fails on an empty feature, and a rank that needs nothing must still join the exchange: no id becomes
+    item 0.
+
+    Args:
+        as_one: one sequence of U ids in place of U sequences of one. A split table tells every rank the length of every
+            sequence, which is 4 U bytes to each; a replicated one takes only sequences of one.
     """
     ids = ids_U if len(ids_U) else ids_U.new_zeros(1)
-    return KeyedJaggedTensor(keys=[FEATURE], values=ids, lengths=torch.ones_like(ids, dtype=torch.int32))
+    lengths = torch.ones_like(ids, dtype=torch.int32)
+    if as_one:
+        lengths = torch.full((1,), len(ids), dtype=torch.int32, device=ids.device)
+    return KeyedJaggedTensor(keys=[FEATURE], values=ids, lengths=lengths)

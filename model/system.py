@@ -37,6 +37,7 @@ class RecommenderSystem(nn.Module):
         super().__init__()
         assert (table is not None) == recommender.needs.id_rows, "the table must be what the model needs"
         self.table = table
+        self.ids_as_one = False  # how a table takes its ids, see `item_feature`
         self.recommender = recommender
 
     def forward(self, step: TrainingStep) -> Tensor:
@@ -51,7 +52,9 @@ class RecommenderSystem(nn.Module):
 
     def item_rows(self, plan: ItemPlan) -> ItemRows:
         """The plan's rows looked up and their views; the one collective of an encoding of a split table."""
-        return item_rows(None if self.table is None else self.table(item_feature(plan.union_ids)), plan)
+        return item_rows(
+            None if self.table is None else self.table(item_feature(plan.union_ids, self.ids_as_one)), plan
+        )
 
     def encode_items(self, items: ItemRows) -> Tensor:
         """[R, sum_c d_c]: all channels side by side."""

@@ -1,31 +1,32 @@
-"""Blocked, sharded ranking against scoring everything and sorting. Integer vectors, so ties are real and sums exact."""
+"""Blocked, sharded, streamed ranking against scoring everything and sorting. Whole numbers, so that ties are real."""
 
 import numpy as np
 import pytest
 import torch
 
 from distributed.world import world_of_one
-from evaluation.ranking import (
-    ItemBlock,
-    UserBatch,
-    blocks_of_rank,
-    count_ranks,
-    encode_blocks,
-    exchange,
-    merge_top,
-    top_items,
-)
+from evaluation import block_scores, ranking
+from evaluation.block_scores import WholeBlocks, merge_top, scorer_for
+from evaluation.item_blocks import ItemBlocks, blocks_of_rank
+from evaluation.ranking import count_ranks, top_items
+from evaluation.user_batches import exchange, user_batch
 from tests.distributed.spawn import run_ranks
 
-NUM_ITEMS, WIDTH, NUM_TARGETS, USER_BATCH = 101, 3, 37, 8
+NUM_ITEMS, WIDTH, NUM_TARGETS, USER_BATCH = 301, 3, 37, 8
+HELD, STREAMED = float("inf"), 0.0
 
 
-def catalogue():
+def catalogue(whole_numbers=True):
+    """Vectors of items and users, targets, histories; else of real numbers and wide, so that sums round."""
     random = np.random.default_rng(0)
-    items = torch.from_numpy(random.integers(-2, 3, (NUM_ITEMS, WIDTH)).astype(np.float32))
-    users = torch.from_numpy(random.integers(-2, 3, (NUM_TARGETS, WIDTH)).astype(np.float32))
-    targets = torch.from_numpy(random.integers(0, NUM_ITEMS, NUM_TARGETS))
-    history = torch.from_numpy(random.integers(-1, NUM_ITEMS, (NUM_TARGETS, 5)))
+    draw = (
+        (lambda n: random.integers(-2, 3, (n, WIDTH))) if whole_numbers else lambda n: random.standard_normal((n, 48))
+    )
+    items, users = (torch.from_numpy(draw(n).astype(np.float32)) for n in (NUM_ITEMS, NUM_TARGETS))
+    targets = random.integers(0, NUM_ITEMS, NUM_TARGETS)
+    history = random.integers(0, NUM_ITEMS, (NUM_TARGETS, 5))
+    history[:, 3] = history[:, 2]  # what was had twice
+    history[:4, 0] = targets[:4]  # and what will be had again
     return items, users, targets, history
 
 
@@ -35,7 +36,7 @@ def brute_force(mask_history):
     counts, tops = [], []
     for n, target in enumerate(targets.tolist()):
         row = scores[n].astype(float)
-        seen = {i for i in history[n].tolist() if i >= 0} if mask_history else set()
+        seen = set(history[n].tolist()) if mask_history else set()
         rivals = [i for i in range(NUM_ITEMS) if i != target and i not in seen]
         counts.append(
             [
@@ -44,47 +45,101 @@ def brute_force(mask_history):
                 sum(row[i] == row[target] and i < target for i in rivals),
             ]
         )
-        order = sorted((i for i in range(NUM_ITEMS) if i not in seen), key=lambda i: (-row[i], i))
-        tops.append(order)
+        tops.append(sorted((i for i in range(NUM_ITEMS) if i not in seen), key=lambda i: (-row[i], i)))
     return np.array(counts).T, tops
 
 
-def own_batches(world_rank, world_size):
-    _, users, targets, history = catalogue()
-    rounds = -(-NUM_TARGETS // (USER_BATCH * world_size))
-    batches = (
-        UserBatch(*(x[n * USER_BATCH : (n + 1) * USER_BATCH] for x in (users, targets, history)))
-        for n in range(world_rank, rounds * world_size, world_size)
-    )
-    return exchange(batches, USER_BATCH)
+def item_blocks(rank, world, item_block, held_bytes, items):
+    return ItemBlocks(lambda ids: items[ids], NUM_ITEMS, item_block, rank, world, held_bytes)
 
 
-def check(rank, size, item_block):
-    items = catalogue()[0]
-    blocks = encode_blocks(lambda ids: items[ids], NUM_ITEMS, item_block, rank, size)
+def passes(rank, world, blocks, per_pass, mask, with_target=True, whole_numbers=True):
+    """Lists of `per_pass` batches; only rank w's own batches w, w + W, ... are read from `users` here."""
+    _, users, targets, history = catalogue(whole_numbers)
+    targets = targets if with_target else np.full_like(targets, -1)
+    rounds = -(-NUM_TARGETS // (USER_BATCH * world))
+    numbers = range(rank, rounds * world, world)
+    vectors = exchange((users[n * USER_BATCH : (n + 1) * USER_BATCH] for n in numbers), NUM_TARGETS, USER_BATCH)
+    found = []
+    for number, encoded in enumerate(vectors):
+        part = slice(number * USER_BATCH, (number + 1) * USER_BATCH)
+        seen = history[part] if mask else history[part, :0]
+        rows = np.repeat(np.arange(len(encoded)), seen.shape[1])
+        own = blocks.owns(seen.ravel())
+        found.append(user_batch(encoded, targets[part], seen.ravel()[own], rows[own]))
+    return [found[first : first + per_pass] for first in range(0, len(found), per_pass)]
+
+
+def check(rank, world, item_block, held_bytes, per_pass):
+    blocks = item_blocks(rank, world, item_block, held_bytes, catalogue()[0])
     for mask in (False, True):
         counts, tops = brute_force(mask)
-        assert np.array_equal(np.stack(count_ranks(own_batches(rank, size), blocks, mask)), counts)
-        for k in (1, 7, 150):
-            lists = list(top_items(own_batches(rank, size), blocks, k, mask))
-            ids = np.concatenate([ids.numpy() for ids, _ in lists])
+        assert np.array_equal(np.stack(count_ranks(passes(rank, world, blocks, per_pass, mask), blocks)), counts)
+        for k in (1, 7, 350):
+            users = passes(rank, world, blocks, per_pass, mask, with_target=False)
+            ids = np.concatenate([ids.numpy() for ids, _ in top_items(users, blocks, k)])
+            assert ids.shape == (NUM_TARGETS, min(k, NUM_ITEMS))
             for found, expected in zip(ids, tops, strict=True):
                 assert found[found >= 0].tolist() == expected[:k]
 
 
-@pytest.mark.parametrize("item_block", [1, 10, 101, 1000])
-def test_one_rank_equals_brute_force(item_block):
+@pytest.mark.parametrize("held_bytes", [HELD, STREAMED])
+@pytest.mark.parametrize(("item_block", "per_pass"), [(1, 5), (10, 1), (200, 2), (301, 1), (1000, 9)])
+def test_one_rank_equals_brute_force(item_block, per_pass, held_bytes, monkeypatch):
+    monkeypatch.setattr(block_scores, "TILE_SCORES", 64 * USER_BATCH)  # several tiles a block
     with world_of_one():
-        check(0, 1, item_block)
+        check(0, 1, item_block, held_bytes, per_pass)
 
 
-def on_rank(world):
-    for item_block in (10, 60):
-        check(world.rank, world.size, item_block)
+def test_whole_blocks_with_torch_equal_brute_force(monkeypatch):
+    monkeypatch.setattr(ranking, "scorer_for", lambda _: as_on_a_gpu())
+    with world_of_one():
+        check(0, 1, 40, STREAMED, 2)
 
 
-def test_three_ranks_equal_brute_force():
-    run_ranks(3, on_rank)
+class as_on_a_gpu:
+    def __enter__(self):
+        return WholeBlocks()
+
+    def __exit__(self, *_):
+        pass
+
+
+def real_results(rank, world, held_bytes, per_pass):
+    """Counts, and lists with scores, of real numbers, whose sums round."""
+    items = catalogue(whole_numbers=False)[0]
+    blocks = item_blocks(rank, world, 30, held_bytes, items)
+    counts = count_ranks(passes(rank, world, blocks, per_pass, True, True, False), blocks)
+    lists = list(top_items(passes(rank, world, blocks, per_pass, True, False, False), blocks, 20))
+    return [np.stack(counts), *(torch.cat(part).numpy() for part in zip(*lists, strict=True))]
+
+
+def on_rank(world, expected):
+    for item_block, held_bytes, per_pass in ((10, HELD, 2), (120, STREAMED, 3)):
+        check(world.rank, world.size, item_block, held_bytes, per_pass)
+    for held_bytes, per_pass in ((HELD, 5), (STREAMED, 1), (STREAMED, 3)):
+        for found, wanted in zip(real_results(world.rank, world.size, held_bytes, per_pass), expected, strict=True):
+            assert found.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_equal_brute_force_and_one_rank_to_the_last_bit(world):
+    with world_of_one():
+        expected = real_results(0, 1, HELD, 5)
+        for again in (real_results(0, 1, STREAMED, 2), real_results(0, 1, HELD, 1)):
+            assert [x.tobytes() for x in again] == [x.tobytes() for x in expected]
+    run_ranks(world, on_rank, expected)
+
+
+def test_threads_change_nothing():
+    before, found = torch.get_num_threads(), []
+    with world_of_one():
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append([x.tobytes() for x in real_results(0, 1, HELD, 5)])
+            assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 64])
@@ -93,13 +148,60 @@ def test_blocks_are_dealt_out_once(world):
     ids = sorted(i for blocks, _ in dealt for start, stop in blocks for i in range(start, stop))
     assert ids == list(range(1000))
     assert {rounds for _, rounds in dealt} == {max(len(blocks) for blocks, _ in dealt)}
+    items = np.arange(1000)
+    for rank, (blocks, _) in enumerate(dealt):
+        owns = ItemBlocks(lambda ids: torch.ones(len(ids), 1), 1000, 64, rank, world, HELD).owns(items)
+        assert items[owns].tolist() == [i for start, stop in blocks for i in range(start, stop)]
 
 
-def test_scores_that_are_no_numbers_are_refused():
-    vectors = torch.tensor([[1.0], [float("nan")]])
-    users = UserBatch(torch.ones(1, 1), torch.tensor([0]), torch.zeros(1, 0, dtype=torch.int64))
-    with world_of_one(), pytest.raises(FloatingPointError, match="diverged"):
-        count_ranks(iter([users]), [ItemBlock(0, vectors)], mask_history=False)
+def test_every_rank_encodes_equally_often_and_only_rounds_with_a_target_twice():
+    """One pass whose targets lie in two of ten blocks: a held block is encoded once, a streamed one in each sweep."""
+    targets = np.array([35, 36, 92])
+    for held_bytes, rounds_encoded in ((HELD, 4), (STREAMED, 4 + 2)):
+        for rank in range(3):
+            calls = []
+            blocks = ItemBlocks(
+                lambda ids, calls=calls: calls.append(ids) or torch.ones(len(ids), 2), 100, 10, rank, 3, held_bytes
+            )
+            assert blocks.rounds_of(targets) == {1, 3}
+            for sweep in (blocks.sweep(blocks.rounds_of(targets)), blocks.sweep()):
+                starts = [block.start for block in sweep]
+                assert starts == sorted(starts)
+            assert len(calls) == 1 + rounds_encoded  # one for the width
+            assert max(map(len, calls)) == 10
+
+
+def test_items_are_held_only_if_the_largest_share_fits():
+    for held_bytes, expected in ((3 * 10 * 2 * 4, True), (3 * 10 * 2 * 4 - 1, False)):
+        for rank in range(4):  # rank 3 has two blocks, the others three
+            blocks = ItemBlocks(lambda ids: torch.ones(len(ids), 2), 110, 10, rank, 4, held_bytes)
+            first, second = ([id(b.vectors) for b in list(blocks.sweep())] for _ in range(2))
+            assert (blocks._held is not None) == expected
+            assert (first == second) >= expected
+
+
+@pytest.mark.parametrize("scorer", [scorer_for, lambda _: as_on_a_gpu()])
+@pytest.mark.parametrize(("bad", "target"), [(1, 0), (0, 0), (150, 150), (299, 5)])
+def test_scores_that_are_no_numbers_are_refused(bad, target, scorer, monkeypatch):
+    monkeypatch.setattr(ranking, "scorer_for", scorer)
+    vectors = torch.ones(NUM_ITEMS, 1)
+    vectors[bad] = float("nan")
+    nothing = np.zeros(0, dtype=np.int64)
+    users = [user_batch(torch.ones(1, 1), np.array([target]), nothing, nothing)]
+    with world_of_one():
+        blocks = item_blocks(0, 1, 100, HELD, vectors)
+        first = bad // 100 * 100
+        with pytest.raises(FloatingPointError, match=rf"items {first}\.\.\d+ are not finite: the model diverged"):
+            count_ranks([users], blocks)
+        with pytest.raises(FloatingPointError, match="diverged"):
+            list(top_items([users], blocks, 3))
+
+
+def test_no_users_give_no_ranks():
+    with world_of_one():
+        blocks = item_blocks(0, 1, 100, HELD, catalogue()[0])
+        assert [x.shape for x in count_ranks([], blocks)] == [(0,)] * 3
+        assert list(top_items([], blocks, 5)) == []
 
 
 def test_merge_orders_by_score_then_id_and_drops_padding():

@@ -1,0 +1,73 @@
+"""An item graph of any size that is computed where it is asked for, so that a benchmark need not build one.
+
+Neighbours and co-occurrences are hashes of the item: uniform over the catalogue, never stored. Real ones overlap
+more, so a step's union is the largest that a graph with these counts can give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class HashedNeighbors:
+    """Behaves as the int64 [N, H] array of an item's neighbours when rows are taken; the first is the item itself."""
+
+    num_items: int
+    num_neighbors: int
+    salt: int
+
+    def __getitem__(self, items: np.ndarray) -> np.ndarray:
+        rows = hashed_items(np.asarray(items), self.num_neighbors, self.num_items, self.salt)
+        rows[:, 0] = items
+        return rows
+
+
+@dataclass(frozen=True)
+class HashedGraph:
+    """The attributes of `graph_builder.store.Graph` that training uses.
+
+    Attributes:
+        num_neighbors: H, the item included.
+        num_cooccurrences: entries of every row of O.
+        centers: k.
+    """
+
+    num_items: int
+    modalities: tuple[str, ...]
+    num_neighbors: int
+    num_cooccurrences: int
+    centers: int
+    fingerprint: str = "hashed"
+
+    def cooccurrence_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See `configs.contracts.GraphRows`; every weight is 1 / sqrt(entries of the row)."""
+        degree = self.num_cooccurrences
+        columns = hashed_items(items, degree, self.num_items, salt=0).ravel()
+        weights = np.full(len(columns), max(degree, 1) ** -0.5, dtype=np.float32)
+        return np.arange(len(items) + 1) * degree, columns, weights
+
+    def neighbors(self, modality: str) -> HashedNeighbors:
+        return HashedNeighbors(self.num_items, self.num_neighbors, 1 + self.modalities.index(modality))
+
+    def clusters(self, modality: str) -> np.ndarray:
+        """int64 [N]."""
+        everyone = np.arange(self.num_items)
+        return hashed_items(everyone, 1, self.centers, salt=1001 + self.modalities.index(modality))[:, 0]
+
+    def num_centers(self, modality: str) -> int:  # noqa: ARG002
+        return self.centers
+
+
+def hashed_items(items: np.ndarray, count: int, num_items: int, salt: int) -> np.ndarray:
+    """`count` numbers below `num_items` for each item, int64 [n, count], by SplitMix64 of (item, column, salt)."""
+    columns = np.arange(count, dtype=np.uint64) + np.uint64(salt * 1024)
+    values = items.astype(np.uint64)[:, None] * np.uint64(2**20) + columns
+    values = values * _SPREAD + _SPREAD
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((values ^ (values >> np.uint64(31))) % np.uint64(num_items)).astype(np.int64)

@@ -1,0 +1,81 @@
+"""Where the time of a training step goes, without a second implementation of the step: marks on the calls it makes."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+
+from configs.contracts import Step
+from distributed.sharding import ShardedSystem
+
+
+class Clock:
+    """Adds up the time between marks: the processor's, or on CUDA the device's own, without waiting for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._marks: list[tuple[str, Any]] = []
+
+    def restart(self) -> None:
+        self._marks.clear()
+        self.mark("")
+
+    def mark(self, part: str) -> None:
+        """What was done since the last mark is `part`."""
+        if self._cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._marks.append((part, event))
+        else:
+            self._marks.append((part, time.perf_counter()))
+
+    def seconds(self) -> dict[str, float]:
+        """Per part, since the restart."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        total: dict[str, float] = defaultdict(float)
+        for (_, before), (part, after) in zip(self._marks, self._marks[1:], strict=False):
+            total[part] += before.elapsed_time(after) / 1000 if self._cuda else after - before
+        return dict(total)
+
+
+def watched(loader: Iterable[Step], clock: Clock) -> Iterator[Step]:
+    """What the loader gives; the time it takes is "loader", and what was before it "copy"."""
+    ready = iter(loader)
+    while True:
+        clock.mark("copy")
+        step = next(ready, None)
+        clock.mark("loader")
+        if step is None:
+            return
+        yield step
+
+
+def hang_clock(sharded: ShardedSystem, clock: Clock) -> None:
+    """Mark the begin and end of the calls that make up a step; a part's time includes waiting for other ranks in it.
+
+    The forward is "copy" until the lookup begins, "lookup" in it, "views" from there to the towers, and then "loss".
+    """
+    system, parallel, optimizer = sharded.system, sharded.parallel, sharded.optimizer
+    calls = [
+        (parallel, "forward", "copy", "loss"),
+        (system.table, "forward", "copy", "lookup"),
+        (system.recommender, "user_vectors", "views", "towers"),
+        (optimizer, "step", "backward", "optimiser"),
+    ]
+    for owner, name, before, part in calls:
+        setattr(owner, name, _marked(getattr(owner, name), clock, before, part))
+
+
+def _marked(function: Callable[..., Any], clock: Clock, before: str, part: str) -> Callable[..., Any]:
+    def marked(*arguments: Any, **options: Any) -> Any:
+        clock.mark(before)
+        result = function(*arguments, **options)
+        clock.mark(part)
+        return result
+
+    return marked

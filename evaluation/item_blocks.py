@@ -1,0 +1,88 @@
+"""Which items a rank ranks, and their vectors: held while they fit, else made again for every sweep.
+
+N: items, W: ranks, D: width of a concatenated vector, b: items of a block. Block number k holds items k * b to
+k * b + b - 1 and belongs to rank k % W, in round k // W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass
+class ItemBlock:
+    """Vectors [n, D] of the consecutive items start .. start + n - 1."""
+
+    start: int
+    vectors: Tensor
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.vectors)
+
+
+def blocks_of_rank(num_items: int, item_block: int, rank: int, world: int) -> tuple[list[tuple[int, int]], int]:
+    """This rank's (start, stop) item blocks, dealt out round robin, and the largest number any rank has."""
+    blocks = [(start, min(start + item_block, num_items)) for start in range(0, num_items, item_block)]
+    return blocks[rank::world], -(-len(blocks) // world)
+
+
+class ItemBlocks:
+    """This rank's blocks. Making one, and every sweep, is a collective.
+
+    Args:
+        encode: item ids int64 [n], n may be 0, to vectors [n, D]. It may be a collective: every rank calls it
+            equally often.
+        num_items, item_block: N and b. rank, world: of this process.
+        held_bytes: vectors are held if the largest share of any rank takes no more, so that all ranks decide alike;
+            otherwise one block of b * D numbers is.
+        on_round: called for every round of a sweep, skipped ones too.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[np.ndarray], Tensor],
+        num_items: int,
+        item_block: int,
+        rank: int,
+        world: int,
+        held_bytes: float,
+        on_round: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.num_items = num_items
+        self._encode, self._on_round = encode, on_round
+        self._item_block, self._rank, self._world = item_block, rank, world
+        self._own, self.rounds = blocks_of_rank(num_items, item_block, rank, world)
+        nothing = encode(np.zeros(0, dtype=np.int64))
+        share = self.rounds * min(item_block, num_items) * nothing.shape[1] * nothing.element_size()
+        self._held: dict[int, ItemBlock] | None = {} if share <= held_bytes else None
+
+    def owns(self, items: np.ndarray) -> np.ndarray:
+        """Which items are this rank's to score, bool."""
+        return items // self._item_block % self._world == self._rank
+
+    def rounds_of(self, items: np.ndarray) -> set[int]:
+        """The rounds in which some rank's block holds one of the items."""
+        return set(np.unique(items // (self._item_block * self._world)).tolist())
+
+    def sweep(self, rounds: Collection[int] | None = None) -> Iterator[ItemBlock]:
+        """This rank's blocks of these rounds (None: all), by ascending items. Every rank names the same rounds."""
+        for number in range(self.rounds):
+            self._on_round()
+            if rounds is None or number in rounds:
+                block = self._block(number)
+                if block.stop > block.start:
+                    yield block
+
+    def _block(self, number: int) -> ItemBlock:
+        if self._held is not None and number in self._held:
+            return self._held[number]
+        start, stop = self._own[number] if number < len(self._own) else (0, 0)
+        block = ItemBlock(start, self._encode(np.arange(start, stop, dtype=np.int64)))
+        if self._held is not None:
+            self._held[number] = block
+        return block

@@ -1,0 +1,94 @@
+"""A system's ranks and recommendations: the same bits held or streamed, in any passes, on any number of ranks."""
+
+import numpy as np
+import pytest
+
+from configs.loading import load_config
+from distributed.inputs import build_system, open_inputs
+from distributed.scoring import Scorer
+from distributed.sharding import shard
+from distributed.world import world_of_one
+from graph_builder.build import build_graph
+from graph_builder.executor import SerialExecutor
+from jobs.prepare_data import prepare
+from tests.distributed.spawn import run_ranks
+
+SAMPLED = ("training.negatives.draws=15", "model.mdsrec.center_samples=3")
+CASES = [
+    ("popularity",),
+    ("sasrec", "table.sharding=row_wise"),
+    ("mdsrec",),
+    ("mdsrec", "table.sharding=row_wise", *SAMPLED),
+]
+USER_BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A synthetic dataset and its graph."""
+    root = tmp_path_factory.mktemp("scoring")
+    dataset = prepare("synthetic", str(root / "dataset"), num_users=120, num_items=70, seed=3)
+    options = load_config(None, ["graph_options.num_centers=4"]).graph_options
+    build_graph(dataset, str(root / "graph"), options, 0, SerialExecutor())
+    return root
+
+
+def config_of(folders, model, *more):
+    settings = [
+        f"dataset={folders}/dataset", f"graph={folders}/graph", f"model.name={model}", "model.dim=8",
+        "model.num_heads=2", "model.max_length=8", "model.init_std=0.5",
+        f"evaluation.user_batch={USER_BATCH}", "evaluation.item_block=9",
+        "evaluation.mask_history=true",
+    ]  # fmt: skip
+    return load_config(None, [*settings, *more])
+
+
+class Bar:
+    """A `Track` that remembers how far each bar came."""
+
+    def __init__(self):
+        self.bars = {}
+
+    def __call__(self, loop, total, label):
+        for item in loop:
+            yield item
+            done, _ = self.bars.get(label, (0, total))
+            self.bars[label] = (done + 1, total)
+
+
+def results(world, folders, case, held_bytes, users_per_pass):
+    """Ranks of "valid", lists of the best with their scores, and what the bars showed."""
+    config, bar = config_of(folders, *case), Bar()
+    inputs = open_inputs(config)
+    sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    scorer = Scorer(sharded, inputs, config, world, bar)
+    scorer.held_bytes, scorer.users_per_pass = held_bytes, users_per_pass
+    ranked = scorer.rank("valid")
+    lists = list(scorer.recommend(6, mask_history=True))
+    found = [ranked.users, ranked.items, ranked.ranks, *(np.concatenate(part) for part in zip(*lists, strict=True))]
+    return [x.tobytes() for x in found], bar.bars
+
+
+def on_rank(world, folders, expected, held_bytes, users_per_pass):
+    for case, wanted in zip(CASES, expected, strict=True):
+        found, _ = results(world, folders, case, held_bytes, users_per_pass)
+        assert found == wanted, case
+
+
+@pytest.mark.parametrize(("world", "held_bytes", "users_per_pass"), [(2, np.inf, 65536), (3, 0, 2 * USER_BATCH)])
+def test_ranks_and_lists_are_those_of_one_process_to_the_last_bit(folders, world, held_bytes, users_per_pass):
+    with world_of_one() as one:
+        expected = [results(one, folders, case, np.inf, 65536)[0] for case in CASES]
+    run_ranks(world, on_rank, folders, expected, held_bytes, users_per_pass)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_streaming_and_passes_change_nothing(folders, case):
+    with world_of_one() as one:
+        expected, _ = results(one, folders, case, np.inf, 65536)
+        for held_bytes, users_per_pass in ((np.inf, USER_BATCH), (0, 65536), (0, 3 * USER_BATCH)):
+            found, bars = results(one, folders, case, held_bytes, users_per_pass)
+            assert found == expected
+            assert set(bars) == {"ranking valid", "ranking next"}
+            for done, total in bars.values():
+                assert done == total
