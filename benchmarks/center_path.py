@@ -24,7 +24,8 @@ from torch import Tensor
 
 from configs.contracts import SequenceGroup
 from configs.schema import ModelConfig
-from model.interest_centers import _PIECE_ROWS, Piece, in_pieces, personal_centers
+from distributed.host_memory import keep_freed_memory
+from model.interest_centers import Piece, in_pieces, personal_centers
 from model.sequence_encoder import SequenceEncoder, layers_of
 from model.sequence_groups import Sequences
 
@@ -45,6 +46,7 @@ def main(length: int, sequences: int, centers: int, threads: int) -> None:
 
 def center_path_share(groups: Iterable[SequenceGroup], num_centers: int) -> float:
     """The floor's seconds over the path's, forward and backward, for one modality; medians, in turns."""
+    keep_freed_memory()  # as a rank does
     config = ModelConfig(dim=64, max_length=200, dropout=0.0)
     torch.manual_seed(0)
     encoder = SequenceEncoder(config)
@@ -94,7 +96,7 @@ def _path_seconds(
 
 
 def _floor_seconds(products: int, width: int) -> float:
-    rows = _PIECE_ROWS["cpu"] // 4
+    rows = 2048
     states, weights = torch.randn(rows, width), torch.randn(4 * width, width)
     hidden, back = torch.empty(rows, 4 * width), torch.empty(rows, width)
     count = max(1, round(products / (2 * rows * 4 * width**2)))

@@ -85,7 +85,7 @@ def forward_flops(model: ModelShape, step: StepShape) -> dict[str, int]:
 
     The last layer of a tower has queries only for the states asked for. Centres are k queries of every state; in
     layer 1 they are the same for all: queries are made once a group and logits once a sequence. Keys and values are
-    the tower's.
+    the tower's; where they are few, both projections are moved to them, head by head (`model.interest_centers`).
     """
     d, f, n, k = model.dim, model.ffn_dim, model.num_layers, model.num_centers
     dense = 2 * d * d + 2 * d * f  # query, output and feed-forward of a state
@@ -95,10 +95,13 @@ def forward_flops(model: ModelShape, step: StepShape) -> dict[str, int]:
         states = group.count * group.states
         tower += positions * (n * 2 * d * d + (n - 1) * (dense + 2 * group.length * d))
         tower += states * (dense + 2 * group.length * d)
-        centers += k * d * d * min(1, group.count)
-        centers += states * k * (n * dense - d * d + 2 * d)  # the gate: k inner products and their mix
         # Mixing is done per state in every layer, logits per state from layer 2 on.
-        centers += k * d * group.length * (states * (2 * n - 1) + group.count)
+        attention = k * d * group.length * (states * (2 * n - 1) + group.count)
+        if group.length <= 2 * d // model.num_heads:
+            centers += n * positions * 2 * d * d + model.num_heads * attention
+        else:
+            centers += k * d * d * min(1, group.count) + states * k * (2 * n - 1) * d * d + attention
+        centers += states * k * (n * 2 * d * f + 2 * d)  # the gate: k inner products and their mix
     return {
         "towers": 2 * model.num_channels * tower,
         "centres": 2 * model.num_modalities * centers if k else 0,

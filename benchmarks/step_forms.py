@@ -13,6 +13,7 @@ from configs.loading import load_config
 from data.batches import TrainBatches
 from data.item_plan import ItemPlanner
 from data.sequences import SequenceArrays
+from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs
 from distributed.sharding import shard
 from distributed.step import TrainSteps
@@ -38,6 +39,7 @@ class TrainedForm:
     def __init__(self, form: str, data: SequenceArrays, graph: HashedGraph, max_length: int, world: World) -> None:
         config = load_config(None, [f"model.max_length={max_length}", "table.sharding=data_parallel", *_OPTIONS[form]])
         info = CatalogueInfo(data.num_items, graph.modalities, {}, {m: graph.num_centers(m) for m in graph.modalities})
+        keep_freed_memory()  # as a rank does
         torch.manual_seed(0)
         recommender = build_model(config.model, info)
         system = RecommenderSystem(ItemTable(data.num_items, config.model.dim, 0.02, device="meta"), recommender)

@@ -19,6 +19,7 @@ from data.negatives import CandidateSampler, target_counts
 from data.sequences import SequenceArrays
 from data.spans import TrainingSpans
 from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
+from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
@@ -34,6 +35,8 @@ def train(config: Config, world: World, track: Track = unwatched) -> dict[str, A
     see the same metrics, so they take every decision alike.
     """
     assert config.run is not None
+    if world.device.type == "cpu":
+        keep_freed_memory()
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
     checkpoints = Checkpoints(config.run, world, config.training.keep_checkpoints)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import torch
@@ -29,8 +28,8 @@ from model.dropout import dropout
 from model.sequence_encoder import KeysValues, TransformerLayer
 from model.sequence_groups import Sequences
 
-# Rows of a piece. On CPU 8,192 x 256 float32, the widest tensor of a piece, is 8 MiB.
-_PIECE_ROWS = {"cpu": 8192}
+# Rows of a piece. On CPU 4,096 to 24,576 take about as long (docs/log.md).
+_PIECE_ROWS = {"cpu": 16384}
 _PIECE_ROWS_ELSEWHERE = 2**19
 # States of one sequence in a piece at most, where later keys can be left out: half of a long sequence's are.
 _PIECE_STATES = 32
@@ -84,14 +83,22 @@ def in_pieces(group: Sequences, num_centers: int, compute: Callable[[Piece], Ten
 def stored_bytes(config: ModelConfig, num_centers: int, groups: Iterable[SequenceGroup]) -> int:
     """What the backward keeps of one modality's centre path for these groups, unless it is recomputed.
 
-    Of a row, per layer, in float32: the widths that its products, norms and activation keep, and one
-    attention weight per head and key.
+    Per layer, in float32: of a row the widths that its products, norms and activation keep, and one attention weight
+    per head and key; of a sequence with few keys, these and the values projected for every head.
     """
     inner = config.ffn_dim or 4 * config.dim
-    floats = sum(
-        group.count * group.states * (8 * config.dim + 2 * inner + config.num_heads * group.length) for group in groups
-    )
-    return 4 * config.num_layers * num_centers * floats
+    floats = 0
+    for group in groups:
+        weights = config.num_heads * group.length
+        floats += group.count * group.states * num_centers * (8 * config.dim + 2 * inner + weights)
+        if _has_few_keys(group.length, config.dim // config.num_heads):
+            floats += group.count * 3 * weights * config.dim
+    return 4 * config.num_layers * floats
+
+
+def _has_few_keys(num_keys: int, width: int) -> bool:
+    """Whether keys and values take over the projections of a head of this width: h L d multiply-adds for d (d + L)."""
+    return num_keys <= 2 * width
 
 
 def personal_centers(
@@ -118,31 +125,73 @@ def personal_centers(
     """
     states = centers_kd[None, None]
     for layer, pair in zip(layers, keys_values, strict=True):
-        states = layer(states, partial(center_attention, pair, visible_SQL), rate, residual)
+        states = layer(states, center_attention(layer, states, pair, visible_SQL, rate), rate, residual)
     return states
 
 
-def center_attention(keys_values: KeysValues, visible_SQL: Tensor, queries: Tensor, rate: float) -> Tensor:
-    """softmax(q K^T / sqrt(d/h)) V for k centres of every state; [S, Q, k, d].
+def center_attention(
+    layer: TransformerLayer, states: Tensor, keys_values: KeysValues, visible_SQL: Tensor, rate: float
+) -> Tensor:
+    """softmax(q K^T / sqrt(d/h)) V W_o + b_o for k centres of every state, q = W_q states + b_q; [S, Q, k, d].
 
-    Keys run down, queries across: a softmax over few keys is then a sum of long rows, where torch's over a short
+    Where keys are few, both projections are moved from the k Q centres of a sequence to its L keys and values
+    (`_projected`): h L d multiply-adds a centre each in place of d (d + L).
+
+    Keys run down, centres across: a softmax over few keys is then a sum of long rows, where torch's over a short
     last dimension takes 20 ns an element on CPU.
 
     Args:
+        layer: whose projections these are.
+        states: [S, Q, k, d] or, where all have the same, [1, 1, k, d].
         keys_values: [S, h, L, d/h] each.
         visible_SQL: bool, the keys that a state sees.
-        queries: [S, Q, k, d] or, where all states have the same, [1, 1, k, d].
         rate: dropout rate of the weights.
     """
     keys, values = keys_values
     num_sequences, num_heads, num_keys, width = keys.shape
-    num_states, num_centers = visible_SQL.shape[1], queries.shape[2]
-    columns = queries.shape[1] * num_centers
-    scaled = queries * (1 / math.sqrt(width))
-    queries_across = scaled.view(len(queries), columns, num_heads, width).permute(0, 2, 3, 1)
-    logits = (keys @ queries_across).view(num_sequences, num_heads, num_keys, queries.shape[1], num_centers)
-    hidden = logits.new_zeros(visible_SQL.shape).masked_fill_(~visible_SQL, -math.inf)
-    weights = (logits + hidden.transpose(1, 2)[:, None, :, :, None]).softmax(dim=2)
-    weights = dropout(weights, rate, rate > 0).view(num_sequences, num_heads, num_keys, num_states * num_centers)
-    mixed = (weights.transpose(-1, -2) @ values).transpose(1, 2)
-    return mixed.reshape(num_sequences, num_states, num_centers, num_heads * width)
+    num_states, num_centers = visible_SQL.shape[1], states.shape[2]
+    rate = rate if layer.training else 0.0
+    hidden = keys.new_zeros(visible_SQL.shape).masked_fill_(~visible_SQL, -math.inf).transpose(1, 2)
+    few_keys = _has_few_keys(num_keys, width)
+    shift = hidden[:, None]  # of the logits, [S, 1 or h, L, Q]
+    if few_keys:
+        keys, values, key_shift = _projected(layer, keys, values)
+        if not rate:  # weights add up to 1 in each head
+            values = values + layer.output.bias / num_heads
+        queries = states.flatten(1, 2)
+        shift = shift + key_shift[..., None]
+        across = queries.transpose(1, 2)
+        logits = keys.flatten(1, 2) @ across
+    else:
+        queries = layer.query(states) * (1 / math.sqrt(width))
+        across = queries.flatten(1, 2).unflatten(2, (num_heads, width)).permute(0, 2, 3, 1)
+        logits = keys @ across
+    logits = logits.view(num_sequences, num_heads, num_keys, states.shape[1], num_centers)
+    weights = dropout((logits + shift[..., None]).softmax(dim=2), rate, rate > 0)
+    if few_keys:
+        weights = weights.view(num_sequences, num_heads * num_keys, num_states * num_centers)
+        found = weights.transpose(1, 2) @ values.flatten(1, 2)
+        if rate:
+            found = found + layer.output.bias
+        return found.unflatten(1, (num_states, num_centers))
+    weights = weights.view(num_sequences, num_heads, num_keys, num_states * num_centers)
+    mixed = (weights.transpose(2, 3) @ values).transpose(1, 2)
+    found = layer.output(mixed.reshape(num_sequences, num_states, num_centers, num_heads * width))
+    return cast(Tensor, found)
+
+
+def _projected(layer: TransformerLayer, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys and values that stand for the query and output projections too, and what the query's bias adds to logits.
+
+    <W_q x + b_q, k> = <x, W_q^T k> + <b_q, k>, and (w V) W_o = w (V W_o), head by head.
+
+    Args:
+        keys, values: [S, h, L, d/h].
+    Returns:
+        [S, h, L, d] twice, and [S, h, L].
+    """
+    num_heads, width = keys.shape[1], keys.shape[3]
+    scaled = keys * (1 / math.sqrt(width))
+    query = layer.query.weight.view(num_heads, width, -1)
+    output = layer.output.weight.T.reshape(num_heads, width, -1)
+    return scaled @ query, values @ output, (scaled * layer.query.bias.view(num_heads, 1, width)).sum(-1)

@@ -9,9 +9,7 @@ Shapes: S sequences, L positions, Q states asked for of a sequence, d width, h h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig
 from model.dropout import dropout
+from model.linear import linear
 from model.sequence_groups import Sequences
 
 KeysValues = tuple[Tensor, Tensor]  # each [S, h, L, d/h]
@@ -49,19 +48,22 @@ class TransformerLayer(nn.Module):
         keys, values = self.key_value(states_SLd).chunk(2, dim=-1)
         return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
 
-    def forward(
-        self, states: Tensor, attend: Callable[[Tensor, float], Tensor], rate: float, residual: bool = True
-    ) -> Tensor:
+    def attend(self, states_SQd: Tensor, keys_values: KeysValues, visible_SQL: Tensor | None, rate: float) -> Tensor:
+        """What the states find among the keys, [S, Q, d]; see `attention` for the arguments."""
+        rate = rate if self.training else 0.0
+        attended: Tensor = self.output(attention(self.query(states_SQd), keys_values, visible_SQL, rate))
+        return attended
+
+    def forward(self, states: Tensor, attended: Tensor, rate: float, residual: bool = True) -> Tensor:
         """States [..., d] after attention and feed-forward.
 
         Args:
-            states: [..., d], or with dimensions of 1 where `attend` gives more.
-            attend: from queries, of the shape of `states`, and a dropout rate to mixed values [..., d].
+            states: [..., d], or with dimensions of 1 where `attended` has more.
+            attended: [..., d], what they found (`attend`, or `interest_centers.center_attention`).
             rate: dropout rate.
             residual: False leaves out residuals and LayerNorms: feed-forward of the attention.
         """
-        mixed = attend(self.query(states), rate if self.training else 0.0)
-        attended = dropout(self.output(mixed), rate, self.training)
+        attended = dropout(attended, rate, self.training)
         if not residual:
             return self._feed_forward(attended, rate)
         assert self.attention_norm is not None, "built without norms"
@@ -70,7 +72,8 @@ class TransformerLayer(nn.Module):
         return self.ffn_norm(states + self._feed_forward(states, rate))
 
     def _feed_forward(self, states: Tensor, rate: float) -> Tensor:
-        return dropout(self.contract(self.activation(self.expand(states))), rate, self.training)
+        inner = self.activation(linear(self.expand, states))
+        return dropout(linear(self.contract, inner), rate, self.training)
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
@@ -164,12 +167,8 @@ class SequenceEncoder(nn.Module):
                 last_items = sequences.last_items().repeat(num_streams, 1)
                 states = states.gather(1, last_items[:, :, None].expand(-1, -1, states.shape[2]))
                 visible = sequences.visible().repeat(num_streams, 1, 1)
-            states = layer(states, partial(_attend, pairs[-1], visible), self.rate)
+            states = layer(states, layer.attend(states, pairs[-1], visible, self.rate), self.rate)
         return EncodedSequences(states, entering, pairs)
-
-
-def _attend(keys_values: KeysValues, visible: Tensor | None, queries: Tensor, rate: float) -> Tensor:
-    return attention(queries, keys_values, visible, rate)
 
 
 def layers_of(modules: nn.Module) -> list[TransformerLayer]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import pytest
 import torch
+from torch import nn
 
 from model.interest_centers import center_attention
+from model.linear import linear
 from model.protocol import CatalogueInfo
-from model.sequence_encoder import SequenceEncoder, attention, initialise
+from model.sequence_encoder import SequenceEncoder, TransformerLayer, attention, initialise
 from model.sequence_groups import Sequences
 from model.system import RecommenderSystem
 from model.zoo import build_model
@@ -82,16 +87,35 @@ def test_attention_with_dropout_is_right_on_average_and_without_it_the_fused_ker
         assert ((draws.mean(0) - fused).abs() < 5 * draws.std(0) / 4000**0.5 + 1e-12).all()
 
 
-def test_centres_attend_as_any_query_does() -> None:
-    k, v = torch.randn(2, 5, 2, 4, 6, dtype=torch.float64).unbind()
-    seen = torch.tensor([[1, 2], [3, 4], [4, 4], [2, 1], [1, 1]])  # keys that each of two states sees
-    visible = torch.arange(4) < seen[:, :, None]
-    for queries in (torch.randn(5, 2, 3, 12, dtype=torch.float64), torch.randn(1, 1, 3, 12, dtype=torch.float64)):
-        alike = queries.expand(5, 2, 3, 12).flatten(1, 2)
-        expected = attention(alike, (k, v), visible.repeat_interleave(3, dim=1), 0.0).unflatten(1, (2, 3))
-        torch.testing.assert_close(center_attention((k, v), visible, queries, 0.0), expected)
-        draws = torch.stack([center_attention((k, v), visible, queries, 0.3) for _ in range(4000)])
+@pytest.mark.parametrize("num_keys", [4, 40])
+def test_centres_attend_as_any_query_does(num_keys: int) -> None:
+    """Few keys take the projections upon themselves, many do not."""
+    layer = case.shaken(TransformerLayer(case.config(dim=12, num_heads=2)).double())
+    k, v = torch.randn(2, 5, 2, num_keys, 6, dtype=torch.float64).unbind()
+    seen = torch.tensor([[1, 2], [3, num_keys], [num_keys, 4], [2, 1], [1, 1]])  # keys that each of two states sees
+    visible = torch.arange(num_keys) < seen[:, :, None]
+    for states in (torch.randn(5, 2, 3, 12, dtype=torch.float64), torch.randn(1, 1, 3, 12, dtype=torch.float64)):
+        alike = states.expand(5, 2, 3, 12).flatten(1, 2)
+        expected = layer.attend(alike, (k, v), visible.repeat_interleave(3, dim=1), 0.0).unflatten(1, (2, 3))
+        torch.testing.assert_close(center_attention(layer, states, (k, v), visible, 0.0), expected)
+        draws = torch.stack([center_attention(layer, states, (k, v), visible, 0.3) for _ in range(4000)])
         assert ((draws.mean(0) - expected).abs() < 5 * draws.std(0) / 4000**0.5 + 1e-12).all()
+
+
+def test_a_linear_map_is_torchs_with_its_gradients() -> None:
+    module = nn.Linear(20, 30)
+    for shape in ((7, 20), (2, 3, 20), (0, 20)):
+        x = torch.randn(shape, requires_grad=True)
+        results = [f(x) for f in (partial(linear, module), module)]
+        weights = torch.randn(results[0].shape)
+        parameters = [x, module.weight, module.bias]
+        gradients = [torch.autograd.grad((result * weights).sum(), parameters) for result in results]
+        for ours, torchs in zip([results[0], *gradients[0]], [results[1], *gradients[1]], strict=True):
+            torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(module, torch.randn(3, 20)).dtype == torch.bfloat16
+    double = nn.Linear(20, 30).double()
+    assert torch.equal(linear(double, x.double()), double(x.double()))
 
 
 def test_initial_weights() -> None:
