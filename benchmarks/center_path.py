@@ -1,9 +1,10 @@
-"""Interest-centralised attention beside a plain matrix product of as many multiply-adds: python benchmarks/center_path.py
+"""Centre attention beside a plain matrix product of as many multiply-adds: python benchmarks/center_path.py
 
 A row is one centre of one state. Forward, a layer takes 9 d^2 multiply-adds a row (its output projection and a
-feed-forward of 4 d), layers after the first another d^2 for their queries, and attention 2 d for each key that the state
-sees; the backward takes twice as many. The floor makes as many with torch.mm, in the shapes of the feed-forward (rows x d times
-d x 4 d, and back), a piece of rows at a time so that they stay in cache, on the same threads.
+feed-forward of 4 d), layers after the first another d^2 for their queries, and attention 2 d for each key that
+the state sees; the backward takes twice as many. (Where keys are few the program moves the two projections to
+them and makes fewer.) The floor makes as many with torch.mm, in the shapes of the feed-forward (2,048 rows x d
+times d x 4 d, and back), so that they stay in cache, on the same threads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """How far sampled centres are from exact ones, on a trained run: python benchmarks/center_samples.py --run RUN
 
-For each modality and number of draws S: the distance of a sampled centre from the exact one over the exact one's length, and what it does
-to the users, the distance of their modality vectors over the exact ones' length; root mean squares over draws. The
-error falls as 1 over the root of S, as an unbiased mean's does. The last line is one JSON object.
+For each modality and number of draws S: the distance of a sampled centre from the exact one over the exact
+one's length, and what it does to the users, the distance of their modality vectors over the exact ones' length;
+root mean squares over draws. The error of an unbiased mean falls as 1 over the root of S. The last line is one
+JSON object.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Freed memory stays with a rank that computes on CPU.
 
-glibc returns large freed blocks to the system, which hands out zeroed pages again at the next step: a training step then
-spends a third of its time in page faults (docs/log.md, 2026-11-21). The price is a resident size that stays at its peak.
+glibc returns large freed blocks to the system, which hands out zeroed pages again at the next step: the centre path
+of a training step then takes a third longer (docs/log.md). The price is a resident size that stays at its peak.
 """
 
 from __future__ import annotations

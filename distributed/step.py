@@ -2,7 +2,7 @@
 
 | stage | step | on CUDA |
 |---|---|---|
-| collate: order, candidates, union, plan | ahead, by `loader_workers` processes | host |
+| collate: order, candidates, union, plan | n + 3, by a thread, and `loader_workers` processes before it | host |
 | copy to the device | n + 2 | own stream, from pinned memory |
 | exchange of ids (split table) | n + 1, started before the forward of n and awaited after it | own stream |
 | lookup, exchange of rows, views, towers, loss, backward, optimiser | n | default stream |

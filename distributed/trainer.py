@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from data.spans import TrainingSpans
 from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
 from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs, build_system, open_inputs
+from distributed.read_ahead import read_ahead
 from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
 from distributed.step import TrainSteps
@@ -99,9 +101,10 @@ def _train_epochs(
         candidate_sampler(config, inputs),
     )
     steps = TrainSteps(sharded, batches.plan, config, world)
+    loader = loader_of(batches, config.training.loader_workers, world)
     while decide(progress, config.training) == "train":
         began = time.perf_counter()
-        loss, taken, trained = _train_epoch(steps, batches, progress, config, scorer.track)
+        loss, taken, trained = _train_epoch(steps, batches, loader, progress, config, scorer.track)
         seconds = time.perf_counter() - began
         progress.epoch += 1
         progress.step += taken
@@ -125,25 +128,23 @@ def _train_epochs(
 
 
 def _train_epoch(
-    steps: TrainSteps, batches: TrainBatches, progress: Progress, config: Config, track: Track
+    steps: TrainSteps,
+    batches: TrainBatches,
+    loader: Iterable[Step],
+    progress: Progress,
+    config: Config,
+    track: Track,
 ) -> tuple[float, int, int]:
     """One pass over the training targets in the epoch's order; the mean loss per target, steps and targets trained."""
     batches.set_epoch(progress.epoch)
     count = len(batches)
     if config.training.max_steps is not None:
         count = min(count, config.training.max_steps - progress.step)
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(count),
-        num_workers=config.training.loader_workers,
-        pin_memory=steps.world.device.type == "cuda",
-    )
     steps.sharded.system.train()
     num_targets: list[int] = []
 
     def counted() -> Iterator[Step]:
-        for step in loader:
+        for step in read_ahead(islice(loader, count)):
             num_targets.append(step.batch.num_global_targets)
             yield step
 
@@ -151,6 +152,19 @@ def _train_epoch(
     # One synchronisation an epoch: reading a loss every step would stall the device.
     local = torch.stack(losses).double().cpu() * torch.tensor(num_targets)
     return steps.world.sum(float(local.sum())) / sum(num_targets), count, sum(num_targets)
+
+
+def loader_of(batches: TrainBatches, num_workers: int, world: World) -> DataLoader[Step]:
+    """Steps of an epoch in order, prepared by processes that stay for the whole run."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(len(batches)),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=world.device.type == "cuda",
+        generator=torch.Generator(),  # the default one is that of dropout, and part of a checkpoint
+    )
 
 
 def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:

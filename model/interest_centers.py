@@ -83,14 +83,15 @@ def in_pieces(group: Sequences, num_centers: int, compute: Callable[[Piece], Ten
 def stored_bytes(config: ModelConfig, num_centers: int, groups: Iterable[SequenceGroup]) -> int:
     """What the backward keeps of one modality's centre path for these groups, unless it is recomputed.
 
-    Per layer, in float32: of a row the widths that its products, norms and activation keep, and one attention weight
-    per head and key; of a sequence with few keys, these and the values projected for every head.
+    Per layer, on CPU in float32 (elsewhere the feed-forward keeps its width twice): of a row the widths that its
+    products, norms and activation keep, and one attention weight per head and key; of a sequence with few keys,
+    these and the values projected for every head.
     """
     inner = config.ffn_dim or 4 * config.dim
     floats = 0
     for group in groups:
         weights = config.num_heads * group.length
-        floats += group.count * group.states * num_centers * (8 * config.dim + 2 * inner + weights)
+        floats += group.count * group.states * num_centers * (8 * config.dim + inner + weights)
         if _has_few_keys(group.length, config.dim // config.num_heads):
             floats += group.count * 3 * weights * config.dim
     return 4 * config.num_layers * floats

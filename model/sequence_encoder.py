@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig
 from model.dropout import dropout
-from model.linear import linear
+from model.feed_forward import feed_forward
 from model.sequence_groups import Sequences
 
 KeysValues = tuple[Tensor, Tensor]  # each [S, h, L, d/h]
@@ -39,7 +39,7 @@ class TransformerLayer(nn.Module):
         self.output = nn.Linear(dim, dim)
         self.expand = nn.Linear(dim, inner)
         self.contract = nn.Linear(inner, dim)
-        self.activation = F.gelu if config.activation == "gelu" else F.relu
+        self.relu = config.activation == "relu"
         self.attention_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if norms else None
         self.ffn_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if norms else None
 
@@ -72,8 +72,8 @@ class TransformerLayer(nn.Module):
         return self.ffn_norm(states + self._feed_forward(states, rate))
 
     def _feed_forward(self, states: Tensor, rate: float) -> Tensor:
-        inner = self.activation(linear(self.expand, states))
-        return dropout(linear(self.contract, inner), rate, self.training)
+        inner = feed_forward(self.expand, self.contract, self.relu, states)
+        return dropout(inner, rate, self.training)
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:

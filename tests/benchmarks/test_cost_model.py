@@ -66,7 +66,8 @@ def test_operations_are_those_that_torch_counts(name):
         candidates = batch.candidates, batch.log_weights
         channels, vectors = recommender.channels, recommender.item_vectors(items)
         sampled_cross_entropy(users, vectors, channels, batch.targets, *candidates, len(batch.targets)).backward()
-    # In float64, as torch does not count oneDNN's products. Sparse ones are outside, and torch counts no product in place, which one of the loss's three is.
+    # In float64, as torch does not count oneDNN's products. Sparse ones are outside, and torch counts no product
+    # in place, which one of the loss's three is.
     assert counter.get_total_flops() == step_flops(model, shape) - 2 * forward["views"] - forward["loss"]
     entries = [step.plan.cooccurrence, *step.plan.views.values(), *step.plan.sampled_centers.values()]
     assert shape.sparse_entries == sum(len(rows.values) for rows in entries if rows is not None)

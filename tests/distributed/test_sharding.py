@@ -102,6 +102,34 @@ def test_losses_agree_for_any_sharding_and_number_of_ranks(tmp_path):
                 np.testing.assert_allclose(trajectory, reference, rtol=2e-5, err_msg=f"{world} {sharding} {model}")
 
 
+def one_by_one(world):
+    """Steps read ahead of time against steps read when the one before is done."""
+    for sharding, optimizer in (("data_parallel", "adam"), ("row_wise", "rowwise_adagrad")):
+        found = []
+        for lengths in ((8,), (1,) * 8):
+            _, steps, batches = build(config_of("mdsrec sampled", sharding, optimizer), world)
+            ends = np.cumsum(lengths).tolist()
+            runs = zip([0, *ends], ends, strict=False)
+            found.append([loss for first, last in runs for loss in run_steps(steps, batches, first, last)])
+        assert found[0] == found[1], sharding
+
+
+def test_reading_ahead_changes_no_bit():
+    run_ranks(2, one_by_one)
+
+
+def test_bfloat16_towers_train_close_to_float32():
+    found = []
+    with world_of_one() as world:
+        for precision in ("float32", "bfloat16"):
+            config = config_of("mdsrec", "data_parallel", "sgd")
+            training = config.training.model_copy(update={"precision": precision})
+            _, steps, batches = build(config.model_copy(update={"training": training}), world)
+            found.append(run_steps(steps, batches, 0, 10))
+    assert found[0] != found[1]
+    np.testing.assert_allclose(found[1], found[0], rtol=0.02)
+
+
 def save_halfway(world, run, path):
     for sharding, optimizer in (("data_parallel", "adam"), ("row_wise", "rowwise_adagrad")):
         sharded, step, batches = build(config_of("mdsrec", sharding, optimizer), world)

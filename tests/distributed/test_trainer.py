@@ -172,3 +172,16 @@ def test_inputs_that_do_not_belong_together_are_named(folders, tmp_path):
                 config_of(folders, tmp_path / "run", "sasrec").model_copy(update={"dataset": str(tmp_path / "other")}),
                 world,
             )
+
+
+def test_loader_processes_change_no_bit(folders, tmp_path):
+    found = []
+    for workers in (0, 1):
+        more = (f"training.loader_workers={workers}", "training.max_epochs=3", "model.dropout=0.3")
+        config = config_of(folders, tmp_path / str(workers), "sasrec", *more)
+        with world_of_one() as world:
+            train(config, world)
+        lines = (tmp_path / str(workers) / "metrics.jsonl").read_text().splitlines()
+        found.append([(json.loads(line)["loss"], json.loads(line)["valid"]) for line in lines])
+    assert len(found[0]) == 3
+    assert found[0] == found[1]

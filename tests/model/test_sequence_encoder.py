@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from model.feed_forward import feed_forward
 from model.interest_centers import center_attention
-from model.linear import linear
 from model.protocol import CatalogueInfo
 from model.sequence_encoder import SequenceEncoder, TransformerLayer, attention, initialise
 from model.sequence_groups import Sequences
@@ -102,20 +100,21 @@ def test_centres_attend_as_any_query_does(num_keys: int) -> None:
         assert ((draws.mean(0) - expected).abs() < 5 * draws.std(0) / 4000**0.5 + 1e-12).all()
 
 
-def test_a_linear_map_is_torchs_with_its_gradients() -> None:
-    module = nn.Linear(20, 30)
+@pytest.mark.parametrize("relu", [False, True])
+def test_the_feed_forward_is_torchs_with_its_gradients(relu: bool) -> None:
+    expand, contract = nn.Linear(20, 70), nn.Linear(70, 20)
+    parameters = [*expand.parameters(), *contract.parameters()]
     for shape in ((7, 20), (2, 3, 20), (0, 20)):
         x = torch.randn(shape, requires_grad=True)
-        results = [f(x) for f in (partial(linear, module), module)]
-        weights = torch.randn(results[0].shape)
-        parameters = [x, module.weight, module.bias]
-        gradients = [torch.autograd.grad((result * weights).sum(), parameters) for result in results]
-        for ours, torchs in zip([results[0], *gradients[0]], [results[1], *gradients[1]], strict=True):
-            torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-5)
+        weights = torch.randn(shape)
+        inner = expand(x)
+        torchs = contract(inner.relu() if relu else torch.nn.functional.gelu(inner))
+        ours = feed_forward(expand, contract, relu, x)
+        gradients = [torch.autograd.grad((y * weights).sum(), [x, *parameters]) for y in (ours, torchs)]
+        for one, other in zip([ours, *gradients[0]], [torchs, *gradients[1]], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
-        assert linear(module, torch.randn(3, 20)).dtype == torch.bfloat16
-    double = nn.Linear(20, 30).double()
-    assert torch.equal(linear(double, x.double()), double(x.double()))
+        assert feed_forward(expand, contract, relu, torch.randn(3, 20)).dtype == torch.bfloat16
 
 
 def test_initial_weights() -> None:

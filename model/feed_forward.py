@@ -1,0 +1,58 @@
+"""A Transformer layer's feed-forward, where it is most of a step: on CPU, in float32.
+
+torch's linear map copies the bias into the result and lets the matrix product add to it: a third of the time of a
+[8192, 64] x [64, 256] product. oneDNN adds it as it writes the result. And autograd keeps the activated states beside
+those that it activated, and writes each gradient to new memory: here one of the two is kept, and one buffer serves
+the rest; as fast, in three quarters of the memory.
+
+Shapes: n rows, d width, f feed-forward width.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_aten = torch.ops.aten
+
+
+def feed_forward(expand: nn.Linear, contract: nn.Linear, relu: bool, states: Tensor) -> Tensor:
+    """W2 act(W1 s + b1) + b2, act GELU or ReLU; [..., d] -> [..., d]."""
+    plain = states.dtype != torch.float32 or states.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+    if plain or not torch.backends.mkldnn.is_available() or states.numel() == 0:
+        inner = expand(states)
+        return cast(Tensor, contract(F.relu(inner) if relu else F.gelu(inner)))
+    rows = _FeedForward.apply(states.flatten(0, -2), expand.weight, expand.bias, contract.weight, contract.bias, relu)
+    return cast(Tensor, rows).view(*states.shape[:-1], -1)
+
+
+class _FeedForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_nd: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, relu: bool) -> Tensor:
+        inner_nf = _linear(x_nd, w1, b1)
+        ctx.save_for_backward(x_nd, inner_nf, w1, w2)
+        ctx.relu = relu
+        return _linear(F.relu(inner_nf) if relu else F.gelu(inner_nf), w2, b2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_nd: Tensor) -> tuple[Tensor | None, ...]:
+        x_nd, inner_nf, w1, w2 = ctx.saved_tensors
+        buffer_nf = F.relu(inner_nf) if ctx.relu else F.gelu(inner_nf)
+        w2_grad = grad_nd.T @ buffer_nf
+        torch.mm(grad_nd, w2, out=buffer_nf)
+        if ctx.relu:
+            _aten.threshold_backward.grad_input(buffer_nf, inner_nf, 0, grad_input=buffer_nf)
+        else:
+            _aten.gelu_backward.grad_input(buffer_nf, inner_nf, grad_input=buffer_nf)
+        return buffer_nf @ w1, buffer_nf.T @ x_nd, buffer_nf.sum(0), w2_grad, grad_nd.sum(0), None
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    # The operator that torch's own compiler emits for a linear map on CPU.
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return result
