@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from configs.contracts import Step
 from configs.errors import InputError
 from configs.loading import load_config
 from configs.schema import TableConfig
-from data.batches import TrainBatches
+from data.batches import TrainBatches, assemble
+from data.spans import Spans
 from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
 from distributed.inputs import Inputs
 from distributed.sharding import choose_optimizer, choose_sharding, shard
@@ -116,6 +118,28 @@ def one_by_one(world):
 
 def test_reading_ahead_changes_no_bit():
     run_ranks(2, one_by_one)
+
+
+def test_windows_train_as_their_prefix_rows_do():
+    """Full softmax, no dropout: the same global batches, one state a row, in place of one row a window."""
+    found = []
+    with world_of_one() as world:
+        for expanded in (False, True):
+            _, steps, batches = build(config_of("mdsrec", "data_parallel", "adam"), world)
+
+            def rows(number, batches=batches):
+                windows, _ = batches.spans(number)
+                users, positions = windows.targets()
+                starts = np.repeat(windows.starts, windows.num_targets)
+                prefixes = Spans(users, starts, positions, np.ones_like(positions))
+                return Step(assemble(toy_data(), prefixes, len(users), lambda ids: ids))
+
+            ready = [rows(n) if expanded else batches[n] for n in range(len(batches))]
+            assert len(ready[0].batch.lengths) == (len(ready[0].batch.targets) if expanded else batches.spans_per_step)
+            steps.sharded.system.train()
+            found.append([float(share) for _ in range(3) for share in steps.run(ready)])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+    assert found[0][-1] < found[0][0]
 
 
 def test_bfloat16_towers_train_close_to_float32():
