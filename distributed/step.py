@@ -13,7 +13,6 @@ them, so overlap changes no number. On CPU the stages run one after the other, b
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -83,19 +82,14 @@ class TrainSteps:
         """
         ready = iter(map(self._device_step, steps))
         try:
-            # A StopIteration inside a generator would be an error.
-            with contextlib.suppress(_Exhausted):
-                while True:
-                    yield self._progress(ready)
+            while True:
+                try:
+                    share: Tensor = self._pipeline.progress(ready)
+                except StopIteration:  # how it says that no step is left
+                    return
+                yield share
         finally:
             self._pipeline.detach()
-
-    def _progress(self, ready: Iterator[DeviceStep]) -> Tensor:
-        try:
-            share: Tensor = self._pipeline.progress(ready)
-        except StopIteration:
-            raise _Exhausted from None
-        return share
 
     def _device_step(self, step: Step) -> DeviceStep:
         if step.plan is None:
@@ -113,7 +107,3 @@ class TrainSteps:
             share: Tensor = self.sharded.parallel(step)
         # DDP and TorchRec average gradients over ranks; shares must be summed.
         return share * self.world.size, share.detach()
-
-
-class _Exhausted(Exception):
-    """No step is left."""

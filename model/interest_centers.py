@@ -5,8 +5,8 @@ to t only, so that one forward of a sequence serves all its targets, and none se
 one forward per prefix.
 
 Centres are k queries for every state, so their path is most of a step. It goes through a group in *pieces* of
-about `_PIECE_ROWS` rows (one row: one centre of one state): the rows of a piece stay in cache, and where the
-states of a whole sequence are asked for, a piece of early states leaves out the later keys.
+about `_PIECE_ROWS` rows (one row: one centre of one state): that bounds what is not kept for the backward, and
+where the states of a whole sequence are asked for, a piece of early states leaves out the later keys.
 
 Shapes: S sequences, L positions, Q states asked for, k centres, d width, h heads.
 """
@@ -28,7 +28,7 @@ from model.dropout import dropout
 from model.sequence_encoder import KeysValues, TransformerLayer
 from model.sequence_groups import Sequences
 
-# Rows of a piece. On CPU 4,096 to 24,576 take about as long (docs/log.md).
+# Rows of a piece. On CPU 8,192 to 24,576 take about as long (docs/log.md).
 _PIECE_ROWS = {"cpu": 16384}
 _PIECE_ROWS_ELSEWHERE = 2**19
 # States of one sequence in a piece at most, where later keys can be left out: half of a long sequence's are.

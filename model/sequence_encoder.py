@@ -1,6 +1,6 @@
 """The tower: a causal post-norm Transformer over item vectors, as SASRec's in RecBole.
 
-A layer leaves open what its queries attend to, because interest centres go through the same layers with
+A layer leaves open how its states have attended, because interest centres go through the same layers with
 the same weights (`interest_centers`).
 
 Shapes: S sequences, L positions, Q states asked for of a sequence, d width, h heads.

@@ -24,6 +24,10 @@ def spans_of(rows: list[tuple[int, int, int, int]]) -> Spans:
     return Spans(*np.array(rows, dtype=np.int64).reshape(-1, 4).T)
 
 
+def tensors_of(batch: Batch) -> list[torch.Tensor]:
+    return [value for value in vars(batch).values() if isinstance(value, torch.Tensor)]
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Sequences, list[tuple[int, int, int, int]]]:
     """Sequences of up to 40 items from 5 on, so that a pad is no item; spans of any kind, in any order, some twice."""
@@ -63,16 +67,7 @@ def test_a_batch_holds_what_its_spans_see_and_predict(case: tuple[Sequences, lis
     assert list(zip(batch.users.tolist(), batch.positions.tolist(), targets, found, strict=True)) == expected
     assert len(batch.lengths) == len(rows)
     assert batch.num_global_targets == 77
-    tensors = (
-        batch.users,
-        batch.history,
-        batch.lengths,
-        batch.num_states,
-        batch.states,
-        batch.targets,
-        batch.positions,
-    )
-    assert {tensor.dtype for tensor in tensors} == {torch.int64}
+    assert {tensor.dtype for tensor in tensors_of(batch)} == {torch.int64}
     assert real_places(batch).tolist() == (batch.history > 0).tolist()
 
 
@@ -128,16 +123,7 @@ def test_an_empty_share_is_an_empty_batch() -> None:
     batch = assemble(data, spans_of([]), 3, partial(positions_of, plan))
     assert contexts(batch) == []
     assert (batch.groups, batch.num_global_targets) == ((), 3)
-    tensors = (
-        batch.users,
-        batch.history,
-        batch.lengths,
-        batch.num_states,
-        batch.states,
-        batch.targets,
-        batch.positions,
-    )
-    assert {(tensor.dtype, tensor.shape) for tensor in tensors} == {(torch.int64, (0,))}
+    assert {(tensor.dtype, tensor.shape) for tensor in tensors_of(batch)} == {(torch.int64, (0,))}
 
 
 def test_a_moved_batch_is_the_same_batch() -> None:

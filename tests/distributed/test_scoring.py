@@ -8,9 +8,6 @@ from distributed.inputs import build_system, open_inputs
 from distributed.scoring import Scorer
 from distributed.sharding import shard
 from distributed.world import world_of_one
-from graph_builder.build import build_graph
-from graph_builder.executor import SerialExecutor
-from jobs.prepare_data import prepare
 from tests.distributed.spawn import run_ranks
 
 SAMPLED = ("training.negatives.draws=15", "model.mdsrec.center_samples=3")
@@ -21,16 +18,6 @@ CASES = [
     ("mdsrec", "table.sharding=row_wise", *SAMPLED),
 ]
 USER_BATCH = 16
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """A synthetic dataset and its graph."""
-    root = tmp_path_factory.mktemp("scoring")
-    dataset = prepare("synthetic", str(root / "dataset"), num_users=120, num_items=70, seed=3)
-    options = load_config(None, ["graph_options.num_centers=4"]).graph_options
-    build_graph(dataset, str(root / "graph"), options, 0, SerialExecutor())
-    return root
 
 
 def config_of(folders, model, *more):

@@ -21,19 +21,7 @@ from distributed.sharding import shard
 from distributed.telemetry import Telemetry
 from distributed.trainer import decide, note_validation, train
 from distributed.world import world_of_one
-from graph_builder.build import build_graph
-from graph_builder.executor import SerialExecutor
 from jobs.prepare_data import prepare
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """A synthetic dataset and its graph."""
-    root = tmp_path_factory.mktemp("trainer")
-    dataset = prepare("synthetic", str(root / "dataset"), num_users=120, num_items=70, seed=3)
-    options = load_config(None, ["graph_options.num_centers=4"]).graph_options
-    build_graph(dataset, str(root / "graph"), options, 0, SerialExecutor())
-    return root
 
 
 def config_of(folders, run, model="mdsrec", *more):
