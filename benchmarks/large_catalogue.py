@@ -31,7 +31,8 @@ from distributed.inputs import Inputs
 from distributed.read_ahead import read_ahead
 from distributed.sharding import shard
 from distributed.step import TrainSteps
-from distributed.trainer import candidate_sampler, loader_of, train, training_spans
+from distributed.trainer import candidate_sampler, train, training_spans
+from distributed.training_loop import StepOrder, loader_of
 from distributed.world import World
 from jobs.prepare_data import prepare
 from model.item_table import ItemTable
@@ -100,7 +101,7 @@ def _steps(world: World, num_items: int, count: int) -> tuple[float, float]:
     batches = TrainBatches(data, spans, 512, 0, world.rank, world.size, planner, sampler)
     steps = TrainSteps(shard(system, config, num_items, world), batches.plan, config, world)
     waits: list[float] = []
-    loader = islice(loader_of(batches, config.training.loader_workers, world), count)
+    loader = islice(loader_of(batches, StepOrder(len(batches)), config.training.loader_workers, world), count)
     ends = []
     for _ in steps.run(_noting_waits(read_ahead(loader), waits)):
         ends.append(perf_counter())

@@ -27,10 +27,10 @@ from configs.loading import parse_config
 from configs.schema import Config
 from data.batches import TrainBatches
 from data.dataset import Dataset
+from distributed.durable_files import write_text
 from distributed.inputs import Inputs, build_system
 from distributed.sharding import ShardedSystem, shard
 from distributed.step import TrainSteps
-from distributed.telemetry import write_text
 from distributed.trainer import candidate_sampler, training_spans
 from distributed.world import World
 

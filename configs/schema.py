@@ -154,7 +154,17 @@ class TrainingConfig(Section):
     )
     gradient_clip: float | None = Field(None, gt=0, description="norm of the dense gradients; null: no clipping")
     loader_workers: int = Field(0, ge=0, description="processes per rank that prepare batches")
+    checkpoint_minutes: float | None = Field(
+        10.0, gt=0, description="minutes between checkpoints within an epoch; null: only one after each epoch"
+    )
+    checkpoint_steps: int | None = Field(None, ge=1, description="checkpoints after each so many steps too")
     keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints kept beside the best")
+    max_skipped_steps: int = Field(
+        10, ge=0, description="steps in a row that may be skipped, their loss or gradient not finite, before it ends"
+    )
+    stall_seconds: float = Field(
+        900.0, gt=0, description="a rank that has not moved for so long says which one it waits for, and ends"
+    )
 
 
 class EvaluationConfig(Section):
@@ -179,11 +189,32 @@ class EvaluationConfig(Section):
 class ClusterConfig(Section):
     """Ray and its workers."""
 
-    num_workers: int = Field(2, ge=1, description="ranks of a training or evaluation")
+    num_workers: int | tuple[int, int] = Field(
+        2, description="ranks of a training or evaluation; [least, most]: as many as the cluster has room for"
+    )
     use_gpu: bool | Literal["auto"] = Field("auto", description="one GPU per worker; auto: if the cluster has them")
     cpus_per_worker: float = Field(1, gt=0)
     address: str | None = Field(None, description="Ray cluster to join; null: RAY_ADDRESS, else a local one")
     max_failures: int = Field(2, ge=-1, description="restarts from the latest checkpoint; -1: no limit")
+    resize_seconds: float = Field(
+        60.0, gt=0, description="with [least, most] workers: how often to look whether there is room for more"
+    )
+
+    @property
+    def fewest_workers(self) -> int:
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        return self.num_workers if isinstance(self.num_workers, int) else self.num_workers[1]
+
+    @model_validator(mode="after")
+    def _there_are_workers(self) -> ClusterConfig:
+        if not 1 <= self.fewest_workers <= self.most_workers:
+            raise ValueError(
+                f"num_workers={self.num_workers} is neither a number from 1 nor [least, most] with 1 <= least <= most"
+            )
+        return self
 
 
 class Config(Section):

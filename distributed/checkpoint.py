@@ -1,8 +1,9 @@
-"""Checkpoints: written aside and renamed, readable by any number of ranks, without pickle.
+"""Checkpoints: written aside and renamed, checksummed, readable by any number of ranks, without pickle.
 
 Tensors go through torch.distributed.checkpoint into one safetensors file per rank; a row-wise table
 is saved as the row ranges each rank holds and read back as the ranges each rank needs, so W ranks
-save and any W' ranks load. `progress.json` is written last: a folder without it is unfinished.
+save and any W' ranks load. `progress.json` is written last, with the SHA-256 of each file: a folder
+without it is unfinished.
 
     RUN/checkpoints/step-00000670/shard-*.safetensors, progress.json
     RUN/checkpoints/index.json      {"latest": step, "best": step}
@@ -11,6 +12,7 @@ save and any W' ranks load. `progress.json` is written last: a folder without it
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -20,11 +22,15 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from configs.errors import InputError
+from distributed.durable_files import file_digest, flush_to_disk, write_text
 from distributed.sharding import ShardedSystem
 from distributed.world import World
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -32,24 +38,36 @@ class Progress:
     """Where a run stands, beside its tensors.
 
     Attributes:
-        step: optimiser steps taken.
-        epoch: epochs completed.
+        step: optimiser steps taken, skipped ones included.
+        epoch: epochs completed, each with its validation.
+        epoch_steps: steps taken of the epoch under way.
+        epoch_targets: targets trained in those.
+        epoch_seconds: time they took, over restarts.
+        epoch_skipped: of those steps, the ones not taken as their loss or gradient was not finite.
+        skipped_in_a_row: skipped steps up to now without one that was taken.
         best_metric: best validation metric so far (None before the first validation).
         best_step: the step it was seen at.
         stale_epochs: validations since then.
-        seconds: training time so far, over restarts.
+        seconds: training time of completed epochs, over restarts.
         fingerprints: of the dataset and graph this run trains on.
         world: ranks that wrote it.
+        files: SHA-256 of each file of the checkpoint; empty before it is saved.
     """
 
     step: int = 0
     epoch: int = 0
+    epoch_steps: int = 0
+    epoch_targets: int = 0
+    epoch_seconds: float = 0.0
+    epoch_skipped: int = 0
+    skipped_in_a_row: int = 0
     best_metric: float | None = None
     best_step: int | None = None
     stale_epochs: int = 0
     seconds: float = 0.0
     fingerprints: dict[str, str] = field(default_factory=dict)
     world: int = 1
+    files: dict[str, str] = field(default_factory=dict)
 
 
 class Checkpoints:
@@ -61,47 +79,116 @@ class Checkpoints:
         self.world = world
         self.keep = keep
 
-    def save(self, sharded: ShardedSystem, progress: Progress) -> None:
-        """Write the state after `progress.step`; then drop all but the best and the latest `keep`."""
-        final = self._path(progress.step)
+    def save(self, sharded: ShardedSystem, progress: Progress, loss: float = 0.0) -> None:
+        """Write the state after `progress.step`; then drop all but the best and the latest `keep`.
+
+        Args:
+            loss: this rank's sum of losses in the epoch under way.
+
+        Raises:
+            InputError: the files could not be written (disk full, quota, permissions); what there was is as before.
+        """
+        final = _step_folder(self.folder, progress.step)
         aside = final.with_name(f".{final.name}.unfinished")
-        if self.world.is_first:
+        try:
+            if self.world.is_first:
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.mkdir(parents=True)
+            self.world.barrier()
+            tensors = {**_tensors(sharded), f"loss/{self.world.rank}": torch.tensor(loss, dtype=torch.float64)}
+            writer = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
+            dcp.save(tensors, storage_writer=writer, no_dist=self.world.size == 1)
+            self.world.barrier()
+            digests = self._digests(aside)
+            if self.world.is_first:
+                progress.world, progress.files = self.world.size, digests
+                write_text(aside / "progress.json", json.dumps(asdict(progress), indent=1))
+                flush_to_disk(aside)
+                shutil.rmtree(final, ignore_errors=True)
+                os.replace(aside, final)
+                flush_to_disk(self.folder)
+                index = {"latest": progress.step, "best": progress.best_step}
+                write_text(self.folder / "index.json", json.dumps(index, indent=1))
+                self._prune(progress)
+        except (OSError, CheckpointException) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-        self.world.barrier()
-        tensors = _tensors(sharded, self.world)
-        writer = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
-        dcp.save(tensors, storage_writer=writer, no_dist=self.world.size == 1)
-        self.world.barrier()
-        if self.world.is_first:
-            _write_json(aside / "progress.json", asdict(progress))
-            shutil.rmtree(final, ignore_errors=True)
-            os.replace(aside, final)
-            _write_json(self.folder / "index.json", {"latest": progress.step, "best": progress.best_step})
-            self._prune(progress)
+            raise InputError(
+                f"checkpoint {final}: could not be written ({_first_line(error)}); earlier checkpoints are whole: make "
+                "room or mend the permissions, and repeat the command"
+            ) from None
         self.world.barrier()
 
     def load(
         self, which: str, sharded: ShardedSystem, fingerprints: Mapping[str, str], *, weights_only: bool = False
-    ) -> Progress:
-        """Fill `sharded` from a checkpoint in place ("latest", "best" or a step); return where it stood.
-
-        Optimiser state and RNG come too unless `weights_only` (encoding); RNG is restored only where the
-        same number of ranks wrote it.
+    ) -> tuple[Progress, float]:
+        """Fill `sharded` from a checkpoint in place ("latest", "best" or a step).
 
         Args:
             fingerprints: of the dataset and graph at hand; it must have been trained on the same.
+            weights_only: leave the optimisers as they are.
+
+        Returns:
+            Where the run stood; and this rank's sum of losses in the epoch that was under way (over all ranks the
+            same sum, however many wrote it).
 
         Raises:
-            InputError: no such checkpoint, one of other data, or one that does not fit the model.
+            InputError: no such checkpoint, a damaged one, one of other data, or one that does not fit the model.
         """
         path, progress = find_checkpoint(self.run, which, fingerprints)
+        damage = self._damage(path, progress)
+        if damage:
+            raise InputError(f"checkpoint {damage}; use another --checkpoint, or restore the file from a copy")
+        return progress, self._fill(path, progress, sharded, weights_only)
+
+    def resume(self, sharded: ShardedSystem, fingerprints: Mapping[str, str]) -> tuple[Progress, float]:
+        """Fill `sharded` from the latest checkpoint that is whole; see `load`.
+
+        Raises:
+            InputError: there are checkpoints and none is whole, or the best one so far is not.
+        """
+        damaged = []
+        for step in reversed(_steps(self.folder)):
+            path = _step_folder(self.folder, step)
+            try:
+                path, progress = find_checkpoint(self.run, str(step), fingerprints)
+                damage = self._damage(path, progress)
+            except InputError as error:
+                if not isinstance(error, DamagedCheckpoint):
+                    raise
+                damage = str(error)
+            if damage:
+                damaged.append(damage)
+                if self.world.is_first:
+                    print(f"warning: checkpoint {damage}; going on from the one before", flush=True)
+                continue
+            self._check_best(progress, fingerprints)
+            return progress, self._fill(path, progress, sharded, False)
+        raise InputError(
+            f"run {self.run}: no checkpoint is whole ({'; '.join(damaged) or 'none is there'}); restore one from a "
+            f"copy, or delete {self.folder} to begin again"
+        )
+
+    def exists(self) -> bool:
+        """Whether there is anything to resume from."""
+        return (self.folder / "index.json").exists()
+
+    def _check_best(self, progress: Progress, fingerprints: Mapping[str, str]) -> None:
+        if progress.best_step in (None, progress.step):
+            return
+        path, best = find_checkpoint(self.run, str(progress.best_step), fingerprints)
+        damage = self._damage(path, best)
+        if damage:
+            raise InputError(
+                f"checkpoint {damage}, and it is the best so far, which the run needs at its end; restore the file "
+                f"from a copy, or delete {self.folder} to begin again"
+            )
+
+    def _fill(self, path: Path, progress: Progress, sharded: ShardedSystem, weights_only: bool) -> float:
         if not weights_only:
             _make_optimizer_state(sharded)
-        tensors = _weights(sharded) if weights_only else _tensors(sharded, self.world)
         reader = dcp.HuggingFaceStorageReader(str(path))
         stored = reader.read_metadata().state_dict_metadata
-        wanted = {key: value for key, value in tensors.items() if key in stored or not key.startswith("rng/")}
+        wanted = _weights(sharded) if weights_only else _tensors(sharded)
         missing = sorted(set(wanted) - set(stored))
         if missing:
             raise InputError(
@@ -116,24 +203,37 @@ class Checkpoints:
                     f"checkpoint {path}: {key} has shape {tuple(entry.size)}, model {tuple(value.size())}; "
                     "it belongs to another model or dataset; use the run's own config.yaml or a new run folder"
                 )
-        dcp.load(wanted, storage_reader=reader, no_dist=self.world.size == 1)
-        rng = f"rng/{self.world.rank}"
-        if rng in wanted and progress.world == self.world.size:
-            torch.set_rng_state(wanted[rng])
-        return progress
+        losses = {key: torch.zeros((), dtype=torch.float64) for key in stored if key.startswith("loss/")}
+        dcp.load({**wanted, **losses}, storage_reader=reader, no_dist=self.world.size == 1)
+        if progress.world == self.world.size:
+            return float(losses.get(f"loss/{self.world.rank}", 0.0))
+        return float(sum(losses.values())) if self.world.is_first else 0.0
 
-    def exists(self) -> bool:
-        """Whether there is anything to resume from."""
-        return (self.folder / "index.json").exists()
+    def _digests(self, folder: Path) -> dict[str, str]:
+        """SHA-256 by name of every tensor file in a folder, each read (and flushed to disk) by one rank."""
+        names = sorted(path.name for path in folder.glob("*.safetensors"))
+        own = {name: file_digest(folder / name, flush=True) for name in names[self.world.rank :: self.world.size]}
+        return {name: digest for part in self.world.gather(own) for name, digest in part.items()}
 
-    def _path(self, step: int) -> Path:
-        return _step_folder(self.folder, step)
+    def _damage(self, path: Path, progress: Progress) -> str:
+        """What is wrong with a checkpoint's files, the same on all ranks; "" where nothing is."""
+        names = sorted(progress.files)
+        found = ""
+        for name in names[self.world.rank :: self.world.size]:
+            if not (path / name).exists():
+                found = found or f"{path}: {name} is missing"
+            elif file_digest(path / name) != progress.files[name]:
+                found = found or f"{path}: {name} is not as it was written (SHA-256 differs)"
+        return next((damage for damage in self.world.gather(found) if damage), "")
 
     def _prune(self, progress: Progress) -> None:
-        steps = sorted(int(p.name[5:]) for p in self.folder.glob("step-*"))
-        for step in steps[: -self.keep]:
+        for step in _steps(self.folder)[: -self.keep]:
             if step != progress.best_step:
-                shutil.rmtree(self._path(step))
+                shutil.rmtree(_step_folder(self.folder, step))
+
+
+class DamagedCheckpoint(InputError):
+    """A checkpoint whose progress.json cannot be read."""
 
 
 def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tuple[Path, Progress]:
@@ -149,9 +249,8 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
     except (OSError, ValueError):
         raise InputError(f"run {run}: no {folder / 'index.json'}; train first with jobs/train.py") from None
     step = index.get(which) if which in ("latest", "best") else int(which) if which.isdecimal() else None
-    if step is None or not (_step_folder(folder, step) / "progress.json").exists():
-        there = sorted(int(path.name[5:]) for path in folder.glob("step-*"))
-        raise InputError(f"--checkpoint {which}: run {run} has latest, best and steps {there}")
+    if step is None or not _step_folder(folder, step).exists():
+        raise InputError(f"--checkpoint {which}: run {run} has latest, best and steps {_steps(folder)}")
     path = _step_folder(folder, step)
     progress = _read_progress(path)
     for what, fingerprint in fingerprints.items():
@@ -163,16 +262,19 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
     return path, progress
 
 
+def _steps(folder: Path) -> list[int]:
+    return sorted(int(path.name[5:]) for path in folder.glob("step-*") if path.name[5:].isdecimal())
+
+
 def _step_folder(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def _tensors(sharded: ShardedSystem, world: World) -> dict[str, Any]:
-    """Everything a resume needs, flat by name: weights, optimiser state, this rank's RNG."""
+def _tensors(sharded: ShardedSystem) -> dict[str, Any]:
+    """Weights and optimiser state, flat by name."""
     tensors = _weights(sharded)
     for parameter, state in sharded.optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer/{parameter}/{name}": value for name, value in state.items()})
-    tensors[f"rng/{world.rank}"] = torch.get_rng_state()
     return tensors
 
 
@@ -194,12 +296,11 @@ def _read_progress(path: Path) -> Progress:
         known = {f.name for f in fields(Progress)}
         return Progress(**{key: value for key, value in stored.items() if key in known})
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"checkpoint {path}: progress.json cannot be read ({error}); use another --checkpoint"
-        ) from None
+        raise DamagedCheckpoint(f"{path}: progress.json cannot be read ({error}); use another --checkpoint") from None
 
 
-def _write_json(path: Path, tree: dict[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.unfinished")
-    aside.write_text(json.dumps(tree, indent=1))
-    os.replace(aside, path)
+def _first_line(error: BaseException) -> str:
+    """What the system said: of a failure on several ranks, that of the first."""
+    if isinstance(error, CheckpointException):
+        error = next(iter(error.failures.values()))[0]
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -16,10 +16,11 @@ from configs.errors import InputError
 from configs.loading import load_config, override_config
 from configs.schema import Config
 from distributed.checkpoint import Checkpoints, find_checkpoint
+from distributed.durable_files import write_text
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, shard
-from distributed.telemetry import Track, unwatched, versions, write_text
+from distributed.telemetry import Track, unwatched, versions
 from distributed.world import World
 
 
@@ -44,7 +45,7 @@ def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, Shar
     if not (sharded.dense_parameters or sharded.sharding):
         return inputs, sharded, None
     checkpoints = Checkpoints(config.run, world)
-    progress = checkpoints.load(checkpoint, sharded, inputs.fingerprints, weights_only=True)
+    progress, _ = checkpoints.load(checkpoint, sharded, inputs.fingerprints, weights_only=True)
     return inputs, sharded, progress.step
 
 

@@ -36,7 +36,7 @@ def connect(cluster: ClusterConfig) -> None:
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     quiet = {"logging_level": logging.WARNING, "log_to_driver": True}
     if not address:
-        workers = int(-(-cluster.num_workers * cluster.cpus_per_worker // 1))
+        workers = int(-(-cluster.most_workers * cluster.cpus_per_worker // 1))
         # Asking for more workers than cores is allowed on one machine: they take turns.
         cpus = max(os.cpu_count() or 1, workers)
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
@@ -63,13 +63,13 @@ def workers_use_gpu(cluster: ClusterConfig) -> bool:
     """
     available = int(ray.cluster_resources().get("GPU", 0))
     if cluster.use_gpu == "auto":
-        chosen = available >= cluster.num_workers
+        chosen = available >= cluster.fewest_workers
         if available and not chosen:
-            log.warning("cluster has %d GPUs for %d workers: training on CPUs", available, cluster.num_workers)
+            log.warning("cluster has %d GPUs for %d workers: training on CPUs", available, cluster.fewest_workers)
         return chosen
-    if cluster.use_gpu and available < cluster.num_workers:
+    if cluster.use_gpu and available < cluster.fewest_workers:
         raise InputError(
-            f"cluster.use_gpu=true: the cluster has {available} GPUs for {cluster.num_workers} workers; "
+            f"cluster.use_gpu=true: the cluster has {available} GPUs for {cluster.fewest_workers} workers; "
             "lower cluster.num_workers, add nodes, or set cluster.use_gpu=auto"
         )
     return bool(cluster.use_gpu)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +23,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from configs.errors import InputError
 from configs.loading import parse_config
 from configs.schema import Config
+from distributed.interruption import STOP_FILE, STOPPED_FILE
 from distributed.ray_cluster import workers_use_gpu
 
 Task = Literal["train", "evaluate", "recommend"]
@@ -30,7 +33,8 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
     """Run a task on `cluster.num_workers` ranks of the connected cluster and wait for it.
 
     Training is restarted up to `cluster.max_failures` times, each time from its latest checkpoint; the
-    other tasks are not. Results are in the files that the task writes.
+    other tasks are not. With [least, most] workers it starts on as many as there is room for, goes on with fewer when
+    a node is lost, and with more when there is room again. Results are in the files that the task writes.
 
     Raises:
         InputError: a worker met bad input.
@@ -54,6 +58,7 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
         },
         scaling_config=ScalingConfig(
             num_workers=config.cluster.num_workers,
+            elastic_resize_monitor_interval_s=config.cluster.resize_seconds,
             use_gpu=gpu,
             resources_per_worker={"CPU": config.cluster.cpus_per_worker, **({"GPU": 1} if gpu else {})},
         ),
@@ -75,6 +80,28 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
     time.sleep(1.0)
 
 
+@contextmanager
+def stopping_on_sigterm(run: Path) -> Iterator[None]:
+    """Within, SIGTERM asks training to write a checkpoint and end; a second one ends this process.
+
+    It does what anyone may: put the file `stop` into the run's folder. Enter it after `ray.init`, which takes the
+    signal for itself.
+    """
+    for name in (STOP_FILE, STOPPED_FILE):
+        (run / name).unlink(missing_ok=True)
+
+    def ask(number: int, frame: object) -> None:  # noqa: ARG001
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        run.mkdir(parents=True, exist_ok=True)
+        (run / STOP_FILE).touch()
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _on_worker(job: dict[str, Any]) -> None:
     """What each worker process runs; heavy imports happen here, once the process exists."""
     quiet_libraries()
@@ -91,7 +118,10 @@ def _on_worker(job: dict[str, Any]) -> None:
     }
     # One bar, drawn by the driver from what rank 0 sends; none where nobody watches.
     track = _bar if job["watched"] and world.is_first else unwatched
-    tasks[job["task"]](config, world, track=track, **job["arguments"])
+    arguments = job["arguments"]
+    if job["task"] == "train":
+        arguments = {**arguments, "is_leaving": lambda: ray.train.get_preemption_info() is not None}
+    tasks[job["task"]](config, world, track=track, **arguments)
 
 
 def _bar(loop: Iterable[Any], total: int, label: str) -> Iterator[Any]:

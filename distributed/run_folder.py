@@ -21,7 +21,11 @@ _MAY_CHANGE = (
     "training.max_steps",
     "training.patience",
     "training.loader_workers",
+    "training.checkpoint_minutes",
+    "training.checkpoint_steps",
     "training.keep_checkpoints",
+    "training.max_skipped_steps",
+    "training.stall_seconds",
 )
 
 

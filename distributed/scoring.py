@@ -20,6 +20,7 @@ from data.item_plan import positions_of
 from data.sequences import Split, Targets, target_items
 from data.spans import spans_before
 from distributed.inputs import Inputs
+from distributed.random_streams import seed_for
 from distributed.sharding import ShardedSystem
 from distributed.telemetry import Track, unwatched
 from distributed.world import World
@@ -72,6 +73,7 @@ class Scorer:
         """The rank of every target of "valid" or "test" in the whole catalogue. Memory: about 100 bytes a target."""
         data, targets = self.inputs.dataset, Targets(self.inputs.dataset, split)
         self._catalogue = None  # weights may have moved since the last call
+        seed_for(f"ranking {split}", self.config.seed, 0, self.world.rank)  # of gates that are noisy here too
         users, positions = targets.locate(np.arange(len(targets), dtype=np.int64))
         items = target_items(data, users, positions)
         # By target: the targets of a batch, and of a pass, are then in few of the item blocks.

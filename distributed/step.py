@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 from torchrec import KeyedJaggedTensor
 from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
-from torchrec.optim.clipping import GradientClipping, GradientClippingOptimizer
 from torchrec.streamable import Pipelineable
 
 from configs.contracts import Batch, ItemPlan, Step
 from configs.schema import Config
+from distributed.guard import GuardedOptimizer, finite_gradient
+from distributed.random_streams import seed_for
 from distributed.sharding import ShardedSystem
 from distributed.world import World
 from model.item_table import item_feature
@@ -37,6 +38,7 @@ class DeviceStep(Pipelineable):
     feature: KeyedJaggedTensor | None
     plan: ItemPlan
     batch: Batch
+    number: int
 
     def to(self, device: torch.device, non_blocking: bool = False) -> DeviceStep:
         def move(tensor: Tensor) -> Tensor:
@@ -45,7 +47,7 @@ class DeviceStep(Pipelineable):
         feature = self.feature.to(device, non_blocking) if self.feature is not None else None
         # A plan that is there stays the same object: the catalogue's keeps its transposed rows from step to step.
         plan = self.plan if self.plan.union_ids.device.type == device.type else self.plan.map(move)
-        return DeviceStep(feature, plan, self.batch.map(move))
+        return DeviceStep(feature, plan, self.batch.map(move), self.number)
 
     def record_stream(self, stream: torch.Stream) -> None:
         def record(tensor: Tensor) -> Tensor:
@@ -67,43 +69,50 @@ class TrainSteps:
         self._precision = config.training.precision
         self._plan = plan.map(lambda tensor: tensor.to(world.device)) if plan else None
         self._feature = self._feature_of(self._plan) if self._plan else None
-        optimizer = sharded.optimizer
-        clip = config.training.gradient_clip
-        if clip is not None:
-            optimizer = GradientClippingOptimizer(optimizer, GradientClipping.NORM, clip)
+        self._seed = config.seed
+        self._optimizer = GuardedOptimizer(sharded.optimizer, sharded.dense_parameters, config.training.gradient_clip)
+        if sharded.sharding == "row_wise":  # whose rows are updated before the optimiser is asked
+            sharded.system.recommender.register_forward_pre_hook(
+                lambda _, arguments: (finite_gradient(arguments[0]), *arguments[1:])
+            )
         self._pipeline: TrainPipelineSparseDist[DeviceStep, Tensor] = TrainPipelineSparseDist(
-            sharded.parallel, optimizer, world.device, custom_model_fwd=self._forward
+            sharded.parallel, self._optimizer, world.device, custom_model_fwd=self._forward
         )
 
-    def run(self, steps: Iterable[Step]) -> Iterator[Tensor]:
+    def run(self, steps: Iterable[Step], first: int = 0) -> Iterator[Tensor | None]:
         """One optimiser step each; yields this rank's share of each loss, in order, still on the device.
 
+        None stands for a step that was not taken, on any rank, as its loss or gradient was not finite.
         Reads up to two steps ahead. Weights are as after step n when its share is yielded.
+
+        Args:
+            first: the number of the first step in the run, which its random numbers depend on.
         """
-        ready = iter(map(self._device_step, steps))
+        ready = (self._device_step(step, number) for number, step in enumerate(steps, first))
         try:
             while True:
                 try:
                     share: Tensor = self._pipeline.progress(ready)
                 except StopIteration:  # how it says that no step is left
                     return
-                yield share
+                yield None if self._optimizer.skipped else share
         finally:
             self._pipeline.detach()
 
-    def _device_step(self, step: Step) -> DeviceStep:
+    def _device_step(self, step: Step, number: int) -> DeviceStep:
         if step.plan is None:
             assert self._plan is not None
-            return DeviceStep(self._feature, self._plan, step.batch)
-        return DeviceStep(self._feature_of(step.plan), step.plan, step.batch)
+            return DeviceStep(self._feature, self._plan, step.batch, number)
+        return DeviceStep(self._feature_of(step.plan), step.plan, step.batch, number)
 
     def _feature_of(self, plan: ItemPlan) -> KeyedJaggedTensor | None:
         system = self.sharded.system
         return item_feature(plan.union_ids, system.ids_as_one) if system.table is not None else None
 
-    def _forward(self, step: DeviceStep | None) -> tuple[Tensor, Tensor]:
+    def _forward(self, step: DeviceStep) -> tuple[Tensor, Tensor]:
+        seed_for("step", self._seed, step.number, self.world.rank)
         enabled = self._precision == "bfloat16"
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=enabled):
             share: Tensor = self.sharded.parallel(step)
         # DDP and TorchRec average gradients over ranks; shares must be summed.
-        return share * self.world.size, share.detach()
+        return self._optimizer.watch(share) * self.world.size, share.detach()

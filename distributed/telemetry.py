@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch.utils.tensorboard import SummaryWriter
 
+from distributed.durable_files import write_text
 from distributed.world import World
 
 Item = TypeVar("Item")
@@ -32,15 +32,15 @@ def unwatched(loop: Iterable[Item], total: int, label: str) -> Iterable[Item]:  
 class Telemetry:
     """Appends records to RUN/metrics.jsonl and RUN/tensorboard; silent on ranks other than 0.
 
-    Records past `resumed_step` are of steps that a restart will take again, and are removed.
+    Records past the epochs that a run resumes after are of steps that will be taken again, and are removed.
     """
 
-    def __init__(self, run: str, world: World, resumed_step: int) -> None:
+    def __init__(self, run: str, world: World, resumed_step: int, epochs: int) -> None:
         self.path = Path(run) / "metrics.jsonl"
         self.active = world.is_first
         if self.active:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [line for line in self._lines() if json.loads(line)["step"] <= resumed_step]
+            kept = [line for line in self._lines() if json.loads(line)["epoch"] <= epochs]
             write_text(self.path, "".join(line + "\n" for line in kept))
             self.board = SummaryWriter(str(Path(run) / "tensorboard"), purge_step=resumed_step + 1)
 
@@ -75,10 +75,3 @@ class Telemetry:
 def versions() -> dict[str, str]:
     """Versions of the packages that decide a result."""
     return {name: version(name) for name in _PACKAGES}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write aside and rename: readers see the old content or the new, never half."""
-    aside = path.with_name(f".{path.name}.unfinished")
-    aside.write_text(text)
-    os.replace(aside, path)

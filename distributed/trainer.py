@@ -3,65 +3,101 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterable, Iterator
-from itertools import islice
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from configs.contracts import Step
 from configs.loading import dump_config
-from configs.schema import Config, TrainingConfig
+from configs.schema import Config
 from data.batches import TrainBatches
 from data.negatives import CandidateSampler, target_counts
 from data.sequences import SequenceArrays
 from data.spans import TrainingSpans
 from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
+from distributed.durable_files import write_text
 from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs, build_system, open_inputs
-from distributed.read_ahead import read_ahead
+from distributed.interruption import STOP_FILE, STOPPED_FILE, Interruption
 from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
-from distributed.step import TrainSteps
-from distributed.telemetry import Telemetry, Track, unwatched, versions, write_text
+from distributed.telemetry import Telemetry, Track, unwatched, versions
+from distributed.training_loop import TrainingLoop
+from distributed.watchdog import Watchdog
 from distributed.world import World
 
 
-def train(config: Config, world: World, track: Track = unwatched) -> dict[str, Any]:
-    """Train to early stopping and return what RUN/metrics.json holds.
+def train(
+    config: Config, world: World, track: Track = unwatched, is_leaving: Callable[[], bool] = lambda: False
+) -> dict[str, Any] | None:
+    """Train to early stopping and return what RUN/metrics.json holds; None where RUN/stop asked for the end before.
 
     Called by every rank with the same config. Continues from RUN/checkpoints if there are any; all ranks
     see the same metrics, so they take every decision alike.
+
+    Args:
+        is_leaving: whether this rank's machine is about to be taken away.
     """
     assert config.run is not None
     if world.device.type == "cpu":
         keep_freed_memory()
+    run = Path(config.run)
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
     checkpoints = Checkpoints(config.run, world, config.training.keep_checkpoints)
-    # Dropout and gate noise differ between ranks; a resume overwrites this stream with the saved one.
-    torch.manual_seed(config.seed * 1_000_003 + world.rank)
-    progress = _resume(checkpoints, sharded, inputs, world)
-    telemetry = Telemetry(config.run, world, progress.step)
+    progress, loss = Progress(fingerprints=inputs.fingerprints), 0.0
+    if checkpoints.exists():
+        progress, loss = checkpoints.resume(sharded, inputs.fingerprints)
+    telemetry = Telemetry(config.run, world, progress.step, progress.epoch)
     if world.is_first:
-        write_text(Path(config.run) / "config.yaml", dump_config(config))
-        write_text(Path(config.run) / "plan.txt", sharded.plan + "\n")
+        write_text(run / "config.yaml", dump_config(config))
+        write_text(run / "plan.txt", sharded.plan + "\n")
     telemetry.say(sharded.plan)
+    if progress.step:
+        telemetry.say(f"going on from step {progress.step}, in epoch {progress.epoch + 1}, on {world.size} ranks")
 
-    scorer = Scorer(sharded, inputs, config, world, track)
-    if sharded.dense_parameters or sharded.sharding:
-        _train_epochs(config, world, inputs, sharded, checkpoints, progress, scorer, telemetry)
-        progress = (
-            checkpoints.load("best", sharded, inputs.fingerprints, weights_only=True)
-            if checkpoints.exists()
-            else progress
-        )
-    metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, world)
+    with Watchdog(world, run, config.training.stall_seconds) as watchdog:
+        scorer = Scorer(sharded, inputs, config, world, watchdog.watching(track))
+        if sharded.dense_parameters or sharded.sharding:
+            loop = TrainingLoop(
+                config,
+                world,
+                inputs,
+                sharded,
+                _batches(config, inputs, scorer, world),
+                checkpoints,
+                progress,
+                torch.tensor(loss, dtype=torch.float64, device=world.device),
+                scorer,
+                telemetry,
+                Interruption(config.training, run, world, is_leaving),
+                watchdog,
+            )
+            if not loop.run():
+                telemetry.close()
+                if world.is_first:
+                    os.replace(run / STOP_FILE, run / STOPPED_FILE)
+                return None
+            if checkpoints.exists():
+                checkpoints.load("best", sharded, inputs.fingerprints, weights_only=True)
+        metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, world)
     telemetry.close()
     return metrics
+
+
+def _batches(config: Config, inputs: Inputs, scorer: Scorer, world: World) -> TrainBatches:
+    return TrainBatches(
+        inputs.dataset,
+        training_spans(config, inputs.dataset),
+        config.training.batch_size,
+        config.seed,
+        world.rank,
+        world.size,
+        scorer.planner,
+        candidate_sampler(config, inputs),
+    )
 
 
 def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
@@ -77,94 +113,6 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
         choose_optimizer(config.table, sharding, device_type)
         TrainBatches(inputs.dataset, training_spans(config, inputs.dataset), 1, 0, 0, 1, planner)
-
-
-def _train_epochs(
-    config: Config,
-    world: World,
-    inputs: Inputs,
-    sharded: ShardedSystem,
-    checkpoints: Checkpoints,
-    progress: Progress,
-    scorer: Scorer,
-    telemetry: Telemetry,
-) -> None:
-    """Epoch after epoch until `decide` says stop; a validation and a checkpoint after each."""
-    batches = TrainBatches(
-        inputs.dataset,
-        training_spans(config, inputs.dataset),
-        config.training.batch_size,
-        config.seed,
-        world.rank,
-        world.size,
-        scorer.planner,
-        candidate_sampler(config, inputs),
-    )
-    steps = TrainSteps(sharded, batches.plan, config, world)
-    loader = loader_of(batches, config.training.loader_workers, world)
-    while decide(progress, config.training) == "train":
-        began = time.perf_counter()
-        loss, taken, trained = _train_epoch(steps, batches, loader, progress, config, scorer.track)
-        seconds = time.perf_counter() - began
-        progress.epoch += 1
-        progress.step += taken
-        progress.seconds += seconds
-        valid = summarise(scorer.rank("valid"), inputs, config)["metrics"]
-        is_best = note_validation(progress, valid.get(config.training.metric))
-        checkpoints.save(sharded, progress)
-        telemetry.record(
-            progress.step,
-            epoch=progress.epoch,
-            loss=loss,
-            valid=valid,
-            seconds=seconds,
-            targets_per_second=trained / seconds,
-        )
-        telemetry.say(
-            f"epoch {progress.epoch}: loss {loss:.4f}, valid {config.training.metric} "
-            f"{valid.get(config.training.metric, float('nan')):.4f}{' (best)' if is_best else ''}, "
-            f"{seconds:.1f} s, {trained / seconds:,.0f} targets/s"
-        )
-
-
-def _train_epoch(
-    steps: TrainSteps,
-    batches: TrainBatches,
-    loader: Iterable[Step],
-    progress: Progress,
-    config: Config,
-    track: Track,
-) -> tuple[float, int, int]:
-    """One pass over the training targets in the epoch's order; the mean loss per target, steps and targets trained."""
-    batches.set_epoch(progress.epoch)
-    count = len(batches)
-    if config.training.max_steps is not None:
-        count = min(count, config.training.max_steps - progress.step)
-    steps.sharded.system.train()
-    num_targets: list[int] = []
-
-    def counted() -> Iterator[Step]:
-        for step in read_ahead(islice(loader, count)):
-            num_targets.append(step.batch.num_global_targets)
-            yield step
-
-    losses = list(track(steps.run(counted()), count, f"epoch {progress.epoch + 1}"))
-    # One synchronisation an epoch: reading a loss every step would stall the device.
-    local = torch.stack(losses).double().cpu() * torch.tensor(num_targets)
-    return steps.world.sum(float(local.sum())) / sum(num_targets), count, sum(num_targets)
-
-
-def loader_of(batches: TrainBatches, num_workers: int, world: World) -> DataLoader[Step]:
-    """Steps of an epoch in order, prepared by processes that stay for the whole run."""
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(len(batches)),
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=world.device.type == "cuda",
-        generator=torch.Generator(),  # the default one is that of dropout, and part of a checkpoint
-    )
 
 
 def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
@@ -190,24 +138,6 @@ def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None
         options.hard_share,
         [graph.neighbors(m) for m in modalities] if graph and options.hard_share else (),
     )
-
-
-def decide(progress: Progress, training: TrainingConfig) -> Literal["train", "stop"]:
-    """Whether another epoch is to be trained."""
-    if progress.epoch >= training.max_epochs or progress.stale_epochs >= training.patience:
-        return "stop"
-    if training.max_steps is not None and progress.step >= training.max_steps:
-        return "stop"
-    return "train"
-
-
-def note_validation(progress: Progress, metric: float | None) -> bool:
-    """Record an epoch's validation metric ; whether it is the best (None: no validation set, the latest is)."""
-    if metric is None or progress.best_metric is None or metric > progress.best_metric:
-        progress.best_metric, progress.best_step, progress.stale_epochs = metric, progress.step, 0
-        return True
-    progress.stale_epochs += 1
-    return False
 
 
 def final_metrics(
@@ -246,14 +176,6 @@ def count_parameters(sharded: ShardedSystem, inputs: Inputs, config: Config) -> 
     """Trained numbers of the whole system, however the table is spread."""
     towers = sum(p.numel() for p in sharded.system.recommender.parameters())
     return towers + (inputs.dataset.num_items * config.model.dim if sharded.sharding else 0)
-
-
-def _resume(checkpoints: Checkpoints, sharded: ShardedSystem, inputs: Inputs, world: World) -> Progress:
-    if not checkpoints.exists():
-        return Progress(fingerprints=inputs.fingerprints, world=world.size)
-    progress = checkpoints.load("latest", sharded, inputs.fingerprints)
-    progress.world = world.size
-    return progress
 
 
 def _epochs(config: Config) -> list[dict[str, Any]]:

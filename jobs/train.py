@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
 from configs.loading import load_config
 from distributed.inputs import open_inputs
+from distributed.interruption import STOPPED_FILE
 from distributed.ray_cluster import connect, resolve_paths, workers_use_gpu
-from distributed.ray_train import run_on_workers
+from distributed.ray_train import run_on_workers, stopping_on_sigterm
 from distributed.run_folder import check_run_folder
 from distributed.trainer import check_trainable
 from evaluation.report import metrics_table
 from jobs.cli import config_options, job
+
+# "Temporary failure": a scheduler that sees it starts the command again.
+STOPPED_STATUS = 75
 
 
 @click.command()
@@ -23,7 +28,8 @@ from jobs.cli import config_options, job
 def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     """Train to early stopping, evaluate the best checkpoint on valid and test, write RUN/metrics.json.
 
-    The same command again continues where RUN's latest checkpoint stands.
+    The same command again continues where RUN's latest checkpoint stands. SIGTERM, or a file named `stop` in RUN,
+    writes a checkpoint and ends with status 75.
     """
     config = resolve_paths(load_config(config_path, overrides))
     check_run_folder(config)
@@ -33,9 +39,12 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
 
     connect(config.cluster)
     check_trainable(config, inputs, "cuda" if workers_use_gpu(config.cluster) else "cpu")
-    run_on_workers("train", config)
-
     assert config.run is not None
+    with stopping_on_sigterm(Path(config.run)):
+        run_on_workers("train", config)
+    if (Path(config.run) / STOPPED_FILE).exists():
+        print(f"stopped, with a checkpoint of the latest step; repeat the command to go on with run {config.run}")
+        sys.exit(STOPPED_STATUS)
     metrics = json.loads((Path(config.run) / "metrics.json").read_text())
     columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
     print(metrics_table({split: metrics[split] for split in ("valid", "test")}, columns))

@@ -167,7 +167,7 @@ def save_halfway(world, run, path):
 def continue_from(world, run, path):
     for sharding, optimizer in (("data_parallel", "adam"), ("row_wise", "rowwise_adagrad")):
         sharded, step, batches = build(config_of("mdsrec", sharding, optimizer), world)
-        progress = Checkpoints(str(run / sharding), world).load("latest", sharded, {})
+        progress, _ = Checkpoints(str(run / sharding), world).load("latest", sharded, {})
         assert progress.step == 7
         losses = run_steps(step, batches, 7, 12)
         expected = json.loads((path / f"{sharding}.json").read_text())

@@ -5,49 +5,23 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from configs.errors import InputError
-from configs.loading import load_config
 from configs.schema import TrainingConfig
 from data.batches import assemble
 from data.sequences import Targets
 from data.spans import spans_before
-from distributed.checkpoint import Checkpoints, Progress
+from distributed.checkpoint import Progress
 from distributed.encoding import evaluate, run_config
 from distributed.inputs import build_system, open_inputs, popularity_order
 from distributed.scoring import Scorer, summarise
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
-from distributed.trainer import decide, note_validation, train
+from distributed.trainer import train
+from distributed.training_loop import decide, note_validation
 from distributed.world import world_of_one
 from jobs.prepare_data import prepare
-
-
-def config_of(folders, run, model="mdsrec", *more):
-    settings = [
-        f"dataset={folders}/dataset", f"graph={folders}/graph", f"run={run}", f"model.name={model}", "model.dim=8",
-        "model.num_heads=2", "model.max_length=8", "training.batch_size=64", "training.learning_rate=0.01",
-        "training.max_epochs=4", "evaluation.user_batch=50", "evaluation.item_block=30",
-    ]  # fmt: skip
-    return load_config(None, [*settings, *more])
-
-
-def records(run):
-    kept = ("step", "epoch", "loss", "valid")
-    return [{k: r[k] for k in kept} for r in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())]
-
-
-def weights(run, config):
-    with world_of_one() as world:
-        inputs = open_inputs(config)
-        sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-        Checkpoints(str(run), world).load("latest", sharded, {})
-        state = sharded.system.state_dict().items()
-        return {name: (v.local_tensor() if isinstance(v, ShardedTensor) else v).clone() for name, v in state}
-
-
-SAMPLED = ("training.negatives.draws=15", "model.mdsrec.center_samples=3")
+from tests.distributed.runs import SAMPLED, config_of, records, weights
 
 
 @pytest.mark.parametrize(
@@ -138,13 +112,13 @@ def test_stopping_is_decided_by_validation():
 
 def test_telemetry_forgets_the_steps_that_will_be_taken_again(tmp_path):
     with world_of_one() as world:
-        first = Telemetry(str(tmp_path), world, 0)
-        for step in (10, 20, 30):
-            first.record(step, loss=1.0)
+        first = Telemetry(str(tmp_path), world, 0, 0)
+        for epoch in (1, 2, 3):
+            first.record(10 * epoch, epoch=epoch, loss=1.0)
         first.close()
         with (tmp_path / "metrics.jsonl").open("a") as file:
             file.write('{"step": 40, "lo')  # the writer was killed here
-        Telemetry(str(tmp_path), world, 20).close()
+        Telemetry(str(tmp_path), world, 25, 2).close()
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [10, 20]
 
 

@@ -1,0 +1,153 @@
+"""When ranks stand still, say which one the others wait for, and where; then end, so that the run can go on.
+
+Every rank leaves a heartbeat in the process group's store: the step it is at and the line of code. A rank whose
+training thread has not moved for `training.stall_seconds` reads all heartbeats and names those that are behind.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from torch.distributed.distributed_c10d import _get_default_store
+
+from distributed.telemetry import Item, Track
+from distributed.world import World
+
+EXIT_STATUS = 75  # "temporary failure": worth another attempt
+_ROOT = str(Path(__file__).resolve().parent.parent)
+
+
+@dataclass
+class Beat:
+    """A heartbeat.
+
+    Attributes:
+        step: that the training thread is at.
+        line: of ours that it is at.
+        collective: of torch.distributed that it waits in; "" where it is somewhere else (or in the backward, whose
+            collectives run below Python).
+        silent: seconds since it last moved on.
+        time: of the heartbeat, seconds since the epoch.
+    """
+
+    step: int
+    line: str
+    collective: str
+    silent: float
+    time: float
+
+
+class Watchdog:
+    """Watches the thread that made it, from another one; a context manager."""
+
+    def __init__(self, world: World, run: Path, seconds: float, end: Callable[[int], object] = os._exit) -> None:
+        """`seconds` without a sign of life count as a stall; `end` takes the process down."""
+        self._world, self._run, self._seconds, self._end = world, run, seconds, end
+        self._every = min(seconds / 4, 5.0)
+        self._watched = threading.get_ident()
+        self._step, self._alive_at = 0, time.monotonic()
+        self._done = threading.Event()
+        self._store = _get_default_store()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def alive(self, step: int | None = None) -> None:
+        """A sign of life of the training thread, which is now at `step` (as before, where none is given)."""
+        self._step, self._alive_at = self._step if step is None else step, time.monotonic()
+
+    def watching(self, track: Track) -> Track:
+        """`track`, each of whose rounds is a sign of life."""
+
+        def watched(loop: Iterable[Item], total: int, label: str) -> Iterator[Item]:
+            for item in track(loop, total, label):
+                self.alive()
+                yield item
+
+        return watched
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._every):
+            silent = time.monotonic() - self._alive_at
+            line, collective = self._place()
+            beat = Beat(self._step, line, collective, silent, time.time())
+            with suppress(RuntimeError):  # the rank that keeps the store may be the one that is gone
+                self._store.set(f"heartbeat/{self._world.rank}", json.dumps(asdict(beat)))
+            if silent > self._seconds:
+                self._report(stall_report(self._beats(), self._world.rank, silent, 3 * self._every))
+                self._end(EXIT_STATUS)
+                return
+
+    def _report(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+        folder = self._run / "stalls"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"rank-{self._world.rank}.txt").open("w") as file:
+            file.write(text + "\n\n")
+            file.flush()
+            faulthandler.dump_traceback(file, all_threads=True)
+
+    def _beats(self) -> list[Beat | None]:
+        """The latest of every rank, by rank; None where there is none."""
+        found: list[Beat | None] = [None] * self._world.size
+        for rank in range(self._world.size):
+            key = f"heartbeat/{rank}"
+            with suppress(RuntimeError):
+                if self._store.check([key]):
+                    found[rank] = Beat(**json.loads(self._store.get(key)))
+        return found
+
+    def _place(self) -> tuple[str, str]:
+        """The innermost line of ours that the watched thread is at, and the collective that it waits in."""
+        frame = sys._current_frames().get(self._watched)
+        stack = traceback.extract_stack(frame) if frame else []
+        ours = [f for f in stack if f.filename.startswith(_ROOT) and "site-packages" not in f.filename]
+        collectives = [f.name for f in stack if f.filename.endswith("distributed_c10d.py") and f.name != "wrapper"]
+        if not ours:
+            return "unknown", ""
+        line = f"{os.path.relpath(ours[-1].filename, _ROOT)}:{ours[-1].lineno} {ours[-1].name}"
+        return line, collectives[0] if collectives else ""
+
+
+def stall_report(beats: Sequence[Beat | None], rank: int, silent: float, late: float) -> str:
+    """Who stands still, who the others wait for, and the next move, in a few lines.
+
+    Args:
+        beats: the latest of every rank, None where there is none.
+        rank: who says it.
+        silent: seconds since it moved.
+        late: seconds after which a heartbeat is overdue.
+    """
+    lines = [f"rank {rank}: nothing has moved for {silent:.0f} s (training.stall_seconds)."]
+    now = max(beat.time for beat in beats if beat)
+    latest = max(beat.step for beat in beats if beat)
+    in_collective = any(beat.collective for beat in beats if beat)
+    for other, beat in enumerate(beats):
+        if beat is None or now - beat.time > late:
+            last = "unheard of"
+            if beat is not None:
+                last = f"last heard of {now - beat.time:.0f} s ago, at step {beat.step}, {beat.line}"
+            lines.append(f"  rank {other}: {last}; its process or machine is gone <- the others wait for it")
+            continue
+        culprit = beat.step < latest or (in_collective and not beat.collective)
+        where = f"step {beat.step}, {beat.line}" + (f", waiting in {beat.collective}" if beat.collective else "")
+        lines.append(f"  rank {other}: {where}{' <- the others wait for it' if culprit else ''}")
+    lines.append("This rank ends; with cluster.max_failures left, training goes on from the latest checkpoint.")
+    return "\n".join(lines)

@@ -1,0 +1,174 @@
+"""A run that is broken off anywhere, or asked to end, ends as one that nobody disturbed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from configs.errors import InputError
+from distributed import interruption
+from distributed.trainer import train
+from distributed.world import world_of_one
+from tests.distributed.runs import SAMPLED, config_of, records, weights
+
+STEPS = ("training.checkpoint_steps=3",)
+
+
+class Broken(Exception):
+    """What a lost process looks like from inside: nothing after it is run."""
+
+
+def breaking(after: int):
+    """A track that breaks off after so many items (steps, and rounds of rankings)."""
+
+    def track(loop, total, label):  # noqa: ARG001
+        nonlocal after
+        for item in loop:
+            yield item
+            after -= 1
+            if after == 0:
+                raise Broken
+
+    return track
+
+
+def train_until_done(config, breaks):
+    """Sittings that break off one after the other, then one that does not."""
+    for after in breaks:
+        with world_of_one() as world, pytest.raises(Broken):
+            train(config, world, breaking(after))
+    with world_of_one() as world:
+        return train(config, world)
+
+
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ("mdsrec", ("table.sharding=row_wise", *SAMPLED)),
+        ("sasrec", ("table.sharding=data_parallel", "training.loader_workers=1")),
+    ],
+)
+def test_a_run_that_broke_off_ends_as_one_that_did_not(folders, tmp_path, model, more):
+    straight = config_of(folders, tmp_path / "straight", model, *more)
+    with world_of_one() as world:
+        whole = train(straight, world)
+    config = config_of(folders, tmp_path / "broken", model, *STEPS, *more)
+    found = train_until_done(config, (4, 5, 9, 1, 20))
+    # Dropout and gate noise are on, and losses are sums over sittings: nothing may be lost or doubled.
+    assert records(tmp_path / "broken") == records(tmp_path / "straight")
+    assert found["test"] == whole["test"]
+    assert found["details"] == whole["details"]
+    for one, other in zip(*(weights(c.run, c).items() for c in (straight, config)), strict=True):
+        assert torch.equal(one[1], other[1]), one[0]
+
+
+def test_a_stop_is_granted_at_the_next_step_and_costs_nothing(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(interruption, "_LOOK_EVERY", -1.0)
+    with world_of_one() as world:
+        whole = train(config_of(folders, tmp_path / "straight", "sasrec"), world)
+    run = tmp_path / "stopped"
+    config = config_of(folders, run, "sasrec")
+
+    def asking(loop, total, label):  # noqa: ARG001
+        for number, item in enumerate(loop):
+            if number == 4:
+                (run / "stop").touch()
+            yield item
+
+    with world_of_one() as world:
+        assert train(config, world, asking) is None
+    assert (run / "stopped").exists()
+    assert not (run / "stop").exists()
+    assert not (run / "metrics.json").exists()
+    assert json.loads((run / "checkpoints/index.json").read_text())["latest"] == 5
+    with world_of_one() as world:
+        assert train(config, world)["details"] == whole["details"]
+    assert records(run) == records(tmp_path / "straight")
+
+
+def test_a_machine_that_will_be_taken_away_is_worth_one_checkpoint(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(interruption, "_ASK_EVERY", -1.0)
+    config = config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=1", "training.keep_checkpoints=9")
+    asked = []
+
+    def is_leaving():
+        asked.append(1)
+        return len(asked) >= 3
+
+    with world_of_one() as world:
+        train(config, world, is_leaving=is_leaving)
+    steps = sorted(int(path.name[5:]) for path in (tmp_path / "run/checkpoints").glob("step-*"))
+    assert steps[0] == 3
+    assert len(steps) == 2  # and the one after the epoch
+    assert len(asked) == 3
+
+
+def damage(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "gone":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(content[:-7])
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("how", ["gone", "cut", "one bit", "progress"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(folders, tmp_path, capsys, how):
+    with world_of_one() as world:
+        whole = train(config_of(folders, tmp_path / "straight", "sasrec"), world)
+    config = config_of(folders, tmp_path / "run", "sasrec", *STEPS)
+    with world_of_one() as world, pytest.raises(Broken):
+        train(config, world, breaking(8))
+    folder = tmp_path / "run/checkpoints/step-00000006"
+    file = folder / "progress.json" if how == "progress" else next(folder.glob("*.safetensors"))
+    damage(file, "cut" if how == "progress" else how)
+    capsys.readouterr()
+    with world_of_one() as world:
+        found = train(config, world)
+    said = capsys.readouterr().out
+    assert f"warning: checkpoint {folder}: {file.name}" in said
+    assert "going on from step 3" in said
+    assert found["details"] == whole["details"]
+    assert records(tmp_path / "run") == records(tmp_path / "straight")
+
+
+def test_a_run_without_a_whole_checkpoint_says_so(folders, tmp_path):
+    config = config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=2")
+    with world_of_one() as world:
+        train(config, world)
+    best = json.loads((tmp_path / "run/checkpoints/index.json").read_text())["best"]
+    for path in (tmp_path / "run/checkpoints").glob("step-*/*.safetensors"):
+        damage(path, "one bit")
+    with world_of_one() as world, pytest.raises(InputError, match=r"no checkpoint is whole .*SHA-256 differs"):
+        train(config, world)
+    from distributed.encoding import evaluate, run_config
+
+    with world_of_one() as world, pytest.raises(InputError, match=rf"step-0*{best}: .*SHA-256 differs.*another --chec"):
+        evaluate(run_config(str(tmp_path / "run")), world, "best")
+
+
+def test_a_full_disk_is_said_and_harms_nothing(folders, tmp_path, monkeypatch):
+    config = config_of(folders, tmp_path / "run", "sasrec", *STEPS)
+    with world_of_one() as world, pytest.raises(Broken):
+        train(config, world, breaking(4))
+    before = {p: p.read_bytes() for p in (tmp_path / "run/checkpoints").rglob("*") if p.is_file()}
+    import errno
+
+    import torch.distributed.checkpoint as dcp
+
+    def full(*arguments, **options):  # noqa: ARG001
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(dcp, "save", full)
+    with (
+        world_of_one() as world,
+        pytest.raises(InputError, match=r"step-00000006: .*No space left on device.*make room"),
+    ):
+        train(config, world)
+    monkeypatch.undo()
+    assert {p: p.read_bytes() for p in (tmp_path / "run/checkpoints").rglob("*") if p.is_file()} == before
+    with world_of_one() as world:
+        train(config, world)
