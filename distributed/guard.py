@@ -1,8 +1,9 @@
 """Steps that would poison the weights are not taken: a loss or gradient that is not finite.
 
 The sum of all ranks' losses says, before the backward, whether any is not finite. Then every rank goes backward from 0
-(ranks that stay out of a collective would stall the rest), and no rank's optimiser takes the step. Rows of a split
-table are updated inside the backward: what is not finite in their gradients counts as 0 (`finite_gradient`).
+(ranks that stay out of a collective would stall the rest), and no rank's optimiser takes the step. Where the losses
+are finite and a gradient is not, the dense parameters, whose gradients all ranks share, stay as they were; rows of a
+split table are updated inside the backward, from what is finite in their gradients (`finite_gradient`).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
     storage = Path(config.run) / "ray"
     storage.mkdir(parents=True, exist_ok=True)
     trainer = TorchTrainer(
-        _on_worker,
+        worker_function,
         # A plain dict crosses the process border and is validated again there; no object is unpickled.
         train_loop_config={
             "task": task,
@@ -102,7 +102,7 @@ def stopping_on_sigterm(run: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _on_worker(job: dict[str, Any]) -> None:
+def on_worker(job: dict[str, Any]) -> None:
     """What each worker process runs; heavy imports happen here, once the process exists."""
     quiet_libraries()
     from distributed import encoding, trainer
@@ -122,6 +122,10 @@ def _on_worker(job: dict[str, Any]) -> None:
     if job["task"] == "train":
         arguments = {**arguments, "is_leaving": lambda: ray.train.get_preemption_info() is not None}
     tasks[job["task"]](config, world, track=track, **arguments)
+
+
+# What `run_on_workers` has workers run; the fault injection puts its own around it.
+worker_function: Callable[[dict[str, Any]], None] = on_worker
 
 
 def _bar(loop: Iterable[Any], total: int, label: str) -> Iterator[Any]:

@@ -107,8 +107,11 @@ class TrainingLoop:
         self.sharded.system.train()
         num_targets: list[int] = []
 
+        loaded = iter(self._loader)  # its processes are forked before the watchdog's thread is there
+        self.watchdog.alive(progress.step)
+
         def counted() -> Iterator[Step]:
-            for step in read_ahead(islice(self._loader, count)):
+            for step in read_ahead(islice(loaded, count)):
                 num_targets.append(step.batch.num_global_targets)
                 yield step
 

@@ -49,7 +49,7 @@ class Beat:
 
 
 class Watchdog:
-    """Watches the thread that made it, from another one; a context manager."""
+    """Watches the thread that made it, from another one, from the first sign of life on; a context manager."""
 
     def __init__(self, world: World, run: Path, seconds: float, end: Callable[[int], object] = os._exit) -> None:
         """`seconds` without a sign of life count as a stall; `end` takes the process down."""
@@ -62,16 +62,18 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
-        self._thread.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._done.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def alive(self, step: int | None = None) -> None:
         """A sign of life of the training thread, which is now at `step` (as before, where none is given)."""
         self._step, self._alive_at = self._step if step is None else step, time.monotonic()
+        if self._thread.ident is None:
+            self._thread.start()
 
     def watching(self, track: Track) -> Track:
         """`track`, each of whose rounds is a sign of life."""

@@ -1,0 +1,242 @@
+"""Kill workers, nodes and drivers of small trainings at random moments: python benchmarks/faults.py [--runs 20]
+
+Every run trains on a Ray cluster of two nodes with one core each, with dropout on, and is struck one to three times:
+
+- kill -9 of a worker, or of both;
+- a node is taken away, and another one comes;
+- kill -9 of the driver, or SIGTERM; the command is then repeated.
+
+At its end weights, optimiser states and metrics are compared with those of a run that nobody disturbed, bit for bit;
+and the windows that were trained, by the traces that ranks left, with those of the data: what was rolled back with a
+lost worker does not count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import click
+from safetensors import safe_open
+from tabulate import tabulate
+
+from configs.loading import load_config
+from data.dataset import Dataset
+from distributed.trainer import training_spans
+from graph_builder.build import build_graph
+from graph_builder.executor import SerialExecutor
+from jobs.prepare_data import prepare
+from jobs.train import STOPPED_STATUS
+
+_ROOT = Path(__file__).resolve().parent.parent
+_FAULTS = ("worker", "workers", "node", "driver", "sigterm")
+_MODELS = {
+    "sasrec": ["model.name=sasrec", "table.sharding=data_parallel"],
+    "mdsrec": ["model.name=mdsrec", "table.sharding=row_wise", "training.negatives.draws=15"],
+}
+_EPOCHS, _STEPS = 4, 60  # about
+_PATIENCE = 180.0
+
+
+@dataclass
+class Outcome:
+    """What became of a run."""
+
+    model: str
+    faults: list[str] = field(default_factory=list)
+    sittings: int = 0
+    equal: bool = False
+    lost: int = 0
+    doubled: int = 0
+
+
+@click.command()
+@click.option("--runs", default=20, show_default=True)
+@click.option("--seed", default=0, show_default=True, help="of the faults")
+def main(runs: int, seed: int) -> None:
+    """Print what happened to each run and, on the last line, JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes = inject_faults(Path(folder), runs, seed)
+    rows = [[n, o.model, ", ".join(o.faults), o.sittings, o.equal, o.lost, o.doubled] for n, o in enumerate(outcomes)]
+    print(tabulate(rows, ["run", "model", "faults", "sittings", "equal", "lost", "doubled"]))
+    print(
+        json.dumps(
+            {
+                "runs": len(outcomes),
+                "equal": sum(outcome.equal for outcome in outcomes),
+                "lost_samples": sum(outcome.lost for outcome in outcomes),
+                "doubled_samples": sum(outcome.doubled for outcome in outcomes),
+            }
+        )
+    )
+    sys.exit(any(not o.equal or o.lost or o.doubled for o in outcomes))
+
+
+def inject_faults(folder: Path, runs: int, seed: int) -> list[Outcome]:
+    """`runs` disturbed trainings, compared with an undisturbed one of each model."""
+    dataset = prepare("synthetic", str(folder / "dataset"), num_users=160, num_items=70, seed=3)
+    options = load_config(None, ["graph_options.num_centers=4"]).graph_options
+    build_graph(dataset, str(folder / "graph"), options, 0, SerialExecutor())
+    models = [list(_MODELS)[number % len(_MODELS)] for number in range(runs)]
+    outcomes = []
+    with cluster_of_two() as cluster:
+        calm = {model: Trial(folder, model, f"calm-{model}", cluster) for model in dict.fromkeys(models)}
+        for trial in calm.values():
+            trial.run(random.Random(0), 0)
+        for number, model in enumerate(models):
+            trial = Trial(folder, model, f"run-{number}", cluster)
+            rng = random.Random(f"{seed}/{number}")
+            trial.run(rng, rng.randint(1, 3))
+            trial.outcome.equal = trial.result() == calm[model].result()
+            trial.outcome.lost, trial.outcome.doubled = trial.coverage()
+            outcomes.append(trial.outcome)
+            print(f"run {number}: {trial.outcome}", flush=True)
+            shutil.rmtree(trial.folder)
+    return outcomes
+
+
+class Trial:
+    """One training, and what strikes it."""
+
+    def __init__(self, inputs: Path, model: str, name: str, cluster: Any) -> None:
+        self.folder = inputs / name
+        self.traces = self.folder / "traces"
+        self.traces.mkdir(parents=True)
+        self.outcome = Outcome(model)
+        self._cluster, self._inputs = cluster, inputs
+        self.settings = [
+            f"dataset={inputs}/dataset", f"graph={inputs}/graph", f"run={self.folder}/run", "model.dim=8",
+            "model.num_heads=2", "model.max_length=8", "training.batch_size=40", f"training.max_epochs={_EPOCHS}",
+            "training.checkpoint_steps=7", "training.checkpoint_minutes=null", "cluster.num_workers=2",
+            "cluster.max_failures=10", *_MODELS[model],
+        ]  # fmt: skip
+
+    def run(self, rng: random.Random, faults: int) -> None:
+        """Repeat the command until it has done its work, striking at `faults` random steps."""
+        strikes = sorted(rng.randrange(1, _STEPS) for _ in range(faults))
+        while True:
+            self.outcome.sittings += 1
+            with (self.folder / "log.txt").open("ab") as log:
+                driver = subprocess.Popen(self._command(), cwd=_ROOT, stdout=log, stderr=log, env=self._environment())
+            while driver.poll() is None:
+                if strikes and self._step() >= strikes[0]:
+                    strikes.pop(0)
+                    time.sleep(rng.random())  # into a step, a validation or a checkpoint
+                    self._strike(rng, driver)
+                time.sleep(0.05)
+            if driver.returncode == 0:
+                return
+            struck = driver.returncode in (-signal.SIGKILL, STOPPED_STATUS)
+            assert struck, f"{self.folder.name} ended with {driver.returncode}:\n{self._log()}"
+
+    def result(self) -> tuple[Any, ...]:
+        """All that a run leaves that does not depend on time: metrics, tensors of the latest and best checkpoints."""
+        run = self.folder / "run"
+        metrics = json.loads((run / "metrics.json").read_text())
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        index = json.loads((run / "checkpoints/index.json").read_text())
+        tensors = {}
+        for step in sorted(set(index.values())):
+            for path in sorted((run / f"checkpoints/step-{step:08d}").glob("*.safetensors")):
+                with safe_open(path, "pt") as file:
+                    tensors.update({(step, path.name, key): file.get_tensor(key).tolist() for key in file.keys()})  # noqa: SIM118
+        timeless = [[record[key] for key in ("step", "epoch", "loss", "valid")] for record in records]
+        return metrics["details"], metrics["test"], metrics["best_step"], index, timeless, tensors
+
+    def coverage(self) -> tuple[int, int]:
+        """Windows of the data that no epoch's steps trained, and those trained more than once, over epochs."""
+        steps: dict[int, tuple[int, list[dict[str, Any]]]] = {}
+        for path in sorted(self.traces.glob("*.jsonl")):
+            sitting = int(path.name.split("-")[0])
+            for line in path.read_text().split("\n")[:-1]:
+                record = json.loads(line)
+                held = steps.get(record["step"])
+                if held is None or held[0] < sitting:
+                    steps[record["step"]] = (sitting, [record])
+                elif held[0] == sitting:
+                    held[1].append(record)
+        config = load_config(None, self.settings)
+        spans = training_spans(config, Dataset.open(str(self._inputs / "dataset")))
+        lost = doubled = 0
+        for epoch in range(_EPOCHS):
+            records = [r for _, parts in steps.values() for r in parts if r["epoch"] == epoch]
+            counts = Counter((user, start) for record in records for user, start in record["windows"])
+            lost += len(spans) - len(counts)
+            doubled += counts.total() - len(counts)
+        return lost, doubled
+
+    def _strike(self, rng: random.Random, driver: subprocess.Popen[bytes]) -> None:
+        fault = rng.choice(_FAULTS)
+        self.outcome.faults.append(f"{fault} at {self._step()}")
+        if fault == "driver":
+            driver.send_signal(signal.SIGKILL)
+        elif fault == "sigterm":
+            driver.send_signal(signal.SIGTERM)
+        elif fault == "node":
+            nodes = [node for node in self._cluster.list_all_nodes() if node != self._cluster.head_node]
+            self._cluster.remove_node(rng.choice(nodes), allow_graceful=False)
+            self._cluster.add_node(num_cpus=1)
+        else:
+            latest = max((path.name.split("-")[0] for path in self.traces.iterdir()), default="none")
+            pids = sorted(int(path.stem.split("-")[2]) for path in self.traces.glob(f"{latest}-*"))
+            for pid in pids if fault == "workers" else pids[:1]:
+                _kill(pid)
+
+    def _step(self) -> int:
+        """The latest step that any rank has taken in any sitting."""
+        latest = 0
+        for path in self.traces.glob("*.jsonl"):
+            lines = path.read_text().split("\n")[:-1]
+            latest = max(latest, json.loads(lines[-1])["step"] if lines else 0)
+        return latest
+
+    def _command(self) -> list[str]:
+        command = [sys.executable, str(_ROOT / "benchmarks/traced_training.py")]
+        return [*command, *(part for setting in self.settings for part in ("--set", setting))]
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "RAY_ADDRESS": self._cluster.address, "PYTHONPATH": str(_ROOT)}
+
+    def _log(self) -> str:
+        return (self.folder / "log.txt").read_text()[-4000:]
+
+
+@contextmanager
+def cluster_of_two() -> Iterator[Any]:
+    """A head without cores and two nodes of one core each."""
+    from ray.cluster_utils import Cluster
+
+    # What the nodes' processes inherit: where our packages are, and where ranks leave their traces.
+    os.environ["PYTHONPATH"] = str(_ROOT)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Ranks that stand still: who is named, and that a rank that moves is left alone."""
+
+import json
+import time
+
+import pytest
+
+from distributed.watchdog import EXIT_STATUS, Beat, Watchdog, stall_report
+from distributed.world import world_of_one
+from tests.distributed.spawn import run_ranks
+
+
+def waiting(step, **more):
+    return Beat(**{"step": step, "line": "distributed/world.py:38 sum", "collective": "all_reduce", "silent": 60.0,
+                   "time": 100.0} | more)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("culprit", "said"),
+    [
+        (waiting(41, collective="", line="data/batches.py:9 fetch"), "rank 1: step 41, data/batches.py:9 fetch <- the"),
+        (waiting(42, collective=""), "rank 1: step 42, distributed/world.py:38 sum <- the others wait"),
+        (waiting(42, time=10.0), "rank 1: last heard of 90 s ago, at step 42"),
+        (None, "rank 1: unheard of; its process or machine is gone <- the others wait"),
+    ],
+)
+def test_the_rank_that_the_others_wait_for_is_named(culprit, said):
+    report = stall_report([waiting(42), culprit, waiting(42)], 0, 60.0, 15.0)
+    assert said in report
+    assert report.count("<-") == 1
+    assert "rank 2: step 42, distributed/world.py:38 sum, waiting in all_reduce" in report
+
+
+def test_a_thread_that_moves_is_left_alone_and_one_that_does_not_is_ended(tmp_path, capfd):
+    ended = []
+    with world_of_one() as world, Watchdog(world, tmp_path, 0.8, ended.append) as watchdog:
+        for step in range(8):
+            watchdog.alive(step)
+            time.sleep(0.2)
+        assert not ended
+        while not ended:  # stands still, as far as anyone can see
+            time.sleep(0.05)
+    assert ended == [EXIT_STATUS]
+    assert "step 7, tests/distributed/test_watchdog.py" in capfd.readouterr().err
+    assert "test_a_thread_that_moves" in (tmp_path / "stalls/rank-0.txt").read_text()
+
+
+def one_rank_dawdles(world, folder):
+    told = []
+    with Watchdog(world, folder, 3.0, told.append) as watchdog:
+        for step in range(3):
+            watchdog.alive(step)
+            if step == 2 and world.rank == 1:
+                while world.rank not in told and not (folder / "stalls/rank-0.txt").exists():
+                    time.sleep(0.1)
+            world.barrier()
+    if world.rank == 0:
+        (folder / "told.json").write_text(json.dumps(told))
+
+
+def test_ranks_that_wait_in_a_collective_name_it_and_the_one_they_wait_for(tmp_path):
+    run_ranks(2, one_rank_dawdles, tmp_path)
+    report = (tmp_path / "stalls/rank-0.txt").read_text()
+    assert "rank 0: step 2, distributed/world.py" in report
+    assert "waiting in all_reduce" in report
+    assert "rank 1: step 2, tests/distributed/test_watchdog.py" in report
+    assert report.index("<- the others wait for it") > report.index("rank 1:")
+    assert json.loads((tmp_path / "told.json").read_text()) == [EXIT_STATUS]
