@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +44,6 @@ from jobs.prepare_data import prepare
 from jobs.train import STOPPED_STATUS
 
 _ROOT = Path(__file__).resolve().parent.parent
-_FAULTS = ("worker", "workers", "node", "driver", "sigterm")
 _MODELS = {
     "sasrec": ["model.name=sasrec", "table.sharding=data_parallel"],
     "mdsrec": ["model.name=mdsrec", "table.sharding=row_wise", "training.negatives.draws=15"],
@@ -87,21 +86,26 @@ def main(runs: int, seed: int) -> None:
     sys.exit(any(not o.equal or o.lost or o.doubled for o in outcomes))
 
 
-def inject_faults(folder: Path, runs: int, seed: int) -> list[Outcome]:
-    """`runs` disturbed trainings, compared with an undisturbed one of each model."""
+def make_inputs(folder: Path) -> None:
+    """A small dataset and its graph."""
     dataset = prepare("synthetic", str(folder / "dataset"), num_users=160, num_items=70, seed=3)
     options = load_config(None, ["graph_options.num_centers=4"]).graph_options
     build_graph(dataset, str(folder / "graph"), options, 0, SerialExecutor())
+
+
+def inject_faults(folder: Path, runs: int, seed: int) -> list[Outcome]:
+    """`runs` disturbed trainings, compared with an undisturbed one of each model."""
+    make_inputs(folder)
     models = [list(_MODELS)[number % len(_MODELS)] for number in range(runs)]
     outcomes = []
     with cluster_of_two() as cluster:
         calm = {model: Trial(folder, model, f"calm-{model}", cluster) for model in dict.fromkeys(models)}
         for trial in calm.values():
-            trial.run(random.Random(0), 0)
+            trial.run([])
         for number, model in enumerate(models):
             trial = Trial(folder, model, f"run-{number}", cluster)
             rng = random.Random(f"{seed}/{number}")
-            trial.run(rng, rng.randint(1, 3))
+            trial.run([random_strike(rng) for _ in range(rng.randint(1, 3))])
             trial.outcome.equal = trial.result() == calm[model].result()
             trial.outcome.lost, trial.outcome.doubled = trial.coverage()
             outcomes.append(trial.outcome)
@@ -110,34 +114,104 @@ def inject_faults(folder: Path, runs: int, seed: int) -> list[Outcome]:
     return outcomes
 
 
+@dataclass
+class Strike:
+    """Something that happens to a training.
+
+    Attributes:
+        name: of it.
+        step: after which it happens, the earliest of all sittings counting.
+        act: does it, to the trial and its driver.
+        delay: seconds after that step.
+        ranks: that the latest sitting must have, None for any number.
+    """
+
+    name: str
+    step: int
+    act: Callable[[Trial, subprocess.Popen[bytes]], None]
+    delay: float = 0.0
+    ranks: int | None = None
+
+    def is_due(self, trial: Trial) -> bool:
+        return trial.step() >= self.step and self.ranks in (None, len(trial.sitting()))
+
+
+def random_strike(rng: random.Random) -> Strike:
+    """Any fault at any step; up to a second late: into a step, a validation or a checkpoint."""
+    name = rng.choice(list(FAULTS))
+    return Strike(name, rng.randrange(1, _STEPS), FAULTS[name], rng.random())
+
+
+def kill_worker(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # noqa: ARG001
+    for pid in trial.sitting()[:1]:
+        _kill(pid)
+
+
+def kill_workers(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # noqa: ARG001
+    for pid in trial.sitting():
+        _kill(pid)
+
+
+def take_node(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # noqa: ARG001
+    nodes = [node for node in trial.cluster.list_all_nodes() if node != trial.cluster.head_node]
+    trial.cluster.remove_node(nodes[0], allow_graceful=False)
+
+
+def add_node(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # noqa: ARG001
+    trial.cluster.add_node(num_cpus=1)
+
+
+def replace_node(trial: Trial, driver: subprocess.Popen[bytes]) -> None:
+    take_node(trial, driver)
+    add_node(trial, driver)
+
+
+def kill_driver(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # noqa: ARG001
+    driver.send_signal(signal.SIGKILL)
+
+
+def terminate_driver(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # noqa: ARG001
+    driver.send_signal(signal.SIGTERM)
+
+
+FAULTS: dict[str, Callable[[Trial, subprocess.Popen[bytes]], None]] = {
+    "worker": kill_worker,
+    "workers": kill_workers,
+    "node": replace_node,
+    "driver": kill_driver,
+    "sigterm": terminate_driver,
+}
+
+
 class Trial:
     """One training, and what strikes it."""
 
-    def __init__(self, inputs: Path, model: str, name: str, cluster: Any) -> None:
+    def __init__(self, inputs: Path, model: str, name: str, cluster: Any, settings: Sequence[str] = ()) -> None:
         self.folder = inputs / name
         self.traces = self.folder / "traces"
         self.traces.mkdir(parents=True)
         self.outcome = Outcome(model)
-        self._cluster, self._inputs = cluster, inputs
+        self.cluster, self._inputs = cluster, inputs
         self.settings = [
             f"dataset={inputs}/dataset", f"graph={inputs}/graph", f"run={self.folder}/run", "model.dim=8",
             "model.num_heads=2", "model.max_length=8", "training.batch_size=40", f"training.max_epochs={_EPOCHS}",
             "training.checkpoint_steps=7", "training.checkpoint_minutes=null", "cluster.num_workers=2",
-            "cluster.max_failures=10", *_MODELS[model],
+            "cluster.max_failures=10", *_MODELS[model], *settings,
         ]  # fmt: skip
 
-    def run(self, rng: random.Random, faults: int) -> None:
-        """Repeat the command until it has done its work, striking at `faults` random steps."""
-        strikes = sorted(rng.randrange(1, _STEPS) for _ in range(faults))
+    def run(self, strikes: Sequence[Strike]) -> None:
+        """Repeat the command until it has done its work; strikes fall one after the other."""
+        waiting = sorted(strikes, key=lambda strike: strike.step)
         while True:
             self.outcome.sittings += 1
             with (self.folder / "log.txt").open("ab") as log:
                 driver = subprocess.Popen(self._command(), cwd=_ROOT, stdout=log, stderr=log, env=self._environment())
             while driver.poll() is None:
-                if strikes and self._step() >= strikes[0]:
-                    strikes.pop(0)
-                    time.sleep(rng.random())  # into a step, a validation or a checkpoint
-                    self._strike(rng, driver)
+                if waiting and waiting[0].is_due(self):
+                    strike = waiting.pop(0)
+                    time.sleep(strike.delay)
+                    self.outcome.faults.append(f"{strike.name} at {self.step()}")
+                    strike.act(self, driver)
                 time.sleep(0.05)
             if driver.returncode == 0:
                 return
@@ -173,31 +247,19 @@ class Trial:
         config = load_config(None, self.settings)
         spans = training_spans(config, Dataset.open(str(self._inputs / "dataset")))
         lost = doubled = 0
-        for epoch in range(_EPOCHS):
+        for epoch in range(config.training.max_epochs):
             records = [r for _, parts in steps.values() for r in parts if r["epoch"] == epoch]
             counts = Counter((user, start) for record in records for user, start in record["windows"])
             lost += len(spans) - len(counts)
             doubled += counts.total() - len(counts)
         return lost, doubled
 
-    def _strike(self, rng: random.Random, driver: subprocess.Popen[bytes]) -> None:
-        fault = rng.choice(_FAULTS)
-        self.outcome.faults.append(f"{fault} at {self._step()}")
-        if fault == "driver":
-            driver.send_signal(signal.SIGKILL)
-        elif fault == "sigterm":
-            driver.send_signal(signal.SIGTERM)
-        elif fault == "node":
-            nodes = [node for node in self._cluster.list_all_nodes() if node != self._cluster.head_node]
-            self._cluster.remove_node(rng.choice(nodes), allow_graceful=False)
-            self._cluster.add_node(num_cpus=1)
-        else:
-            latest = max((path.name.split("-")[0] for path in self.traces.iterdir()), default="none")
-            pids = sorted(int(path.stem.split("-")[2]) for path in self.traces.glob(f"{latest}-*"))
-            for pid in pids if fault == "workers" else pids[:1]:
-                _kill(pid)
+    def sitting(self) -> list[int]:
+        """Process ids of the ranks of the latest sitting."""
+        latest = max((path.name.split("-")[0] for path in self.traces.iterdir()), default="none")
+        return sorted(int(path.stem.split("-")[2]) for path in self.traces.glob(f"{latest}-*"))
 
-    def _step(self) -> int:
+    def step(self) -> int:
         """The latest step that any rank has taken in any sitting."""
         latest = 0
         for path in self.traces.glob("*.jsonl"):
@@ -210,7 +272,7 @@ class Trial:
         return [*command, *(part for setting in self.settings for part in ("--set", setting))]
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "RAY_ADDRESS": self._cluster.address, "PYTHONPATH": str(_ROOT)}
+        return {**os.environ, "RAY_ADDRESS": self.cluster.address, "PYTHONPATH": str(_ROOT)}
 
     def _log(self) -> str:
         return (self.folder / "log.txt").read_text()[-4000:]

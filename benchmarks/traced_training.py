@@ -1,8 +1,8 @@
 """jobs/train.py whose ranks leave a trace of every step: python benchmarks/traced_training.py [options of train.py]
 
 Steps are slowed down, so that a fault can strike between them. A sitting (one process group) of a rank writes
-traces/SITTING-rRANK-PID.jsonl, beside RUN, SITTING the nanoseconds when it began; a line is a step: its number, its epoch, and the
-windows trained, as [user, start].
+traces/SITTING-rRANK-PID.jsonl, beside RUN, SITTING the nanoseconds when it began; a line is a step: its number, its
+epoch, and the windows trained, as [user, start].
 """
 
 from __future__ import annotations

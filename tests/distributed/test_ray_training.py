@@ -1,0 +1,64 @@
+"""Trainings on a real Ray cluster of two nodes, with workers, nodes and drivers lost on the way."""
+
+import json
+
+import pytest
+
+from benchmarks.faults import (
+    Strike,
+    Trial,
+    add_node,
+    cluster_of_two,
+    kill_worker,
+    make_inputs,
+    take_node,
+    terminate_driver,
+)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    make_inputs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with cluster_of_two() as nodes:
+        yield nodes
+
+
+@pytest.mark.timeout(600)
+def test_a_disturbed_training_ends_as_a_calm_one(inputs, cluster):
+    calm, struck = (Trial(inputs, "mdsrec", name, cluster) for name in ("calm", "struck"))
+    calm.run([])
+    struck.run([Strike("sigterm", 9, terminate_driver), Strike("worker", 31, kill_worker, delay=0.1)])
+    assert struck.outcome.sittings == 2
+    assert struck.result() == calm.result()
+    assert struck.coverage() == calm.coverage() == (0, 0)
+    # The comparison and the count of windows can fail.
+    trace = min(struck.traces.iterdir())
+    lines = trace.read_text().splitlines()
+    trace.write_text("\n".join(lines[1:]) + "\n")
+    assert struck.coverage()[0] > 0
+    trace.write_text("\n".join([lines[0], *lines]) + "\n")
+    assert struck.coverage()[1] > 0
+
+
+@pytest.mark.timeout(600)
+def test_training_shrinks_when_a_node_leaves_and_grows_when_one_comes(inputs, cluster):
+    elastic = (
+        "cluster.num_workers=[1,2]",
+        "cluster.resize_seconds=3",
+        "training.max_epochs=60",
+        "training.patience=60",
+    )
+    trial = Trial(inputs, "sasrec", "elastic", cluster, elastic)
+    trial.run([Strike("node leaves", 20, take_node), Strike("node comes", 40, add_node, ranks=1)])
+    sittings: dict[str, int] = {}
+    for path in sorted(trial.traces.iterdir()):
+        sittings[path.name.split("-")[0]] = sittings.get(path.name.split("-")[0], 0) + 1
+    assert list(sittings.values()) == [2, 1, 2]
+    assert trial.coverage() == (0, 0)
+    assert json.loads((trial.folder / "run/metrics.json").read_text())["epochs"] == 60
