@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 from configs.errors import InputError
 
 SCHEMES = ("s3", "gs")
-# A range read at a time, and how many at once: 64 MiB in memory for an object of any size.
+# A range read at a time, and how many at once: 64 MiB in memory for an object of any size, twice or thrice that with
+# the copies that pyarrow makes.
 _RANGE_BYTES = 8 << 20
 _RANGES_AT_ONCE = 8
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
@@ -148,7 +149,7 @@ class ObjectFolder:
             raise InputError(f"{self.uri}: {_CAUSES['NO_SUCH_BUCKET']}")
 
     def download(self, name: str, size: int, sink: IO[bytes]) -> str:
-        """Copy an object to a file, ranges in parallel, 64 MiB in memory at most; returns the content's sha256.
+        """Copy an object to a file, ranges in parallel; returns the content's sha256.
 
         Raises:
             InputError: it is missing or not `size` bytes long.
@@ -189,7 +190,7 @@ class ObjectFolder:
                 yield block
 
     def upload(self, file: Path, name: str) -> str:
-        """Copy a file to an object, a block at a time; returns the content's sha256."""
+        """Copy a file to an object; returns the content's sha256."""
         digest = hashlib.sha256()
         with (
             file.open("rb") as source,
@@ -199,6 +200,8 @@ class ObjectFolder:
             while block := source.read(_RANGE_BYTES):
                 digest.update(block)
                 sink.write(block)
+                if source.tell() % (_RANGES_AT_ONCE * _RANGE_BYTES) == 0:
+                    sink.flush()  # waits: pyarrow sends in the background, and would queue the whole file
         return digest.hexdigest()
 
     def write(self, name: str, content: bytes) -> None:
