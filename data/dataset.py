@@ -27,9 +27,9 @@ from data.layout import (
     content_files,
     feature_file,
     fingerprint_files,
-    local_path,
     read_manifest,
 )
+from data.object_storage import fetched
 from data.validation import validate_dataset
 from data.writing import DatasetContent, Sequences, write_folder
 
@@ -42,7 +42,8 @@ class Dataset:
     """An opened dataset folder. Pickles as its path, so workers map the same pages.
 
     Attributes:
-        path: the folder. manifest: its manifest. fingerprint: sha256 of the content.
+        path: the folder or URI it was opened by. folder: where its files are (a URI's are this node's copy).
+        manifest: its manifest. fingerprint: sha256 of the content.
         modalities: names, ascending.
         offsets: int64 [U+1]; user u owns items[offsets[u]:offsets[u + 1]], oldest first.
         items: int64 [E]. timestamps: int64 [E] or None.
@@ -51,8 +52,9 @@ class Dataset:
     All arrays are read-only views of the memory-mapped file.
     """
 
-    def __init__(self, path: str, manifest: dict[str, Any], batch: pa.RecordBatch) -> None:
+    def __init__(self, path: str, folder: Path, manifest: dict[str, Any], batch: pa.RecordBatch) -> None:
         self.path = path
+        self.folder = folder
         self.manifest = manifest
         self.fingerprint: str = manifest["fingerprint"]
         self.num_users: int = manifest["num_users"]
@@ -74,16 +76,22 @@ class Dataset:
     def open(cls, path: str) -> Dataset:
         """Open a finished dataset: manifest, schemas, counts, file sizes and shapes; no content is read.
 
+        A URI is copied to this node first, unless it was before (`object_storage.fetched`).
+
         Raises:
             InputError: not a finished dataset, or a file that is missing, truncated or of another shape.
         """
-        folder = local_path(path)
+        return cls._open_copy(path, fetched(path))
+
+    @classmethod
+    def _open_copy(cls, path: str, folder: Path) -> Dataset:
+        """`open`, where the files are known to be in `folder`."""
         manifest = read_manifest(folder)
         _check_manifest(folder, manifest)
         _check_sizes(folder, manifest)
         _check_parquet(folder / ITEMS, manifest["num_items"], ["item", "source_id", "popularity"], manifest)
         _check_parquet(folder / USERS, manifest["num_users"], ["user", "source_id"], manifest)
-        dataset = cls(path, manifest, _open_sequences(folder / SEQUENCES, manifest))
+        dataset = cls(path, folder, manifest, _open_sequences(folder / SEQUENCES, manifest))
         for modality in dataset.modalities:
             dataset.features(modality)
         return dataset
@@ -111,7 +119,7 @@ class Dataset:
 
     def feature_path(self, modality: str) -> Path:
         """The modality's file, for those who map it themselves."""
-        return Path(self.path) / feature_file(modality)
+        return self.folder / feature_file(modality)
 
     def presence(self, modality: str) -> np.ndarray:
         """Which items have the modality: bool [N]."""
@@ -128,11 +136,11 @@ class Dataset:
 
     def user_source_ids(self) -> pa.Array:
         """The source's own id of each user: large_string [U]."""
-        return _read_column(Path(self.path) / USERS, "source_id")
+        return _read_column(self.folder / USERS, "source_id")
 
     def item_texts(self) -> pa.Array | None:
         """Text of each item, large_string [N] with nulls; None where the source has no text."""
-        if "text" not in pq.read_schema(Path(self.path) / ITEMS).names:
+        if "text" not in pq.read_schema(self.folder / ITEMS).names:
             return None
         return self._item_column("text")
 
@@ -150,18 +158,18 @@ class Dataset:
         Raises:
             InputError: some file was altered since the dataset was written.
         """
-        actual = fingerprint_files(Path(self.path), self.modalities)
+        actual = fingerprint_files(self.folder, self.modalities)
         if actual != self.fingerprint:
             raise InputError(
                 f"dataset {self.path}: its content has fingerprint {actual[:12]}, the manifest says "
                 f"{self.fingerprint[:12]}; a file was altered, prepare the dataset again"
             )
 
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return (Dataset.open, (self.path,))
+    def __reduce__(self) -> tuple[Any, tuple[str, Path]]:
+        return (Dataset._open_copy, (self.path, self.folder))
 
     def _item_column(self, name: str) -> pa.Array:
-        return _read_column(Path(self.path) / ITEMS, name)
+        return _read_column(self.folder / ITEMS, name)
 
     def _check_modality(self, modality: str) -> None:
         if modality not in self.modalities:

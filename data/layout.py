@@ -51,13 +51,10 @@ def local_path(path: str) -> Path:
     """The path as a local one.
 
     Raises:
-        InputError: a URI; object storage is not supported for datasets.
+        InputError: a URI; `object_storage.published` puts a folder there.
     """
     if "://" in path:
-        raise InputError(
-            f"{path}: object storage is not supported yet by this command; name a local folder, "
-            "copy the data there first and upload the result afterwards"
-        )
+        raise InputError(f"{path}: is a URI where a local folder is needed; name a path")
     return Path(path)
 
 

@@ -14,6 +14,7 @@ from configs.errors import InputError
 from configs.schema import Config
 from data.dataset import Dataset
 from data.item_plan import ItemPlanner
+from data.object_storage import fetched
 from graph_builder.store import Graph
 from model.item_table import ItemTable
 from model.protocol import CatalogueInfo
@@ -64,13 +65,22 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
         if config.model.name == "mdsrec":
             raise InputError("graph: not set, and mdsrec needs one; build it with jobs/build_graph.py")
         return Inputs(dataset, None)
-    graph = Graph.open(
+    graph = open_graph(
         config.graph,
         dataset_fingerprint=dataset.fingerprint,
         dataset_path=config.dataset,
         expected=dict(expected_graph or {}),
     )
     return Inputs(dataset, graph)
+
+
+def open_graph(path: str, **checks: Any) -> Graph:
+    """`Graph.open` with the same arguments, where `path` may be a URI: copied to this node first, as a dataset is.
+
+    Raises:
+        InputError: see `object_storage.fetched` and `Graph.open`.
+    """
+    return Graph.open(fetched(path, "graph"), **checks)
 
 
 def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:

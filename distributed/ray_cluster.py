@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import re
+import uuid
 from pathlib import Path
+from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.errors import InputError
 from configs.schema import ClusterConfig, Config
+from data.object_folder import check_uri, is_uri
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ def resolve_paths(config: Config) -> Config:
     """The config with absolute dataset, graph and run paths (URIs stay as they are).
 
     Raises:
+        InputError: a URI that is not accepted (`data.object_folder.check_uri`).
         InputError: a relative path under `ray job submit`, whose working dir is an unpacked copy that
             is deleted with the job: a relative output would vanish, a relative input is not there.
     """
@@ -94,7 +98,10 @@ def resolve_paths(config: Config) -> Config:
 
 def absolute(name: str, path: str | None) -> str | None:
     """One path made absolute; see `resolve_paths`."""
-    if path is None or re.match(r"^[a-z][a-z0-9+]*://", path) or os.path.isabs(path):
+    if path is not None and is_uri(path):
+        check_uri(path)
+        return path
+    if path is None or os.path.isabs(path):
         return path
     if is_submitted_job():
         raise InputError(
@@ -102,3 +109,55 @@ def absolute(name: str, path: str | None) -> str | None:
             "vanishes with it; give an absolute path on storage that every node sees"
         )
     return os.path.abspath(path)
+
+
+def absolute_file(flag: str, path: str) -> str:
+    """One file that is read or written in place, made absolute.
+
+    Raises:
+        InputError: a URI, which only datasets, graphs and runs may be; or see `resolve_paths`.
+    """
+    if is_uri(path):
+        raise InputError(f"--{flag}: a URI where a file is needed; name a path, and copy the file from or to the URI")
+    target = absolute(flag, path)
+    assert target is not None
+    return target
+
+
+def check_seen_by_all_nodes(folder: Path, what: str) -> None:
+    """Whether the nodes of the connected cluster see the same folder, which tasks on them exchange files through.
+
+    Nothing is asked of a cluster of one node.
+
+    Raises:
+        InputError: some node does not.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    parent = folder.parent
+    probe = parent / f".{folder.name}.{uuid.uuid4().hex}.probe"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    except OSError as error:
+        raise InputError(f"{what}: cannot be written ({error.strerror}); name another folder") from None
+    try:
+        asked = [_sees.options(scheduling_strategy=_on(node)).remote(str(probe)) for node in nodes]
+        blind = [node["NodeManagerAddress"] for node, seen in zip(nodes, ray.get(asked), strict=True) if not seen]
+    finally:
+        probe.unlink(missing_ok=True)
+    if blind:
+        raise InputError(
+            f"{what}: is not seen by {len(blind)} of {len(nodes)} nodes (first {blind[0]}); use storage that all nodes "
+            "mount under the same path, or a cluster of one node"
+        )
+
+
+def _on(node: dict[str, Any]) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+
+
+@ray.remote(num_cpus=0)
+def _sees(path: str) -> bool:
+    return os.path.exists(path)

@@ -50,7 +50,7 @@ def build_graph(
     """
     folder = local_folder(path)
     check_folder(folder)
-    parameters = options.model_dump(mode="json", exclude=set(LAYOUT_FIELDS))
+    parameters = shaping_parameters(options)
     fingerprint = graph_fingerprint(dataset.fingerprint, parameters, seed)
     if (built := _built(folder, fingerprint)) is not None:
         return built
@@ -97,6 +97,11 @@ def build_graph(
     write_json(folder / MANIFEST, manifest)
     work.remove()
     return manifest
+
+
+def shaping_parameters(options: GraphConfig) -> dict[str, Any]:
+    """The knobs that decide what a graph is, not how or where it is computed."""
+    return options.model_dump(mode="json", exclude=set(LAYOUT_FIELDS))
 
 
 def _built(folder: Path, fingerprint: str) -> dict[str, Any] | None:

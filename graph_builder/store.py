@@ -130,10 +130,10 @@ def local_folder(path: str | Path) -> Path:
     """The path as an absolute local one.
 
     Raises:
-        InputError: a URI; tasks map the files, which object storage does not allow.
+        InputError: a URI; the jobs copy what it holds to a local folder (`object_storage.fetched`).
     """
     if "://" in str(path):
-        raise InputError(f"graph={path}: object storage is not supported for graphs; name a (shared) local folder")
+        raise InputError(f"graph={path}: is a URI where a local folder is needed; name a path, or use the jobs")
     return Path(path).absolute()
 
 

@@ -12,10 +12,13 @@ from configs.loading import load_config
 from configs.schema import Config
 from data.dataset import Dataset
 from data.layout import check_modality_name
-from distributed.ray_cluster import absolute, connect, resolve_paths
-from graph_builder.build import build_graph
+from data.object_folder import is_uri
+from data.object_storage import locked, published, remote_manifest, work_folder
+from distributed.ray_cluster import absolute_file, check_seen_by_all_nodes, connect, resolve_paths
+from graph_builder.build import build_graph, shaping_parameters
 from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import ArraySource, GraphSource
+from graph_builder.store import graph_fingerprint
 from jobs.build_plan import comparison, nearest_folder, plan_options, print_plan
 from jobs.cli import config_options, job
 
@@ -66,7 +69,7 @@ def main(
     connect(config.cluster)
     options = config.graph_options
     executor = RayExecutor(options)
-    manifest = build_graph(source, config.graph, options, config.seed, executor)
+    manifest = _build(source, config.graph, config, executor)
     if compare:
         print(comparison(source, config, executor))
 
@@ -78,6 +81,28 @@ def main(
         f"wrote graph {config.graph}: {manifest['num_items']} items, "
         f"{manifest['cooccurrence']['num_pairs_kept']} co-occurrences, {', '.join(modalities) or 'no modality'}"
     )
+
+
+def _build(source: GraphSource, graph: str, config: Config, executor: RayExecutor) -> dict[str, Any]:
+    """Build in the folder `graph`; for a URI in this node's working folder, then publish that.
+
+    Raises:
+        InputError: `build_graph`'s; another graph at the URI; a folder that some node of the cluster does not see.
+    """
+    options, seed = config.graph_options, config.seed
+    if not is_uri(graph):
+        check_seen_by_all_nodes(Path(graph), f"graph={graph}")
+        return build_graph(source, graph, options, seed, executor)
+    if (existing := remote_manifest(graph)) is not None:
+        if existing.get("fingerprint") == graph_fingerprint(source.fingerprint, shaping_parameters(options), seed):
+            return existing
+        raise InputError(f"graph={graph}: holds a graph of other data or parameters; name another URI or delete it")
+    folder = work_folder(graph)
+    check_seen_by_all_nodes(folder, f"graph={graph}: is built in MDSREC_CACHE, whose {folder.parent}")
+    with locked(folder):
+        manifest = build_graph(source, folder, options, seed, executor)
+        published(folder, graph)
+    return manifest
 
 
 def _is_named(config: Config, features: tuple[str, ...], sequences: str | None) -> bool:
@@ -95,10 +120,11 @@ def _open_source(
     if not _is_named(config, features, sequences):
         raise InputError("dataset: not set; add --set dataset=FOLDER, --features FILE or --sequences FILE")
     if config.dataset is None:
-        files = {name: absolute("features", file) or file for name, file in map(_named_file, features)}
+        files = {name: absolute_file("features", file) for name, file in map(_named_file, features)}
         if len(files) < len(features):
             raise InputError(f"--features {' '.join(features)}: a modality is named twice; give each file its NAME=")
-        return ArraySource(files, absolute("sequences", sequences), num_items, nearest_folder(config.graph))
+        listed = absolute_file("sequences", sequences) if sequences else None
+        return ArraySource(files, listed, num_items, nearest_folder(config.graph))
     for flag, value in (("--features", features), ("--sequences", sequences), ("--num-items", num_items)):
         if value:
             raise InputError(

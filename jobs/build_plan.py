@@ -17,6 +17,8 @@ from tabulate import tabulate
 from configs.errors import InputError
 from configs.schema import Config
 from data.layout import check_modality_name
+from data.object_folder import is_uri
+from data.object_storage import work_folder
 from distributed.ray_cluster import absolute
 from graph_builder.ceilings import H200, Ceilings, measure_ceilings
 from graph_builder.plan import ModalitySize, PlanRequest, directed_pairs, predict
@@ -122,6 +124,8 @@ def comparison(source: GraphSource, config: Config, executor: RayExecutor) -> st
 
 def nearest_folder(graph: str | None) -> Path | None:
     """Where a graph will lie, as far as that is there; its disk is taken to have room, as it must for the graph."""
+    if graph is not None and is_uri(graph):
+        graph = str(work_folder(graph))
     return None if graph is None else next(folder for folder in Path(graph).absolute().parents if folder.is_dir())
 
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from distributed.ray_cluster import absolute
+from distributed.inputs import open_graph
+from distributed.ray_cluster import absolute, absolute_file
 from graph_builder.exports import KINDS, export
-from graph_builder.store import Graph
 from jobs.cli import job
 
 
 @click.command()
-@click.option("--graph", required=True, help="graph folder of jobs/build_graph.py")
+@click.option("--graph", required=True, help="graph folder or URI of jobs/build_graph.py")
 @click.option("--what", required=True, metavar="NAME", help="cooccurrence, or neighbors:MODALITY")
 @click.option(
     "--to",
@@ -26,10 +26,9 @@ from jobs.cli import job
 @job
 def main(graph: str, what: str, to: str, output: str, overwrite: bool) -> None:
     """Write one of a graph's matrices as a file; memory stays small whatever its size."""
-    folder, target = absolute("graph", graph), absolute("output", output)
+    folder, target = absolute("graph", graph), absolute_file("output", output)
     assert folder is not None
-    assert target is not None
-    opened = Graph.open(folder)
+    opened = open_graph(folder)
     count = export(opened, what, to, Path(target), overwrite)
     print(f"wrote {target}: {what} of {folder} as {to}, {opened.num_items:,} items, {count:,} edges")
 

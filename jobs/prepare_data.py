@@ -11,6 +11,8 @@ from tabulate import tabulate
 from configs.errors import InputError
 from data.dataset import Dataset, write_dataset
 from data.layout import check_output
+from data.object_folder import is_uri
+from data.object_storage import check_unpublished, locked, published, work_folder
 from data.preparation import content_of
 from jobs.cli import job
 
@@ -54,21 +56,30 @@ def prepare(
     feature_ids: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Dataset:
-    """Write the dataset `output`; `options` are the command's, by their names with underscores.
+    """Write the dataset `output`, a folder or a URI; `options` are the command's, by their names with underscores.
 
     Raises:
         InputError: anything wrong with the input, the options or the output; nothing is then written.
     """
-    check_output(output, overwrite)  # before the work, not after it
+    # Whether it may be written is asked before the work, not after it.
+    if not is_uri(output):
+        check_output(output, overwrite)
+        content = content_of(format, input, features or {}, feature_ids or {}, options)
+        return write_dataset(output, content, overwrite=overwrite)
+    check_unpublished(output)
     content = content_of(format, input, features or {}, feature_ids or {}, options)
-    return write_dataset(output, content, overwrite=overwrite)
+    folder = work_folder(output)
+    with locked(folder):
+        write_dataset(str(folder), content, overwrite=True)  # over what an interrupted upload left here
+        published(folder, output)
+    return Dataset.open(output)
 
 
 @click.command()
 @click.option("--format", required=True, type=click.Choice(["unisrec", "recbole", "table", "synthetic"]))
 @click.option("--input", help="folder (unisrec) or file; nothing for synthetic")
-@click.option("--output", required=True, help="dataset folder to write")
-@click.option("--overwrite", is_flag=True, help="replace a dataset at OUTPUT, once the new one is complete")
+@click.option("--output", required=True, help="dataset folder or URI to write")
+@click.option("--overwrite", is_flag=True, help="replace a dataset in folder OUTPUT, once the new one is complete")
 @_all_options
 @job
 def main(features: tuple[str, ...], feature_ids: tuple[str, ...], **options: Any) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from configs.errors import InputError
 from distributed.encoding import check_restorable, run_config
-from distributed.ray_cluster import absolute, connect, resolve_paths
+from distributed.ray_cluster import absolute, absolute_file, connect, resolve_paths
 from distributed.ray_train import run_on_workers
 from jobs.cli import job
 
@@ -27,9 +27,8 @@ def main(
     run: str, k: int, output: str, checkpoint: str, mask_history: bool, overwrite: bool, overrides: tuple[str, ...]
 ) -> None:
     """What each user may want next, from the whole catalogue, with source ids."""
-    folder, target = absolute("run", run), absolute("output", output)
+    folder, target = absolute("run", run), absolute_file("output", output)
     assert folder is not None
-    assert target is not None
     if Path(target).exists() and not overwrite:
         raise InputError(f"--output {target}: exists; name another file or add --overwrite")
     if not Path(target).parent.is_dir():

@@ -200,8 +200,8 @@ def test_nothing_left_and_bad_options_are_input_errors(tmp_path: Path) -> None:
         prepare("table", output)
     with pytest.raises(InputError, match="makes its own data"):
         prepare("synthetic", output, source)
-    with pytest.raises(InputError, match="object storage is not supported yet"):
-        prepare("table", "s3://bucket/d", source)
+    with pytest.raises(InputError, match="scheme 'ftp' is not supported"):
+        prepare("table", "ftp://bucket/d", source)
 
 
 def test_the_command_says_what_it_wrote_and_refuses_to_write_twice(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_other_parameters_are_refused(pristine: Path) -> None:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no manifest.json; build it with"):
         Graph.open(tmp_path)
-    with pytest.raises(InputError, match="object storage is not supported"):
+    with pytest.raises(InputError, match="is a URI where a local folder is needed"):
         Graph.open("s3://bucket/graph")
 
 

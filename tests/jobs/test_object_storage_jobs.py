@@ -1,0 +1,90 @@
+"""The jobs with s3:// URIs, as a person types them, against a real S3 server and a local Ray."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from configs.errors import InputError
+from configs.loading import load_config
+from distributed import encoding, ray_cluster, trainer
+from distributed.world import world_of_one
+from jobs import build_graph, export, prepare_data, train
+from tests.jobs.test_graph_jobs import OPTIONS, RATES, invoke, refused
+from tests.s3_server import BUCKET, SECRET, running_server
+
+ROOT = f"s3://{BUCKET}/jobs"
+INPUTS = ["--set", f"dataset={ROOT}/dataset", "--set", f"graph={ROOT}/graph"]
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory):
+    with running_server() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MDSREC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        said = invoke(
+            prepare_data, "--format", "synthetic", "--num-users", 60, "--num-items", 40, "--output", f"{ROOT}/dataset"
+        )
+        assert f"wrote dataset {ROOT}/dataset: 60 users" in said
+        assert f"wrote graph {ROOT}/graph: 40 items" in invoke(build_graph, *INPUTS, *OPTIONS)
+        yield server
+    ray.shutdown()
+
+
+def test_a_graph_is_published_with_the_uri_of_its_dataset(s3) -> None:
+    manifest = json.loads(s3.read("jobs/graph/manifest.json"))
+    assert manifest["dataset"]["path"] == f"{ROOT}/dataset"
+    assert not any("/work/" in name for name in s3.names("jobs/graph"))
+
+
+def test_the_same_build_again_does_nothing_and_another_is_refused(s3) -> None:
+    s3.requests.clear()
+    assert "wrote graph" in invoke(build_graph, *INPUTS, *OPTIONS)
+    assert {method for method, _ in s3.requests} <= {"GET", "HEAD"}
+    said = refused(build_graph, *INPUTS, *OPTIONS, "--set", "graph_options.mu=0.7")
+    assert (
+        said == f"error: graph={ROOT}/graph: holds a graph of other data or parameters; name another URI or delete it\n"
+    )
+
+
+@pytest.mark.usefixtures("s3")
+def test_training_recommending_and_exporting_read_uris(tmp_path, monkeypatch) -> None:
+    # A node that has fetched nothing yet; ranks without Ray, whose own start takes a minute.
+    monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "cache"))
+    run, listed, edges = tmp_path / "run", tmp_path / "r.parquet", tmp_path / "e.parquet"
+    small = ("training.max_epochs=1", f"run={run}", "model.dim=8", f"dataset={ROOT}/dataset", f"graph={ROOT}/graph")
+    config = load_config(None, small)
+    with world_of_one() as world:
+        trainer.train(config, world)
+        encoding.check_restorable(encoding.run_config(str(run)), "best")
+        encoding.recommend(encoding.run_config(str(run)), world, "best", 3, str(listed), True)
+    assert set(pq.read_table(listed)["rank"].to_pylist()) == {1, 2, 3}
+    invoke(export, "--graph", f"{ROOT}/graph", "--what", "cooccurrence", "--to", "parquet", "--output", edges)
+    assert pq.read_metadata(edges).num_rows
+    copies = sorted(path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert copies == ["dataset", "graph"]
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_plan_reads_a_dataset_at_a_uri() -> None:
+    assert "items" in invoke(build_graph, *INPUTS, *OPTIONS, "--plan", *RATES)
+
+
+@pytest.mark.usefixtures("s3")
+def test_uris_that_are_refused(tmp_path) -> None:
+    said = refused(train, "--set", f"dataset=s3://key:{SECRET}@bucket/d", "--set", f"run={tmp_path / 'run'}")
+    assert SECRET not in said
+    assert "scheme 'ftp' is not supported" in refused(build_graph, "--set", "dataset=ftp://h/d", "--set", "graph=g")
+    arguments = ("--graph", f"{ROOT}/graph", "--what", "cooccurrence", "--to", "npz", "--output", "s3://b/o.npz")
+    assert refused(export, *arguments).startswith("error: --output: a URI where a file is needed")
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_folder_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch) -> None:
+    (node,) = ray.nodes()
+    monkeypatch.setattr(ray_cluster.ray, "nodes", lambda: [node, node])
+    ray_cluster.check_seen_by_all_nodes(tmp_path / "g", "graph=g")
+    monkeypatch.setattr(ray_cluster, "_sees", ray.remote(num_cpus=0)(lambda _: False))
+    with pytest.raises(InputError, match=r"^graph=g: is not seen by 2 of 2 nodes"):
+        ray_cluster.check_seen_by_all_nodes(tmp_path / "g", "graph=g")
+    assert list(tmp_path.iterdir()) == []
