@@ -21,6 +21,8 @@ from configs.errors import InputError
 # Users decoded at a time from Parquet; ids checked and hashed at a time.
 _USERS_AT_A_TIME = 1 << 13
 _IDS_AT_A_TIME = 1 << 22
+# Every item takes tens of bytes whether it occurs or not; an id beyond is a hash or a key, not a number of 0, 1, 2, ...
+_MOST_ITEMS = 1 << 33
 _EXPECTED = "expected one row per user with a column `items`, list<int64> of 0-based item ids, oldest first"
 
 
@@ -84,7 +86,7 @@ def _open(path: Path) -> tuple[pa.Schema, Iterable[pa.RecordBatch], bool]:
             count = reader.num_record_batches
             return reader.schema, (reader.get_batch(index) for index in range(count)), count == 1
         if magic[:4] == b"PAR1":
-            parquet = pq.ParquetFile(path)
+            parquet = pq.ParquetFile(path, page_checksum_verification=True)
             names = [name for name in ("items", "train_end") if name in parquet.schema_arrow.names]
             return parquet.schema_arrow, parquet.iter_batches(_USERS_AT_A_TIME, columns=names), False
     except OSError as error:
@@ -182,6 +184,11 @@ def _check_ids(
         digest.update(piece.data)
     for array in (offsets, ends):
         digest.update(np.ascontiguousarray(array).data)
+    if largest >= _MOST_ITEMS:
+        raise InputError(
+            f"{path}: holds item {largest}, and every id below it is an item too: more than {_MOST_ITEMS:,} are not "
+            "supported; renumber the items 0, 1, 2, ..."
+        )
     if num_items is None and largest < 0:
         raise InputError(f"{path}: {len(ends)} rows hold no item at all; name a file with sequences")
     return largest + 1 if num_items is None else num_items, digest.hexdigest()

@@ -9,9 +9,9 @@ import click
 
 from configs.errors import InputError
 from configs.loading import load_config
+from configs.modalities import check_modality_name
 from configs.schema import Config
 from data.dataset import Dataset
-from data.layout import check_modality_name
 from distributed.ray_cluster import absolute, connect, resolve_paths
 from graph_builder.build import build_graph
 from graph_builder.ray_tasks import RayExecutor
@@ -51,6 +51,9 @@ def main(
     The same command again continues an interrupted build; other parameters start it afresh.
     """
     config = resolve_paths(load_config(config_path, overrides))
+    for file in (*features, *([sequences] if sequences else [])):
+        if "://" in file:
+            raise InputError(f"{file}: object storage is not supported for features and sequences; name a local file")
     if plan is not None:
         source = (
             _open_source(config, features, sequences, num_items) if _is_named(config, features, sequences) else None

@@ -15,8 +15,8 @@ import numpy as np
 from tabulate import tabulate
 
 from configs.errors import InputError
+from configs.modalities import check_modality_name
 from configs.schema import Config
-from data.layout import check_modality_name
 from distributed.ray_cluster import absolute
 from graph_builder.ceilings import H200, Ceilings, measure_ceilings
 from graph_builder.plan import ModalitySize, PlanRequest, directed_pairs, predict

@@ -30,6 +30,7 @@ def main(graph: str, what: str, to: str, output: str, overwrite: bool) -> None:
     assert folder is not None
     assert target is not None
     opened = Graph.open(folder)
+    opened.validate()
     count = export(opened, what, to, Path(target), overwrite)
     print(f"wrote {target}: {what} of {folder} as {to}, {opened.num_items:,} items, {count:,} edges")
 

@@ -56,12 +56,12 @@ def read_delimited(
     try:
         table = pacsv.read_csv(local_path(file), read_options=read, parse_options=parse, convert_options=convert)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({' '.join(str(error).split())}); check the file") from None
+        raise InputError(f"{file}: cannot be read ({' '.join(str(error).split())}); write it as UTF-8 text") from None
     if malformed:
         row = malformed[0]
         raise InputError(
             f"{file}: row {row.number} has {row.actual_columns} columns, expected {row.expected_columns} "
-            f"({row.text[:60]!r}); the file is truncated or its delimiter is wrong, restore it"
+            f"({row.text[:60]!r:.60}); the file is truncated or its delimiter is wrong, restore it"
         )
     return table
 
