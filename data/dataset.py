@@ -23,6 +23,7 @@ from configs.errors import InputError
 from data.layout import (
     ITEMS,
     SEQUENCES,
+    UNREADABLE,
     USERS,
     check_manifest,
     content_files,
@@ -33,6 +34,7 @@ from data.layout import (
 )
 from data.validation import validate_dataset
 from data.writing import DatasetContent, Sequences, write_folder
+from kernels.array_file import map_array
 
 __all__ = ["Dataset", "DatasetContent", "Sequences", "write_dataset"]
 
@@ -102,8 +104,8 @@ class Dataset:
         file = self.feature_path(modality)
         expected = self.manifest["modalities"][modality]
         try:
-            array = np.lib.format.open_memmap(file, mode="r")
-        except (OSError, ValueError, EOFError) as error:
+            array = map_array(file)
+        except (OSError, ValueError) as error:
             raise InputError(f"{file}: not a readable .npy file ({error}); prepare the dataset again") from None
         shape = (self.num_items, expected["dim"])
         if array.shape != shape or str(array.dtype) != expected["dtype"]:
@@ -208,7 +210,9 @@ def _open_sequences(file: Path, manifest: dict[str, Any]) -> pa.RecordBatch:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         batches = reader.num_record_batches
         batch = reader.get_batch(0) if batches == 1 else None
-    except (pa.ArrowException, OSError) as error:
+        if batch is not None:
+            batch.validate()  # that buffers are as long as they must be; no content is read
+    except UNREADABLE as error:
         raise InputError(f"{file}: not a readable Arrow file ({error}); prepare the dataset again") from None
     if batch is None:
         raise InputError(f"{file}: {batches} record batches, expected 1; prepare the dataset again")
@@ -219,7 +223,8 @@ def _open_sequences(file: Path, manifest: dict[str, Any]) -> pa.RecordBatch:
         raise InputError(f"{file}: has timestamps, the manifest says it has none; prepare the dataset again")
     for name, kind in wanted.items():
         position = batch.schema.get_field_index(name)
-        if position < 0 or batch.schema.field(position).type != kind or batch.column(position).null_count:
+        fits = position >= 0 and batch.schema.field(position).type == kind
+        if not fits or _has_nulls(batch.column(position)):
             raise InputError(f"{file}: column {name} is not {kind} without nulls; prepare the dataset again")
     counts = {"num_users": batch.num_rows, "num_interactions": len(batch.column("items").values)}
     for name, count in counts.items():
@@ -228,11 +233,15 @@ def _open_sequences(file: Path, manifest: dict[str, Any]) -> pa.RecordBatch:
     return batch
 
 
+def _has_nulls(column: pa.Array) -> bool:
+    return bool(column.null_count or (column.type == _LISTS and column.values.null_count))
+
+
 def _check_parquet(file: Path, num_rows: int, columns: dict[str, pa.DataType]) -> None:
     try:
         metadata = pq.read_metadata(file)
         schema = metadata.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{file}: not a readable Parquet file ({error}); prepare the dataset again") from None
     if metadata.num_rows != num_rows:
         raise InputError(f"{file}: {metadata.num_rows} rows, the manifest says {num_rows}; prepare the dataset again")
@@ -247,5 +256,5 @@ def _read_column(file: Path, name: str) -> pa.Array:
     try:
         with pq.ParquetFile(file) as parquet:
             return parquet.read(columns=[name]).column(0).combine_chunks()
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{file}: column {name} cannot be read ({error}); prepare the dataset again") from None

@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 from configs.errors import InputError
 from configs.modalities import check_modality_name
 from data.formats.columns import as_text, read_parquet
-from data.layout import local_path
+from data.layout import UNREADABLE, local_path
 from data.validation import check_finite
+from kernels.array_file import map_array
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,10 @@ def _read_file(file: str, ids_file: str | None) -> tuple[np.ndarray, pa.Array | 
     path = local_path(file)
     if path.suffix == ".npy":
         try:
-            # Not np.load: what has no .npy header it takes for an archive, or for a pickle.
-            array = np.lib.format.open_memmap(path, mode="r")
+            array = map_array(path)
         except OSError as error:
             raise InputError(f"{file}: cannot be read ({error.strerror or error}); name an existing file") from None
-        except (ValueError, EOFError) as error:
+        except ValueError as error:
             raise InputError(f"{file}: not a readable .npy file ({error}); write it again with numpy.save") from None
         return array, _read_ids(ids_file, len(array) if array.ndim else 0) if ids_file else None
     if path.suffix != ".parquet":
@@ -123,7 +123,7 @@ def _read_file(file: str, ids_file: str | None) -> tuple[np.ndarray, pa.Array | 
 def _read_vectors(file: str) -> tuple[np.ndarray, pa.Array]:
     try:
         table = read_parquet(local_path(file), {"item": "item", "vector": "vector"}, "rename it")
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{file}: not a readable Parquet file ({' '.join(str(error).split())}); restore it") from None
     table = table.filter(pc.is_valid(table.column("vector")))
     kind = table.schema.field("vector").type

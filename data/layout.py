@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from configs.errors import InputError
 from configs.modalities import check_modality_name
 
@@ -21,6 +23,8 @@ SEQUENCES = "sequences.arrow"
 ITEMS = "items.parquet"
 USERS = "users.parquet"
 FEATURES = "features"
+# What pyarrow raises at bytes that are no Arrow, Parquet, CSV or JSON.
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 _HASH_BYTES = 1 << 22
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from configs.errors import InputError
 from graph_builder.executor import Executor
+from kernels.array_file import map_array
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ def save_block(path: Path, **arrays: np.ndarray) -> None:
 
 def load_array(path: Path | str) -> np.ndarray:
     """A read-only memory map of a `.npy` file."""
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return map_array(path)
 
 
 def join_blocks(blocks: list[Path], name: str, path: Path, num_rows: int) -> None:

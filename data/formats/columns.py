@@ -62,6 +62,13 @@ def as_text(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
         return column.cast(pa.large_string())
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         raise InputError(f"{file}: column {name} is {kind}, ids must be text or whole numbers; cast it")
+    try:
+        column.validate(full=True)  # JSON and Parquet are read without a look at the encoding
+    except pa.ArrowInvalid as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{file}: column {name} holds bytes that are not UTF-8 text ({reason}); write it again"
+        ) from None
     return column.cast(pa.large_string())
 
 

@@ -9,7 +9,7 @@ from configs.errors import InputError
 from data.formats.columns import check_columns, read_parquet
 from data.formats.delimited import read_delimited, read_header
 from data.interactions import interaction_table
-from data.layout import local_path
+from data.layout import UNREADABLE, local_path
 
 _NEXT_MOVE = "name it with --{role}-column"
 
@@ -40,6 +40,6 @@ def read_table(
             check_columns(table.column_names, columns, path, _NEXT_MOVE)
         else:
             raise InputError(f"{path}: suffix {file.suffix!r} is not .parquet, .csv or .jsonl; rename or convert it")
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore the file") from None
     return interaction_table(table, columns, path)
