@@ -93,6 +93,15 @@ def test_mutated_sequences_are_refused_or_of_the_right_form(write: Any) -> None:
     check()
 
 
+def test_offsets_that_lead_out_of_a_file_are_refused_not_followed() -> None:
+    offsets = np.array([0, 3, 3, 4, 8], dtype=np.int32)
+    content = made(arrow_file)["sequences"]
+    assert content.count(offsets.tobytes()) == 1
+    led_astray = content.replace(offsets.tobytes(), np.array([0, 2**30, 3, 4, 8], dtype=np.int32).tobytes())
+    with folder_of({"sequences": led_astray}) as folder, pytest.raises(InputError, match="cannot be decoded"):
+        open_sequences(folder / "sequences", 6)
+
+
 FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
