@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,16 @@ from pydantic import BaseModel, ValidationError
 
 from configs.errors import InputError
 from configs.schema import Config
+
+# What pydantic says of its types, in words for who wrote the config.
+_MESSAGES = {
+    "model_type": "is a section of knobs, such as 'model: {dim: 64}'; see configs/schema.py",
+    "string_type": "must be text; quote it, as in '\"2024\"'",
+    "invalid_key": "names of knobs are text; see configs/schema.py",
+}
+# A value is shown, but not pages of it (an alias in YAML can stand for any amount).
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist, _SHOWN.maxstring, _SHOWN.maxother = 2, 8, 8, 120, 120
 
 
 def load_config(path: str | None, overrides: Iterable[str] = ()) -> Config:
@@ -58,15 +69,19 @@ def parse_config(tree: dict[str, Any], source: str) -> Config:
 def read_yaml(path: str) -> dict[str, Any]:
     """A YAML mapping from a local file, read with the safe loader."""
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = _parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"config {path}: cannot be read ({error.strerror}); name an existing YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"config {path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"config {path}: not valid YAML: {' '.join(str(error).split())}; correct the file") from None
+    except RecursionError:
+        raise InputError(f"config {path}: nested too deeply; sections are two or three levels deep") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise InputError(f"config {path}: holds a {type(tree).__name__}, expected sections such as 'model:'")
+        raise InputError(
+            f"config {path}: holds a {type(tree).__name__}, expected sections such as 'model: {{dim: 64}}'"
+        )
     return tree
 
 
@@ -75,17 +90,32 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+class _OneOfEachKey(yaml.SafeLoader):
+    """The safe loader, which would let a later key win over an earlier one of the same name without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+        if len(names) > len(set(names)):
+            repeated = next(name for place, name in enumerate(names) if name in names[:place])
+            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_OneOfEachKey)  # noqa: S506 (a safe loader: it makes plain values only)
+
+
 def _override(tree: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set {override}: expected section.field=value")
+    if not equals or not all(part.strip() for part in key.split(".")):
+        raise InputError(f"--set {override}: expected section.field=value, as in --set model.dim=64")
     _assign(tree, key.strip(), _parse_scalar(override, value))
 
 
 def _parse_scalar(override: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return _parse_yaml(text)
+    except (yaml.YAMLError, RecursionError):
         raise InputError(f"--set {override}: the value is not valid YAML; quote it if it is text") from None
 
 
@@ -106,8 +136,10 @@ def _explain(problem: Any) -> str:
         nearest = _nearest(path)
         hint = f"; did you mean {nearest}?" if nearest else "; see configs/schema.py for the knobs"
         return f"unknown key {name}{hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{name}={problem['input']!r}: {message}" if name else message
+    message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):
+        return message  # of several knobs at once, which it names
+    return f"{name.removesuffix('.[key]')}={_SHOWN.repr(problem['input'])}: {message}" if name else message
 
 
 def _nearest(path: list[str]) -> str | None:

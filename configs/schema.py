@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Ablation = Literal["none", "DIS", "CRE", "MRGC", "ICA"]
 
@@ -51,7 +52,7 @@ class MDSRecConfig(Section):
         description="strongest entries of a row of O used, in training and ranking alike, without rescaling the row; "
         "null: all that the graph keeps",
     )
-    rho: dict[str, float] = Field(
+    rho: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=lambda: {"image": 0.1, "text": 0.9},
         description="weight of each modality's channel; a modality not named gets default_rho",
     )
@@ -127,6 +128,15 @@ class NegativesConfig(Section):
     )
     popularity_power: float = Field(0.75, ge=0, le=1, description="draws by popularity go by counts to this power")
 
+    @model_validator(mode="after")
+    def _candidates_come_from_somewhere(self) -> NegativesConfig:
+        if self.draws == 0 and not self.in_batch:
+            raise ValueError(
+                "training.negatives.draws=0 and in_batch=false leave no candidates; draw some, set in_batch=true, or "
+                "leave draws unset for a full softmax"
+            )
+        return self
+
 
 class TrainingConfig(Section):
     """The life of a run."""
@@ -170,7 +180,9 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     """Full-catalogue ranking."""
 
-    ks: tuple[int, ...] = Field((10, 20, 50), description="cut-offs of Recall@K and NDCG@K")
+    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (10, 20, 50), min_length=1, description="cut-offs of Recall@K and NDCG@K"
+    )
     user_batch: int = Field(256, ge=1, description="users scored at a time")
     item_block: int = Field(16384, ge=1, description="items scored at a time")
     held_items_gib: float = Field(
@@ -184,6 +196,13 @@ class EvaluationConfig(Section):
         "pessimistic", description="tied items rank above the target, below it, or by ascending id"
     )
     bootstrap_samples: int = Field(1000, ge=0, description="resamples of users behind the 95% intervals; 0: none")
+
+    @field_validator("ks")
+    @classmethod
+    def _cut_offs_differ(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(ks)) < len(ks):
+            raise ValueError("a cut-off is there twice; name each once")
+        return ks
 
 
 class ClusterConfig(Section):
@@ -215,6 +234,15 @@ class ClusterConfig(Section):
                 f"num_workers={self.num_workers} is neither a number from 1 nor [least, most] with 1 <= least <= most"
             )
         return self
+
+    @field_validator("address")
+    @classmethod
+    def _address_is_one_of_rays(cls, address: str | None) -> str | None:
+        if address is not None and not re.fullmatch(
+            r"auto|local|(ray://)?[^\s/:]+:\d{1,5}|(ray://)?\[[0-9a-fA-F:]+\]:\d{1,5}", address
+        ):
+            raise ValueError("expected HOST:PORT of a head node (often port 6379), ray://HOST:10001, auto or local")
+        return address
 
 
 class Config(Section):

@@ -23,7 +23,9 @@ from configs.errors import InputError
 from data.layout import (
     ITEMS,
     SEQUENCES,
+    UNREADABLE,
     USERS,
+    check_manifest,
     content_files,
     feature_file,
     fingerprint_files,
@@ -32,10 +34,13 @@ from data.layout import (
 from data.object_storage import fetched
 from data.validation import validate_dataset
 from data.writing import DatasetContent, Sequences, write_folder
+from kernels.array_file import map_array
 
 __all__ = ["Dataset", "DatasetContent", "Sequences", "write_dataset"]
 
 _LISTS = pa.large_list(pa.int64())
+_USER_COLUMNS = {"user": pa.int64(), "source_id": pa.large_string()}
+_ITEM_COLUMNS = {"item": pa.int64(), "source_id": pa.large_string(), "popularity": pa.int64()}
 
 
 class Dataset:
@@ -87,10 +92,11 @@ class Dataset:
     def _open_copy(cls, path: str, folder: Path) -> Dataset:
         """`open`, where the files are known to be in `folder`."""
         manifest = read_manifest(folder)
-        _check_manifest(folder, manifest)
+        check_manifest(folder, manifest)
         _check_sizes(folder, manifest)
-        _check_parquet(folder / ITEMS, manifest["num_items"], ["item", "source_id", "popularity"], manifest)
-        _check_parquet(folder / USERS, manifest["num_users"], ["user", "source_id"], manifest)
+        presence = {f"has_{modality}": pa.bool_() for modality in manifest["modalities"]}
+        _check_parquet(folder / ITEMS, manifest["num_items"], _ITEM_COLUMNS | presence)
+        _check_parquet(folder / USERS, manifest["num_users"], _USER_COLUMNS)
         dataset = cls(path, folder, manifest, _open_sequences(folder / SEQUENCES, manifest))
         for modality in dataset.modalities:
             dataset.features(modality)
@@ -106,8 +112,8 @@ class Dataset:
         file = self.feature_path(modality)
         expected = self.manifest["modalities"][modality]
         try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            array = map_array(file)
+        except (OSError, ValueError) as error:
             raise InputError(f"{file}: not a readable .npy file ({error}); prepare the dataset again") from None
         shape = (self.num_items, expected["dim"])
         if array.shape != shape or str(array.dtype) != expected["dtype"]:
@@ -145,12 +151,15 @@ class Dataset:
         return self._item_column("text")
 
     def validate(self) -> None:
-        """Check every value against the contract, in bounded blocks.
+        """Check every value against the contract, in bounded blocks, and then the bytes against the fingerprint.
+
+        Jobs call it once, before any worker starts: it reads the whole dataset, where `open` reads headers.
 
         Raises:
-            InputError: the first violation: file, user or item, value, limit, next move.
+            InputError: the first violation: file, user or item, value, limit, next move; or a file that was altered.
         """
         validate_dataset(self)
+        self.verify_fingerprint()
 
     def verify_fingerprint(self) -> None:
         """Read every byte and compare with the manifest.
@@ -190,29 +199,14 @@ def write_dataset(path: str, content: DatasetContent, *, overwrite: bool = False
     return Dataset.open(path)
 
 
-def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    types = {
-        "num_users": int,
-        "num_items": int,
-        "num_interactions": int,
-        "has_timestamps": bool,
-        "modalities": dict,
-        "bytes": dict,
-        "fingerprint": str,
-    }
-    for name, kind in types.items():
-        if not isinstance(manifest.get(name), kind):
-            raise InputError(
-                f"{folder}/manifest.json: field {name} is {manifest.get(name)!r}, expected {kind.__name__}; "
-                "prepare the dataset again"
-            )
-
-
 def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
+    home = folder.resolve()
     for name in content_files(list(manifest["modalities"])):
         file, expected = folder / name, manifest["bytes"].get(name)
         if not file.is_file():
             raise InputError(f"{file}: missing from the dataset; prepare it again")
+        if not (real := file.resolve()).is_relative_to(home):
+            raise InputError(f"{file}: is a link that leaves the dataset, to {real}; put the file itself there")
         if (size := file.stat().st_size) != expected:
             raise InputError(
                 f"{file}: {size} bytes, the manifest says {expected}: truncated or altered; prepare the dataset again"
@@ -224,16 +218,21 @@ def _open_sequences(file: Path, manifest: dict[str, Any]) -> pa.RecordBatch:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         batches = reader.num_record_batches
         batch = reader.get_batch(0) if batches == 1 else None
-    except (pa.ArrowException, OSError) as error:
+        if batch is not None:
+            batch.validate()  # that buffers are as long as they must be; no content is read
+    except UNREADABLE as error:
         raise InputError(f"{file}: not a readable Arrow file ({error}); prepare the dataset again") from None
     if batch is None:
         raise InputError(f"{file}: {batches} record batches, expected 1; prepare the dataset again")
     wanted = {"user": pa.int64(), "items": _LISTS, "train_end": pa.int64(), "valid_end": pa.int64()}
     if manifest["has_timestamps"]:
         wanted["timestamps"] = _LISTS
+    elif "timestamps" in batch.schema.names:
+        raise InputError(f"{file}: has timestamps, the manifest says it has none; prepare the dataset again")
     for name, kind in wanted.items():
         position = batch.schema.get_field_index(name)
-        if position < 0 or batch.schema.field(position).type != kind or batch.column(position).null_count:
+        fits = position >= 0 and batch.schema.field(position).type == kind
+        if not fits or _has_nulls(batch.column(position)):
             raise InputError(f"{file}: column {name} is not {kind} without nulls; prepare the dataset again")
     counts = {"num_users": batch.num_rows, "num_interactions": len(batch.column("items").values)}
     for name, count in counts.items():
@@ -242,22 +241,28 @@ def _open_sequences(file: Path, manifest: dict[str, Any]) -> pa.RecordBatch:
     return batch
 
 
-def _check_parquet(file: Path, num_rows: int, columns: list[str], manifest: dict[str, Any]) -> None:
+def _has_nulls(column: pa.Array) -> bool:
+    return bool(column.null_count or (column.type == _LISTS and column.values.null_count))
+
+
+def _check_parquet(file: Path, num_rows: int, columns: dict[str, pa.DataType]) -> None:
     try:
         metadata = pq.read_metadata(file)
-    except (pa.ArrowException, OSError) as error:
+        schema = metadata.schema.to_arrow_schema()
+    except UNREADABLE as error:
         raise InputError(f"{file}: not a readable Parquet file ({error}); prepare the dataset again") from None
     if metadata.num_rows != num_rows:
         raise InputError(f"{file}: {metadata.num_rows} rows, the manifest says {num_rows}; prepare the dataset again")
-    wanted = columns + [f"has_{modality}" for modality in manifest["modalities"] if file.name == ITEMS]
-    for name in wanted:
-        if name not in metadata.schema.to_arrow_schema().names:
-            raise InputError(f"{file}: no column {name}; prepare the dataset again")
+    for name, kind in columns.items():
+        found = [field.type for field in schema if field.name == name]
+        if found != [kind]:
+            are = ", ".join(map(str, found)) or "missing"
+            raise InputError(f"{file}: column {name} is {are}, expected {kind}; prepare the dataset again")
 
 
 def _read_column(file: Path, name: str) -> pa.Array:
     try:
-        column = pq.read_table(file, columns=[name]).column(0).combine_chunks()
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(file) as parquet:
+            return parquet.read(columns=[name]).column(0).combine_chunks()
+    except UNREADABLE as error:
         raise InputError(f"{file}: column {name} cannot be read ({error}); prepare the dataset again") from None
-    return column

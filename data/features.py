@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from configs.errors import InputError
-from data.layout import check_modality_name, local_path
+from configs.modalities import check_modality_name
+from data.formats.columns import as_text, read_parquet
+from data.layout import UNREADABLE, local_path
 from data.validation import check_finite
+from kernels.array_file import map_array
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,10 @@ def _read_file(file: str, ids_file: str | None) -> tuple[np.ndarray, pa.Array | 
     path = local_path(file)
     if path.suffix == ".npy":
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            array = map_array(path)
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read ({error.strerror or error}); name an existing file") from None
+        except ValueError as error:
             raise InputError(f"{file}: not a readable .npy file ({error}); write it again with numpy.save") from None
         return array, _read_ids(ids_file, len(array) if array.ndim else 0) if ids_file else None
     if path.suffix != ".parquet":
@@ -118,13 +122,9 @@ def _read_file(file: str, ids_file: str | None) -> tuple[np.ndarray, pa.Array | 
 
 def _read_vectors(file: str) -> tuple[np.ndarray, pa.Array]:
     try:
-        table = pq.read_table(file, columns=["item", "vector"])
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file}: not a readable Parquet file with columns item and vector ({' '.join(str(error).split())})"
-        ) from None
-    if {"item", "vector"} - set(table.column_names):
-        raise InputError(f"{file}: has columns {', '.join(table.column_names)}, expected item and vector")
+        table = read_parquet(local_path(file), {"item": "item", "vector": "vector"}, "rename it")
+    except UNREADABLE as error:
+        raise InputError(f"{file}: not a readable Parquet file ({' '.join(str(error).split())}); restore it") from None
     table = table.filter(pc.is_valid(table.column("vector")))
     kind = table.schema.field("vector").type
     lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
@@ -140,7 +140,7 @@ def _read_vectors(file: str) -> tuple[np.ndarray, pa.Array]:
     values = pc.list_flatten(table.column("vector")).to_numpy()
     if table.column("item").null_count:
         raise InputError(f"{file}: column item has a null; name the item of every vector")
-    items = table.column("item").cast(pa.large_string()).combine_chunks()
+    items = as_text(table.column("item"), file, "item").combine_chunks()
     return values.reshape(len(lengths), int(lengths[0])), items
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from configs.errors import InputError
+from data.formats.columns import as_text, as_whole
 from data.ragged import offsets_of, ragged_indices
 
 
@@ -23,37 +23,8 @@ def interaction_table(table: pa.Table, columns: Mapping[str, str], file: str) ->
     Raises:
         InputError: an id that is neither text nor a whole number, or a timestamp that is not whole.
     """
-    ids = {role: _as_text(table.column(columns[role]), file, columns[role]) for role in ("user", "item")}
-    return pa.table(ids | {"timestamp": _as_whole(table.column(columns["timestamp"]), file, columns["timestamp"])})
-
-
-def _as_text(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_null(kind) or pa.types.is_integer(kind):
-        return column.cast(pa.large_string())
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        raise InputError(f"{file}: column {name} is {kind}, ids must be text or whole numbers; cast it")
-    return column.cast(pa.large_string())
-
-
-def _as_whole(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
-    """Timestamps as int64: whole numbers in any notation, or Arrow's own timestamps in their own unit."""
-    if pa.types.is_timestamp(column.type):
-        return column.cast(pa.int64())
-    try:
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            try:
-                return column.cast(pa.int64())
-            except pa.ArrowInvalid:
-                column = column.cast(pa.float64())  # '1.3e9', as RecBole writes a float
-        return column.cast(pa.int64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(
-            f"{file}: column {name} is not a whole number everywhere ({' '.join(str(error).split())}); "
-            "use whole seconds or milliseconds"
-        ) from None
+    ids = {role: as_text(table.column(columns[role]), file, columns[role]) for role in ("user", "item")}
+    return pa.table(ids | {"timestamp": as_whole(table.column(columns["timestamp"]), file, columns["timestamp"])})
 
 
 def interaction_codes(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, pa.Array, pa.Array, int]:

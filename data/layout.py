@@ -6,28 +6,32 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from configs.errors import InputError
+from configs.modalities import check_modality_name
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SEQUENCES = "sequences.arrow"
 ITEMS = "items.parquet"
 USERS = "users.parquet"
+FEATURES = "features"
+# What pyarrow raises at bytes that are no Arrow, Parquet, CSV or JSON.
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
-_MODALITY_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _HASH_BYTES = 1 << 22
 
 
 def feature_file(modality: str) -> str:
     """Where a modality's features lie inside the dataset folder."""
-    return f"features/{modality}.npy"
+    return f"{FEATURES}/{modality}.npy"
 
 
 def content_files(modalities: Sequence[str]) -> list[str]:
@@ -35,24 +39,14 @@ def content_files(modalities: Sequence[str]) -> list[str]:
     return [SEQUENCES, ITEMS, USERS, *(feature_file(modality) for modality in sorted(modalities))]
 
 
-def check_modality_name(name: str) -> None:
-    """A modality's name becomes a file name and a column name; refuse what is neither.
-
-    Raises:
-        InputError: the name is not a letter followed by letters, digits, '_' or '-'.
-    """
-    if not _MODALITY_NAME.fullmatch(name):
-        raise InputError(
-            f"modality name {name!r}: must be a letter followed by letters, digits, '_' or '-'; rename the modality"
-        )
-
-
 def local_path(path: str) -> Path:
     """The path as a local one.
 
     Raises:
-        InputError: a URI; `object_storage.published` puts a folder there.
+        InputError: a URI (`object_storage.published` puts a folder there), or nothing.
     """
+    if not path:
+        raise InputError("an empty path where a file or folder is expected; name one")
     if "://" in path:
         raise InputError(f"{path}: is a URI where a local folder is needed; name a path")
     return Path(path)
@@ -86,7 +80,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{file}: not valid JSON, so truncated or altered; prepare the dataset again") from None
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != SCHEMA_VERSION:
@@ -96,12 +90,48 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """The fields that readers use have the right form; whether they are true, the files tell.
+
+    Raises:
+        InputError: a field that is missing or of another type, or a modality that is no file name.
+    """
+    types = {
+        "num_users": int,
+        "num_items": int,
+        "num_interactions": int,
+        "has_timestamps": bool,
+        "modalities": dict,
+        "bytes": dict,
+        "fingerprint": str,
+    }
+    for name, kind in types.items():
+        _check_field(folder, name, manifest.get(name), kind)
+    for modality, facts in manifest["modalities"].items():
+        try:
+            check_modality_name(modality)
+        except InputError as error:
+            raise InputError(f"{folder / MANIFEST}: {error}") from None
+        _check_field(folder, f"modalities.{modality}", facts, dict)
+        for name, kind in {"dim": int, "dtype": str, "num_present": int}.items():
+            _check_field(folder, f"modalities.{modality}.{name}", facts.get(name), kind)
+
+
+def _check_field(folder: Path, name: str, value: Any, kind: type) -> None:
+    # bool is a kind of int in Python, but no count.
+    if type(value) is not kind or (isinstance(value, int) and value < 0):
+        expected = "int, at least 0" if kind is int else kind.__name__
+        raise InputError(
+            f"{folder / MANIFEST}: field {name} is {value!r:.100}, expected {expected}; prepare the dataset again"
+        )
+
+
 def check_output(path: str, overwrite: bool) -> Path:
     """Whether a dataset may be written at `path`; asked before any work, and again before the rename.
 
     Raises:
         InputError: a URI, a file, a non-empty folder without `overwrite`, or with it a folder that
-            holds something other than a dataset (which is never removed).
+            holds something other than a dataset, or more than that (which is never removed).
     """
     folder = local_path(path)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -113,6 +143,14 @@ def check_output(path: str, overwrite: bool) -> Path:
             raise InputError(
                 f"output {path}: holds files that are not a dataset, which --overwrite never removes; "
                 "name another output or empty the folder yourself"
+            )
+        own = {MANIFEST, SEQUENCES, ITEMS, USERS, FEATURES}
+        foreign = sorted(file.name for file in folder.iterdir() if file.name not in own)
+        foreign += sorted(f"{FEATURES}/{file.name}" for file in folder.glob(f"{FEATURES}/*") if file.suffix != ".npy")
+        if foreign:
+            raise InputError(
+                f"output {path}: holds {foreign[0]}, which no dataset has and --overwrite never removes; move it away, "
+                "or name another output"
             )
     return folder
 

@@ -110,6 +110,10 @@ def _sequences(
     table: pa.Table, path: str, options: RawOptions
 ) -> tuple[Sequences, pa.Array, pa.Array, dict[str, Any], dict[str, int]]:
     users, items, times, user_ids, item_ids, num_null = steps.interaction_codes(table)
+    if not len(users):
+        raise InputError(
+            f"{path}: none of its {table.num_rows} rows has a user, an item and a timestamp; restore the file"
+        )
     dropped = {"rows_with_null": num_null}
 
     def keep(mask: np.ndarray) -> int:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.errors import InputError
-from data.layout import check_modality_name
+from configs.modalities import check_modality_name
 from data.planted_items import CHUNK, PlantedItems, PlantedRows
 from data.ragged import offsets_of
 from data.split import leave_one_out

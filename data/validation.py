@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.errors import InputError
-from data.layout import ITEMS, SEQUENCES, USERS, feature_file
+from data.layout import ITEMS, SEQUENCES, UNREADABLE, USERS, feature_file
 from data.writing import block_length
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def _parquet_blocks(file: str, column: str) -> Iterator[tuple[int, np.ndarray]]:
                 raise InputError(f"{file}: column {column} has a null in row {row}; {_AGAIN}")
             yield start, values.to_numpy(zero_copy_only=False)
             start += batch.num_rows
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{file}: column {column} cannot be read ({error}); {_AGAIN}") from None
 
 

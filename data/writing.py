@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from configs.errors import InputError
+from configs.modalities import check_modality_name
 from data.layout import (
     ITEMS,
     MANIFEST,
     SCHEMA_VERSION,
     SEQUENCES,
     USERS,
-    check_modality_name,
     content_files,
     feature_file,
     fingerprint_files,

@@ -14,6 +14,7 @@ from graph_builder.clusters import build_clusters
 from graph_builder.cooccurrence import PAIRS_PER_TASK, build_cooccurrence, largest_gap
 from graph_builder.executor import Executor
 from graph_builder.injection import FeatureSpec, find_present, inject
+from graph_builder.integrity import checksum
 from graph_builder.neighbors import build_neighbors, chosen_precision, default_rows_per_task
 from graph_builder.source import GraphSource, feature_path
 from graph_builder.store import (
@@ -26,6 +27,7 @@ from graph_builder.store import (
     read_manifest,
 )
 from graph_builder.work import MANIFEST, WorkFolder, check_folder, save_array, write_json
+from kernels.backend import Backend, array_module
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ def build_graph(
         raise InputError(f"dataset {dataset.path}: holds no items; prepare it again")
     # Whatever the input can be refused for comes before the folder is touched.
     largest_gap(dataset, options)
+    if options.backend == "cuda":
+        for _ in executor.run_blocks(_check_backend, [options.backend], on_gpu=True):
+            pass
     features = {m: feature_path(dataset, m) for m in dataset.modalities}
     present = {m: _find_present(m, features[m], dataset.num_items, options, executor) for m in features}
     identity: dict[str, Any] = {
@@ -94,6 +99,7 @@ def build_graph(
         },
         "finished": True,
     }
+    manifest["checksum"] = checksum(folder, manifest)
     write_json(folder / MANIFEST, manifest)
     work.remove()
     return manifest
@@ -111,13 +117,19 @@ def _built(folder: Path, fingerprint: str) -> dict[str, Any] | None:
     try:
         if read_manifest(folder)["fingerprint"] != fingerprint:
             return None  # WorkFolder.start says what differs, and whether it may be replaced
-        manifest = Graph.open(folder).manifest
+        graph = Graph.open(folder)
+        graph.validate()
     except InputError as error:
         log.warning("graph %s: cannot be used as it is: %s", folder, error)
         return None
     log.info("graph %s: is already built", folder)
     WorkFolder(folder).remove()
-    return manifest
+    return graph.manifest
+
+
+def _check_backend(backend: Backend) -> None:
+    """Asked where blocks will run: the driver may have no GPU where its workers do."""
+    array_module(backend)
 
 
 def _find_present(

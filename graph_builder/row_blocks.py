@@ -181,7 +181,7 @@ def open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
     """
     try:
         array = load_array(path)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: missing or truncated ({error}); build the graph again") from None
     fits = array.ndim == len(shape) and all(want in (-1, have) for want, have in zip(shape, array.shape, strict=True))
     if array.dtype != dtype or not fits:

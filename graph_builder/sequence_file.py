@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from configs.errors import InputError
 # Users decoded at a time from Parquet; ids checked and hashed at a time.
 _USERS_AT_A_TIME = 1 << 13
 _IDS_AT_A_TIME = 1 << 22
+# Every item takes tens of bytes whether it occurs or not; an id beyond is a hash or a key, not a number of 0, 1, 2, ...
+_MOST_ITEMS = 1 << 33
 _EXPECTED = "expected one row per user with a column `items`, list<int64> of 0-based item ids, oldest first"
 
 
@@ -58,14 +60,14 @@ def open_sequences(path: Path, num_items: int | None = None, scratch: Path | Non
             the row), or a disk that refuses the copy.
     """
     schema, batches, is_mapped = _open(path)
-    _check_schema(path, schema)
-    has_ends = "train_end" in schema.names
     try:
+        _check_schema(path, schema)
+        has_ends = "train_end" in schema.names
         if is_mapped and schema.field("items").type.value_type == pa.int64():
             items, lengths, ends = _parsed(path, next(iter(batches)), has_ends, 0)
         else:
             items, lengths, ends = _copied(path, batches, has_ends, scratch or path.parent)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be decoded ({_one_line(error)}); write it again") from None
     if not len(lengths):
         raise InputError(f"{path}: has no rows; {_EXPECTED}")
@@ -81,19 +83,27 @@ def _open(path: Path) -> tuple[pa.Schema, Iterable[pa.RecordBatch], bool]:
             magic = file.read(6)
         if magic == b"ARROW1":
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            count = reader.num_record_batches
-            return reader.schema, (reader.get_batch(index) for index in range(count)), count == 1
+            return reader.schema, _arrow_batches(path, reader), reader.num_record_batches == 1
         if magic[:4] == b"PAR1":
-            parquet = pq.ParquetFile(path)
+            parquet = pq.ParquetFile(path, page_checksum_verification=True)
             names = [name for name in ("items", "train_end") if name in parquet.schema_arrow.names]
             return parquet.schema_arrow, parquet.iter_batches(_USERS_AT_A_TIME, columns=names), False
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}); name an existing Parquet or Arrow file"
         ) from None
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({_one_line(error)}), so truncated or damaged") from None
     raise InputError(f"{path}: is neither a Parquet nor an Arrow IPC file; {_EXPECTED}")
+
+
+def _arrow_batches(path: Path, reader: pa.RecordBatchFileReader) -> Iterator[pa.RecordBatch]:
+    for index in range(reader.num_record_batches):
+        try:
+            batch = reader.get_batch(index)
+        except OSError as error:  # not of the disk: it is mapped
+            raise InputError(f"{path}: cannot be decoded ({_one_line(error)}); write it again") from None
+        yield batch
 
 
 def _check_schema(path: Path, schema: pa.Schema) -> None:
@@ -139,6 +149,7 @@ def _parsed(
     path: Path, batch: pa.RecordBatch, has_ends: bool, first_row: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Items int64, lengths int64 and train_end int64 of the users of a batch; int64 items are not copied."""
+    batch.validate(full=True)  # offsets that a damaged file holds would be followed wherever they lead
     lists = batch.column("items")
     if lists.null_count:
         raise InputError(f"{path}: row {first_row + _first(lists.is_null())} has no items (null); write an empty list")
@@ -182,6 +193,11 @@ def _check_ids(
         digest.update(piece.data)
     for array in (offsets, ends):
         digest.update(np.ascontiguousarray(array).data)
+    if largest >= _MOST_ITEMS:
+        raise InputError(
+            f"{path}: holds item {largest}, and every id below it is an item too: more than {_MOST_ITEMS:,} are not "
+            "supported; renumber the items 0, 1, 2, ..."
+        )
     if num_items is None and largest < 0:
         raise InputError(f"{path}: {len(ends)} rows hold no item at all; name a file with sequences")
     return largest + 1 if num_items is None else num_items, digest.hexdigest()

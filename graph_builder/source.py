@@ -166,7 +166,7 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
             return read(file)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); name an existing .npy file") from None
-    except (ValueError, EOFError) as error:
+    except Exception as error:  # NumPy tokenizes, parses and evaluates headers: each stage has its own exceptions
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not a .npy file ({reason}); write it with np.save") from None
 

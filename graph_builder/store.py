@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import InputError
+from graph_builder.integrity import check_checksum, check_fields
 from graph_builder.row_blocks import CooccurrenceRows, check_range, open_array
 from graph_builder.work import MANIFEST
 
@@ -23,7 +24,7 @@ SCHEMA_VERSION = 1
 KIND = "item graph"
 # How and where a graph is computed, not what it is.
 LAYOUT_FIELDS = frozenset({"backend", "block_rows", "rows_per_task", "precision", "cpus_per_task", "gpus_per_task"})
-_REQUIRED = {"fingerprint", "num_items", "modalities", "parameters", "cooccurrence", "dataset", "finished"}
+_REQUIRED = {"fingerprint", "num_items", "modalities", "parameters", "cooccurrence", "dataset", "finished", "checksum"}
 
 
 class Graph:
@@ -101,6 +102,14 @@ class Graph:
                 )
         return cls(folder, manifest)
 
+    def validate(self) -> None:
+        """Compare every byte with the checksum; jobs call it once, before any worker starts.
+
+        Raises:
+            InputError: a file was altered since the graph was built, or is a link that leads out of the folder.
+        """
+        check_checksum(self.path, self.manifest)
+
     def cooccurrence_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Normalised rows of O in the order asked for: indptr int64 [n+1], items int64, weights float32 [nnz]."""
         return self._cooccurrence.rows(items)
@@ -150,7 +159,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"graph {folder}: has no {MANIFEST}; build it with jobs/build_graph.py --set graph={folder}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not readable JSON ({error}); build the graph again") from None
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise InputError(f"{path}: is not the manifest of a graph; name a folder written by jobs/build_graph.py")
@@ -162,6 +171,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     missing = _REQUIRED - manifest.keys()
     if missing:
         raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; build the graph again")
+    check_fields(path, manifest)
     return manifest
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from configs.errors import InputError
 from graph_builder.executor import Executor
+from kernels.array_file import map_array
 
 log = logging.getLogger(__name__)
 
@@ -106,13 +107,18 @@ def check_folder(graph: Path) -> None:
     """A graph may be built here: nothing is there, or nothing but a graph.
 
     Raises:
-        InputError: a file, or a folder with files that no graph has.
+        InputError: a file, a folder with files that no graph has, or one that cannot be made or written.
     """
     if graph.exists() and not graph.is_dir():
         raise InputError(f"graph={graph}: is a file; name a folder to build the graph in")
+    nearest = next(path for path in (graph, *graph.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"graph={graph}: {nearest} is no folder that can be written to; name another")
     foreign = sorted(path.name for path in graph.iterdir() if not _is_own(path)) if graph.exists() else []
     if foreign:
         raise InputError(f"graph={graph}: holds {foreign[0]!r}, which no graph has; name an empty or new folder")
+    if links := sorted(name for name in (MANIFEST, *_OWN_FOLDERS) if (graph / name).is_symlink()):
+        raise InputError(f"graph={graph}: {links[0]} in it is a link, and a build replaces it; name another folder")
 
 
 def row_range(index: int, block_rows: int, num_rows: int) -> slice:
@@ -149,7 +155,7 @@ def save_block(path: Path, **arrays: np.ndarray) -> None:
 
 def load_array(path: Path | str) -> np.ndarray:
     """A read-only memory map of a `.npy` file."""
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    return map_array(path)
 
 
 def join_blocks(blocks: list[Path], name: str, path: Path, num_rows: int) -> None:

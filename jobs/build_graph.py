@@ -9,9 +9,9 @@ import click
 
 from configs.errors import InputError
 from configs.loading import load_config
+from configs.modalities import check_modality_name
 from configs.schema import Config
 from data.dataset import Dataset
-from data.layout import check_modality_name
 from data.object_folder import is_uri
 from data.object_storage import locked, published, remote_manifest, work_folder
 from distributed.ray_cluster import absolute_file, check_seen_by_all_nodes, connect, resolve_paths
@@ -54,6 +54,9 @@ def main(
     The same command again continues an interrupted build; other parameters start it afresh.
     """
     config = resolve_paths(load_config(config_path, overrides))
+    for file in (*features, *([sequences] if sequences else [])):
+        if "://" in file:
+            raise InputError(f"{file}: object storage is not supported for features and sequences; name a local file")
     if plan is not None:
         source = (
             _open_source(config, features, sequences, num_items) if _is_named(config, features, sequences) else None

@@ -15,8 +15,8 @@ import numpy as np
 from tabulate import tabulate
 
 from configs.errors import InputError
+from configs.modalities import check_modality_name
 from configs.schema import Config
-from data.layout import check_modality_name
 from data.object_folder import is_uri
 from data.object_storage import work_folder
 from distributed.ray_cluster import absolute

@@ -12,6 +12,7 @@ import click
 
 import distributed
 from configs.errors import InputError
+from distributed.inputs import Inputs
 
 
 def job(function: Callable[..., None]) -> Callable[..., None]:
@@ -25,6 +26,9 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
+        except MemoryError as error:
+            click.echo(f"error: this machine's memory is too small ({error}); use a larger one, or less data", err=True)
+            sys.exit(2)
 
     return run
 
@@ -36,6 +40,17 @@ def config_options(function: Callable[..., None]) -> Callable[..., None]:
     )
     path = click.option("--config", "config_path", type=click.Path(), help="YAML file, e.g. configs/scientific.yaml")
     return path(overrides(function))
+
+
+def validate(inputs: Inputs) -> None:
+    """Read every byte of the dataset and the graph, once, before any worker starts: workers only open them.
+
+    Raises:
+        InputError: something in them is wrong, or was altered since they were written.
+    """
+    inputs.dataset.validate()
+    if inputs.graph is not None:
+        inputs.graph.validate()
 
 
 def _check_own_packages() -> None:

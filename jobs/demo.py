@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from configs.errors import InputError
 from evaluation.report import metrics_table
 from jobs.build_graph import main as build_graph
 from jobs.cli import job
@@ -26,6 +28,7 @@ _JOBS = {
     "recommend": recommend,
 }
 _MODELS = ("popularity", "sasrec", "mdsrec")
+_MARK = ".demo"
 _COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 
@@ -35,15 +38,9 @@ _COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 def main(output: str) -> None:
     """Prepare, build graphs, train three systems with two Ray workers, evaluate, recommend, compare."""
     began = time.perf_counter()
-    root = Path(output)
-    for name in ("dataset", "graph", "recommendations.parquet", *(f"run-{model}" for model in _MODELS)):
-        path = root / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    root.mkdir(parents=True, exist_ok=True)
-    folders = f"--config configs/demo.yaml --set dataset={root}/dataset --set graph={root}/graph"
+    root = shlex.quote(str(_empty_folder(Path(output))))
+    config = shlex.quote(os.path.relpath(Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"))
+    folders = f"--config {config} --set dataset={root}/dataset --set graph={root}/graph"
 
     _run(f"prepare_data --format synthetic --num-users 2000 --num-items 1500 --seed 0 --output {root}/dataset")
     _run(f"build_graph {folders}")
@@ -52,13 +49,35 @@ def main(output: str) -> None:
     _run(f"evaluate --run {root}/run-mdsrec --checkpoint latest")
     _run(f"recommend --run {root}/run-mdsrec --k 20 --output {root}/recommendations.parquet")
 
-    rows = {model: json.loads((root / f"run-{model}" / "metrics.json").read_text())["test"] for model in _MODELS}
+    rows = {
+        model: json.loads((Path(output) / f"run-{model}" / "metrics.json").read_text())["test"] for model in _MODELS
+    }
     print(f"\nTest split, each user's last item ranked among all 1,500 ({time.perf_counter() - began:.0f} s):\n")
     print(metrics_table(rows, _COLUMNS))
     print(
         f"\nwrote {root}/dataset, {root}/graph, {root}/run-*/metrics.json and {root}/recommendations.parquet; "
         f"curves: .venv/bin/tensorboard --logdir {root}"
     )
+
+
+def _empty_folder(root: Path) -> Path:
+    """The folder without what an earlier demo wrote there.
+
+    Raises:
+        InputError: it holds files, and not the mark of a demo.
+    """
+    mark = root / _MARK
+    if root.exists() and not mark.is_file() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError(f"--output {root}: holds something that no demo wrote; name a new folder")
+    for name in ("dataset", "graph", "recommendations.parquet", *(f"run-{model}" for model in _MODELS)):
+        path = root / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
+    mark.write_text("The next demo replaces what lies beside this file.\n")
+    return root
 
 
 def _run(line: str) -> None:

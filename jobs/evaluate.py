@@ -7,10 +7,11 @@ import json
 import click
 
 from distributed.encoding import check_restorable, evaluation_path, run_config
+from distributed.inputs import open_inputs
 from distributed.ray_cluster import absolute, connect, resolve_paths
 from distributed.ray_train import run_on_workers
 from evaluation.report import metrics_table
-from jobs.cli import job
+from jobs.cli import job, validate
 
 
 @click.command()
@@ -24,6 +25,7 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     assert folder is not None
     config = resolve_paths(run_config(folder, overrides))
     check_restorable(config, checkpoint)
+    validate(open_inputs(config))
     connect(config.cluster)
     run_on_workers("evaluate", config, checkpoint=checkpoint)
 

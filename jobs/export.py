@@ -28,7 +28,9 @@ def main(graph: str, what: str, to: str, output: str, overwrite: bool) -> None:
     """Write one of a graph's matrices as a file; memory stays small whatever its size."""
     folder, target = absolute("graph", graph), absolute_file("output", output)
     assert folder is not None
+    assert target is not None
     opened = open_graph(folder)
+    opened.validate()
     count = export(opened, what, to, Path(target), overwrite)
     print(f"wrote {target}: {what} of {folder} as {to}, {opened.num_items:,} items, {count:,} edges")
 

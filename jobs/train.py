@@ -16,7 +16,7 @@ from distributed.ray_train import run_on_workers, stopping_on_sigterm
 from distributed.run_folder import check_run_folder
 from distributed.trainer import check_trainable
 from evaluation.report import metrics_table
-from jobs.cli import config_options, job
+from jobs.cli import config_options, job, validate
 
 # "Temporary failure": a scheduler that sees it starts the command again.
 STOPPED_STATUS = 75
@@ -35,7 +35,7 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     check_run_folder(config)
     stated = config.graph_options.model_dump(include=config.graph_options.model_fields_set)
     inputs = open_inputs(config, expected_graph=stated)
-    inputs.dataset.validate()
+    validate(inputs)
 
     connect(config.cluster)
     check_trainable(config, inputs, "cuda" if workers_use_gpu(config.cluster) else "cpu")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from configs.errors import InputError
-from data.layout import local_path
+from data.layout import UNREADABLE, local_path
 
 # A row longer than a block cannot be parsed, and prefixes of long histories are long rows.
 _BLOCK_BYTES = 16 << 20
+# What pyarrow says of one. (Its handler of malformed rows is not called for those that are not UTF-8.)
+_MALFORMED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 
 
 def read_delimited(
@@ -32,12 +35,6 @@ def read_delimited(
     Raises:
         InputError: missing, empty, not UTF-8, or a malformed row.
     """
-    malformed: list[pacsv.InvalidRow] = []
-
-    def note(row: pacsv.InvalidRow) -> str:
-        malformed.append(row)
-        return "skip"
-
     read = pacsv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, column_names=names)
     parse = pacsv.ParseOptions(
         delimiter=delimiter,
@@ -45,7 +42,6 @@ def read_delimited(
         double_quote=quoted,
         escape_char=False,
         newlines_in_values=quoted,
-        invalid_row_handler=note,
     )
     header = list(names) if names else read_header(file, delimiter, quoted)
     convert = pacsv.ConvertOptions(
@@ -54,16 +50,16 @@ def read_delimited(
         null_values=[""] if empty_is_null else [],
     )
     try:
-        table = pacsv.read_csv(local_path(file), read_options=read, parse_options=parse, convert_options=convert)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({' '.join(str(error).split())}); check the file") from None
-    if malformed:
-        row = malformed[0]
-        raise InputError(
-            f"{file}: row {row.number} has {row.actual_columns} columns, expected {row.expected_columns} "
-            f"({row.text[:60]!r}); the file is truncated or its delimiter is wrong, restore it"
-        )
-    return table
+        return pacsv.read_csv(local_path(file), read_options=read, parse_options=parse, convert_options=convert)
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        if malformed := _MALFORMED.search(str(error)):
+            row, expected, actual, text = malformed.groups()
+            raise InputError(
+                f"{file}: row {row} has {actual} columns, expected {expected} ({text[:60]!r:.60}); the file is "
+                "truncated or its delimiter is wrong, restore it"
+            ) from None
+        raise InputError(f"{file}: cannot be read ({reason}); write it as UTF-8 text") from None
 
 
 def read_header(file: str, delimiter: str = "\t", quoted: bool = False) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from configs.errors import InputError
+from data.formats.columns import check_columns
 from data.formats.delimited import read_delimited, read_header
 from data.interactions import interaction_table
 from data.layout import local_path
@@ -31,6 +32,7 @@ def read_recbole(path: str) -> pa.Table:
             f"{file}: header {header} lacks {', '.join(missing)}; RecBole interactions need "
             f"{', '.join(_COLUMNS.values())} (files with item_id_list are --format unisrec)"
         )
+    check_columns(header, _COLUMNS, file, "")
     table = read_delimited(file, empty_is_null=True)
     return interaction_table(table, _COLUMNS, file)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.json as pajson
-import pyarrow.parquet as pq
 
 from configs.errors import InputError
+from data.formats.columns import check_columns, read_parquet
 from data.formats.delimited import read_delimited, read_header
 from data.interactions import interaction_table
-from data.layout import local_path
+from data.layout import UNREADABLE, local_path
+
+_NEXT_MOVE = "name it with --{role}-column"
 
 
 def read_table(
@@ -29,23 +31,15 @@ def read_table(
         raise InputError(f"{path}: no such file; --format table reads one .parquet, .csv or .jsonl file")
     try:
         if file.suffix == ".parquet":
-            names = pq.read_schema(file).names
-            _check_columns(names, columns, path)
-            table = pq.read_table(file, columns=list(columns.values()))
+            table = read_parquet(file, columns, _NEXT_MOVE)
         elif file.suffix == ".csv":
-            _check_columns(read_header(path, ",", quoted=True), columns, path)
+            check_columns(read_header(path, ",", quoted=True), columns, path, _NEXT_MOVE)
             table = read_delimited(path, delimiter=",", quoted=True, empty_is_null=True)
         elif file.suffix in (".jsonl", ".ndjson"):
             table = pajson.read_json(file, read_options=pajson.ReadOptions(block_size=16 << 20))
-            _check_columns(table.column_names, columns, path)
+            check_columns(table.column_names, columns, path, _NEXT_MOVE)
         else:
             raise InputError(f"{path}: suffix {file.suffix!r} is not .parquet, .csv or .jsonl; rename or convert it")
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore the file") from None
     return interaction_table(table, columns, path)
-
-
-def _check_columns(names: list[str], columns: dict[str, str], path: str) -> None:
-    for role, name in columns.items():
-        if name not in names:
-            raise InputError(f"{path}: no column {name!r} among {', '.join(names)}; name it with --{role}-column")

@@ -99,7 +99,9 @@ def _sequence(name: str, position: int, value: int) -> np.ndarray:
 
 
 def _rewrite_users(folder: Path) -> None:
-    pq.write_table(pa.table({"user": [0, 1, 3, 4], "source_id": list("abcd")}), folder / layout.USERS)
+    pq.write_table(
+        pa.table({"user": [0, 1, 3, 4], "source_id": pa.array(list("abcd"), pa.large_string())}), folder / layout.USERS
+    )
 
 
 VIOLATIONS: dict[str, tuple[Callable[[Path], None], str]] = {

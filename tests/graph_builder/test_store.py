@@ -77,7 +77,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         ("{", "is not readable JSON"),
         ("[]", "is not the manifest of a graph"),
         ('{"kind": "item graph", "schema_version": 99}', "schema_version 99"),
-        ('{"kind": "item graph", "schema_version": 1}', "lacks cooccurrence"),
+        ('{"kind": "item graph", "schema_version": 1}', "lacks checksum, cooccurrence"),
     ],
 )
 def test_broken_manifest(folder: Path, text: str, message: str) -> None:

@@ -1,0 +1,25 @@
+"""A `.npy` file as a memory map, whatever its bytes are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+
+def map_array(path: str | Path) -> np.ndarray:
+    """A read-only memory map of a `.npy` file, like np.load(mmap_mode="r") of one that is sound.
+
+    Unlike np.load, it takes nothing else for an array (an archive, a pickle), and what is wrong with a header is
+    always the same exception.
+
+    Raises:
+        OSError: the file cannot be opened or mapped.
+        ValueError: it is not a `.npy` file, is shorter than its header says, or holds Python objects.
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # NumPy tokenizes, parses and evaluates headers: each stage has its own exceptions
+        raise ValueError(" ".join(str(error).split())) from None

@@ -1,0 +1,126 @@
+"""What a case of bad input is, and how its command is run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from click.testing import CliRunner
+
+from distributed import encoding
+from distributed.world import world_of_one
+from graph_builder.executor import SerialExecutor
+from jobs import build_graph, demo, evaluate, export, prepare_data, recommend, train
+
+JOBS = {
+    "prepare_data": prepare_data.main,
+    "build_graph": build_graph.main,
+    "train": train.main,
+    "evaluate": evaluate.main,
+    "recommend": recommend.main,
+    "export": export.main,
+    "demo": demo.main,
+}
+SHOWN_FOLDER = "/data"
+
+
+def nothing(_here: Path) -> None:
+    """The files are as they should be; the command is not."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mistake.
+
+    Attributes:
+        what: the mistake in plain words, unique, for the table.
+        command: what is typed; `{here}` is the folder with the inputs (`world.make_world`).
+        damage: what has happened to the inputs before.
+        environment: variables of the shell.
+    """
+
+    what: str
+    command: str
+    damage: Callable[[Path], None] = field(default=nothing)
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cases under one heading of the table."""
+
+    title: str
+    cases: tuple[Case, ...]
+
+
+def run_case(case: Case, here: Path) -> tuple[int, str]:
+    """Damage the inputs and type the command; exit status and what was printed, with `SHOWN_FOLDER` for `here`.
+
+    An exception that is not an exit, which a person would see as a traceback, is raised.
+    """
+    case.damage(here)
+    before = snapshot(here)
+    name, *arguments = shlex.split(case.command.format(here=here))
+    result = CliRunner().invoke(JOBS[name], arguments, env=dict(case.environment))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert snapshot(here) == before, "the command changed files"
+    shown = result.output.replace(str(here), SHOWN_FOLDER)
+    return result.exit_code, re.sub(r"\b([0-9a-f]{64}|[0-9a-f]{12})\b", "<fingerprint>", shown)
+
+
+def snapshot(folder: Path) -> dict[str, bytes | str | None]:
+    """Every path below a folder: content of files, targets of links, None for folders."""
+    return {str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*"))}
+
+
+def _content(path: Path) -> bytes | str | None:
+    if path.is_symlink():
+        return str(path.readlink())
+    return None if path.is_dir() else path.read_bytes()
+
+
+def message_of(output: str) -> str:
+    """The one line that says what is wrong; click shows its own under how the command is used."""
+    lines = output.strip().splitlines()
+    if lines[0].startswith("Usage: "):
+        return lines[-1]
+    assert len(lines) == 1, output
+    assert re.match("error: ", lines[0]), output
+    return lines[0]
+
+
+@contextmanager
+def without_a_cluster() -> Iterator[None]:
+    """Everything a job does, in this process: no Ray is started, one rank works, and no training begins."""
+    stand_ins = {
+        "jobs.build_graph.connect": lambda _cluster: None,
+        "jobs.build_graph.RayExecutor": lambda _options: SerialExecutor(),
+        "jobs.train.connect": lambda _cluster: None,
+        "jobs.train.workers_use_gpu": lambda _cluster: False,
+        "jobs.train.run_on_workers": _one_rank,
+        "jobs.evaluate.connect": lambda _cluster: None,
+        "jobs.evaluate.run_on_workers": _one_rank,
+        "jobs.recommend.connect": lambda _cluster: None,
+        "jobs.recommend.run_on_workers": _one_rank,
+    }
+    patches = [mock.patch(name, stand_in) for name, stand_in in stand_ins.items()]
+    for patch in patches:
+        patch.start()
+    try:
+        yield
+    finally:
+        for patch in patches:
+            patch.stop()
+
+
+def _one_rank(task: str, config: Any, **arguments: Any) -> None:
+    assert task != "train", "nothing was wrong with the input: training would begin"
+    with world_of_one() as world:
+        {"evaluate": encoding.evaluate, "recommend": encoding.recommend}[task](config, world, **arguments)

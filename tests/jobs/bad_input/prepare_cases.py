@@ -1,0 +1,93 @@
+"""jobs/prepare_data.py: files of interactions, their rows, and the sequential files of UniSRec."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+
+from tests.jobs.bad_input.case import Case, Group
+from tests.jobs.bad_input.damage import copy, cut, damaged_page, folder, move, remove, replace, table, write
+
+_OUT = "--output {here}/out"
+_CSV = f"prepare_data --format table --input {{here}}/raw.csv {_OUT}"
+_PARQUET = f"prepare_data --format table --input {{here}}/raw.parquet {_OUT}"
+_JSONL = f"prepare_data --format table --input {{here}}/raw.jsonl {_OUT}"
+_RECBOLE = f"prepare_data --format recbole --input {{here}}/Toy.inter {_OUT}"
+_UNISREC = f"prepare_data --format unisrec --input {{here}}/unisrec {_OUT}"
+_ROW = "u3,i4,1300000100\n"
+_NUMBERS = {"user": [1] * 9, "item": list(range(9))}
+
+FILES = Group(
+    "jobs/prepare_data.py: files of interactions",
+    (
+        Case("the file is not there", _CSV, remove("raw.csv")),
+        Case("the file is empty", _CSV, write("raw.csv", "")),
+        Case("a header and no rows", _CSV, write("raw.csv", "user,item,timestamp\n")),
+        Case("no header", _CSV, write("raw.csv", _ROW * 9)),
+        Case("a semicolon for a comma", _CSV, write("raw.csv", "user;item;timestamp\n" + _ROW.replace(",", ";") * 9)),
+        Case("a column twice", _CSV, write("raw.csv", "user,item,timestamp,item\nu1,i1,1,i2\n")),
+        Case("Latin-1 text", _CSV, write("raw.csv", "user,item,timestamp\nJosé,i1,1\n".encode("latin-1") * 5)),
+        Case("UTF-16 text", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\n".encode("utf-16"))),
+        Case("a compressed file", _CSV, write("raw.csv", gzip.compress(b"user,item,timestamp\n", mtime=0))),
+        Case("zeros in place of text", _CSV, write("raw.csv", b"user,item,timestamp\n" + b"\0" * 90)),
+        Case("the last row is cut off", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\nu2,i")),
+        Case("a quote that never closes", _CSV, write("raw.csv", 'user,item,timestamp\n"u1,i1,1\nu2,i2,2\n')),
+        Case("a folder for a file", _CSV, folder("raw.csv")),
+        Case("a suffix that says nothing", _CSV.replace("raw.csv", "raw.dat"), move("raw.csv", "raw.dat")),
+        Case("text in a file called .parquet", _PARQUET, copy("raw.csv", "raw.parquet")),
+        Case("a truncated Parquet file", _PARQUET, cut("raw.parquet", 0.5)),
+        Case("a Parquet file with damaged pages", _PARQUET, damaged_page("raw.parquet")),
+        Case("JSON with a missing bracket", _JSONL, replace("raw.jsonl", "}\n", "\n")),
+        Case("JSON without the column", _JSONL, write("raw.jsonl", '{"user": "u1", "item": "i1"}\n')),
+        Case("an empty JSON file", _JSONL, write("raw.jsonl", "")),
+        Case(
+            "one list of all rows for JSON lines",
+            _JSONL,
+            write("raw.jsonl", '[{"user": 1, "item": 2, "timestamp": 3}]'),
+        ),
+        Case("a URI", "prepare_data --format table --input s3://bucket/raw.parquet --output {here}/out"),
+    ),
+)
+
+ROWS = Group(
+    "jobs/prepare_data.py: rows, ids and timestamps",
+    (
+        Case("a timestamp that is a date", _CSV, replace("raw.csv", "1300000060", "2024-05-01")),
+        Case("a timestamp that is NaN", _RECBOLE, replace("Toy.inter", "1300000060", "nan")),
+        Case("an infinite timestamp", _RECBOLE, replace("Toy.inter", "1300000060", "inf")),
+        Case("a timestamp with a fraction", _RECBOLE, replace("Toy.inter", "1300000060", "1300000060.5")),
+        Case("a timestamp beyond int64", _CSV, replace("raw.csv", "1300000060", "99999999999999999999")),
+        Case("a float NaN timestamp", _PARQUET, table("raw.parquet", **_NUMBERS, timestamp=[1.0] * 8 + [np.nan])),
+        Case("timestamps of two types", _JSONL, replace("raw.jsonl", "1300000060", '"soon"')),
+        Case("an id that is a fraction", _PARQUET, table("raw.parquet", user=[1.5], item=["a"], timestamp=[1])),
+        Case("ids that are lists", _JSONL, replace("raw.jsonl", '"u0"', '["u0"]', -1)),
+        Case("bytes for ids", _PARQUET, table("raw.parquet", user=[b"\xff"], item=["a"], timestamp=[1])),
+        Case("a row with too many columns", _CSV, replace("raw.csv", "\n", "\nu3,i4,5,6\n")),
+        Case("everything is null", _CSV, write("raw.csv", "user,item,timestamp\n" + ",,\n" * 9)),
+        Case("nobody is left after the 5-core", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\n")),
+        Case("a RecBole file without types", _RECBOLE, replace("Toy.inter", "user_id:token", "user_id")),
+        Case("a sequential file for a plain one", _RECBOLE, copy("unisrec/Toy.test.inter", "Toy.inter")),
+        Case("a folder with two .inter files", _RECBOLE.replace("Toy.inter", "unisrec")),
+    ),
+)
+
+UNISREC = Group(
+    "jobs/prepare_data.py: sequential files of UniSRec",
+    (
+        Case("no such folder", _UNISREC, remove("unisrec")),
+        Case("no valid file", _UNISREC, remove("unisrec/Toy.valid.inter")),
+        Case("two data sets in one folder", _UNISREC, copy("unisrec/Toy.test.inter", "unisrec/Toys.test.inter")),
+        Case("a plain file for a sequential one", _UNISREC, copy("Toy.inter", "unisrec/Toy.test.inter")),
+        Case("the test file is cut off", _UNISREC, cut("unisrec/Toy.test.inter", 0.5)),
+        Case("a user with two rows", _UNISREC, replace("unisrec/Toy.test.inter", "\n1\t", "\n0\t")),
+        Case("a row without a history", _UNISREC, replace("unisrec/Toy.test.inter", "\n0\t0 ", "\n0\t\t0 ")),
+        Case("a history that contradicts the valid file", _UNISREC, replace("unisrec/Toy.test.inter", "\t0 ", "\t1 ")),
+        Case("an index with a gap", _UNISREC, write("unisrec/Toy.item2index", "a\t0\nb\t2\n")),
+        Case("an index with words", _UNISREC, write("unisrec/Toy.item2index", "a\tzero\n")),
+        Case("an item beyond the index", _UNISREC, write("unisrec/Toy.item2index", "a\t0\nb\t1\n")),
+        Case("texts under another header", _UNISREC, write("unisrec/Toy.text", "item\ttext\n1\tred\n")),
+    ),
+)
+
+GROUPS = (FILES, ROWS, UNISREC)

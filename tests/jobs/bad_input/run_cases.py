@@ -1,0 +1,148 @@
+"""jobs/train.py, evaluate.py, recommend.py, demo.py: configs, inputs, runs, checkpoints, clusters, outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.jobs.bad_input.case import Case, Group
+from tests.jobs.bad_input.damage import (
+    cut,
+    flip,
+    folder,
+    move,
+    put,
+    remove,
+    replace,
+    table,
+    write,
+)  # fmt: skip
+
+_FOLDERS = "--set dataset={here}/dataset --set graph={here}/graph --set run={here}/new"
+_TRAIN = f"train --config {{here}}/config.yaml {_FOLDERS}"
+_SASREC = f"{_TRAIN} --set model.name=sasrec"
+_CONTINUE = f"{_SASREC.replace('/new', '/run')} --set cluster.num_workers=1 --set training.max_epochs=1"
+_CONFIG = "config.yaml"
+
+CONFIGS = Group(
+    "jobs/train.py: configs and overrides",
+    (
+        Case("no such config", _TRAIN, remove(_CONFIG)),
+        Case("a folder for a config", _TRAIN, folder(_CONFIG)),
+        Case("a config that is no YAML", _TRAIN, write(_CONFIG, "model: [\n")),
+        Case("a config that is not text", _TRAIN, write(_CONFIG, b"model: \xff\n")),
+        Case("a config that is a list", _TRAIN, write(_CONFIG, "- model\n")),
+        Case("a config that is one word", _TRAIN, write(_CONFIG, "sasrec\n")),
+        Case(
+            "a config with a Python object", _TRAIN, write(_CONFIG, "run: !!python/object/apply:os.system ['true']\n")
+        ),
+        Case("a config with a key twice", _TRAIN, write(_CONFIG, "model:\n  dim: 8\n  dim: 16\n")),
+        Case("a config nested without end", _TRAIN, write(_CONFIG, "[" * 5000)),
+        Case("a config that grows when read", _TRAIN, write(_CONFIG, "a: &a [1,1]\nb: &b [*a,*a]\nmodel: *b\n")),
+        Case("a section without its knobs", _TRAIN, write(_CONFIG, "model:\n")),
+        Case("a number for a key", _TRAIN, write(_CONFIG, "1: 2\n")),
+        Case("a misspelt knob", f"{_TRAIN} --set model.nmae=sasrec"),
+        Case("a misspelt section", f"{_TRAIN} --set modle.dim=8"),
+        Case("an override without a value", f"{_TRAIN} --set model.dim"),
+        Case("an override of a section", f"{_TRAIN} --set model=sasrec"),
+        Case("an override below a value", f"{_TRAIN} --set seed.x=1"),
+        Case("an override of nothing", f"{_TRAIN} --set =3"),
+        Case("an override with an empty part", f"{_TRAIN} --set model..dim=3"),
+        Case("a path that YAML takes for a number", f"{_TRAIN} --set run=2024"),
+        Case("a number that is text", f"{_TRAIN} --set training.batch_size=many"),
+        Case("a number that is NaN", f"{_TRAIN} --set training.learning_rate=.nan"),
+        Case("a batch of nothing", f"{_TRAIN} --set training.batch_size=0"),
+        Case("a dropout of 1", f"{_TRAIN} --set model.dropout=1"),
+        Case("heads that do not divide the width", f"{_TRAIN} --set model.num_heads=3"),
+        Case("an unknown model", f"{_TRAIN} --set model.name=bert4rec"),
+        Case("a metric that is not computed", f"{_TRAIN} --set training.metric=ndcg@7"),
+        Case("a cut-off of zero", f"{_TRAIN} --set evaluation.ks=[0,10]"),
+        Case("a cut-off twice", f"{_TRAIN} --set evaluation.ks=[10,10]"),
+        Case("no cut-off", f"{_TRAIN} --set evaluation.ks=[]"),
+        Case("hard negatives without draws", f"{_TRAIN} --set training.negatives.hard_share=0.5"),
+        Case(
+            "candidates from nowhere",
+            f"{_TRAIN} --set training.negatives.draws=0 --set training.negatives.in_batch=false",
+        ),
+        Case("sampled centres with a full softmax", f"{_TRAIN} --set model.mdsrec.center_samples=4"),
+        Case("a negative weight of a modality", f"{_TRAIN} --set model.mdsrec.rho.text=-1"),
+        Case("a weight of a modality that is NaN", f"{_TRAIN} --set model.mdsrec.rho.text=.nan"),
+    ),
+)
+
+INPUTS = Group(
+    "jobs/train.py: datasets, graphs, run folders and clusters",
+    (
+        Case("no dataset", "train --set run={here}/new"),
+        Case("no graph for mdsrec", "train --set dataset={here}/dataset --set run={here}/new"),
+        Case("no run folder", "train --set dataset={here}/dataset --set model.name=popularity"),
+        Case("a dataset that is not there", _TRAIN, remove("dataset")),
+        Case("the graph of another dataset", _TRAIN.replace("{here}/dataset", "{here}/other")),
+        Case("a graph with other parameters", f"{_TRAIN} --set graph_options.num_centers=5"),
+        Case("a modality that the graph lacks", f"{_TRAIN} --set model.mdsrec.modalities=[sound]"),
+        Case("a graph with one bit changed", _TRAIN, flip("graph/neighbors/text.scores.npy", 0.9)),
+        Case("a dataset with one bit changed", _SASREC, flip("dataset/sequences.arrow", 0.4)),
+        Case("features that became NaN", _TRAIN, put("dataset/features/text.npy", (7, 3), np.nan)),
+        Case(
+            "an optimiser that the table does not have",
+            f"{_SASREC} --set table.sharding=row_wise --set table.optimizer=adam",
+        ),
+        Case("the run is a file", _SASREC.replace("/new", "/text.npy")),
+        Case("the run is a dataset", _SASREC.replace("/new", "/other")),
+        Case("the run is a URI", _SASREC.replace("{here}/new", "s3://bucket/run")),
+        Case("the run was begun with another width", f"{_CONTINUE} --set model.dim=16"),
+        Case("a run whose config is cut off", _CONTINUE, write("run/config.yaml", "model: {dim")),
+        Case("a cluster address that is no address", f"{_SASREC} --set cluster.address=nonsense"),
+        Case("an address of Ray's dashboard", f"{_SASREC} --set cluster.address=http://127.0.0.1:8265"),
+        Case("no workers", f"{_SASREC} --set cluster.num_workers=0"),
+        Case(
+            "a relative path in a submitted job",
+            _SASREC.replace("{here}/new", "runs/new"),
+            environment=(("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"),),
+        ),
+    ),
+)
+
+_EVALUATE = "evaluate --run {here}/run"
+_RECOMMEND = "recommend --run {here}/run --output {here}/recs.parquet"
+_INDEX = "run/checkpoints/index.json"
+_PROGRESS = "run/checkpoints/step-00000001/progress.json"
+RUNS = Group(
+    "jobs/evaluate.py: runs and checkpoints",
+    (
+        Case("no such run", _EVALUATE, remove("run")),
+        Case("a dataset for a run", _EVALUATE.replace("/run", "/dataset")),
+        Case("a run that never began", _EVALUATE, remove("run/checkpoints")),
+        Case("a run's config with an unknown knob", _EVALUATE, replace("run/config.yaml", "seed:", "sead:")),
+        Case("a knob that the run has fixed", f"{_EVALUATE} --set model.dim=16"),
+        Case("a knob below a list", f"{_EVALUATE} --set evaluation.ks.a=1"),
+        Case("a checkpoint that is not there", f"{_EVALUATE} --checkpoint 7"),
+        Case("a checkpoint that is a word", f"{_EVALUATE} --checkpoint newest"),
+        Case("a checkpoint that is a path", f"{_EVALUATE} --checkpoint ../../other"),
+        Case("the index of checkpoints is cut off", _EVALUATE, cut(_INDEX, 0.5)),
+        Case("progress is cut off", _EVALUATE, write(_PROGRESS, '{"step": 1, "epo')),
+        Case("a checkpoint of a wider model", _EVALUATE, replace("run/config.yaml", "  dim: 8", "  dim: 16")),
+        Case("a checkpoint of a deeper model", _EVALUATE, replace("run/config.yaml", "num_layers: 2", "num_layers: 3")),
+        Case("a dataset that was moved", _EVALUATE, move("dataset", "elsewhere")),
+        Case("a dataset that was replaced", f"{_EVALUATE} --set dataset={{here}}/other"),
+        Case("a dataset with one bit changed since", _EVALUATE, flip("dataset/sequences.arrow", 0.4)),
+    ),
+)
+
+RECOMMENDATIONS = Group(
+    "jobs/recommend.py",
+    (
+        Case("a list of no items", f"{_RECOMMEND} --k 0"),
+        Case("a run that is a file", _RECOMMEND.replace("/run ", "/text.npy ")),
+        Case("a recommendation's dataset with one bit changed", _RECOMMEND, flip("dataset/sequences.arrow", 0.4)),
+        Case("the output is there", _RECOMMEND, table("recs.parquet", user=["u1"], rank=[1], item=["i1"], score=[0.5])),
+        Case("an output of something else", f"{_RECOMMEND.replace('recs.parquet', 'raw.csv')} --overwrite"),
+        Case("an output that is a folder", f"{_RECOMMEND.replace('recs.parquet', 'unisrec')} --overwrite"),
+        Case("an output in no folder", _RECOMMEND.replace("recs.parquet", "none/recs.parquet")),
+        Case("an output in a file", _RECOMMEND.replace("recs.parquet", "text.npy/recs.parquet")),
+        Case("an output that is a URI", _RECOMMEND.replace("{here}/recs.parquet", "s3://bucket/recs.parquet")),
+    ),
+)
+
+DEMO = Group("jobs/demo.py", (Case("the demo would replace what it did not write", "demo --output {here}"),))
+
+GROUPS = (CONFIGS, INPUTS, RUNS, RECOMMENDATIONS, DEMO)

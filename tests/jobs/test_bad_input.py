@@ -1,0 +1,63 @@
+"""Every mistake of docs/bad-input.md: the one line that it says, status 2, no traceback, all files as they were."""
+
+import shutil
+
+import pytest
+
+from tests.jobs.bad_input.case import Case, message_of, nothing, run_case, without_a_cluster
+from tests.jobs.bad_input.document import GROUPS, PAGE, fresh, messages_on, page
+from tests.jobs.bad_input.world import make_world
+
+DOCUMENTED = messages_on(PAGE.read_text())
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The inputs (rebuilt before each case, at one place: a run names its dataset), and sound copies of them."""
+    root = tmp_path_factory.mktemp("bad-input")
+    here, sound = root / "here", root / "sound"
+    here.mkdir()
+    make_world(here)
+    shutil.copytree(here, sound)
+    with without_a_cluster():
+        yield here, sound
+
+
+@pytest.fixture
+def here(folders):
+    return fresh(*folders)
+
+
+@pytest.mark.parametrize(
+    ("title", "case"),
+    [pytest.param(group.title, case, id=f"{group.title}: {case.what}") for group in GROUPS for case in group.cases],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(here, title, case):
+    status, output = run_case(case, here)
+    assert status == 2
+    assert message_of(output) == DOCUMENTED[title, case.what]
+
+
+def test_the_page_has_the_cases_and_nothing_else():
+    told = iter(DOCUMENTED.values())
+    assert PAGE.read_text() == page(lambda _: next(told))
+    assert len(DOCUMENTED) == sum(len(group.cases) for group in GROUPS) >= 40
+
+
+def test_the_inputs_are_sound_before_they_are_spoilt(here):
+    """Or the cases would be refused for another reason than theirs."""
+    commands = [
+        "prepare_data --format table --input {here}/raw.csv --output {here}/new",
+        "prepare_data --format recbole --input {here}/Toy.inter --output {here}/new",
+        "prepare_data --format unisrec --input {here}/unisrec --output {here}/new",
+        "build_graph --set dataset={here}/dataset --set graph={here}/new --set graph_options.num_centers=3",
+        "export --graph {here}/graph --what cooccurrence --to npz --output {here}/new",
+        "evaluate --run {here}/run",
+        "recommend --run {here}/run --output {here}/new",
+    ]
+    for command in commands:
+        with pytest.raises(AssertionError, match="the command changed files"):
+            run_case(Case("nothing", command, nothing), here)
+        new = here / "new"
+        if new.exists():
+            shutil.rmtree(new) if new.is_dir() else new.unlink()
