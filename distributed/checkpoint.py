@@ -252,7 +252,10 @@ class Checkpoints:
         for step in _steps(self.folder)[: -self.keep]:
             if step != progress.best_step:
                 shutil.rmtree(_step_folder(self.folder, step))
-                if self.world.is_first:
+        if self.world.is_first:  # a node that came later does not have all that the URI has
+            names = self.storage.folders_there("checkpoints")
+            for step in sorted(int(name[5:]) for name in names if name[5:].isdecimal())[: -self.keep]:
+                if step != progress.best_step:
                     self.storage.remove(f"checkpoints/{_step_folder(self.folder, step).name}")
 
 

@@ -94,6 +94,13 @@ class RunStorage:
                 self._remote.delete(name)
         self._remote.delete_below(prefix)
 
+    def folders_there(self, name: str) -> set[str]:
+        """Names of the folders in a folder of the run at its URI; none for a local run."""
+        if self._remote is None:
+            return set()
+        inside = (there.removeprefix(f"{name}/") for there in self._remote.sizes() if there.startswith(f"{name}/"))
+        return {part.split("/")[0] for part in inside if "/" in part}
+
     def rename(self, name: str, other: str) -> None:
         """Give a small file another name, here and at the URI."""
         (self.local / name).touch()  # it may have been put at the URI alone
