@@ -36,12 +36,12 @@ def traced(job: dict[str, Any]) -> None:
         began = world.gather(time.time_ns())[0]
         file = (folder / f"{began}-r{world.rank}-{os.getpid()}.jsonl").open("a", buffering=1)
 
-        def agreed_and_traced(step: int) -> Wish:
+        def agreed_and_traced(step: int, writing: bool = False) -> Wish:
             spans, own = loop.batches.spans(loop.progress.epoch_steps - 1)
             windows = [[int(user), int(start)] for user, start in zip(spans[own].users, spans[own].starts, strict=True)]
             file.write(json.dumps({"step": step, "epoch": loop.progress.epoch, "windows": windows}) + "\n")
             time.sleep(_SECONDS_A_STEP)
-            return agreed(step)
+            return agreed(step, writing)
 
         loop.interruption.agreed = agreed_and_traced  # type: ignore[method-assign]
 

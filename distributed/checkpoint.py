@@ -14,12 +14,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -28,6 +31,7 @@ from configs.errors import InputError
 from distributed.durable_files import file_digest, flush_to_disk, write_text
 from distributed.run_storage import RunStorage
 from distributed.sharding import ShardedSystem
+from distributed.snapshot import snapshot
 from distributed.world import World
 
 _SMALL = ("config.yaml", "plan.txt", "metrics.jsonl")  # that go with a checkpoint of a run at a URI
@@ -70,6 +74,15 @@ class Progress:
     files: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class _Pending:
+    """A checkpoint that is being written: where, what it says, and the digests of this rank's files to come."""
+
+    aside: Path
+    progress: Progress
+    written: Future[dict[str, str]]
+
+
 class Checkpoints:
     """The checkpoints of one run; every method is called by every rank."""
 
@@ -81,6 +94,9 @@ class Checkpoints:
         self.keep = keep
         # Where the run is a URI each node has a folder of its own.
         self._keeps_folder = world.is_first_of_node if self.storage.is_remote else world.is_first
+        self._pending: _Pending | None = None
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._group: dist.ProcessGroup | None = None
 
     def save(self, sharded: ShardedSystem, progress: Progress, loss: float = 0.0) -> None:
         """Write the state after `progress.step`; then drop all but the best and the latest `keep`.
@@ -91,36 +107,86 @@ class Checkpoints:
         Raises:
             InputError: the files could not be written (disk full, quota, permissions); what there was is as before.
         """
-        final = _step_folder(self.folder, progress.step)
-        aside = final.with_name(f".{final.name}.unfinished")
+        self.finish()
+        aside = self._aside(progress)
+        written: Future[dict[str, str]] = Future()
         try:
-            if self._keeps_folder:
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.mkdir(parents=True)
-            self.world.barrier()
-            tensors = {**_tensors(sharded), f"loss/{self.world.rank}": torch.tensor(loss, dtype=torch.float64)}
-            writer = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
-            dcp.save(tensors, storage_writer=writer, no_dist=self.world.size == 1)
-            self.world.barrier()
-            own = self._own_digests(aside)
+            written.set_result(self._write(aside, self._state(sharded, loss), None))
+        except (OSError, CheckpointException) as error:
+            written.set_exception(error)
+        self._pending = _Pending(aside, replace(progress), written)
+        self.finish()
+
+    def start(self, sharded: ShardedSystem, progress: Progress, loss: float = 0.0) -> None:
+        """Begin to `save` a copy of the state beside training, in a thread; `finish` makes it count.
+
+        Memory: the copy on the host, this rank's part of the table and all dense parameters with their optimisers'
+        states.
+        """
+        self.finish()
+        if self._group is None and self.world.size > 1:
+            self._group = dist.new_group(backend="gloo")
+        aside = self._aside(progress)
+        state = snapshot(self._state(sharded, loss))
+        written = self._thread.submit(self._write, aside, state, self._group)
+        self._pending = _Pending(aside, replace(progress), written)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether a checkpoint was started and not finished; the same on all ranks."""
+        return self._pending is not None
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether this rank is still writing."""
+        return self._pending is not None and not self._pending.written.done()
+
+    def finish(self) -> None:
+        """Wait until a started checkpoint is written by all ranks, and make it count. See `save` for what it raises."""
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        progress, final = pending.progress, _step_folder(self.folder, pending.progress.step)
+        try:
+            own = pending.written.result()
             progress.world = self.world.size
             progress.files = {name: digest for part in self.world.gather(own) for name, digest in part.items()}
             if self._keeps_folder:
-                write_text(aside / "progress.json", json.dumps(asdict(progress), indent=1))
-                flush_to_disk(aside)
+                write_text(pending.aside / "progress.json", json.dumps(asdict(progress), indent=1))
+                flush_to_disk(pending.aside)
                 shutil.rmtree(final, ignore_errors=True)
-                os.replace(aside, final)
+                os.replace(pending.aside, final)
                 flush_to_disk(self.folder)
             self._publish(final, list(own), progress)
             if self._keeps_folder:
                 self._prune(progress)
         except (OSError, CheckpointException) as error:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(pending.aside, ignore_errors=True)
             raise InputError(
                 f"checkpoint {final}: could not be written ({_first_line(error)}); earlier checkpoints are whole: make "
                 "room or mend the permissions, and repeat the command"
             ) from None
         self.world.barrier()
+
+    def _aside(self, progress: Progress) -> Path:
+        """A new folder to write to, the same on all ranks; what earlier sittings left unfinished goes."""
+        name = self.world.gather(f".step-{progress.step:08d}.{time.time_ns()}.unfinished")[0]
+        if self._keeps_folder:
+            for left in self.folder.glob(".step-*.unfinished"):
+                shutil.rmtree(left, ignore_errors=True)
+            (self.folder / name).mkdir(parents=True)
+        self.world.barrier()
+        return self.folder / name
+
+    def _state(self, sharded: ShardedSystem, loss: float) -> dict[str, Any]:
+        return {**_tensors(sharded), f"loss/{self.world.rank}": torch.tensor(loss, dtype=torch.float64)}
+
+    def _write(self, aside: Path, state: dict[str, Any], group: dist.ProcessGroup | None) -> dict[str, str]:
+        """Write this rank's files; SHA-256 by name, once they are on disk. A collective of the group."""
+        writer = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
+        dcp.save(state, storage_writer=writer, process_group=group, no_dist=self.world.size == 1)
+        own = aside.glob(f"shard-{self.world.rank + 1:05d}-*.safetensors")
+        return {path.name: file_digest(path, flush=True) for path in own}
 
     def load(
         self, which: str, sharded: ShardedSystem, fingerprints: Mapping[str, str], *, weights_only: bool = False
@@ -219,11 +285,6 @@ class Checkpoints:
         if progress.world == self.world.size:
             return float(losses.get(f"loss/{self.world.rank}", 0.0))
         return float(sum(losses.values())) if self.world.is_first else 0.0
-
-    def _own_digests(self, folder: Path) -> dict[str, str]:
-        """SHA-256 by name of the files that this rank wrote, once they are on disk."""
-        own = folder.glob(f"shard-{self.world.rank + 1:05d}-*.safetensors")
-        return {path.name: file_digest(path, flush=True) for path in own}
 
     def _publish(self, path: Path, own: list[str], progress: Progress) -> None:
         """Make a checkpoint count: its own files of every rank first, progress.json and the index after them."""

@@ -52,21 +52,26 @@ class Interruption:
         self._training, self._storage, self._world, self._is_leaving = training, storage, world, is_leaving
         self._look_every = _LOOK_EVERY_URI if storage.is_remote else _LOOK_EVERY
         self._group = dist.new_group(backend="gloo") if world.size > 1 else None
-        self._words = torch.zeros(1, dtype=torch.int32)
+        self._words = torch.zeros(2, dtype=torch.int32)
         self._under_way: dist.Work | None = None
         self._looked_at = self._asked_at = self._saved_at = time.monotonic()
         self._stop_seen = self._left = False
+        self.nobody_writes = True
 
-    def agreed(self, step: int) -> Wish:
-        """What all ranks do after step `step`, once they have taken it; call it after every step, on every rank."""
+    def agreed(self, step: int, writing: bool = False) -> Wish:
+        """What all ranks do after step `step`, once they have taken it; call it after every step, on every rank.
+
+        Args:
+            writing: whether this rank is still writing a checkpoint; `nobody_writes` then says it of all.
+        """
         agreed, wish = Wish.GO_ON, self._wish()
         if self._group is None:
-            agreed = wish
+            agreed, self.nobody_writes = wish, not writing
         else:
             if self._under_way is not None:
                 self._under_way.wait()
-                agreed = Wish(int(self._words))
-            self._words = torch.tensor([wish], dtype=torch.int32)
+                agreed, self.nobody_writes = Wish(int(self._words[0])), not self._words[1]
+            self._words = torch.tensor([wish, writing], dtype=torch.int32)
             self._under_way = dist.all_reduce(self._words, dist.ReduceOp.MAX, group=self._group, async_op=True)
         if agreed == Wish.ASK:
             self._asked_at, agreed = time.monotonic(), Wish.GO_ON
@@ -77,11 +82,13 @@ class Interruption:
         return max(agreed, Wish.CHECKPOINT) if by_count else agreed
 
     def saved(self) -> None:
-        """A checkpoint has been written: what was wished for meanwhile is granted, but for the end."""
+        """A checkpoint was begun: what was wished for meanwhile is granted, but for the end; somebody writes now."""
         self._saved_at = time.monotonic()
         if self._under_way is not None:
             self._under_way.wait()
-            self._words.masked_fill_(self._words < Wish.STOP, Wish.GO_ON)
+            if self._words[0] < Wish.STOP:
+                self._words[0] = Wish.GO_ON
+            self._words[1] = True
 
     def _wish(self) -> Wish:
         now, minutes = time.monotonic(), self._training.checkpoint_minutes

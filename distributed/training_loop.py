@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -129,11 +129,14 @@ class TrainingLoop:
                 progress.epoch_targets += num_targets[number]
                 self.loss += share.double() * num_targets[number]
             progress.epoch_seconds = before + time.perf_counter() - began - self._saving
-            wish = self.interruption.agreed(progress.step)
-            if wish == Wish.STOP or (wish == Wish.CHECKPOINT and progress.epoch_steps < last):
-                self._save()
+            wish = self.interruption.agreed(progress.step, self.checkpoints.is_writing)
+            if self.checkpoints.is_pending and self.interruption.nobody_writes:
+                self._save(self.checkpoints.finish)
             if wish == Wish.STOP:
+                self._save()
                 return False
+            if wish == Wish.CHECKPOINT and progress.epoch_steps < last:
+                self._save(self.checkpoints.start)
         return True
 
     def _end_epoch(self) -> None:
@@ -167,10 +170,14 @@ class TrainingLoop:
             f"{' (best)' if is_best else ''}, {seconds:.1f} s, {rate:,.0f} targets/s"
         )
 
-    def _save(self) -> None:
+    def _save(self, how: Callable[..., None] | None = None) -> None:
+        """Write a checkpoint and wait for it; or only begin one, or finish it (`how`)."""
         began = time.perf_counter()
-        self.checkpoints.save(self.sharded, self.progress, float(self.loss))
-        self.interruption.saved()
+        if how == self.checkpoints.finish:
+            self.checkpoints.finish()
+        else:
+            (how or self.checkpoints.save)(self.sharded, self.progress, float(self.loss))
+            self.interruption.saved()
         self.watchdog.alive()
         self._saving += time.perf_counter() - began
 

@@ -1,6 +1,7 @@
 """A run that is broken off anywhere, or asked to end, ends as one that nobody disturbed."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,13 @@ class Broken(Exception):
     """What a lost process looks like from inside: nothing after it is run."""
 
 
-def breaking(after: int):
-    """A track that breaks off after so many items (steps, and rounds of rankings)."""
+def breaking(after: int, pause: float = 0.0):
+    """A track that breaks off after so many items (steps, and rounds of rankings), with a pause before each."""
 
     def track(loop, total, label):  # noqa: ARG001
         nonlocal after
         for item in loop:
+            time.sleep(pause)
             yield item
             after -= 1
             if after == 0:
@@ -121,7 +123,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(folders, tmp_p
         whole = train(config_of(folders, tmp_path / "straight", "sasrec"), world)
     config = config_of(folders, tmp_path / "run", "sasrec", *STEPS)
     with world_of_one() as world, pytest.raises(Broken):
-        train(config, world, breaking(8))
+        train(config, world, breaking(8, pause=0.25))  # checkpoints are written meanwhile
     folder = tmp_path / "run/checkpoints/step-00000006"
     file = folder / "progress.json" if how == "progress" else next(folder.glob("*.safetensors"))
     damage(file, "cut" if how == "progress" else how)
@@ -153,7 +155,7 @@ def test_a_run_without_a_whole_checkpoint_says_so(folders, tmp_path):
 def test_a_full_disk_is_said_and_harms_nothing(folders, tmp_path, monkeypatch):
     config = config_of(folders, tmp_path / "run", "sasrec", *STEPS)
     with world_of_one() as world, pytest.raises(Broken):
-        train(config, world, breaking(4))
+        train(config, world, breaking(4, pause=0.25))
     before = {p: p.read_bytes() for p in (tmp_path / "run/checkpoints").rglob("*") if p.is_file()}
     import errno
 
