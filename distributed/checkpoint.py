@@ -14,14 +14,16 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from pydantic import Field, TypeAdapter, ValidationError
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
@@ -233,26 +235,39 @@ class Checkpoints:
 
 
 class DamagedCheckpoint(InputError):
-    """A checkpoint whose progress.json cannot be read."""
+    """A checkpoint that the index names and that is not there, or whose progress.json cannot be read."""
+
+
+_StepNumber = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@dataclass
+class _Index:
+    """checkpoints/index.json: steps by role; there is no best one before the first validation."""
+
+    latest: _StepNumber
+    best: _StepNumber | None = None
 
 
 def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tuple[Path, Progress]:
     """The folder of checkpoint "latest", "best" or a step of a run, and where it stood. No collective.
 
     Raises:
-        InputError: the run has no checkpoints, or not that one (names those there are), or it was trained on
-            another dataset or graph than `fingerprints` say.
+        DamagedCheckpoint: its folder is gone, or its progress.json is not what `Checkpoints.save` writes.
+        InputError: the run has no checkpoints or no readable index of them, or not that one (names those there
+            are), or it was trained on another dataset or graph than `fingerprints` say.
     """
     folder = Path(run) / "checkpoints"
-    try:
-        index = json.loads((folder / "index.json").read_text())
-    except (OSError, ValueError):
-        raise InputError(f"run {run}: no {folder / 'index.json'}; train first with jobs/train.py") from None
-    step = index.get(which) if which in ("latest", "best") else int(which) if which.isdecimal() else None
-    if step is None or not _step_folder(folder, step).exists():
-        raise InputError(f"--checkpoint {which}: run {run} has latest, best and steps {_steps(folder)}")
+    index = _read_index(run, folder / "index.json")
+    # int() takes digits of other scripts, and raises above 4,300 of them.
+    is_step = re.fullmatch(r"[0-9]{1,18}", which) is not None
+    step = {"latest": index.latest, "best": index.best}.get(which, int(which) if is_step else None)
+    if step is None and which == "best":
+        raise InputError(f"--checkpoint best: run {run} was not validated yet; name latest, or one of {_steps(folder)}")
+    if step is None or (is_step and not _step_folder(folder, step).exists()):
+        raise InputError(f"--checkpoint {which[:80]}: run {run} has latest, best and steps {_steps(folder)}")
     path = _step_folder(folder, step)
-    progress = _read_progress(path)
+    progress = _read_progress(path, step)
     for what, fingerprint in fingerprints.items():
         if progress.fingerprints.get(what) != fingerprint:
             raise InputError(
@@ -260,6 +275,26 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
                 f"{fingerprint}; give the {what} it began with, or train a new run"
             )
     return path, progress
+
+
+def _read_index(run: str, path: Path) -> _Index:
+    try:
+        return TypeAdapter(_Index).validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError:
+        raise InputError(f"run {run}: no {path}; train first with jobs/train.py") from None
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read ({_reason(error)}); restore it from a copy, or write "
+            f'{{"latest": STEP, "best": STEP}} with steps of {_steps(path.parent)}'
+        ) from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """The first thing wrong with a file, with the field it is wrong in."""
+    if not isinstance(error, ValidationError):
+        return getattr(error, "strerror", None) or str(error)
+    problem = error.errors(include_url=False)[0]
+    return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
 
 
 def _steps(folder: Path) -> list[int]:
@@ -290,13 +325,16 @@ def _make_optimizer_state(sharded: ShardedSystem) -> None:
     sharded.optimizer.zero_grad(set_to_none=True)
 
 
-def _read_progress(path: Path) -> Progress:
+def _read_progress(path: Path, step: int) -> Progress:
     try:
-        stored = json.loads((path / "progress.json").read_text())
-        known = {f.name for f in fields(Progress)}
-        return Progress(**{key: value for key, value in stored.items() if key in known})
-    except (OSError, ValueError, TypeError) as error:
-        raise DamagedCheckpoint(f"{path}: progress.json cannot be read ({error}); use another --checkpoint") from None
+        progress = TypeAdapter(Progress).validate_json((path / "progress.json").read_bytes(), strict=True)
+        if progress.step != step:
+            raise ValueError(f"it is of step {progress.step}, the folder of step {step}")
+    except (OSError, ValueError) as error:
+        raise DamagedCheckpoint(
+            f"{path}: progress.json cannot be read ({_reason(error)}); use another --checkpoint"
+        ) from None
+    return progress
 
 
 def _first_line(error: BaseException) -> str:
