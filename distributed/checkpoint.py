@@ -17,7 +17,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from configs.errors import InputError
+from distributed.checkpoint_index import DamagedCheckpoint, Progress, find_checkpoint, step_folder, steps_in
 from distributed.durable_files import file_digest, flush_to_disk, write_text
 from distributed.run_storage import RunStorage
 from distributed.sharding import ShardedSystem
@@ -35,43 +36,6 @@ from distributed.snapshot import snapshot
 from distributed.world import World
 
 _SMALL = ("config.yaml", "plan.txt", "metrics.jsonl")  # that go with a checkpoint of a run at a URI
-
-
-@dataclass
-class Progress:
-    """Where a run stands, beside its tensors.
-
-    Attributes:
-        step: optimiser steps taken, skipped ones included.
-        epoch: epochs completed, each with its validation.
-        epoch_steps: steps taken of the epoch under way.
-        epoch_targets: targets trained in those.
-        epoch_seconds: time they took, over restarts.
-        epoch_skipped: of those steps, the ones not taken as their loss or gradient was not finite.
-        skipped_in_a_row: skipped steps up to now without one that was taken.
-        best_metric: best validation metric so far (None before the first validation).
-        best_step: the step it was seen at.
-        stale_epochs: validations since then.
-        seconds: training time of completed epochs, over restarts.
-        fingerprints: of the dataset and graph this run trains on.
-        world: ranks that wrote it.
-        files: SHA-256 of each file of the checkpoint; empty before it is saved.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    epoch_steps: int = 0
-    epoch_targets: int = 0
-    epoch_seconds: float = 0.0
-    epoch_skipped: int = 0
-    skipped_in_a_row: int = 0
-    best_metric: float | None = None
-    best_step: int | None = None
-    stale_epochs: int = 0
-    seconds: float = 0.0
-    fingerprints: dict[str, str] = field(default_factory=dict)
-    world: int = 1
-    files: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -146,7 +110,7 @@ class Checkpoints:
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
-        progress, final = pending.progress, _step_folder(self.folder, pending.progress.step)
+        progress, final = pending.progress, step_folder(self.folder, pending.progress.step)
         try:
             own = pending.written.result()
             progress.world = self.world.size
@@ -219,8 +183,8 @@ class Checkpoints:
             InputError: there are checkpoints and none is whole, or the best one so far is not.
         """
         damaged = []
-        for step in reversed(_steps(self.folder)):
-            path = _step_folder(self.folder, step)
+        for step in reversed(steps_in(self.folder)):
+            path = step_folder(self.folder, step)
             try:
                 path, progress = find_checkpoint(self.run, str(step), fingerprints)
                 damage = self._damage(path, progress)
@@ -310,52 +274,14 @@ class Checkpoints:
         return next((damage for damage in self.world.gather(found) if damage), "")
 
     def _prune(self, progress: Progress) -> None:
-        for step in _steps(self.folder)[: -self.keep]:
+        for step in steps_in(self.folder)[: -self.keep]:
             if step != progress.best_step:
-                shutil.rmtree(_step_folder(self.folder, step))
+                shutil.rmtree(step_folder(self.folder, step))
         if self.world.is_first:  # a node that came later does not have all that the URI has
             names = self.storage.folders_there("checkpoints")
             for step in sorted(int(name[5:]) for name in names if name[5:].isdecimal())[: -self.keep]:
                 if step != progress.best_step:
-                    self.storage.remove(f"checkpoints/{_step_folder(self.folder, step).name}")
-
-
-class DamagedCheckpoint(InputError):
-    """A checkpoint whose progress.json cannot be read."""
-
-
-def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tuple[Path, Progress]:
-    """The folder of checkpoint "latest", "best" or a step of a run, and where it stood. No collective.
-
-    Raises:
-        InputError: the run has no checkpoints, or not that one (names those there are), or it was trained on
-            another dataset or graph than `fingerprints` say.
-    """
-    folder = Path(run) / "checkpoints"
-    try:
-        index = json.loads((folder / "index.json").read_text())
-    except (OSError, ValueError):
-        raise InputError(f"run {run}: no {folder / 'index.json'}; train first with jobs/train.py") from None
-    step = index.get(which) if which in ("latest", "best") else int(which) if which.isdecimal() else None
-    if step is None or not _step_folder(folder, step).exists():
-        raise InputError(f"--checkpoint {which}: run {run} has latest, best and steps {_steps(folder)}")
-    path = _step_folder(folder, step)
-    progress = _read_progress(path)
-    for what, fingerprint in fingerprints.items():
-        if progress.fingerprints.get(what) != fingerprint:
-            raise InputError(
-                f"run {run}: was trained on {what} {progress.fingerprints.get(what)}, and the one given is "
-                f"{fingerprint}; give the {what} it began with, or train a new run"
-            )
-    return path, progress
-
-
-def _steps(folder: Path) -> list[int]:
-    return sorted(int(path.name[5:]) for path in folder.glob("step-*") if path.name[5:].isdecimal())
-
-
-def _step_folder(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:08d}"
+                    self.storage.remove(f"checkpoints/{step_folder(self.folder, step).name}")
 
 
 def _tensors(sharded: ShardedSystem) -> dict[str, Any]:
@@ -376,15 +302,6 @@ def _make_optimizer_state(sharded: ShardedSystem) -> None:
         parameter.grad = torch.zeros_like(parameter)
     sharded.optimizer.step()
     sharded.optimizer.zero_grad(set_to_none=True)
-
-
-def _read_progress(path: Path) -> Progress:
-    try:
-        stored = json.loads((path / "progress.json").read_text())
-        known = {f.name for f in fields(Progress)}
-        return Progress(**{key: value for key, value in stored.items() if key in known})
-    except (OSError, ValueError, TypeError) as error:
-        raise DamagedCheckpoint(f"{path}: progress.json cannot be read ({error}); use another --checkpoint") from None
 
 
 def _first_line(error: BaseException) -> str:

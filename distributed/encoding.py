@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from configs.errors import InputError
 from configs.loading import load_config, override_config
 from configs.schema import Config
-from distributed.checkpoint import Checkpoints, find_checkpoint
+from distributed.checkpoint import Checkpoints
+from distributed.checkpoint_index import find_checkpoint
 from distributed.durable_files import write_text
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.run_storage import RunStorage

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import uuid
 from pathlib import Path
 from typing import Any
 
 import ray
+from pydantic import ValidationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.errors import InputError
@@ -20,6 +22,10 @@ log = logging.getLogger(__name__)
 # Set by Ray for the driver of `ray job submit`, and by nothing else.
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _ROOT = Path(__file__).resolve().parent.parent
+_ANSWER_SECONDS = 5.0
+# What opens an HTTP/2 connection, and so gRPC (RFC 9113, 3.4): each side's first frame is SETTINGS, type 4.
+_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
 # Never sent to a cluster as code; .rayignore says the same to `ray job submit --working-dir`.
 _NOT_CODE = [".git", ".venv", "demo", "runs", "tests", "docs", "**/__pycache__"]
 
@@ -32,12 +38,12 @@ def connect(cluster: ClusterConfig) -> None:
     cluster from outside uploads the checkout.
 
     Raises:
-        InputError: no cluster answers at the address.
+        InputError: no cluster answers at the address, or it is none.
     """
     if ray.is_initialized():
         return
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
     quiet = {"logging_level": logging.WARNING, "log_to_driver": True}
+    setting, address = _named_address(cluster)
     if not address:
         workers = int(-(-cluster.most_workers * cluster.cpus_per_worker // 1))
         # Asking for more workers than cores is allowed on one machine: they take turns.
@@ -49,13 +55,48 @@ def connect(cluster: ClusterConfig) -> None:
         return
     upload = None if is_submitted_job() else {"working_dir": str(_ROOT), "excludes": _NOT_CODE}
     try:
+        _check_answers(address)
         ray.init(address=address, runtime_env=upload, **quiet)
-    except (ConnectionError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"cluster.address={address}: no Ray cluster could be joined ({' '.join(str(error).split())[:300]}); "
+            f"{setting}={address}: no Ray cluster could be joined ({' '.join(str(error).split())[:300]}); "
             "start one with `ray start --head`, set RAY_AUTH_MODE alike on both sides, or unset the address to start "
             "a local cluster"
         ) from None
+
+
+def _named_address(cluster: ClusterConfig) -> tuple[str, str | None]:
+    """What names the cluster to join, and its address (None: there is none to join)."""
+    if cluster.address:
+        return "cluster.address", cluster.address
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        ClusterConfig(address=address or None)
+    except ValidationError:
+        raise InputError(
+            f"RAY_ADDRESS={address}: expected HOST:PORT of a head node (often port 6379), ray://HOST:10001, auto or "
+            "local (the dashboard's http:// address is for `ray job submit`); correct or unset it"
+        ) from None
+    return "RAY_ADDRESS", address
+
+
+def _check_answers(address: str) -> None:
+    """Whether a gRPC server listens there: `ray.init` would wait two minutes, then end this process by SIGTERM.
+
+    Raises:
+        OSError, ValueError: none does, or no host or port can have that name.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if int(port) > 65535:
+        raise ValueError("ports end at 65535")  # the resolver would take it modulo 65536
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
+            return
+        connection.sendall(_HTTP2_GREETING)
+        if connection.makefile("rb").read(len(_SETTINGS))[3:4] != _SETTINGS[3:4]:
+            raise ConnectionError("what listens there is not Ray; is it another port of the head node?")
 
 
 def workers_use_gpu(cluster: ClusterConfig) -> bool:

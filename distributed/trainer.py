@@ -15,7 +15,8 @@ from data.batches import TrainBatches
 from data.negatives import CandidateSampler, target_counts
 from data.sequences import SequenceArrays
 from data.spans import TrainingSpans
-from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
+from distributed.checkpoint import Checkpoints
+from distributed.checkpoint_index import Progress, find_checkpoint
 from distributed.durable_files import write_text
 from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs, build_system, open_inputs

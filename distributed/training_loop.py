@@ -17,7 +17,8 @@ from configs.contracts import Step
 from configs.errors import InputError
 from configs.schema import Config, TrainingConfig
 from data.batches import TrainBatches
-from distributed.checkpoint import Checkpoints, Progress
+from distributed.checkpoint import Checkpoints
+from distributed.checkpoint_index import Progress
 from distributed.durable_files import write_text
 from distributed.inputs import Inputs
 from distributed.interruption import Interruption, Wish

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from pathlib import Path
 
 import click
 
 from configs.errors import InputError
 from configs.loading import load_config
-from distributed.inputs import open_inputs
+from distributed.checkpoint_index import DamagedCheckpoint, find_checkpoint
+from distributed.inputs import Inputs, open_inputs
 from distributed.interruption import STOPPED_FILE
 from distributed.ray_cluster import connect, resolve_paths, workers_use_gpu
 from distributed.ray_train import run_on_workers, stopping_on_sigterm
@@ -40,6 +43,7 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     check_run_folder(config.model_copy(update={"run": str(storage.local)}))
     stated = config.graph_options.model_dump(include=config.graph_options.model_fields_set)
     inputs = open_inputs(config, expected_graph=stated)
+    _check_continued(storage.local, inputs)
     validate(inputs)
 
     connect(config.cluster)
@@ -55,6 +59,17 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     print(metrics_table({split: metrics[split] for split in ("valid", "test")}, columns))
     written = ", ".join(sorted(path.name for path in storage.local.iterdir()))
     print(f"wrote run {config.run} ({metrics['model']}): {written}")
+
+
+def _check_continued(run: Path, inputs: Inputs) -> None:
+    """Whether a run that has checkpoints was begun on these inputs; a damaged checkpoint is the trainer's concern.
+
+    Raises:
+        InputError: it was not, or the index of its checkpoints cannot be read.
+    """
+    if (run / "checkpoints" / "index.json").exists():
+        with contextlib.suppress(DamagedCheckpoint):  # training goes on from the one before
+            find_checkpoint(str(run), "latest", inputs.fingerprints)
 
 
 if __name__ == "__main__":

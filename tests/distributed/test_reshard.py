@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-from distributed.checkpoint import Checkpoints, _tensors, find_checkpoint
+from distributed.checkpoint import Checkpoints, _tensors
+from distributed.checkpoint_index import find_checkpoint
 from distributed.encoding import evaluate, run_config
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard

@@ -12,7 +12,8 @@ from configs.loading import load_config
 from configs.schema import TableConfig
 from data.batches import TrainBatches, assemble
 from data.spans import Spans
-from distributed.checkpoint import Checkpoints, Progress, find_checkpoint
+from distributed.checkpoint import Checkpoints
+from distributed.checkpoint_index import Progress, find_checkpoint
 from distributed.inputs import Inputs
 from distributed.sharding import choose_optimizer, choose_sharding, shard
 from distributed.step import TrainSteps

@@ -11,7 +11,7 @@ from configs.schema import TrainingConfig
 from data.batches import assemble
 from data.sequences import Targets
 from data.spans import spans_before
-from distributed.checkpoint import Progress
+from distributed.checkpoint_index import Progress
 from distributed.encoding import evaluate, run_config
 from distributed.inputs import build_system, open_inputs, popularity_order
 from distributed.scoring import Scorer, summarise

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from unittest import mock
 
 from click.testing import CliRunner
 
+from configs.schema import ClusterConfig
 from distributed import encoding
+from distributed.ray_cluster import connect
 from distributed.world import world_of_one
 from graph_builder.executor import SerialExecutor
 from jobs import build_graph, demo, evaluate, export, prepare_data, recommend, train
@@ -100,24 +103,29 @@ def message_of(output: str) -> str:
 def without_a_cluster() -> Iterator[None]:
     """Everything a job does, in this process: no Ray is started, one rank works, and no training begins."""
     stand_ins = {
-        "jobs.build_graph.connect": lambda _cluster: None,
+        "jobs.build_graph.connect": _join_only,
+        "jobs.build_graph.check_seen_by_all_nodes": lambda _folder, _what: None,
         "jobs.build_graph.RayExecutor": lambda _options: SerialExecutor(),
-        "jobs.train.connect": lambda _cluster: None,
+        "jobs.train.connect": _join_only,
         "jobs.train.workers_use_gpu": lambda _cluster: False,
         "jobs.train.run_on_workers": _one_rank,
-        "jobs.evaluate.connect": lambda _cluster: None,
+        "jobs.evaluate.connect": _join_only,
         "jobs.evaluate.run_on_workers": _one_rank,
-        "jobs.recommend.connect": lambda _cluster: None,
+        "jobs.recommend.connect": _join_only,
         "jobs.recommend.run_on_workers": _one_rank,
     }
-    patches = [mock.patch(name, stand_in) for name, stand_in in stand_ins.items()]
-    for patch in patches:
-        patch.start()
-    try:
+    with ExitStack() as stack:
+        for name, stand_in in stand_ins.items():
+            stack.enter_context(mock.patch(name, stand_in))
+        stack.enter_context(mock.patch.dict(os.environ))
+        os.environ.pop("RAY_ADDRESS", None)
         yield
-    finally:
-        for patch in patches:
-            patch.stop()
+
+
+def _join_only(cluster: ClusterConfig) -> None:
+    """What a job does of `connect` where an address is named; without one it would start a Ray of its own."""
+    if cluster.address or os.environ.get("RAY_ADDRESS"):
+        connect(cluster)
 
 
 def _one_rank(task: str, config: Any, **arguments: Any) -> None:

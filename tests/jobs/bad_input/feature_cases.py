@@ -99,7 +99,7 @@ OUTPUTS = Group(
         Case("the output is the input's folder", f"{_UNISREC.replace('/out', '/unisrec')}"),
         Case("the output is a link", f"{_CSV} --overwrite", link("out", "other")),
         Case("the output lies in a file", _CSV.replace("/out", "/text.npy/out")),
-        Case("the output is a URI", _CSV.replace("{here}/out", "s3://bucket/out")),
+        Case("the output is a whole bucket", _CSV.replace("{here}/out", "s3://bucket")),
         Case("the output has no name", _CSV.replace("{here}/out", "''")),
     ),
 )

@@ -69,7 +69,10 @@ DATASETS = Group(
         Case("one bit of the items differs", _DATASET, flip("dataset/sequences.arrow", 0.4)),
         Case("one bit of the ids differs", _DATASET, flip("dataset/users.parquet", 0.1)),
         Case("another dataset's items", _DATASET, copy("other/items.parquet", "dataset/items.parquet")),
-        Case("a URI for a dataset", _DATASET.replace("{here}/dataset", "s3://bucket/dataset")),
+        Case(
+            "a dataset at a URI with credentials", _DATASET.replace("{here}/dataset", "s3://key:secret@bucket/dataset")
+        ),
+        Case("a dataset at a URI that climbs out", _DATASET.replace("{here}/dataset", "s3://bucket/../dataset")),
     ),
 )
 
@@ -127,7 +130,7 @@ OPTIONS = Group(
         Case("the graph's folder holds other things", _DATASET, write("new/notes.txt", "mine")),
         Case("a part of the graph is a link", _DATASET, both(folder("new"), link("new/neighbors", "unisrec"))),
         Case("the graph lies in a file", _DATASET.replace("/new", "/text.npy/new")),
-        Case("the graph is a URI", _DATASET.replace("{here}/new", "gs://bucket/graph")),
+        Case("the graph is a URI of another service", _DATASET.replace("{here}/new", "hdfs://bucket/graph")),
         Case("a plan of nothing", "build_graph --plan"),
         Case("a plan's output exists", "build_graph --plan --num-items 9 --plan-output {here}/text.npy"),
         Case("a plan's rate is zero", "build_graph --plan --num-items 9 --gemm-tflops 0"),

@@ -6,9 +6,11 @@ import numpy as np
 
 from tests.jobs.bad_input.case import Case, Group
 from tests.jobs.bad_input.damage import (
+    copy,
     cut,
     flip,
     folder,
+    json_field,
     move,
     put,
     remove,
@@ -22,6 +24,9 @@ _TRAIN = f"train --config {{here}}/config.yaml {_FOLDERS}"
 _SASREC = f"{_TRAIN} --set model.name=sasrec"
 _CONTINUE = f"{_SASREC.replace('/new', '/run')} --set cluster.num_workers=1 --set training.max_epochs=1"
 _CONFIG = "config.yaml"
+_INDEX = "run/checkpoints/index.json"
+_PROGRESS = "run/checkpoints/step-00000001/progress.json"
+_SHARD = "run/checkpoints/step-00000001/shard-00001-model-00001-of-00001.safetensors"
 
 CONFIGS = Group(
     "jobs/train.py: configs and overrides",
@@ -88,11 +93,20 @@ INPUTS = Group(
         ),
         Case("the run is a file", _SASREC.replace("/new", "/text.npy")),
         Case("the run is a dataset", _SASREC.replace("/new", "/other")),
-        Case("the run is a URI", _SASREC.replace("{here}/new", "s3://bucket/run")),
+        Case("the run is a whole bucket", _SASREC.replace("{here}/new", "s3://bucket")),
         Case("the run was begun with another width", f"{_CONTINUE} --set model.dim=16"),
         Case("a run whose config is cut off", _CONTINUE, write("run/config.yaml", "model: {dim")),
+        Case("a run of another dataset", _CONTINUE.replace("/dataset", "/other")),
+        Case("a run whose index of checkpoints is cut off", _CONTINUE, cut(_INDEX, 0.5)),
         Case("a cluster address that is no address", f"{_SASREC} --set cluster.address=nonsense"),
         Case("an address of Ray's dashboard", f"{_SASREC} --set cluster.address=http://127.0.0.1:8265"),
+        Case("a cluster that does not answer", f"{_SASREC} --set cluster.address=127.0.0.1:1"),
+        Case("a Ray Client server that does not answer", f"{_SASREC} --set cluster.address=ray://127.0.0.1:1"),
+        Case("a cluster at a port that cannot be", f"{_SASREC} --set cluster.address=127.0.0.1:99999"),
+        Case("a cluster at a name that cannot be", f"{_SASREC} --set cluster.address=head..node:6379"),
+        Case("RAY_ADDRESS does not answer", _SASREC, environment=(("RAY_ADDRESS", "127.0.0.1:1"),)),
+        Case("RAY_ADDRESS is no address", _SASREC, environment=(("RAY_ADDRESS", "nonsense"),)),
+        Case("RAY_ADDRESS is Ray's dashboard", _SASREC, environment=(("RAY_ADDRESS", "http://127.0.0.1:8265"),)),
         Case("no workers", f"{_SASREC} --set cluster.num_workers=0"),
         Case(
             "a relative path in a submitted job",
@@ -104,8 +118,6 @@ INPUTS = Group(
 
 _EVALUATE = "evaluate --run {here}/run"
 _RECOMMEND = "recommend --run {here}/run --output {here}/recs.parquet"
-_INDEX = "run/checkpoints/index.json"
-_PROGRESS = "run/checkpoints/step-00000001/progress.json"
 RUNS = Group(
     "jobs/evaluate.py: runs and checkpoints",
     (
@@ -119,7 +131,32 @@ RUNS = Group(
         Case("a checkpoint that is a word", f"{_EVALUATE} --checkpoint newest"),
         Case("a checkpoint that is a path", f"{_EVALUATE} --checkpoint ../../other"),
         Case("the index of checkpoints is cut off", _EVALUATE, cut(_INDEX, 0.5)),
+        Case("the index of checkpoints is a list", _EVALUATE, write(_INDEX, "[]")),
+        Case("the index of checkpoints is nested without end", _EVALUATE, write(_INDEX, "[" * 100_000)),
+        Case("the index of checkpoints names none", _EVALUATE, write(_INDEX, "{}")),
+        Case("the index holds a path for a step", _EVALUATE, json_field(_INDEX, "best", value="../../other")),
+        Case("the index holds a number as text", _EVALUATE, json_field(_INDEX, "best", value="1")),
+        Case("the index holds half a step", _EVALUATE, json_field(_INDEX, "best", value=1.5)),
+        Case("the index holds a step below zero", _EVALUATE, json_field(_INDEX, "best", value=-1)),
+        Case("the index holds a step of 400 digits", _EVALUATE, json_field(_INDEX, "best", value=10**400)),
+        Case("the index is of a run that was not validated", _EVALUATE, json_field(_INDEX, "best", value=None)),
+        Case("the index names a checkpoint that is gone", _EVALUATE, json_field(_INDEX, "best", value=7)),
+        Case("the index is a folder", _EVALUATE, folder(_INDEX)),
+        Case("a checkpoint of 5,000 digits", f"{_EVALUATE} --checkpoint {'7' * 5000}"),
+        Case("a checkpoint in digits of another script", f"{_EVALUATE} --checkpoint \u0661"),
         Case("progress is cut off", _EVALUATE, write(_PROGRESS, '{"step": 1, "epo')),
+        Case("progress is missing", _EVALUATE, remove(_PROGRESS)),
+        Case("progress is not text", _EVALUATE, write(_PROGRESS, b"\xff\xfe{}")),
+        Case("progress is a list", _EVALUATE, write(_PROGRESS, "[1]")),
+        Case("progress is empty", _EVALUATE, write(_PROGRESS, "{}")),
+        Case("progress is of another step", _EVALUATE, json_field(_PROGRESS, "step", value=2)),
+        Case("progress holds text for a step", _EVALUATE, json_field(_PROGRESS, "step", value="1")),
+        Case("progress holds text for fingerprints", _EVALUATE, json_field(_PROGRESS, "fingerprints", value="x")),
+        Case("progress holds numbers for checksums", _EVALUATE, json_field(_PROGRESS, "files", value={"a": 1})),
+        Case("a shard is cut off", _EVALUATE, cut(_SHARD, 0.6)),
+        Case("a shard with one bit changed", _EVALUATE, flip(_SHARD, 0.9)),
+        Case("a shard is missing", _EVALUATE, remove(_SHARD)),
+        Case("a shard of another checkpoint", _EVALUATE, copy("text.npy", over=_SHARD)),
         Case("a checkpoint of a wider model", _EVALUATE, replace("run/config.yaml", "  dim: 8", "  dim: 16")),
         Case("a checkpoint of a deeper model", _EVALUATE, replace("run/config.yaml", "num_layers: 2", "num_layers: 3")),
         Case("a dataset that was moved", _EVALUATE, move("dataset", "elsewhere")),
@@ -134,6 +171,8 @@ RECOMMENDATIONS = Group(
         Case("a list of no items", f"{_RECOMMEND} --k 0"),
         Case("a run that is a file", _RECOMMEND.replace("/run ", "/text.npy ")),
         Case("a recommendation's dataset with one bit changed", _RECOMMEND, flip("dataset/sequences.arrow", 0.4)),
+        Case("a recommendation's shard with one bit changed", _RECOMMEND, flip(_SHARD, 0.9)),
+        Case("a recommendation's progress is a list", _RECOMMEND, write(_PROGRESS, "[1]")),
         Case("the output is there", _RECOMMEND, table("recs.parquet", user=["u1"], rank=[1], item=["i1"], score=[0.5])),
         Case("an output of something else", f"{_RECOMMEND.replace('recs.parquet', 'raw.csv')} --overwrite"),
         Case("an output that is a folder", f"{_RECOMMEND.replace('recs.parquet', 'unisrec')} --overwrite"),
