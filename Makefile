@@ -1,6 +1,7 @@
 # Two commands do everything on a bare machine with Python 3.11+ and make:
 #   make demo    the whole pipeline on a synthetic catalogue, ending with a table
 #   make test    linters, type checker, import contracts, tests
+#   make faults  twenty small trainings that are killed at random moments (half an hour)
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -9,13 +10,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
-.PHONY: demo test lint install clean
+.PHONY: demo test faults lint install clean
 
 demo: install
 	$(BIN)/python jobs/demo.py --output demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Twenty trainings whose workers, nodes and drivers are killed: docs/reliability.md
+faults: install
+	$(BIN)/python benchmarks/faults.py
 
 lint: install
 	$(BIN)/ruff check .

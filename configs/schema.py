@@ -250,7 +250,7 @@ class Config(Section):
 
     dataset: str | None = Field(None, description="dataset folder or URI, from jobs/prepare_data.py")
     graph: str | None = Field(None, description="graph folder or URI, from jobs/build_graph.py")
-    run: str | None = Field(None, description="run folder: config, checkpoints, metrics")
+    run: str | None = Field(None, description="run folder or URI: config, checkpoints, metrics")
     seed: int = Field(0, ge=0, lt=2**31)
     ablation: Ablation = Field(
         "none",

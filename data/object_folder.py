@@ -115,6 +115,11 @@ class ObjectFolder:
         with self._explained("opened"):
             self._files = _filesystem(scheme)
 
+    @property
+    def arrow(self) -> tuple[str, Any]:
+        """The folder's path in its pyarrow file system, and that."""
+        return self._root, self._files
+
     def sizes(self) -> dict[str, int]:
         """Bytes of every object below the folder, by name relative to it, ascending."""
         from pyarrow import fs

@@ -12,7 +12,6 @@ without it is unfinished.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import shutil
@@ -29,10 +28,11 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from configs.errors import InputError
 from distributed.durable_files import file_digest, flush_to_disk, write_text
+from distributed.run_storage import RunStorage
 from distributed.sharding import ShardedSystem
 from distributed.world import World
 
-log = logging.getLogger(__name__)
+_SMALL = ("config.yaml", "plan.txt", "metrics.jsonl")  # that go with a checkpoint of a run at a URI
 
 
 @dataclass
@@ -76,10 +76,13 @@ class Checkpoints:
     """The checkpoints of one run; every method is called by every rank."""
 
     def __init__(self, run: str, world: World, keep: int = 2) -> None:
-        self.run = run
-        self.folder = Path(run) / "checkpoints"
+        self.storage = RunStorage(run)
+        self.run = str(self.storage.local)
+        self.folder = self.storage.local / "checkpoints"
         self.world = world
         self.keep = keep
+        # Where the run is a URI each node has a folder of its own.
+        self._keeps_folder = world.is_first_of_node if self.storage.is_remote else world.is_first
 
     def save(self, sharded: ShardedSystem, progress: Progress, loss: float = 0.0) -> None:
         """Write the state after `progress.step`; then drop all but the best and the latest `keep`.
@@ -93,7 +96,7 @@ class Checkpoints:
         final = _step_folder(self.folder, progress.step)
         aside = final.with_name(f".{final.name}.unfinished")
         try:
-            if self.world.is_first:
+            if self._keeps_folder:
                 shutil.rmtree(aside, ignore_errors=True)
                 aside.mkdir(parents=True)
             self.world.barrier()
@@ -101,16 +104,17 @@ class Checkpoints:
             writer = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
             dcp.save(tensors, storage_writer=writer, no_dist=self.world.size == 1)
             self.world.barrier()
-            digests = self._digests(aside)
-            if self.world.is_first:
-                progress.world, progress.files = self.world.size, digests
+            own = self._own_digests(aside)
+            progress.world = self.world.size
+            progress.files = {name: digest for part in self.world.gather(own) for name, digest in part.items()}
+            if self._keeps_folder:
                 write_text(aside / "progress.json", json.dumps(asdict(progress), indent=1))
                 flush_to_disk(aside)
                 shutil.rmtree(final, ignore_errors=True)
                 os.replace(aside, final)
                 flush_to_disk(self.folder)
-                index = {"latest": progress.step, "best": progress.best_step}
-                write_text(self.folder / "index.json", json.dumps(index, indent=1))
+            self._publish(final, list(own), progress)
+            if self._keeps_folder:
                 self._prune(progress)
         except (OSError, CheckpointException) as error:
             shutil.rmtree(aside, ignore_errors=True)
@@ -136,6 +140,8 @@ class Checkpoints:
         Raises:
             InputError: no such checkpoint, a damaged one, one of other data, or one that does not fit the model.
         """
+        self.storage.pull(which)
+        self.world.barrier()
         path, progress = find_checkpoint(self.run, which, fingerprints)
         damage = self._damage(path, progress)
         if damage:
@@ -169,6 +175,11 @@ class Checkpoints:
             f"run {self.run}: no checkpoint is whole ({'; '.join(damaged) or 'none is there'}); restore one from a "
             f"copy, or delete {self.folder} to begin again"
         )
+
+    def bring(self) -> None:
+        """Have here what the run's URI holds, if it is one: small files, and the latest and the best checkpoint."""
+        self.storage.pull()
+        self.world.barrier()
 
     def exists(self) -> bool:
         """Whether there is anything to resume from."""
@@ -211,11 +222,22 @@ class Checkpoints:
             return float(losses.get(f"loss/{self.world.rank}", 0.0))
         return float(sum(losses.values())) if self.world.is_first else 0.0
 
-    def _digests(self, folder: Path) -> dict[str, str]:
-        """SHA-256 by name of every tensor file in a folder, each read (and flushed to disk) by one rank."""
-        names = sorted(path.name for path in folder.glob("*.safetensors"))
-        own = {name: file_digest(folder / name, flush=True) for name in names[self.world.rank :: self.world.size]}
-        return {name: digest for part in self.world.gather(own) for name, digest in part.items()}
+    def _own_digests(self, folder: Path) -> dict[str, str]:
+        """SHA-256 by name of the files that this rank wrote, once they are on disk."""
+        own = folder.glob(f"shard-{self.world.rank + 1:05d}-*.safetensors")
+        return {path.name: file_digest(path, flush=True) for path in own}
+
+    def _publish(self, path: Path, own: list[str], progress: Progress) -> None:
+        """Make a checkpoint count: its own files of every rank first, progress.json and the index after them."""
+        self.world.barrier()  # every node's folder has its name
+        self.storage.push([f"checkpoints/{path.name}/{name}" for name in own])
+        self.world.barrier()
+        if self._keeps_folder:
+            index = {"latest": progress.step, "best": progress.best_step}
+            write_text(self.folder / "index.json", json.dumps(index, indent=1))
+        if self.world.is_first:
+            small = [name for name in _SMALL if (self.storage.local / name).exists()]
+            self.storage.push(small, [f"checkpoints/{path.name}/progress.json", "checkpoints/index.json"])
 
     def _damage(self, path: Path, progress: Progress) -> str:
         """What is wrong with a checkpoint's files, the same on all ranks; "" where nothing is."""
@@ -232,6 +254,11 @@ class Checkpoints:
         for step in _steps(self.folder)[: -self.keep]:
             if step != progress.best_step:
                 shutil.rmtree(_step_folder(self.folder, step))
+        if self.world.is_first:  # a node that came later does not have all that the URI has
+            names = self.storage.folders_there("checkpoints")
+            for step in sorted(int(name[5:]) for name in names if name[5:].isdecimal())[: -self.keep]:
+                if step != progress.best_step:
+                    self.storage.remove(f"checkpoints/{_step_folder(self.folder, step).name}")
 
 
 class DamagedCheckpoint(InputError):

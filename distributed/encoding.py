@@ -18,19 +18,22 @@ from configs.schema import Config
 from distributed.checkpoint import Checkpoints, find_checkpoint
 from distributed.durable_files import write_text
 from distributed.inputs import Inputs, build_system, open_inputs
+from distributed.run_storage import RunStorage
 from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, shard
 from distributed.telemetry import Track, unwatched, versions
 from distributed.world import World
 
 
-def run_config(run: str, overrides: Iterable[str] = ()) -> Config:
+def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best") -> Config:
     """The config that a run was trained with; where it runs and how it is ranked may be overridden.
 
     Raises:
         InputError: there is no run there, or an override of what it learnt.
     """
-    path = Path(run) / "config.yaml"
+    storage = RunStorage(run)
+    storage.pull(checkpoint, tensors=False)
+    path = storage.local / "config.yaml"
     if not path.exists():
         raise InputError(f"run {run}: no {path.name} in it; name the run folder of jobs/train.py")
     config = override_config(load_config(str(path)), overrides, ("evaluation", "cluster", "dataset", "graph"))
@@ -58,7 +61,7 @@ def check_restorable(config: Config, checkpoint: str) -> None:
     assert config.run is not None
     inputs = open_inputs(config)
     if build_system(config, inputs).recommender.needs.id_rows:
-        find_checkpoint(config.run, checkpoint, inputs.fingerprints)
+        find_checkpoint(str(RunStorage(config.run).local), checkpoint, inputs.fingerprints)
 
 
 def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwatched) -> dict[str, Any]:
@@ -75,13 +78,15 @@ def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwat
         "versions": versions(),
     }
     if world.is_first:
-        write_text(evaluation_path(config, checkpoint), json.dumps(result, indent=1) + "\n")
+        path = evaluation_path(config, checkpoint)
+        write_text(path, json.dumps(result, indent=1) + "\n")
+        RunStorage(config.run or "").push([path.name])
     return result
 
 
 def evaluation_path(config: Config, checkpoint: str) -> Path:
-    """Where `evaluate` writes."""
-    return Path(config.run or "") / f"evaluation-{checkpoint}.json"
+    """Where `evaluate` writes (a run at a URI has it there too)."""
+    return RunStorage(config.run or "").local / f"evaluation-{checkpoint}.json"
 
 
 def recommend(

@@ -1,5 +1,9 @@
 """Steps that would poison the weights are not taken: a loss or gradient that is not finite.
 
+So is a gradient whose norm float32 cannot hold: its squares would make Adam's moments infinite, and the parameters
+would never move again. (A post-norm layer magnifies gradients a million times where dropout leaves it a row of zeros,
+which at a width of 8 does happen.)
+
 The sum of all ranks' losses says, before the backward, whether any is not finite. Then every rank goes backward from 0
 (ranks that stay out of a collective would stall the rest), and no rank's optimiser takes the step. Where the losses
 are finite and a gradient is not, the dense parameters, whose gradients all ranks share, stay as they were; rows of a

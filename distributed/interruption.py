@@ -9,16 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from enum import IntEnum
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from configs.schema import TrainingConfig
+from distributed.run_storage import RunStorage
 from distributed.world import World
 
 # Seconds between two looks at the run folder, which may be on a far file system.
-_LOOK_EVERY = 1.0
+_LOOK_EVERY, _LOOK_EVERY_URI = 1.0, 10.0
 # Seconds between two questions to the cluster; all ranks wait for each answer.
 _ASK_EVERY = 15.0
 STOP_FILE = "stop"  # put into a run's folder to ask for its end
@@ -42,10 +42,15 @@ class Interruption:
     """
 
     def __init__(
-        self, training: TrainingConfig, run: Path, world: World, is_leaving: Callable[[], bool] = lambda: False
+        self,
+        training: TrainingConfig,
+        storage: RunStorage,
+        world: World,
+        is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
         """`is_leaving`, called by all together, says to all alike whether a machine is about to be taken away."""
-        self._training, self._stop_file, self._world, self._is_leaving = training, run / STOP_FILE, world, is_leaving
+        self._training, self._storage, self._world, self._is_leaving = training, storage, world, is_leaving
+        self._look_every = _LOOK_EVERY_URI if storage.is_remote else _LOOK_EVERY
         self._group = dist.new_group(backend="gloo") if world.size > 1 else None
         self._words = torch.zeros(1, dtype=torch.int32)
         self._under_way: dist.Work | None = None
@@ -80,8 +85,8 @@ class Interruption:
 
     def _wish(self) -> Wish:
         now, minutes = time.monotonic(), self._training.checkpoint_minutes
-        if self._world.is_first and now - self._looked_at > _LOOK_EVERY:
-            self._looked_at, self._stop_seen = now, self._stop_file.exists()
+        if self._world.is_first and now - self._looked_at > self._look_every:
+            self._looked_at, self._stop_seen = now, self._storage.has(STOP_FILE)
         if self._stop_seen:
             return Wish.STOP
         if self._world.is_first and minutes is not None and now - self._saved_at > 60 * minutes:

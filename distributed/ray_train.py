@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import ray.train
@@ -25,6 +24,7 @@ from configs.loading import parse_config
 from configs.schema import Config
 from distributed.interruption import STOP_FILE, STOPPED_FILE
 from distributed.ray_cluster import workers_use_gpu
+from distributed.run_storage import RunStorage
 
 Task = Literal["train", "evaluate", "recommend"]
 
@@ -45,8 +45,10 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
     os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
     gpu = workers_use_gpu(config.cluster)
     # Ray keeps its own state of the run here; ours is in RUN, so this folder can go when all is well.
-    storage = Path(config.run) / "ray"
-    storage.mkdir(parents=True, exist_ok=True)
+    storage = RunStorage(config.run)
+    path, files = storage.arrow
+    if not storage.is_remote:
+        (storage.local / "ray").mkdir(parents=True, exist_ok=True)
     trainer = TorchTrainer(
         worker_function,
         # A plain dict crosses the process border and is validated again there; no object is unpickled.
@@ -64,7 +66,8 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
         ),
         run_config=RunConfig(
             name=f"{task}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
-            storage_path=str(storage),
+            storage_path=f"{path}/ray",
+            storage_filesystem=files,
             failure_config=FailureConfig(max_failures=config.cluster.max_failures if task == "train" else 0),
         ),
     )
@@ -75,25 +78,27 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
         if bad_input is not None:
             raise bad_input from None
         raise
-    shutil.rmtree(storage, ignore_errors=True)
+    shutil.rmtree(storage.local / "ray", ignore_errors=True)
+    storage.remove("ray")
     # Workers' lines reach the driver through Ray's log monitor, a little late; let a job have the last word.
     time.sleep(1.0)
 
 
 @contextmanager
-def stopping_on_sigterm(run: Path) -> Iterator[None]:
+def stopping_on_sigterm(storage: RunStorage) -> Iterator[None]:
     """Within, SIGTERM asks training to write a checkpoint and end; a second one ends this process.
 
     It does what anyone may: put the file `stop` into the run's folder. Enter it after `ray.init`, which takes the
     signal for itself.
     """
     for name in (STOP_FILE, STOPPED_FILE):
-        (run / name).unlink(missing_ok=True)
+        storage.discard(name)
 
     def ask(number: int, frame: object) -> None:  # noqa: ARG001
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        run.mkdir(parents=True, exist_ok=True)
-        (run / STOP_FILE).touch()
+        storage.local.mkdir(parents=True, exist_ok=True)
+        (storage.local / STOP_FILE).touch()
+        storage.push([STOP_FILE])
 
     before = signal.signal(signal.SIGTERM, ask)
     try:

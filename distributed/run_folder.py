@@ -38,8 +38,6 @@ def check_run_folder(config: Config) -> None:
     """
     if config.run is None:
         raise InputError("run: not set; add --set run=RUN, the folder to write checkpoints and metrics to")
-    if "://" in config.run:
-        raise InputError(f"run={config.run}: checkpoints need a file system; give a path that every node sees")
     folder = Path(config.run)
     if not folder.exists():
         return

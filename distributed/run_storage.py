@@ -13,6 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from configs.errors import InputError
 from data.object_folder import ObjectFolder, check_name, is_uri
@@ -40,7 +41,7 @@ class RunStorage:
         """Whether the run is a URI."""
         return self._remote is not None
 
-    def pull(self, which: str | None = None) -> None:
+    def pull(self, which: str | None = None, tensors: bool = True) -> None:
         """Make the local folder what the URI says: small files, and checkpoints that are not here yet.
 
         Any process of a node may call this; they take turns. Local files that the URI does not have are of
@@ -48,6 +49,7 @@ class RunStorage:
 
         Args:
             which: "latest", "best" or a step: that checkpoint; None: those that the index names.
+            tensors: False: of a checkpoint only its progress.json, which says where it stands.
 
         Raises:
             InputError: see `object_folder`, or a checkpoint that is truncated.
@@ -68,7 +70,7 @@ class RunStorage:
                 return
             index = self._remote.read(_INDEX)
             for step in _steps(index, which, self._remote.uri):
-                self._pull_checkpoint(f"checkpoints/step-{step:08d}", there)
+                self._pull_checkpoint(f"checkpoints/step-{step:08d}", there, tensors)
             self._fetch(_INDEX, there[_INDEX])
 
     def push(self, paths: Iterable[str], last: Iterable[str] = ()) -> None:
@@ -92,24 +94,54 @@ class RunStorage:
                 self._remote.delete(name)
         self._remote.delete_below(prefix)
 
+    def folders_there(self, name: str) -> set[str]:
+        """Names of the folders in a folder of the run at its URI; none for a local run."""
+        if self._remote is None:
+            return set()
+        inside = (there.removeprefix(f"{name}/") for there in self._remote.sizes() if there.startswith(f"{name}/"))
+        return {part.split("/")[0] for part in inside if "/" in part}
+
+    def rename(self, name: str, other: str) -> None:
+        """Give a small file another name, here and at the URI."""
+        (self.local / name).touch()  # it may have been put at the URI alone
+        os.replace(self.local / name, self.local / other)
+        self.push([other])
+        self.discard(name)
+
+    def discard(self, name: str) -> None:
+        """Delete a small file, if it is there."""
+        (self.local / name).unlink(missing_ok=True)
+        if self._remote is not None and self._remote.read(name) is not None:
+            self._remote.delete(name)
+
+    @property
+    def arrow(self) -> tuple[str, Any]:
+        """Path and pyarrow file system of the run; None for the local one."""
+        if self._remote is None:
+            return str(self.local), None
+        return self._remote.arrow
+
     def has(self, name: str) -> bool:
         """Whether the run holds a small file (locally, or at the URI)."""
         return (self.local / name).exists() or (self._remote is not None and self._remote.read(name) is not None)
 
-    def _pull_checkpoint(self, folder: str, there: dict[str, int]) -> None:
-        """All files of a checkpoint, unless the local one is the same; progress.json last."""
+    def _pull_checkpoint(self, folder: str, there: dict[str, int], tensors: bool) -> None:
+        """The files of a checkpoint that are not here yet; progress.json last."""
         assert self._remote is not None
         progress = f"{folder}/{_PROGRESS}"
         if progress not in there:
             return  # `find_checkpoint` says which there are
         local = self.local / folder
-        if (local / _PROGRESS).exists() and (local / _PROGRESS).read_bytes() == self._remote.read(progress):
-            return
-        shutil.rmtree(local, ignore_errors=True)
+        same = (local / _PROGRESS).exists() and (local / _PROGRESS).read_bytes() == self._remote.read(progress)
+        if not same:
+            shutil.rmtree(local, ignore_errors=True)
         for name in there:
-            if name.startswith(f"{folder}/") and name != progress:
-                self._fetch(name, there[name])
-        self._fetch(progress, there[progress])
+            if tensors and name.startswith(f"{folder}/") and name != progress:
+                file = self.local / name
+                if not file.exists() or file.stat().st_size != there[name]:  # other nodes' shards are not here
+                    self._fetch(name, there[name])
+        if not same:
+            self._fetch(progress, there[progress])
 
     def _fetch(self, name: str, size: int) -> None:
         assert self._remote is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,16 +42,19 @@ def train(
     assert config.run is not None
     if world.device.type == "cpu":
         keep_freed_memory()
-    run = Path(config.run)
+    checkpoints = Checkpoints(config.run, world, config.training.keep_checkpoints)
+    checkpoints.bring()
+    storage, stored_config = checkpoints.storage, dump_config(config)
+    run = storage.local
+    config = config.model_copy(update={"run": str(run)})
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-    checkpoints = Checkpoints(config.run, world, config.training.keep_checkpoints)
     progress, loss = Progress(fingerprints=inputs.fingerprints), 0.0
     if checkpoints.exists():
         progress, loss = checkpoints.resume(sharded, inputs.fingerprints)
-    telemetry = Telemetry(config.run, world, progress.step, progress.epoch)
+    telemetry = Telemetry(str(run), world, progress.step, progress.epoch)
     if world.is_first:
-        write_text(run / "config.yaml", dump_config(config))
+        write_text(run / "config.yaml", stored_config)
         write_text(run / "plan.txt", sharded.plan + "\n")
     telemetry.say(sharded.plan)
     if progress.step:
@@ -72,18 +74,21 @@ def train(
                 torch.tensor(loss, dtype=torch.float64, device=world.device),
                 scorer,
                 telemetry,
-                Interruption(config.training, run, world, is_leaving),
+                Interruption(config.training, storage, world, is_leaving),
                 watchdog,
             )
             if not loop.run():
                 telemetry.close()
                 if world.is_first:
-                    os.replace(run / STOP_FILE, run / STOPPED_FILE)
+                    storage.rename(STOP_FILE, STOPPED_FILE)
                 return None
             if checkpoints.exists():
                 checkpoints.load("best", sharded, inputs.fingerprints, weights_only=True)
         metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, world)
     telemetry.close()
+    if world.is_first:
+        boards = [str(path.relative_to(run)) for path in (run / "tensorboard").iterdir()]
+        storage.push(["config.yaml", "plan.txt", "metrics.jsonl", *boards], ["metrics.json"])
     return metrics
 
 

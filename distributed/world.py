@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ class World:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    @property
+    def is_first_of_node(self) -> bool:
+        return int(os.environ.get("LOCAL_RANK", self.rank)) == 0
 
     @classmethod
     def current(cls, device: torch.device) -> World:

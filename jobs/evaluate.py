@@ -10,6 +10,7 @@ from distributed.encoding import check_restorable, evaluation_path, run_config
 from distributed.inputs import open_inputs
 from distributed.ray_cluster import absolute, connect, resolve_paths
 from distributed.ray_train import run_on_workers
+from distributed.run_storage import RunStorage
 from evaluation.report import metrics_table
 from jobs.cli import job, validate
 
@@ -23,12 +24,13 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     """Full-catalogue metrics with intervals and slices, on any number of workers."""
     folder = absolute("run", run)
     assert folder is not None
-    config = resolve_paths(run_config(folder, overrides))
+    config = resolve_paths(run_config(folder, overrides, checkpoint))
     check_restorable(config, checkpoint)
     validate(open_inputs(config))
     connect(config.cluster)
     run_on_workers("evaluate", config, checkpoint=checkpoint)
 
+    RunStorage(folder).pull(checkpoint, tensors=False)
     path = evaluation_path(config, checkpoint)
     result = json.loads(path.read_text())
     columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)

@@ -33,7 +33,7 @@ def main(
     assert folder is not None
     assert target is not None
     _check_output(target, overwrite)
-    config = resolve_paths(run_config(folder, overrides))
+    config = resolve_paths(run_config(folder, overrides, checkpoint))
     check_restorable(config, checkpoint)
     validate(open_inputs(config))
     connect(config.cluster)

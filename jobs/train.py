@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from configs.errors import InputError
 from configs.loading import load_config
 from distributed.checkpoint import DamagedCheckpoint, find_checkpoint
 from distributed.inputs import Inputs, open_inputs
@@ -16,6 +17,7 @@ from distributed.interruption import STOPPED_FILE
 from distributed.ray_cluster import connect, resolve_paths, workers_use_gpu
 from distributed.ray_train import run_on_workers, stopping_on_sigterm
 from distributed.run_folder import check_run_folder
+from distributed.run_storage import RunStorage
 from distributed.trainer import check_trainable
 from evaluation.report import metrics_table
 from jobs.cli import config_options, job, validate
@@ -34,24 +36,28 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     writes a checkpoint and ends with status 75.
     """
     config = resolve_paths(load_config(config_path, overrides))
-    check_run_folder(config)
+    if config.run is None:
+        raise InputError("run: not set; add --set run=RUN, the folder to write checkpoints and metrics to")
+    storage = RunStorage(config.run)
+    storage.pull("latest", tensors=False)
+    check_run_folder(config.model_copy(update={"run": str(storage.local)}))
     stated = config.graph_options.model_dump(include=config.graph_options.model_fields_set)
     inputs = open_inputs(config, expected_graph=stated)
-    assert config.run is not None
-    _check_continued(Path(config.run), inputs)
+    _check_continued(storage.local, inputs)
     validate(inputs)
 
     connect(config.cluster)
     check_trainable(config, inputs, "cuda" if workers_use_gpu(config.cluster) else "cpu")
-    with stopping_on_sigterm(Path(config.run)):
+    with stopping_on_sigterm(storage):
         run_on_workers("train", config)
-    if (Path(config.run) / STOPPED_FILE).exists():
+    storage.pull("latest", tensors=False)
+    if storage.has(STOPPED_FILE):
         print(f"stopped, with a checkpoint of the latest step; repeat the command to go on with run {config.run}")
         sys.exit(STOPPED_STATUS)
-    metrics = json.loads((Path(config.run) / "metrics.json").read_text())
+    metrics = json.loads((storage.local / "metrics.json").read_text())
     columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
     print(metrics_table({split: metrics[split] for split in ("valid", "test")}, columns))
-    written = ", ".join(sorted(path.name for path in Path(config.run).iterdir()))
+    written = ", ".join(sorted(path.name for path in storage.local.iterdir()))
     print(f"wrote run {config.run} ({metrics['model']}): {written}")
 
 

@@ -1,0 +1,85 @@
+"""How long a checkpoint keeps training waiting: python benchmarks/checkpoints.py [--items 10000000]
+
+Saves, and loads again, a split table of that many items with its optimiser's state, on one rank; and in the same run
+writes as many bytes to the same disk (and flushes them), and hashes them, which is the floor of what a save does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import click
+
+from configs.loading import load_config
+from distributed.checkpoint import Checkpoints, Progress
+from distributed.sharding import shard
+from distributed.world import world_of_one
+from model.item_table import ItemTable
+from model.protocol import CatalogueInfo
+from model.system import RecommenderSystem
+from model.zoo import build_model
+
+
+@click.command()
+@click.option("--items", default=10_000_000, show_default=True)
+@click.option("--dim", default=64, show_default=True)
+@click.option("--folder", type=click.Path(file_okay=False), help="on the disk to measure; default: the temporary one")
+def main(items: int, dim: int, folder: str | None) -> None:
+    """Print seconds as JSON."""
+    config = load_config(None, ["model.name=sasrec", f"model.dim={dim}", "table.sharding=row_wise"])
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, world_of_one() as world:
+        model = build_model(config.model, CatalogueInfo(items, (), {}, {}))
+        table = ItemTable(items, dim, 0.0, device="meta")
+        sharded = shard(RecommenderSystem(table, model), config, items, world)
+        for parameter in sharded.dense_parameters:
+            parameter.grad = parameter.detach().clone()
+        sharded.optimizer.step()  # makes the optimisers' state
+        checkpoints = Checkpoints(f"{scratch}/run", world)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        seconds = {}
+        for step in (1, 2):  # the second time, as in a run
+            began = perf_counter()
+            checkpoints.save(sharded, Progress(step=step, best_step=step))
+            seconds["save"] = perf_counter() - began
+        extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        files = list(Path(scratch).glob("run/checkpoints/step-00000002/*.safetensors"))
+        size = sum(path.stat().st_size for path in files)
+        began = perf_counter()
+        checkpoints.load("latest", sharded, {})
+        seconds["load"] = perf_counter() - began
+        seconds["write"], seconds["hash"] = _floor(Path(scratch) / "floor", size)
+    floor = seconds["write"] + seconds["hash"]
+    figures = {"checkpoint_gib": size / 2**30, "extra_memory_gib": extra / 2**20}
+    figures |= {f"{name}_seconds": value for name, value in seconds.items()}
+    figures |= {"save_over_floor": seconds["save"] / floor, "share_of_ten_minutes": seconds["save"] / 600}
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+
+
+def _floor(path: Path, size: int) -> tuple[float, float]:
+    """Seconds to write and flush that many bytes, and to hash them."""
+    block = os.urandom(1 << 24)
+    count = -(-size // len(block))
+    began = perf_counter()
+    with path.open("wb") as file:
+        for _ in range(count):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    written = perf_counter() - began
+    began = perf_counter()
+    with path.open("rb") as file:
+        hashlib.file_digest(file, "sha256")
+    return written, perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""Runs whose folder is a URI, on nodes that share no file system."""
+
+import json
+import os
+
+import pytest
+
+from data.object_folder import ObjectFolder
+from data.object_storage import work_folder
+from distributed.encoding import evaluate, run_config
+from distributed.trainer import train
+from distributed.world import world_of_one
+from tests.distributed.runs import config_of, records
+from tests.distributed.spawn import run_ranks
+from tests.distributed.test_resume import Broken, breaking
+from tests.s3_server import BUCKET, running_server
+
+
+@pytest.fixture(scope="module")
+def s3():
+    with running_server() as server:
+        yield server
+
+
+def on_nodes(world, folders, root, run, name, breaks_after, out):
+    """Each rank is a node: the first of its own, with a cache of its own."""
+    os.environ.update(LOCAL_RANK="0", MDSREC_CACHE=str(root / f"{name}-{world.rank}"))
+    config = config_of(folders, run, "mdsrec", "table.sharding=row_wise", "training.checkpoint_steps=3")
+    if breaks_after:
+        with pytest.raises(Broken):
+            train(config, world, breaking(breaks_after))
+        return
+    found = train(config, world)
+    if world.is_first:
+        out.write_text(json.dumps(found["details"]))
+
+
+def test_a_run_at_a_uri_goes_on_on_other_nodes(folders, tmp_path, s3, monkeypatch):  # noqa: ARG001
+    uri, local = f"s3://{BUCKET}/{tmp_path.name}/run", tmp_path / "local"
+    run_ranks(2, on_nodes, folders, tmp_path, local, "calm", 0, tmp_path / "calm.json")
+    run_ranks(2, on_nodes, folders, tmp_path, uri, "first", 8, None)
+    run_ranks(2, on_nodes, folders, tmp_path, uri, "second", 0, tmp_path / "struck.json")
+    details = json.loads((tmp_path / "struck.json").read_text())
+    assert details == json.loads((tmp_path / "calm.json").read_text())
+    # A third machine, which has seen nothing of it, evaluates it.
+    monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "third"))
+    config = run_config(uri)
+    with world_of_one() as world:
+        assert json.loads(json.dumps(evaluate(config, world, "best")["details"])) == details
+    assert records(work_folder(uri)) == records(local)
+    kept = {path.name for path in (local / "checkpoints").glob("step-*")}
+    there = ObjectFolder(uri).sizes()
+    assert {name.split("/")[1] for name in there if name.startswith("checkpoints/step-")} == kept
+    assert {"config.yaml", "metrics.json", "metrics.jsonl", "plan.txt", "evaluation-best.json"} < set(there)
