@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -265,7 +266,7 @@ class Checkpoints:
     def _damage(self, path: Path, progress: Progress) -> str:
         """What is wrong with a checkpoint's files, the same on all ranks; "" where nothing is."""
         names = sorted(progress.files)
-        found = ""
+        found = "" if names else f"{path}: progress.json names no files"
         for name in names[self.world.rank :: self.world.size]:
             if not (path / name).exists():
                 found = found or f"{path}: {name} is missing"
@@ -279,7 +280,9 @@ class Checkpoints:
                 shutil.rmtree(step_folder(self.folder, step))
         if self.world.is_first:  # a node that came later does not have all that the URI has
             names = self.storage.folders_there("checkpoints")
-            for step in sorted(int(name[5:]) for name in names if name[5:].isdecimal())[: -self.keep]:
+            for step in sorted(int(name[5:]) for name in names if re.fullmatch(r"step-[0-9]{1,18}", name))[
+                : -self.keep
+            ]:
                 if step != progress.best_step:
                     self.storage.remove(f"checkpoints/{step_folder(self.folder, step).name}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -117,7 +117,12 @@ def _reason(error: OSError | ValueError) -> str:
 
 def steps_in(folder: Path) -> list[int]:
     """The steps that a folder has checkpoints of, ascending."""
-    return sorted(int(path.name[5:]) for path in folder.glob("step-*") if path.name[5:].isdecimal())
+    return steps_of(path.name for path in folder.glob("step-*"))
+
+
+def steps_of(names: Iterable[str]) -> list[int]:
+    """The steps that folders of these names are checkpoints of, ascending."""
+    return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-[0-9]{1,18}", name))
 
 
 def step_folder(folder: Path, step: int) -> Path:

@@ -15,7 +15,7 @@ def config_of(folders, run, model="mdsrec", *more):
     settings = [
         f"dataset={folders}/dataset", f"graph={folders}/graph", f"run={run}", f"model.name={model}", "model.dim=8",
         "model.num_heads=2", "model.max_length=8", "training.batch_size=64", "training.learning_rate=0.01",
-        "training.max_epochs=4", "evaluation.user_batch=50", "evaluation.item_block=30",
+        "model.dropout=0.2", "training.max_epochs=4", "evaluation.user_batch=50", "evaluation.item_block=30",
     ]  # fmt: skip
     return load_config(None, [*settings, *more])
 
