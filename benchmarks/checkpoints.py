@@ -1,7 +1,8 @@
 """How long a checkpoint keeps training waiting: python benchmarks/checkpoints.py [--items 10000000]
 
-Saves, and loads again, a split table of that many items with its optimiser's state, on one rank; and in the same run
-writes as many bytes to the same disk (and flushes them), and hashes them, which is the floor of what a save does.
+Saves, and loads again, a split table of that many items with its optimiser's state, on one rank: at once, and beside
+training, which then waits for the copy and for the checkpoint to get its name. In the same run it writes as many bytes
+to the same disk (and flushes them), and hashes them, which is the floor of what a save does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import resource
 import sys
 import tempfile
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -51,8 +52,16 @@ def main(items: int, dim: int, folder: str | None) -> None:
             began = perf_counter()
             checkpoints.save(sharded, Progress(step=step, best_step=step))
             seconds["save"] = perf_counter() - began
+        began = perf_counter()
+        checkpoints.start(sharded, Progress(step=3, best_step=3))
+        seconds["start"] = perf_counter() - began
+        while checkpoints.is_writing:
+            sleep(0.1)
+        began = perf_counter()
+        checkpoints.finish()
+        seconds["finish"] = perf_counter() - began
         extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        files = list(Path(scratch).glob("run/checkpoints/step-00000002/*.safetensors"))
+        files = list(Path(scratch).glob("run/checkpoints/step-00000003/*.safetensors"))
         size = sum(path.stat().st_size for path in files)
         began = perf_counter()
         checkpoints.load("latest", sharded, {})
@@ -61,7 +70,9 @@ def main(items: int, dim: int, folder: str | None) -> None:
     floor = seconds["write"] + seconds["hash"]
     figures = {"checkpoint_gib": size / 2**30, "extra_memory_gib": extra / 2**20}
     figures |= {f"{name}_seconds": value for name, value in seconds.items()}
-    figures |= {"save_over_floor": seconds["save"] / floor, "share_of_ten_minutes": seconds["save"] / 600}
+    waits = seconds["start"] + seconds["finish"]
+    figures |= {"save_over_floor": seconds["save"] / floor, "waits_over_save": waits / seconds["save"]}
+    figures |= {"waits_of_ten_minutes": waits / 600}
     print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from configs.errors import InputError
-from distributed.checkpoint_index import DamagedCheckpoint, Progress, find_checkpoint, step_folder, steps_in
+from distributed.checkpoint_index import DamagedCheckpoint, Progress, find_checkpoint, step_folder, steps_in, steps_of
 from distributed.durable_files import file_digest, flush_to_disk, write_text
 from distributed.run_storage import RunStorage
 from distributed.sharding import ShardedSystem
@@ -279,10 +278,7 @@ class Checkpoints:
             if step != progress.best_step:
                 shutil.rmtree(step_folder(self.folder, step))
         if self.world.is_first:  # a node that came later does not have all that the URI has
-            names = self.storage.folders_there("checkpoints")
-            for step in sorted(int(name[5:]) for name in names if re.fullmatch(r"step-[0-9]{1,18}", name))[
-                : -self.keep
-            ]:
+            for step in steps_of(self.storage.folders_there("checkpoints"))[: -self.keep]:
                 if step != progress.best_step:
                     self.storage.remove(f"checkpoints/{step_folder(self.folder, step).name}")
 
