@@ -194,9 +194,9 @@ class Trial:
         self.cluster, self._inputs = cluster, inputs
         self.settings = [
             f"dataset={inputs}/dataset", f"graph={inputs}/graph", f"run={self.folder}/run", "model.dim=8",
-            "model.dropout=0.2", "model.num_heads=2", "model.max_length=8", "training.batch_size=40", f"training.max_epochs={_EPOCHS}",
-            "training.checkpoint_steps=7", "training.checkpoint_minutes=null", "cluster.num_workers=2",
-            "cluster.max_failures=10", *_MODELS[model], *settings,
+            "model.dropout=0.2", "model.num_heads=2", "model.max_length=8", "training.batch_size=40",
+            f"training.max_epochs={_EPOCHS}", "training.checkpoint_steps=7", "training.checkpoint_minutes=null",
+            "cluster.num_workers=2", "cluster.max_failures=10", *_MODELS[model], *settings,
         ]  # fmt: skip
 
     def run(self, strikes: Sequence[Strike]) -> None:
