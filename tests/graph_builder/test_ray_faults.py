@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.faults import cluster_of_two
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from graph_builder.store import Graph
@@ -41,18 +42,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A head without cores and two nodes with one each."""
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     monkeypatch.setenv("PYTHONPATH", str(_ROOT))
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
+    with cluster_of_two() as cluster:
         yield cluster
-    finally:
-        cluster.shutdown()
 
 
 def tasks(traces: Path, state: str) -> Counter[str]:
