@@ -66,12 +66,15 @@ class Outcome:
 
 @click.command()
 @click.option("--runs", default=20, show_default=True)
+@click.option("--first", default=0, show_default=True, help="number of the first run")
 @click.option("--seed", default=0, show_default=True, help="of the faults")
-def main(runs: int, seed: int) -> None:
+def main(runs: int, first: int, seed: int) -> None:
     """Print what happened to each run and, on the last line, JSON."""
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = inject_faults(Path(folder), runs, seed)
-    rows = [[n, o.model, ", ".join(o.faults), o.sittings, o.equal, o.lost, o.doubled] for n, o in enumerate(outcomes)]
+        outcomes = inject_faults(Path(folder), range(first, first + runs), seed)
+    rows = [
+        [n, o.model, ", ".join(o.faults), o.sittings, o.equal, o.lost, o.doubled] for n, o in enumerate(outcomes, first)
+    ]
     print(tabulate(rows, ["run", "model", "faults", "sittings", "equal", "lost", "doubled"]))
     print(
         json.dumps(
@@ -93,16 +96,16 @@ def make_inputs(folder: Path) -> None:
     build_graph(dataset, str(folder / "graph"), options, 0, SerialExecutor())
 
 
-def inject_faults(folder: Path, runs: int, seed: int) -> list[Outcome]:
-    """`runs` disturbed trainings, compared with an undisturbed one of each model."""
+def inject_faults(folder: Path, runs: range, seed: int) -> list[Outcome]:
+    """Disturbed trainings of these numbers, compared with an undisturbed one of each model."""
     make_inputs(folder)
-    models = [list(_MODELS)[number % len(_MODELS)] for number in range(runs)]
+    models = {number: list(_MODELS)[number % len(_MODELS)] for number in runs}
     outcomes = []
     with cluster_of_two() as cluster:
-        calm = {model: Trial(folder, model, f"calm-{model}", cluster) for model in dict.fromkeys(models)}
+        calm = {model: Trial(folder, model, f"calm-{model}", cluster) for model in dict.fromkeys(models.values())}
         for trial in calm.values():
             trial.run([])
-        for number, model in enumerate(models):
+        for number, model in models.items():
             trial = Trial(folder, model, f"run-{number}", cluster)
             rng = random.Random(f"{seed}/{number}")
             trial.run([random_strike(rng) for _ in range(rng.randint(1, 3))])
