@@ -1,7 +1,7 @@
 # Two commands do everything on a bare machine with Python 3.11+ and make:
 #   make demo    the whole pipeline on a synthetic catalogue, ending with a table
 #   make test    linters, type checker, import contracts, tests
-#   make faults  twenty small trainings that are killed at random moments (half an hour)
+#   make faults  twenty small trainings that are killed at random moments, and the slow tests (an hour)
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -20,6 +20,7 @@ test: lint
 
 # Twenty trainings whose workers, nodes and drivers are killed: docs/reliability.md
 faults: install
+	$(BIN)/python -m pytest -m slow
 	$(BIN)/python benchmarks/faults.py
 
 lint: install

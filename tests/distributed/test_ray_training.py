@@ -46,6 +46,7 @@ def test_a_disturbed_training_ends_as_a_calm_one(inputs, cluster):
     assert struck.coverage()[1] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_training_shrinks_when_a_node_leaves_and_grows_when_one_comes(inputs, cluster):
     elastic = (
