@@ -41,7 +41,6 @@ from distributed.trainer import training_spans
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from jobs.prepare_data import prepare
-from jobs.train import STOPPED_STATUS
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MODELS = {
@@ -218,7 +217,7 @@ class Trial:
                 time.sleep(0.05)
             if driver.returncode == 0:
                 return
-            struck = driver.returncode in (-signal.SIGKILL, STOPPED_STATUS)
+            struck = driver.returncode in (-signal.SIGKILL, os.EX_TEMPFAIL)
             assert struck, f"{self.folder.name} ended with {driver.returncode}:\n{self._log()}"
 
     def result(self) -> tuple[Any, ...]:

@@ -11,11 +11,12 @@ without it is unfinished.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +29,15 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from configs.errors import InputError
-from distributed.checkpoint_index import DamagedCheckpoint, Progress, find_checkpoint, step_folder, steps_in, steps_of
+from distributed.checkpoint_index import (
+    DamagedCheckpoint,
+    Progress,
+    find_checkpoint,
+    read_progress,
+    step_folder,
+    steps_in,
+    steps_of,
+)
 from distributed.durable_files import file_digest, flush_to_disk, write_text
 from distributed.run_storage import RunStorage
 from distributed.sharding import ShardedSystem
@@ -63,7 +72,7 @@ class Checkpoints:
         self._group: dist.ProcessGroup | None = None
 
     def save(self, sharded: ShardedSystem, progress: Progress, loss: float = 0.0) -> None:
-        """Write the state after `progress.step`; then drop all but the best and the latest `keep`.
+        """Write the state after `progress.step`; then drop all but the latest `keep` and the best each of them knew.
 
         Args:
             loss: this rank's sum of losses in the epoch under way.
@@ -72,7 +81,8 @@ class Checkpoints:
             InputError: the files could not be written (disk full, quota, permissions); what there was is as before.
         """
         self.finish()
-        aside = self._aside(progress)
+        with self._refusing(progress.step):
+            aside = self._aside(progress)
         written: Future[dict[str, str]] = Future()
         try:
             written.set_result(self._write(aside, self._state(sharded, loss), None))
@@ -90,7 +100,8 @@ class Checkpoints:
         self.finish()
         if self._group is None and self.world.size > 1:
             self._group = dist.new_group(backend="gloo")
-        aside = self._aside(progress)
+        with self._refusing(progress.step):
+            aside = self._aside(progress)
         state = snapshot(self._state(sharded, loss))
         written = self._thread.submit(self._write, aside, state, self._group)
         self._pending = _Pending(aside, replace(progress), written)
@@ -111,7 +122,7 @@ class Checkpoints:
             return
         pending, self._pending = self._pending, None
         progress, final = pending.progress, step_folder(self.folder, pending.progress.step)
-        try:
+        with self._refusing(progress.step, pending.aside):
             own = pending.written.result()
             progress.world = self.world.size
             progress.files = {name: digest for part in self.world.gather(own) for name, digest in part.items()}
@@ -124,13 +135,20 @@ class Checkpoints:
             self._publish(final, list(own), progress)
             if self._keeps_folder:
                 self._prune(progress)
-        except (OSError, CheckpointException) as error:
-            shutil.rmtree(pending.aside, ignore_errors=True)
-            raise InputError(
-                f"checkpoint {final}: could not be written ({_first_line(error)}); earlier checkpoints are whole: make "
-                "room or mend the permissions, and repeat the command"
-            ) from None
         self.world.barrier()
+
+    @contextlib.contextmanager
+    def _refusing(self, step: int, aside: Path | None = None) -> Iterator[None]:
+        """One clear error for what the system refuses within; the unfinished folder goes."""
+        try:
+            yield
+        except (OSError, CheckpointException) as error:
+            if aside is not None:
+                shutil.rmtree(aside, ignore_errors=True)
+            raise InputError(
+                f"checkpoint {step_folder(self.folder, step)}: could not be written ({_first_line(error)}); earlier "
+                "checkpoints are whole: make room or mend the permissions, and repeat the command"
+            ) from None
 
     def _aside(self, progress: Progress) -> Path:
         """A new folder to write to, the same on all ranks; what earlier sittings left unfinished goes."""
@@ -182,8 +200,9 @@ class Checkpoints:
         Raises:
             InputError: there are checkpoints and none is whole, or the best one so far is not.
         """
-        damaged = []
-        for step in reversed(steps_in(self.folder)):
+        damaged: list[str] = []
+        for step in reversed(self._steps()):
+            self._bring(step)
             path = step_folder(self.folder, step)
             try:
                 path, progress = find_checkpoint(self.run, str(step), fingerprints)
@@ -197,7 +216,7 @@ class Checkpoints:
                 if self.world.is_first:
                     print(f"warning: checkpoint {damage}; going on from the one before", flush=True)
                 continue
-            self._check_best(progress, fingerprints)
+            self._check_best(progress)
             return progress, self._fill(path, progress, sharded, False)
         raise InputError(
             f"run {self.run}: no checkpoint is whole ({'; '.join(damaged) or 'none is there'}); restore one from a "
@@ -209,15 +228,28 @@ class Checkpoints:
         self.storage.pull()
         self.world.barrier()
 
+    def _steps(self) -> list[int]:
+        """The steps that there are checkpoints of, ascending, the same on all ranks."""
+        there = steps_of(self.storage.folders_there("checkpoints")) if self.storage.is_remote else steps_in(self.folder)
+        return self.world.gather(there)[0]
+
+    def _bring(self, step: int) -> None:
+        self.storage.pull(str(step))
+        self.world.barrier()
+
     def exists(self) -> bool:
         """Whether there is anything to resume from."""
         return (self.folder / "index.json").exists()
 
-    def _check_best(self, progress: Progress, fingerprints: Mapping[str, str]) -> None:
+    def _check_best(self, progress: Progress) -> None:
         if progress.best_step in (None, progress.step):
             return
-        path, best = find_checkpoint(self.run, str(progress.best_step), fingerprints)
-        damage = self._damage(path, best)
+        self._bring(progress.best_step)
+        path = step_folder(self.folder, progress.best_step)
+        try:
+            damage = self._damage(path, read_progress(path, progress.best_step))
+        except DamagedCheckpoint as error:
+            damage = str(error)
         if damage:
             raise InputError(
                 f"checkpoint {damage}, and it is the best so far, which the run needs at its end; restore the file "
@@ -274,12 +306,17 @@ class Checkpoints:
         return next((damage for damage in self.world.gather(found) if damage), "")
 
     def _prune(self, progress: Progress) -> None:
+        """Drop what none of the latest `keep` needs: each needs the best of its time, should the later ones be lost."""
+        best = {progress.best_step}
+        for step in steps_in(self.folder)[-self.keep :]:
+            with contextlib.suppress(DamagedCheckpoint):
+                best.add(read_progress(step_folder(self.folder, step), step).best_step)
         for step in steps_in(self.folder)[: -self.keep]:
-            if step != progress.best_step:
+            if step not in best:
                 shutil.rmtree(step_folder(self.folder, step))
         if self.world.is_first:  # a node that came later does not have all that the URI has
             for step in steps_of(self.storage.folders_there("checkpoints"))[: -self.keep]:
-                if step != progress.best_step:
+                if step not in best:
                     self.storage.remove(f"checkpoints/{step_folder(self.folder, step).name}")
 
 

@@ -12,6 +12,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from configs.errors import InputError
 
+# int() takes digits of other scripts, and raises above 4,300 of them.
+STEP = re.compile(r"[0-9]{1,18}")
+
 
 @dataclass
 class Progress:
@@ -75,8 +78,7 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
     """
     folder = Path(run) / "checkpoints"
     index = _read_index(run, folder / "index.json")
-    # int() takes digits of other scripts, and raises above 4,300 of them.
-    is_step = re.fullmatch(r"[0-9]{1,18}", which) is not None
+    is_step = STEP.fullmatch(which) is not None
     step = {"latest": index.latest, "best": index.best}.get(which, int(which) if is_step else None)
     if step is None and which == "best":
         raise InputError(
@@ -85,7 +87,7 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
     if step is None or (is_step and not step_folder(folder, step).exists()):
         raise InputError(f"--checkpoint {which[:80]}: run {run} has latest, best and steps {steps_in(folder)}")
     path = step_folder(folder, step)
-    progress = _read_progress(path, step)
+    progress = read_progress(path, step)
     for what, fingerprint in fingerprints.items():
         if progress.fingerprints.get(what) != fingerprint:
             raise InputError(
@@ -122,7 +124,7 @@ def steps_in(folder: Path) -> list[int]:
 
 def steps_of(names: Iterable[str]) -> list[int]:
     """The steps that folders of these names are checkpoints of, ascending."""
-    return sorted(int(name[5:]) for name in names if re.fullmatch(r"step-[0-9]{1,18}", name))
+    return sorted(int(name[5:]) for name in names if name.startswith("step-") and STEP.fullmatch(name[5:]))
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -130,7 +132,12 @@ def step_folder(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def _read_progress(path: Path, step: int) -> Progress:
+def read_progress(path: Path, step: int) -> Progress:
+    """Where the checkpoint in a folder stood.
+
+    Raises:
+        DamagedCheckpoint: the folder is gone, or its progress.json is not what `Checkpoints.save` writes.
+    """
     try:
         progress = TypeAdapter(Progress).validate_json((path / "progress.json").read_bytes(), strict=True)
         if progress.step != step:

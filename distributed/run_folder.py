@@ -8,6 +8,7 @@ from typing import Any
 from configs.errors import InputError
 from configs.loading import read_yaml
 from configs.schema import Config
+from distributed.run_storage import RunStorage
 
 # What may differ between the sittings of one run without changing what is learnt.
 _MAY_CHANGE = (
@@ -29,8 +30,8 @@ _MAY_CHANGE = (
 )
 
 
-def check_run_folder(config: Config) -> None:
-    """Refuse to train into a folder that is something else's.
+def open_run_folder(config: Config) -> RunStorage:
+    """The folder or URI to train into, with its small files and where its latest checkpoint stands here.
 
     Raises:
         InputError: `run` is not set, holds files that are not a run, or holds a run with another config
@@ -38,7 +39,14 @@ def check_run_folder(config: Config) -> None:
     """
     if config.run is None:
         raise InputError("run: not set; add --set run=RUN, the folder to write checkpoints and metrics to")
-    folder = Path(config.run)
+    storage = RunStorage(config.run)
+    storage.pull("latest", tensors=False)
+    _check_belongs(storage.local, config)
+    return storage
+
+
+def _check_belongs(folder: Path, config: Config) -> None:
+    """Refuse a folder that is something else's."""
     if not folder.exists():
         return
     if not folder.is_dir():

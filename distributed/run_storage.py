@@ -18,6 +18,7 @@ from typing import Any
 from configs.errors import InputError
 from data.object_folder import ObjectFolder, check_name, is_uri
 from data.object_storage import locked, work_folder
+from distributed.checkpoint_index import STEP
 
 _INDEX = "checkpoints/index.json"
 _PROGRESS = "progress.json"
@@ -166,7 +167,7 @@ def _steps(index: bytes | None, which: str | None, uri: str) -> list[int]:
     try:
         named = json.loads(index or b"")
         if which is not None and which not in named:
-            return [int(which)] if which.isdecimal() else []
+            return [int(which)] if STEP.fullmatch(which) else []
         wanted = named.values() if which is None else [named[which]]
         return sorted({int(step) for step in wanted if step is not None})
     except (ValueError, TypeError, AttributeError):

@@ -38,7 +38,8 @@ def train(
     see the same metrics, so they take every decision alike.
 
     Args:
-        is_leaving: whether this rank's machine is about to be taken away.
+        is_leaving: whether a machine of the run is about to be taken away; all ranks call it together, and it says the
+            same to all.
     """
     assert config.run is not None
     if world.device.type == "cpu":

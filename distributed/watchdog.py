@@ -24,7 +24,6 @@ from torch.distributed.distributed_c10d import _get_default_store
 from distributed.telemetry import Item, Track
 from distributed.world import World
 
-EXIT_STATUS = 75  # "temporary failure": worth another attempt
 _ROOT = str(Path(__file__).resolve().parent.parent)
 
 
@@ -94,7 +93,7 @@ class Watchdog:
                 self._store.set(f"heartbeat/{self._world.rank}", json.dumps(asdict(beat)))
             if silent > self._seconds:
                 self._report(stall_report(self._beats(), self._world.rank, silent, 3 * self._every))
-                self._end(EXIT_STATUS)
+                self._end(os.EX_TEMPFAIL)  # worth another attempt
                 return
 
     def _report(self, text: str) -> None:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 
 import click
 
-from configs.errors import InputError
 from configs.loading import load_config
 from distributed.checkpoint_index import DamagedCheckpoint, find_checkpoint
 from distributed.inputs import Inputs, open_inputs
 from distributed.interruption import STOPPED_FILE
 from distributed.ray_cluster import connect, resolve_paths, workers_use_gpu
 from distributed.ray_train import run_on_workers, stopping_on_sigterm
-from distributed.run_folder import check_run_folder
-from distributed.run_storage import RunStorage
+from distributed.run_folder import open_run_folder
 from distributed.trainer import check_trainable
 from evaluation.report import metrics_table
 from jobs.cli import config_options, job, validate
-
-# "Temporary failure": a scheduler that sees it starts the command again.
-STOPPED_STATUS = 75
 
 
 @click.command()
@@ -36,11 +32,7 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     writes a checkpoint and ends with status 75.
     """
     config = resolve_paths(load_config(config_path, overrides))
-    if config.run is None:
-        raise InputError("run: not set; add --set run=RUN, the folder to write checkpoints and metrics to")
-    storage = RunStorage(config.run)
-    storage.pull("latest", tensors=False)
-    check_run_folder(config.model_copy(update={"run": str(storage.local)}))
+    storage = open_run_folder(config)
     stated = config.graph_options.model_dump(include=config.graph_options.model_fields_set)
     inputs = open_inputs(config, expected_graph=stated)
     _check_continued(storage.local, inputs)
@@ -53,7 +45,7 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     storage.pull("latest", tensors=False)
     if storage.has(STOPPED_FILE):
         print(f"stopped, with a checkpoint of the latest step; repeat the command to go on with run {config.run}")
-        sys.exit(STOPPED_STATUS)
+        sys.exit(os.EX_TEMPFAIL)  # a scheduler that sees it starts the command again
     metrics = json.loads((storage.local / "metrics.json").read_text())
     columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
     print(metrics_table({split: metrics[split] for split in ("valid", "test")}, columns))

@@ -1,6 +1,7 @@
 """A run that is broken off anywhere, or asked to end, ends as one that nobody disturbed."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import torch
 
 from configs.errors import InputError
 from distributed import interruption
+from distributed.checkpoint import Checkpoints, _make_optimizer_state
+from distributed.checkpoint_index import Progress, steps_in
+from distributed.inputs import build_system, open_inputs
+from distributed.sharding import shard
 from distributed.trainer import train
 from distributed.world import world_of_one
 from tests.distributed.runs import SAMPLED, config_of, records, weights
@@ -65,25 +70,30 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(folders, tmp_path, model,
         assert torch.equal(one[1], other[1]), one[0]
 
 
-def test_a_stop_is_granted_at_the_next_step_and_costs_nothing(folders, tmp_path, monkeypatch):
+@pytest.mark.parametrize("at_end", [False, True], ids=["within", "at the end of an epoch"])
+def test_a_stop_is_granted_at_the_next_step_and_costs_nothing(folders, tmp_path, monkeypatch, at_end):
     monkeypatch.setattr(interruption, "_LOOK_EVERY", -1.0)
     with world_of_one() as world:
         whole = train(config_of(folders, tmp_path / "straight", "sasrec"), world)
     run = tmp_path / "stopped"
     config = config_of(folders, run, "sasrec")
 
+    steps = []
+
     def asking(loop, total, label):  # noqa: ARG001
+        steps.append(total)
         for number, item in enumerate(loop):
-            if number == 4:
+            if number == (total - 1 if at_end else 4):
                 (run / "stop").touch()
             yield item
 
     with world_of_one() as world:
         assert train(config, world, asking) is None
+    assert len(steps) == 1  # no ranking after it
     assert (run / "stopped").exists()
     assert not (run / "stop").exists()
     assert not (run / "metrics.json").exists()
-    assert json.loads((run / "checkpoints/index.json").read_text())["latest"] == 5
+    assert json.loads((run / "checkpoints/index.json").read_text())["latest"] == (steps[0] if at_end else 5)
     with world_of_one() as world:
         assert train(config, world)["details"] == whole["details"]
     assert records(run) == records(tmp_path / "straight")
@@ -135,6 +145,44 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(folders, tmp_p
     assert "going on from step 3" in said
     assert found["details"] == whole["details"]
     assert records(tmp_path / "run") == records(tmp_path / "straight")
+
+
+def saved(run, config, moments):
+    """A run folder with checkpoints at steps whose best then was another."""
+    with world_of_one() as world:
+        inputs = open_inputs(config)
+        sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+        _make_optimizer_state(sharded)
+        checkpoints = Checkpoints(str(run), world, keep=2)
+        for step, best in moments:
+            checkpoints.save(sharded, Progress(step=step, best_step=best))
+
+
+def resumed(run, config):
+    with world_of_one() as world:
+        inputs = open_inputs(config)
+        sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+        return Checkpoints(str(run), world, keep=2).resume(sharded, {})[0]
+
+
+def test_the_best_that_an_earlier_checkpoint_knew_is_kept_for_it(folders, tmp_path):
+    run, config = tmp_path / "run", config_of(folders, tmp_path / "run", "sasrec")
+    saved(run, config, [(10, 10), (20, 10), (30, 10), (40, 40)])
+    assert steps_in(run / "checkpoints") == [10, 30, 40]
+    damage(next((run / "checkpoints/step-00000040").glob("*.safetensors")), "cut")
+    found = resumed(run, config)
+    assert (found.step, found.best_step) == (30, 10)
+    shutil.rmtree(run / "checkpoints/step-00000010")
+    with pytest.raises(InputError, match=r"step-00000010: progress.json cannot be read .*it is the best so far"):
+        resumed(run, config)
+
+
+def test_a_folder_that_cannot_be_made_is_said(folders, tmp_path):
+    run, config = tmp_path / "run", config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=1")
+    run.mkdir()
+    (run / "checkpoints").write_text("")
+    with world_of_one() as world, pytest.raises(InputError, match=r"step-\d+: could not be written .*make room"):
+        train(config, world)
 
 
 def test_a_run_without_a_whole_checkpoint_says_so(folders, tmp_path):

@@ -1,11 +1,12 @@
 """Ranks that stand still: who is named, and that a rank that moves is left alone."""
 
 import json
+import os
 import time
 
 import pytest
 
-from distributed.watchdog import EXIT_STATUS, Beat, Watchdog, stall_report
+from distributed.watchdog import Beat, Watchdog, stall_report
 from distributed.world import world_of_one
 from tests.distributed.spawn import run_ranks
 
@@ -40,7 +41,7 @@ def test_a_thread_that_moves_is_left_alone_and_one_that_does_not_is_ended(tmp_pa
         assert not ended
         while not ended:  # stands still, as far as anyone can see
             time.sleep(0.05)
-    assert ended == [EXIT_STATUS]
+    assert ended == [os.EX_TEMPFAIL]
     assert "step 7, tests/distributed/test_watchdog.py" in capfd.readouterr().err
     assert "test_a_thread_that_moves" in (tmp_path / "stalls/rank-0.txt").read_text()
 
@@ -65,4 +66,4 @@ def test_ranks_that_wait_in_a_collective_name_it_and_the_one_they_wait_for(tmp_p
     assert "waiting in all_reduce" in report
     assert "rank 1: step 2, tests/distributed/test_watchdog.py" in report
     assert report.index("<- the others wait for it") > report.index("rank 1:")
-    assert json.loads((tmp_path / "told.json").read_text()) == [EXIT_STATUS]
+    assert json.loads((tmp_path / "told.json").read_text()) == [os.EX_TEMPFAIL]
