@@ -70,12 +70,7 @@ def build_graph(
         "dataset": {"fingerprint": dataset.fingerprint},
         "parameters": parameters,
         "seed": seed,
-        "layout": {
-            "block_rows": options.block_rows,
-            "pairs_per_task": pairs_per_task,
-            "rows_per_task": options.rows_per_task or default_rows_per_task(dataset.num_items, executor.uses_gpu),
-            "precision": chosen_precision(options, executor.uses_gpu),
-        },
+        "layout": _layout(dataset.num_items, options, executor, pairs_per_task),
     }
     work = WorkFolder.start(folder, identity)
     specs = []
@@ -103,6 +98,16 @@ def build_graph(
     write_json(folder / MANIFEST, manifest)
     work.remove()
     return manifest
+
+
+def _layout(num_items: int, options: GraphConfig, executor: Executor, pairs_per_task: int) -> dict[str, Any]:
+    """How the work is cut: what interrupted work must have in common to be continued."""
+    return {
+        "block_rows": options.block_rows,
+        "pairs_per_task": pairs_per_task,
+        "rows_per_task": options.rows_per_task or default_rows_per_task(num_items, executor.uses_gpu),
+        "precision": chosen_precision(options, executor.uses_gpu),
+    }
 
 
 def shaping_parameters(options: GraphConfig) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from distributed.trainer import train
 from distributed.world import world_of_one
 from tests.distributed.runs import config_of, records
 from tests.distributed.spawn import run_ranks
-from tests.distributed.test_resume import Broken, breaking
+from tests.distributed.test_resume import Broken, breaking, resumed, saved
 from tests.s3_server import BUCKET, running_server
 
 
@@ -52,3 +52,20 @@ def test_a_run_at_a_uri_goes_on_on_other_nodes(folders, tmp_path, s3, monkeypatc
     there = ObjectFolder(uri).sizes()
     assert {name.split("/")[1] for name in there if name.startswith("checkpoints/step-")} == kept
     assert {"config.yaml", "metrics.json", "metrics.jsonl", "plan.txt", "evaluation-best.json"} < set(there)
+
+
+def test_a_damaged_checkpoint_at_a_uri_is_passed_over_on_a_new_node(folders, tmp_path, s3, monkeypatch, capsys):
+    name = f"{tmp_path.name}/damaged"
+    run = f"s3://{BUCKET}/{name}"
+    config = config_of(folders, run, "sasrec")
+    monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "first"))
+    saved(run, config, [(10, 10), (20, 10), (30, 30), (40, 40)])
+    kept = {path.split("/")[3] for path in s3.names(f"{name}/checkpoints/step-")}
+    assert kept == {"step-00000030", "step-00000040"}
+    shard = next(path for path in s3.names(f"{name}/checkpoints/step-00000040") if path.endswith("safetensors"))
+    content = bytearray(s3.read(shard))
+    content[len(content) // 2] ^= 1
+    s3.write(shard, bytes(content))
+    monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "second"))
+    assert resumed(run, config).step == 30
+    assert "SHA-256 differs" in capsys.readouterr().out

@@ -162,7 +162,9 @@ def resumed(run, config):
     with world_of_one() as world:
         inputs = open_inputs(config)
         sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-        return Checkpoints(str(run), world, keep=2).resume(sharded, {})[0]
+        checkpoints = Checkpoints(str(run), world, keep=2)
+        checkpoints.bring()
+        return checkpoints.resume(sharded, {})[0]
 
 
 def test_the_best_that_an_earlier_checkpoint_knew_is_kept_for_it(folders, tmp_path):

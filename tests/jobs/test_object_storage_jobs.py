@@ -10,7 +10,7 @@ from configs.errors import InputError
 from configs.loading import load_config
 from distributed import encoding, ray_cluster, trainer
 from distributed.world import world_of_one
-from jobs import build_graph, export, prepare_data, train
+from jobs import build_graph, evaluate, export, prepare_data, train
 from tests.jobs.test_graph_jobs import OPTIONS, RATES, invoke, refused
 from tests.s3_server import BUCKET, SECRET, running_server
 
@@ -63,6 +63,21 @@ def test_training_recommending_and_exporting_read_uris(tmp_path, monkeypatch) ->
     assert pq.read_metadata(edges).num_rows
     copies = sorted(path.name.partition("-")[0] for path in (tmp_path / "cache").iterdir() if path.is_dir())
     assert copies == ["dataset", "graph"]
+
+
+@pytest.mark.timeout(600)
+def test_a_run_at_a_uri_is_trained_by_ray_and_evaluated(s3, tmp_path, monkeypatch) -> None:
+    run = f"{ROOT}/run"
+    small = ("model.dim=8", "training.max_epochs=1", "cluster.num_workers=1", f"run={run}")
+    sets = [part for setting in small for part in ("--set", setting)]
+    said = invoke(train, *INPUTS, *sets)
+    assert f"wrote run {run} (mdsrec): " in said
+    names = {name.removeprefix("jobs/run/").split("/")[0] for name in s3.names("jobs/run/")}
+    assert {"checkpoints", "config.yaml", "metrics.json", "metrics.jsonl", "plan.txt", "tensorboard"} <= names
+    # Another machine, that has none of it.
+    monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "cache"))
+    assert "recall@10" in invoke(evaluate, "--run", run)
+    assert "jobs/run/evaluation-best.json" in s3.names("jobs/run/")
 
 
 @pytest.mark.usefixtures("s3")
