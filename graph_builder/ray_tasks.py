@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayTaskError
 
 from configs.errors import InputError
 from configs.schema import GraphConfig
@@ -67,8 +67,21 @@ class RayExecutor:
     ) -> Iterator[Result]:
         """See `executor.Executor`; at most `max_in_flight` tasks at a time."""
         task = _run_block.options(num_cpus=self.num_cpus, num_gpus=self.num_gpus if on_gpu else 0)
-        shared = ray.put(function)
-        yield from with_progress(self._results(task, shared, blocks), len(blocks), label, self.seconds)
+        try:
+            shared = ray.put(function)
+            yield from with_progress(self._results(task, shared, blocks), len(blocks), label, self.seconds)
+        except (ObjectStoreFullError, OutOfDiskError):
+            raise InputError(
+                "the object store of a node is full and so is the disk that it spills to (Ray's temporary folder, "
+                "/tmp/ray by default); finished blocks are kept: free space there, or start Ray with a larger "
+                "--object-store-memory, and repeat the command"
+            ) from None
+        except OutOfMemoryError:
+            raise InputError(
+                "a node's memory is too small for the tasks that run there at once; finished blocks are kept: raise "
+                "graph_options.cpus_per_task, so that fewer do, or lower graph_options.rows_per_task, and repeat the "
+                "command"
+            ) from None
 
     def _results(self, task: Any, shared: Any, blocks: Sequence[Any]) -> Iterator[Any]:
         waiting = iter(blocks)
@@ -84,12 +97,12 @@ class RayExecutor:
                     return
                 yield ray.get(in_flight[0])
                 in_flight.popleft()
-        except RayTaskError as error:
+        except (RayTaskError, OutOfMemoryError) as error:
             # Let the others finish, so that nothing writes once the caller knows. Not ray.cancel: a task that
             # completes while it is cancelled fails a check inside Ray 2.60 and takes the driver down.
             ray.wait(list(in_flight), num_returns=len(in_flight))
             # A person's mistake arrives as it was raised; a bug keeps the worker's traceback.
-            if isinstance(error.cause, InputError):
+            if isinstance(error, RayTaskError) and isinstance(error.cause, InputError):
                 raise error.cause from None
             raise
 
