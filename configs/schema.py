@@ -82,7 +82,7 @@ class MDSRecConfig(Section):
 class ModelConfig(Section):
     """Which system, and the shape of its towers."""
 
-    name: Literal["mdsrec", "sasrec", "popularity"] = "mdsrec"
+    name: Literal["mdsrec", "sasrec", "sasrecf", "popularity"] = "mdsrec"
     dim: int = Field(64, ge=1, description="d: width of item rows and towers")
     num_layers: int = Field(2, ge=1)
     num_heads: int = Field(4, ge=1)

@@ -8,6 +8,7 @@ from model.popularity import Popularity
 from model.protocol import CatalogueInfo
 from model.recommender import Recommender
 from model.sasrec import SASRec
+from model.sasrecf import SASRecF
 
 
 def build_model(config: ModelConfig, info: CatalogueInfo) -> Recommender:
@@ -20,4 +21,6 @@ def build_model(config: ModelConfig, info: CatalogueInfo) -> Recommender:
         return MDSRec(config, info)
     if config.name == "sasrec":
         return SASRec(config)
+    if config.name == "sasrecf":
+        return SASRecF(config, info)
     return Popularity()

@@ -28,6 +28,7 @@ CASES = [
     ("mdsrec", "sgd"),
     ("mdsrec", "adagrad"),
     ("sasrec", "rowwise_adagrad"),
+    ("sasrecf", "sgd"),
     ("mdsrec sampled", "rowwise_adagrad"),
     ("sasrec sampled", "sgd"),
 ]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from configs.errors import InputError
 from model.feed_forward import feed_forward
 from model.interest_centers import center_attention
 from model.protocol import CatalogueInfo
@@ -17,22 +20,28 @@ from model.zoo import build_model
 from tests.model import small_case as case
 
 
-def sasrec() -> tuple[RecommenderSystem, case.Array]:
+def joined(weights: dict[str, case.Array], rows: case.Array, features: dict[str, case.Array]) -> case.Array:
+    """The items of SASRecF's histories."""
+    parts = [rows]
+    for number, name in enumerate(sorted(features)):
+        parts.append(features[name] @ weights[f"projections.{number}.weight"].T + weights[f"projections.{number}.bias"])
+    return np.hstack(parts) @ weights["join.weight"].T + weights["join.bias"]
+
+
+@pytest.mark.parametrize("name", ["sasrec", "sasrecf"])
+def test_sasrec_agrees_with_numpy(name: Literal["sasrec", "sasrecf"]) -> None:
     table = np.random.default_rng(0).normal(size=(case.NUM_ITEMS, case.DIM))
-    model = build_model(case.config("sasrec", num_layers=3), CatalogueInfo(case.NUM_ITEMS)).double()
-    return RecommenderSystem(case.Rows(table), case.shaken(model)), table
-
-
-def test_sasrec_agrees_with_numpy() -> None:
-    system, table = sasrec()
     cat = case.catalogue(2)
+    model = build_model(case.config(name, num_layers=3), cat.info).double()
+    system = RecommenderSystem(case.Rows(table), case.shaken(model))
     histories, targets = case.histories()
     plan, batch = case.plan(cat, system.recommender.needs), case.batch(histories, targets, pad=4)
     shape = case.config("sasrec", num_layers=3)
 
     def oracle_scores(weights: dict[str, case.Array], rows: case.Array) -> case.Array:
         tower = case.numpy_tower(weights, "encoder.", shape)
-        return np.stack([tower(rows[h])[-1][-1] for h in histories]) @ rows.T
+        seen = joined(weights, rows, cat.features) if name == "sasrecf" else rows
+        return np.stack([tower(seen[h])[-1][-1] for h in histories]) @ rows.T
 
     weights = {name: p.numpy().copy() for name, p in system.recommender.state_dict().items()}
     users, items = system.encode_users(system.item_rows(plan), batch), system.encode_items(system.item_rows(plan))
@@ -49,6 +58,11 @@ def test_sasrec_agrees_with_numpy() -> None:
 
     np.testing.assert_allclose(case.loss(system, plan, batch).item(), loss_at(0), rtol=1e-10)
     np.testing.assert_allclose(case.derivative(system, directions), case.slope(loss_at), rtol=1e-6, atol=1e-8)
+
+
+def test_sasrecf_needs_features() -> None:
+    with pytest.raises(InputError, match=r"sasrecf: the dataset has no item features; .*--features NAME=FILE"):
+        build_model(case.config("sasrecf"), CatalogueInfo(case.NUM_ITEMS))
 
 
 def test_no_state_sees_a_later_item() -> None:
