@@ -65,7 +65,7 @@ class MDSRec(Recommender):
         num_encoders = 1 if options.share_modalities else 1 + len(self.modalities)
         self.encoders = nn.ModuleList(SequenceEncoder(config) for _ in range(num_encoders))
         self.center_layers = nn.ModuleList()
-        if options.center_attention and not options.share_centers:
+        if self.needs.centers and not options.share_centers:
             num_towers = 1 if options.share_modalities else len(self.modalities)
             self.center_layers.extend(_center_layers(config) for _ in range(num_towers))
         self.projections = nn.ModuleList(
@@ -162,10 +162,10 @@ def _projected(items: ItemRows, modality: str, projection: nn.Linear) -> Tensor:
 
 def _chosen_modalities(config: ModelConfig, info: CatalogueInfo) -> tuple[str, ...]:
     chosen = info.modalities if config.mdsrec.modalities is None else config.mdsrec.modalities
-    if not chosen:
+    if not chosen and config.mdsrec.modalities is None:
         raise InputError(
-            "model.mdsrec.modalities: MDSRec needs at least one modality and has none; "
-            "add item features to the dataset and rebuild the graph, or set model.name=sasrec"
+            "model.mdsrec.modalities: the graph has no modality; add item features to the dataset and rebuild the "
+            "graph, or set it to [] for the ID channel alone"
         )
     needed = {"neighbours": info.modalities}
     if config.mdsrec.item_view == "features":

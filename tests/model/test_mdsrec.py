@@ -32,6 +32,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "literal, separate": {"center_residual": False, "share_centers": False, "share_modalities": False},
     "noise at evaluation": {"gumbel_at_evaluation": True, "tau": 2.0},
     "one modality": {"modalities": ("text",)},
+    "no modality": {"modalities": ()},
+    "no modality, separate": {"modalities": (), "share_modalities": False, "share_centers": False},
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "relu": {"activation": "relu", "ffn_dim": 5},
@@ -238,7 +240,7 @@ def test_it_needs_only_what_its_switches_use() -> None:
 @pytest.mark.parametrize(
     ("info", "options", "said"),
     [
-        (CatalogueInfo(5), {}, "at least one modality"),
+        (CatalogueInfo(5), {}, r"the graph has no modality; .*\[\] for the ID channel alone"),
         (CatalogueInfo(5, ("text",), {}, {"text": 3}), {"modalities": ("image",)}, "'image' (only for text)"),
         (CatalogueInfo(5, ("text",), {}, {}), {}, "no interest centres for 'text'"),
         (CatalogueInfo(5, ("text",), {}, {"text": 3}), {"item_view": "features"}, "no raw features for 'text'"),
