@@ -44,7 +44,9 @@ class GraphConfig(Section):
 class MDSRecConfig(Section):
     """MDSRec's own choices; see docs/method.md for the evidence behind each default."""
 
-    modalities: tuple[str, ...] | None = Field(None, description="null: every modality of the graph; []: none, the ID channel alone")
+    modalities: tuple[str, ...] | None = Field(
+        None, description="null: every modality of the graph; []: none, the ID channel alone"
+    )
     mu_id: float = Field(16.0, ge=0, description="weight of O E_id in the injected ID rows (Eq. 2)")
     max_cooccurrences: int | None = Field(
         None,
