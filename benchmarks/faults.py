@@ -217,7 +217,8 @@ class Trial:
                 time.sleep(0.05)
             if driver.returncode == 0:
                 return
-            struck = driver.returncode in (-signal.SIGKILL, os.EX_TEMPFAIL)
+            # SIGTERM ends a driver that has just been sent one, or has not begun to listen.
+            struck = driver.returncode in (-signal.SIGKILL, -signal.SIGTERM, os.EX_TEMPFAIL)
             assert struck, f"{self.folder.name} ended with {driver.returncode}:\n{self._log()}"
 
     def result(self) -> tuple[Any, ...]:
