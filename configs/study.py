@@ -28,6 +28,7 @@ _MOST_TRIALS = 10_000
 # What a study decides itself, and (`cluster`) what has no influence on a result.
 _NOT_VARIED = ("dataset", "graph", "run", "seed", "cluster")
 _NOT_SET = ("graph", "run", "seed", "cluster.num_workers", "cluster.cpus_per_worker")
+_ONE_RANK = ("cluster.num_workers=1",)
 
 
 class Study(Section):
@@ -35,7 +36,7 @@ class Study(Section):
 
     base: str = Field(min_length=1, description="preset, a path from the repository's root")
     title: str = Field(min_length=1, description="what is asked, in a sentence")
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...]
     variants: dict[str, dict[str, Any]] | None = Field(None, description="name to {section.field: value}")
     grid: dict[str, list[Any]] | None = Field(None, description="section.field to its values; variants: the product")
     baseline: str | None = Field(None, description="the variant that the others are compared with")
@@ -43,6 +44,8 @@ class Study(Section):
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise ValueError("there is none; list at least one, as in [0]")
         if len(set(seeds)) < len(seeds):
             raise ValueError("a seed is there twice; name each once")
         return seeds
@@ -157,18 +160,22 @@ def expand(study: Study, path: str, overrides: Iterable[str] = ()) -> list[Trial
     given = list(overrides)
     for override in given:
         _check_not_the_studys(override, study, path)
-    base = str(_ROOT / study.base)
-    graph_seed = load_config(base).seed
+    graph_seed = _load(study, path, []).seed
     trials = []
     for variant, knobs in study.named_variants().items():
         settings = [f"{key}={json.dumps(value, default=str)}" for key, value in knobs.items()]
         for seed in study.seeds:
-            try:
-                config = load_config(base, [*settings, *given, f"seed={seed}", "cluster.num_workers=1"])
-            except InputError as error:
-                raise InputError(f"study {path}, variant {variant}: {error}") from None
+            config = _load(study, f"{path}, variant {variant}", [*settings, *given, f"seed={seed}", *_ONE_RANK])
             trials.append(Trial(variant, seed, dict(knobs), graph_seed, config))
     return trials
+
+
+def _load(study: Study, where: str, overrides: list[str]) -> Config:
+    """The preset with overrides; messages name it as the study does."""
+    try:
+        return load_config(str(_ROOT / study.base), overrides)
+    except InputError as error:
+        raise InputError(f"study {where}: {str(error).replace(f'{_ROOT}/', '')}") from None
 
 
 def _check_not_the_studys(override: str, study: Study, path: str) -> None:
@@ -197,4 +204,6 @@ def _explain(problem: Any) -> str:
         return f"unknown field {name}; the fields are {', '.join(Study.model_fields)}"
     if problem["type"] == "missing":
         return f"{name}: is not there; the file must have it"
-    return f"{name}: {message}" if name else message
+    if problem["type"] == "value_error":
+        return f"{name}: {message}" if name else message  # it names the value where that helps
+    return f"{name}={problem['input']!r:.120}: {message}"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 
 from configs.errors import InputError
-from configs.loading import parse_config
+from configs.loading import dump_config, parse_config
+from distributed.durable_files import write_text
 from distributed.interruption import STOP_FILE, STOPPED_FILE
 from distributed.run_storage import RunStorage
 from distributed.trainer import train
@@ -67,6 +69,10 @@ def run_trial(job: Job) -> Outcome:
     try:
         config = parse_config(job.config, f"of trial {job.trial}")
         assert config.run is not None
+        run = Path(config.run)
+        run.mkdir(parents=True, exist_ok=True)
+        if not (run / "config.yaml").exists():  # or a folder that a killed process leaves would not be known as a run
+            write_text(run / "config.yaml", dump_config(config))
         for name in (STOP_FILE, STOPPED_FILE):
             RunStorage(config.run).discard(name)
         torch.set_num_threads(job.threads)

@@ -49,7 +49,7 @@ class Points:
         """What a bar is."""
         if self.over_seeds:
             return "mean over seeds, bar: standard error"
-        return "one seed, bar: 95% bootstrap over users"
+        return "one seed, bar: 95% bootstrap over users" if any(map(any, self.reach.values())) else "one seed"
 
 
 def check_can_draw() -> None:
@@ -78,14 +78,22 @@ def draw(study: Study, results: Sequence[TrialResult], summaries: Sequence[Varia
         else:
             _dots(axes, study, metric, points, results)
         axes.grid(alpha=0.3)
+        if axes is not panels[0] and not swept:
+            axes.tick_params(labelleft=False)  # the first panel's names are theirs too
     meaning = Points(metrics[0], results, summaries).meaning
-    figure.suptitle("\n".join([*textwrap.wrap(study.title, 50 * len(metrics)), f"({meaning})"]), fontsize=11)
+    if not swept:
+        meaning += "; gray: a seed" if any(len(summary.seeds) > 1 for summary in summaries) else ""
+        meaning += "; dashed: the baseline" if study.baseline is not None else ""
+    figure.suptitle(
+        "\n".join(line for text in (study.title, f"({meaning})") for line in textwrap.wrap(text, 50 * len(metrics))),
+        fontsize=11,
+    )
     figure.savefig(path, dpi=130, format="png")
 
 
 def chosen_metrics(results: Sequence[TrialResult]) -> list[str]:
-    """The metrics to draw, of those that every trial has."""
-    names = [name for name in results[0].test if all(name in result.test for result in results)]
+    """The metrics to draw, of those that every trial has; none where nothing was measured."""
+    names = [name for name in (results[0].test if results else ()) if all(name in result.test for result in results)]
     return [name for name in _WANTED if name in names] or names[:2]
 
 
@@ -106,7 +114,7 @@ def _curves(axes: Axes, study: Study, metric: str, points: Points) -> None:
         x = [axis.place(named[name][first]) for name in names]
         axes.errorbar(x, [points.mean[name] for name in names], yerr=_bars(points, names), **style)
     axis.apply(axes)
-    axes.set_xlabel(first)
+    axes.set_xlabel(f"{first}{' (log scale)' if axis.scale == 'log' else ''}")
     axes.set_ylabel(f"test {metric}")
     if rest:
         axes.legend()
@@ -125,7 +133,7 @@ def _dots(axes: Axes, study: Study, metric: str, points: Points, results: Sequen
     axes.errorbar(x, list(rows.values()), xerr=_bars(points, names), fmt="o", capsize=4, color="tab:blue", zorder=3)
     if study.baseline in points.mean:
         axes.axvline(points.mean[study.baseline], color="tab:orange", linestyle="--", linewidth=1, zorder=1)
-    axes.set_yticks(list(rows.values()), [textwrap.shorten(name, 44, placeholder="…") for name in names])
+    axes.set_yticks(list(rows.values()), ["\n".join(textwrap.wrap(name, 40)) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(f"test {metric}")
     axes.locator_params(axis="x", nbins=6)
@@ -161,7 +169,7 @@ class Axis:
         if self.scale == "log":
             axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
-        labels = [textwrap.shorten(str(value), 14, placeholder="…") for value in self.values]
+        labels = [text if len(text) <= 14 else f"{text[:13]}…" for text in map(str, self.values)]
         axes.set_xticks([self.place(value) for value in self.values], labels)
         if len(labels) * max(map(len, labels)) > 60:
             axes.tick_params(axis="x", rotation=90)

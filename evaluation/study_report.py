@@ -13,7 +13,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from configs.study import Study, Trial
-from evaluation.study_plot import draw
+from evaluation.study_plot import chosen_metrics, draw
 from evaluation.study_results import (
     Estimate,
     TrialResult,
@@ -38,7 +38,7 @@ def write_report(study: Study, trials: Sequence[Trial], folder: Path) -> str:
     _write(folder / "results.json", _json(study, results, summaries, missing))
     _write(folder / "results.csv", _csv(study, results))
     _write(folder / "results.md", _page(study, summaries, missing, len(trials)))
-    if results:
+    if chosen_metrics(results):
         aside = folder / ".results.png.unfinished"
         draw(study, results, summaries, aside)
         os.replace(aside, folder / "results.png")

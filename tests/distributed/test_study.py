@@ -3,6 +3,7 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import yaml
 
@@ -14,6 +15,7 @@ from distributed.interruption import Interruption
 from distributed.study import held, run_study
 from distributed.trials import SerialTrials
 from graph_builder.executor import SerialExecutor
+from graph_builder.store import Graph
 from jobs.prepare_data import prepare
 from tests.distributed.runs import records
 
@@ -171,17 +173,20 @@ def test_a_changed_trial_is_refused(tmp_path, study, variants, overrides, messag
 
 
 def test_another_graph_or_dataset_is_refused(tmp_path, study):
-    study({"a": {"graph_options.num_neighbors": 3}}, "training.max_steps=2")
+    study({"a": {"graph_options.num_neighbors": 1}}, "training.max_steps=2")
+    (graph,) = (tmp_path / "study/graphs").iterdir()
+    for modality in (opened := Graph.open(graph)).modalities:  # as configs/studies/neighbors.yaml says
+        assert np.array_equal(opened.neighbors(modality), np.arange(70)[:, None])
     with pytest.raises(InputError, match=r"a-s0 in .* was trained on another graph than the study now names"):
         study({"a": {"graph_options.num_neighbors": 4}}, "training.max_steps=2")
     prepare("synthetic", str(tmp_path / "other"), num_users=60, num_items=40, seed=4)
     with pytest.raises(InputError, match=r"was trained on another dataset"):
-        study({"a": {"graph_options.num_neighbors": 3}}, "training.max_steps=2", f"dataset={tmp_path}/other")
+        study({"a": {"graph_options.num_neighbors": 1}}, "training.max_steps=2", f"dataset={tmp_path}/other")
 
 
 def test_what_cannot_be_trained_is_refused_before_any_trial(tmp_path, study):
     good = {"model.name": "sasrec"}
-    with pytest.raises(InputError, match=r"trial b-s0, its graph: graph_options\.num_centers=500: only 70"):
+    with pytest.raises(InputError, match=r"trial b-s0, its graph: graph_options\.num_centers=500: only 53 of 70"):
         study({"a": good, "b": {"graph_options.num_centers": 500}})
     with pytest.raises(InputError, match=r"trial b-s0: model\.mdsrec\.modalities: .*'smell'"):
         study({"a": good, "b": {"model.mdsrec.modalities": ["smell"]}})

@@ -130,6 +130,7 @@ def test_metrics_that_are_drawn(tmp_path):
     (result,) = read_results(tmp_path, trials)
     assert chosen_metrics([result]) == ["recall@20", "ndcg@10"]
     assert chosen_metrics([replace(result, test={"recall@5": 0.1, "ndcg@5": 0.1})]) == ["recall@5", "ndcg@5"]
+    assert chosen_metrics([]) == chosen_metrics([replace(result, test={})]) == []
 
 
 def test_a_trial_of_other_knobs_is_refused(tmp_path):
