@@ -30,8 +30,11 @@ _MAY_CHANGE = (
 )
 
 
-def open_run_folder(config: Config) -> RunStorage:
+def open_run_folder(config: Config, fixed: tuple[str, ...] = ()) -> RunStorage:
     """The folder or URI to train into, with its small files and where its latest checkpoint stands here.
+
+    Args:
+        fixed: knobs that may change between the sittings of a run, but not of this one.
 
     Raises:
         InputError: `run` is not set, holds files that are not a run, or holds a run with another config
@@ -41,11 +44,11 @@ def open_run_folder(config: Config) -> RunStorage:
         raise InputError("run: not set; add --set run=RUN, the folder to write checkpoints and metrics to")
     storage = RunStorage(config.run)
     storage.pull("latest", tensors=False)
-    _check_belongs(storage.local, config)
+    _check_belongs(storage.local, config, fixed)
     return storage
 
 
-def _check_belongs(folder: Path, config: Config) -> None:
+def _check_belongs(folder: Path, config: Config, fixed: tuple[str, ...]) -> None:
     """Refuse a folder that is something else's."""
     if not folder.exists():
         return
@@ -59,7 +62,8 @@ def _check_belongs(folder: Path, config: Config) -> None:
         return
     old, new = _flat(read_yaml(str(stored))), _flat(config.model_dump(mode="json"))
     for name in sorted(new):
-        if not name.startswith(_MAY_CHANGE) and old.get(name, new[name]) != new[name]:
+        may_change = name.startswith(_MAY_CHANGE) and not name.startswith(fixed)
+        if not may_change and old.get(name, new[name]) != new[name]:
             raise InputError(
                 f"run={folder}: was begun with {name}={old[name]} and the command says {new[name]}; "
                 "repeat the first command to continue it, or name a new run folder"

@@ -66,10 +66,12 @@ class World:
 
 
 @contextmanager
-def world_of_one() -> Iterator[World]:
-    """A process group of this process alone, for libraries, notebooks and tests; no ports, no threads."""
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+def world_of_one(device: torch.device | None = None) -> Iterator[World]:
+    """A process group of this process alone, for libraries, studies and tests; no ports, no threads. Default: CPU."""
+    device = device or torch.device("cpu")
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
-        yield World.current(torch.device("cpu"))
+        yield World.current(device)
     finally:
         dist.destroy_process_group()

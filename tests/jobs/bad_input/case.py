@@ -19,7 +19,7 @@ from distributed import encoding
 from distributed.ray_cluster import connect
 from distributed.world import world_of_one
 from graph_builder.executor import SerialExecutor
-from jobs import build_graph, demo, evaluate, export, prepare_data, recommend, train
+from jobs import build_graph, demo, evaluate, export, prepare_data, recommend, study, train
 
 JOBS = {
     "prepare_data": prepare_data.main,
@@ -28,6 +28,7 @@ JOBS = {
     "evaluate": evaluate.main,
     "recommend": recommend.main,
     "export": export.main,
+    "study": study.main,
     "demo": demo.main,
 }
 SHOWN_FOLDER = "/data"
@@ -109,6 +110,7 @@ def without_a_cluster() -> Iterator[None]:
         "jobs.train.connect": _join_only,
         "jobs.train.workers_use_gpu": lambda _cluster: False,
         "jobs.train.run_on_workers": _one_rank,
+        "jobs.study.connect": _no_study,
         "jobs.evaluate.connect": _join_only,
         "jobs.evaluate.run_on_workers": _one_rank,
         "jobs.recommend.connect": _join_only,
@@ -126,6 +128,10 @@ def _join_only(cluster: ClusterConfig) -> None:
     """What a job does of `connect` where an address is named; without one it would start a Ray of its own."""
     if cluster.address or os.environ.get("RAY_ADDRESS"):
         connect(cluster)
+
+
+def _no_study(_cluster: ClusterConfig) -> None:
+    raise AssertionError("nothing was wrong with the input: trials would begin")
 
 
 def _one_rank(task: str, config: Any, **arguments: Any) -> None:

@@ -11,12 +11,18 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.jobs.bad_input import feature_cases, graph_cases, prepare_cases, run_cases
+from tests.jobs.bad_input import feature_cases, graph_cases, prepare_cases, run_cases, study_cases
 from tests.jobs.bad_input.case import Case, Group, message_of, run_case, without_a_cluster
 from tests.jobs.bad_input.world import make_world
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "bad-input.md"
-GROUPS: tuple[Group, ...] = (*prepare_cases.GROUPS, *feature_cases.GROUPS, *graph_cases.GROUPS, *run_cases.GROUPS)
+GROUPS: tuple[Group, ...] = (
+    *prepare_cases.GROUPS,
+    *feature_cases.GROUPS,
+    *graph_cases.GROUPS,
+    *run_cases.GROUPS,
+    *study_cases.GROUPS,
+)
 _HEAD = "| what is wrong | what the user sees |"
 _OPENING = """# Bad input
 

@@ -1,0 +1,98 @@
+"""Train variants and seeds, and compare: python jobs/study.py --study F --set dataset=D --output STUDY"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from configs.errors import InputError
+from configs.schema import Config
+from configs.study import Study, Trial, expand, read_study
+from data.object_folder import is_uri
+from distributed.ray_cluster import absolute, check_seen_by_all_nodes, connect, resolve_paths
+from distributed.ray_study import RayTrials
+from distributed.study import check_study_folder, run_study
+from distributed.trials import TrialExecutor
+from evaluation.study_plot import check_can_draw
+from evaluation.study_report import write_report
+from graph_builder.executor import Executor
+from graph_builder.ray_tasks import RayExecutor
+from jobs.cli import job
+
+
+@click.command()
+@click.option(
+    "--study", "study_path", required=True, metavar="FILE", help="YAML file, e.g. configs/studies/centers.yaml"
+)
+@click.option("--output", required=True, metavar="STUDY", help="folder for graphs, trials and results")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="override a knob for all trials")
+@click.option("--parallel", type=click.IntRange(min=1), help="trials at a time at most [default: as many as fit]")
+@click.option("--cpus-per-trial", type=click.IntRange(min=1), default=1, show_default=True, help="cores, and threads")
+@click.option("--report-only", is_flag=True, help="train nothing: write the results of what is finished")
+@job
+def main(
+    study_path: str,
+    output: str,
+    overrides: tuple[str, ...],
+    parallel: int | None,
+    cpus_per_trial: int,
+    report_only: bool,
+) -> None:
+    """Train every variant with every seed as Ray tasks, and write STUDY/results.{md,csv,json,png} after each.
+
+    The same command again keeps finished trials, continues unfinished ones from their checkpoints and trains what is
+    missing. A trial that fails is reported at the end, with status 1; the others go on.
+    """
+    study = read_study(study_path)
+    trials = expand(study, study_path, overrides)
+    folder = _study_folder(output)
+    check_can_draw()
+    if report_only:
+        if not (folder / "trials").exists():
+            raise InputError(f"--output {folder}: holds no trials; leave out --report-only to train them")
+        _report(study, trials, folder)
+        return
+
+    def start(config: Config) -> tuple[Executor, TrialExecutor]:
+        connect(config.cluster)
+        check_seen_by_all_nodes(folder, f"--output {folder}")
+        return RayExecutor(config.graph_options), RayTrials(config.cluster, cpus_per_trial, parallel)
+
+    placed = [replace(trial, config=resolve_paths(trial.config)) for trial in trials]
+    unfinished = run_study(study, placed, folder, start)
+    _report(study, trials, folder)
+    for outcome in unfinished:
+        if outcome.state == "failed":
+            note = folder / "failures" / f"{outcome.trial}.txt"
+            click.echo(f"failed: trial {outcome.trial}: {outcome.error} ({note})", err=True)
+        else:
+            click.echo(f"stopped: trial {outcome.trial}; repeat the command to go on with it", err=True)
+    if unfinished:
+        sys.exit(1 if any(outcome.state == "failed" for outcome in unfinished) else os.EX_TEMPFAIL)
+
+
+def _study_folder(output: str) -> Path:
+    """The folder of `--output`.
+
+    Raises:
+        InputError: it is a URI, a file, or holds something else.
+    """
+    if is_uri(output):
+        raise InputError(f"--output {output}: a study is written to a folder that all nodes see; name a path")
+    path = absolute("output", output)
+    assert path is not None
+    check_study_folder(Path(path))
+    return Path(path)
+
+
+def _report(study: Study, trials: list[Trial], folder: Path) -> None:
+    print(write_report(study, trials, folder))
+    print(f"wrote study {folder}: results.md, results.csv, results.json, results.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Reports of made-up trials with known means."""
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+
+from configs.errors import InputError
+from configs.loading import dump_config
+from configs.study import Study, expand
+from evaluation.study_plot import Axis, chosen_metrics
+from evaluation.study_report import write_report
+from evaluation.study_results import read_results, summarise_variants, trial_folder
+
+BASE = {"base": "configs/demo.yaml", "title": "What matters?"}
+NAMES = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (10, 20, 50)]
+
+
+def made(folder, trial, value, epochs=3, best=2):
+    """A finished run whose test metrics are `value` and valid ones twice that."""
+    run = trial_folder(folder, trial)
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(dump_config(trial.config))
+    records = [{"step": 10 * e, "epoch": e, "seconds": 1.5} for e in range(1, epochs + 1)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    metrics = {
+        "valid": dict.fromkeys(NAMES, 2 * value),
+        "test": dict.fromkeys(NAMES, value),
+        "details": {"test": {"intervals": dict.fromkeys(NAMES, (value - 0.01, value + 0.03))}},
+        "epochs": epochs,
+        "best_step": 10 * best,
+        "fingerprints": {"dataset": "d"},
+    }
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+
+def study_of(**fields):
+    study = Study(**BASE, **fields)
+    return study, expand(study, "study.yaml")
+
+
+VARIANTS = {"none": {"ablation": "none"}, "ICA": {"ablation": "ICA"}}
+
+
+def test_means_errors_and_changes(tmp_path):
+    study, trials = study_of(seeds=[0, 1, 2], variants=VARIANTS, baseline="none")
+    for trial, value in zip(trials, [0.1, 0.2, 0.3, 0.3, 0.3, 0.3], strict=True):
+        made(tmp_path, trial, value)
+    baseline, other = summarise_variants(read_results(tmp_path, trials), study.baseline)
+    assert baseline.seeds == (0, 1, 2)
+    mean = baseline.estimates["test recall@20"]
+    assert mean.mean == pytest.approx(0.2)
+    assert mean.error == pytest.approx(0.1 / 3**0.5)
+    assert mean.change is None
+    assert baseline.estimates["valid ndcg@10"].mean == pytest.approx(0.4)
+    assert other.estimates["test recall@20"].change == pytest.approx(0.5)
+    assert other.estimates["test recall@20"].error == pytest.approx(0, abs=1e-12)
+
+
+def test_the_files(tmp_path):
+    study, trials = study_of(seeds=[0, 1, 2], variants=VARIANTS, baseline="none")
+    for trial, value in zip(trials, [0.1, 0.2, 0.3, 0.3, 0.3], strict=False):
+        made(tmp_path, trial, value)
+    table = write_report(study, trials, tmp_path)
+    assert "0.2000 ± 0.0577" in table
+    page = (tmp_path / "results.md").read_text()
+    assert "5 of 6 trials are finished" in page
+    assert "Not finished: ICA-s2." in page
+    # Over seeds 0 and 1 alone, for the baseline too: .3 over .15.
+    assert "0.3000 ± 0.0000 (+100.0%)" in page
+    assert "no interval of paired differences" in page
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content["missing"] == ["ICA-s2"]
+    trial = content["trials"][3]
+    assert (trial["variant"], trial["seed"], trial["overrides"]) == ("ICA", 0, {"ablation": "ICA"})
+    assert (trial["best_epoch"], trial["epochs"], trial["seconds"]) == (2, 3, 4.5)
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert len(rows) == 5
+    assert (rows[3]["variant"], rows[3]["ablation"], float(rows[3]["test ndcg@10"])) == ("ICA", "ICA", 0.3)
+    assert (tmp_path / "results.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert not list(tmp_path.glob(".*unfinished"))
+
+
+def test_one_seed_has_no_error_and_says_so(tmp_path):
+    study, trials = study_of(seeds=[0], variants=VARIANTS)
+    made(tmp_path, trials[0], 0.1)
+    assert "±" not in write_report(study, trials, tmp_path)
+    assert "one seed, so no standard error" in (tmp_path / "results.md").read_text()
+
+
+def test_nothing_finished_is_a_report_too(tmp_path):
+    study, trials = study_of(seeds=[0], variants=VARIANTS)
+    write_report(study, trials, tmp_path)
+    assert "0 of 2 trials are finished" in (tmp_path / "results.md").read_text()
+    assert not (tmp_path / "results.png").exists()
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        {"graph_options.num_neighbors": [1, 5, 10]},
+        {"graph_options.num_neighbors": [1, 5], "model.activation": ["gelu", "relu"]},
+        {"graph_options.num_neighbors": [1, 5], "model.activation": ["gelu"], "model.num_layers": [1, 2]},
+        {"model.activation": ["gelu", "relu"]},
+    ],
+    ids=["line", "lines", "three knobs", "words"],
+)
+def test_grids_are_drawn(tmp_path, grid):
+    study, trials = study_of(seeds=[0, 1], grid=grid)
+    for number, trial in enumerate(trials[:-1]):  # one is still missing
+        made(tmp_path, trial, 0.1 + 0.01 * number)
+    write_report(study, trials, tmp_path)
+    assert (tmp_path / "results.png").stat().st_size > 10_000
+
+
+def test_where_values_lie_on_an_axis():
+    assert Axis([5, 10, 20]).scale == "linear"
+    assert Axis([1, 5, 10, 20, 50]).scale == "log"
+    crowded = Axis([1, 0, 0.01])
+    assert crowded.scale == "order"
+    assert [crowded.place(value) for value in (0, 0.01, 1)] == [0, 1, 2]
+    assert Axis([True, False]).scale == Axis(["a", "b"]).scale == Axis([None, 1]).scale == "order"
+    assert Axis([3]).place(3) == 3
+
+
+def test_metrics_that_are_drawn(tmp_path):
+    _, trials = study_of(seeds=[0], variants=VARIANTS)
+    made(tmp_path, trials[0], 0.1)
+    (result,) = read_results(tmp_path, trials)
+    assert chosen_metrics([result]) == ["recall@20", "ndcg@10"]
+    assert chosen_metrics([replace(result, test={"recall@5": 0.1, "ndcg@5": 0.1})]) == ["recall@5", "ndcg@5"]
+    assert chosen_metrics([]) == chosen_metrics([replace(result, test={})]) == []
+
+
+def test_a_trial_of_other_knobs_is_refused(tmp_path):
+    _, trials = study_of(seeds=[0], variants={"a": {"model.dim": 16}})
+    made(tmp_path, trials[0], 0.1)
+    _, changed = study_of(seeds=[0], variants={"a": {"model.dim": 8}})
+    with pytest.raises(InputError, match=r"trained with model\.dim=16 and the study says 8"):
+        read_results(tmp_path, changed)
+
+
+def test_damaged_metrics_are_refused(tmp_path):
+    _, trials = study_of(seeds=[0], variants=VARIANTS)
+    made(tmp_path, trials[0], 0.1)
+    for content in ("{", "[]", '{"valid": {}}'):
+        (trial_folder(tmp_path, trials[0]) / "metrics.json").write_text(content)
+        with pytest.raises(InputError, match=r"metrics\.json: cannot be read"):
+            read_results(tmp_path, trials)
