@@ -120,9 +120,9 @@ def _items(
     if not len(named):
         items, least = pick_items(means, popularity, NUM_ITEMS, seed)
         rule = (
-            "Picked by a rule: of the items that have a list by every relation, the most bought quarter (here bought at "
-            f"least {least} times in training); of these, the {len(items)} whose lists have least in common; of equally "
-            f"good ones any, drawn with seed {seed}."
+            "Picked by a rule: of the items that have a list by every relation, the most bought quarter (here bought "
+            f"at least {least} times in training); of these, the {len(items)} whose lists have least in common; of "
+            f"equally good ones any, drawn with seed {seed}."
         )
     lists = relations.lists(items)
     lacking = {relation: relations.lacking(relation, items) for relation in relations.names}

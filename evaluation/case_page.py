@@ -42,8 +42,8 @@ def _opening(study: CaseStudy) -> list[Markup]:
     if study.relations:
         ways = joined([relation_word(name) for name in study.relations], "or")
         idea = (
-            f"Two items can be related in several ways ({ways}), these ways disagree, and people want something different "
-            f"in each: so the system forms one opinion from each of {joined(words)}, and adds them up."
+            f"Two items can be related in several ways ({ways}), these ways disagree, and people want something "
+            f"different in each: so the system forms one opinion from each of {joined(words)}, and adds them up."
         )
         reading = (
             "First below are a few items, each with its nearest relatives by every relation side by side; then a few "
@@ -67,9 +67,9 @@ def _items(study: CaseStudy) -> list[Markup]:
     if not study.relations:
         return []
     how = (
-        f"Up to {study.length} relatives each, the nearest first. Beside an item alike by a modality stands the cosine of the "
-        f"two items' features{_injected(study.mu)}; beside one bought together, the weight of the pair: how often and how closely "
-        "the two follow each other in people's training purchases, scaled within each item."
+        f"Up to {study.length} relatives each, the nearest first. Beside an item alike by a modality stands the cosine "
+        f"of the two items' features{_injected(study.mu)}; beside one bought together, the weight of the pair: how often "
+        "and how closely the two follow each other in people's training purchases, scaled within each item."
     )
     cases = [_item(case) for case in study.items]
     none = [] if cases else [element("p", "No item of this catalogue has a list by every relation: name some.")]
@@ -119,7 +119,7 @@ def _overlaps(study: CaseStudy) -> list[Markup]:
         element(
             "tr",
             element("td", f"{relation_word(o.first)} / {relation_word(o.second)}"),
-            element("td", f"{o.jaccard:.1%}" if o.num_items else "–", class_="number"),
+            element("td", f"{o.jaccard:.1%}" if o.num_items else "none", class_="number"),
             element("td", f"{o.num_items:,}", class_="number"),
         )
         for o in study.overlaps
@@ -129,9 +129,9 @@ def _overlaps(study: CaseStudy) -> list[Markup]:
     caption = element("caption", "How much two lists of one item have in common, over the whole catalogue")
     table = element("table", caption, element("thead", head), element("tbody", *rows))
     said = (
-        "In common: of the items in either of the two lists, the share that is in both (Jaccard), averaged over all items "
-        "that have both. 100% would mean that the two relations say the same, and there would be nothing to learn from "
-        "their difference."
+        "In common: of the items in either of the two lists, the share that is in both (Jaccard), averaged over all "
+        "items that have both. 100% would mean that the two relations say the same, and there would be nothing to "
+        "learn from their difference."
     )
     return [element("section", table, element("p", said, class_="soft small"), class_="card")]
 

@@ -1,7 +1,7 @@
 """What a page of cases says: items with their relatives by each relation, users with what each channel offers them.
 
-Built here from plain arrays; `case_page` turns it into HTML. L places of a list, K places of the longest ranking, V views
-of a user: all channels together, then each alone, C = V - 1.
+Built here from plain arrays; `case_page` turns it into HTML. L places of a list, K places of a ranking, V views of a
+user: all channels together, then each alone, C = V - 1.
 """
 
 from __future__ import annotations
