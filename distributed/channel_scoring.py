@@ -38,8 +38,8 @@ class ChannelScorer(Scorer):
             blocks = self._item_blocks(tick)
             widths = [x.shape[1] for x in self._channel_vectors(np.zeros(0, dtype=np.int64))]
             views = in_views(self._encode_users(users, positions), widths)
-            repeated = (np.tile(array, len(views)) for array in (users, positions))
-            batch = self._user_batch(*repeated, views.flatten(0, 1), options.mask_history, blocks)
+            every, at = np.tile(users, len(views)), np.tile(positions, len(views))
+            batch = self._user_batch(every, at, views.flatten(0, 1), options.mask_history, blocks)
             ranks = ranks_from_counts(*count_ranks([[batch]], blocks), options.ties)
             best, _ = next(iter(top_items([[batch]], blocks, k)))
             shown = best.cpu().numpy().reshape(len(views), len(users), -1)

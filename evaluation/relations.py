@@ -114,8 +114,8 @@ def survey(
         sums += np.nansum(shares, axis=1)
         counts += np.isfinite(shares).sum(axis=1)
         means[items] = shares.mean(axis=0)
-    found = zip(pairs, sums, counts, strict=True)
-    return [Overlap(a, b, float(total / max(count, 1)), int(count)) for (a, b), total, count in found], means
+    found = zip(pairs, sums.tolist(), counts.tolist(), strict=True)
+    return [Overlap(a, b, total / max(count, 1), count) for (a, b), total, count in found], means
 
 
 def pick_items(means: np.ndarray, popularity: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, int]:
