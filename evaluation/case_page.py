@@ -7,6 +7,7 @@ from evaluation.case_style import STYLE
 from evaluation.case_users import user_section
 from evaluation.case_words import channel_word, item_line, joined, relation_word, tag
 from evaluation.markup import Markup, element
+from evaluation.relations import COOCCURRENCE
 
 GENERATOR = "mdsrec case study"
 _NOTHING_LOADS = "default-src 'none'; style-src 'unsafe-inline'"
@@ -95,12 +96,13 @@ def _item(case: ItemCase) -> Markup:
 
 
 def _list(found: RelationList) -> Markup:
+    measure = "weight" if found.name == COOCCURRENCE else "cosine"
     rows = [
         element(
             "li",
             item_line(relative.item, *(tag(f"also {relation_word(other)}") for other in relative.also_by)),
             " ",
-            element("span", f"{relative.value:.2f}", class_="soft small"),
+            element("span", f"{measure} {relative.value:.2f}", class_="soft small whole"),
         )
         for relative in found.relatives
     ]

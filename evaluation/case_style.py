@@ -18,7 +18,7 @@ h1, h2, h3, h4 { line-height: 1.25; margin: 0 0 .5rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin-top: 2.5rem; } h3 { font-size: 1.1rem; }
 h4 { font-size: 1rem; }
 p { margin: 0 0 .75rem; max-width: 46rem; }
-.soft { color: var(--soft); } .small { font-size: .85rem; }
+.soft { color: var(--soft); } .small { font-size: .85rem; } .whole { white-space: nowrap; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: 1rem; margin: 1rem 0; }
 .side { display: grid; gap: 1.25rem; grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr)); }
 ol, ul { margin: 0 0 .75rem; padding-left: 1.6rem; } li { margin-bottom: .5rem; }

@@ -49,7 +49,7 @@ def made_up(relations=("image", "text", COOCCURRENCE), channels=(("id", 1.0), ("
     ids = {"image": [[-1, -1]], "text": [[1, 2]], COOCCURRENCE: [[2, 3]]}
     lists = {r: Lists(np.array(ids[r]), np.array([[0.5, 0.25]], np.float32)) for r in relations}
     views = 1 + len(channels)
-    parts = np.linspace(-1, 2, views * 3 * len(channels)).reshape(views, 1, 3, len(channels))
+    parts = np.resize([-1.0, 2.0, 0.5, -0.25, 1.0], (views, 1, 3, len(channels)))
     best = np.tile(np.array([3, 9, -1]), (views, 1))[:, None, :]
     ranking = Ranking(np.array([0]), np.array([25]), np.array([9]), np.full((views, 1), 2), best, parts, parts[0, :, 1])
     cases = [item_case(0, name(0), 1234, lists, {"image"}, name)] if relations else []

@@ -19,7 +19,7 @@ from distributed import encoding
 from distributed.ray_cluster import connect
 from distributed.world import world_of_one
 from graph_builder.executor import SerialExecutor
-from jobs import build_graph, demo, evaluate, export, prepare_data, recommend, train
+from jobs import build_graph, case_study, demo, evaluate, export, prepare_data, recommend, train
 
 JOBS = {
     "prepare_data": prepare_data.main,
@@ -28,6 +28,7 @@ JOBS = {
     "evaluate": evaluate.main,
     "recommend": recommend.main,
     "export": export.main,
+    "case_study": case_study.main,
     "demo": demo.main,
 }
 SHOWN_FOLDER = "/data"
