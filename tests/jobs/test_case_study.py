@@ -19,7 +19,13 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("case-study")
     dataset = prepare("synthetic", str(root / "dataset"), num_users=80, num_items=40, seed=5)
     folders = [f"dataset={root}/dataset", f"graph={root}/graph", f"run={root}/run"]
-    narrow = ["model.dim=8", "model.num_heads=2", "training.max_epochs=1", "graph_options.num_centers=3"]
+    narrow = [
+        "model.dim=8",
+        "model.num_heads=2",
+        "model.dropout=0.1",
+        "training.max_epochs=1",
+        "graph_options.num_centers=3",
+    ]
     config = load_config(None, [*folders, *narrow])
     build_graph(dataset, str(root / "graph"), config.graph_options, 0, SerialExecutor())
     with world_of_one() as world:
