@@ -70,7 +70,7 @@ def _items(study: CaseStudy) -> list[Markup]:
     how = (
         f"Up to {study.length} relatives each, the nearest first. Beside an item alike by a modality stands the cosine "
         f"of the two items' features{_injected(study.mu)}; beside one bought together, the weight of the pair: how "
-        "often and how closely the two follow each other in people's training purchases, scaled within each item."
+        "often and how closely the two follow each other in people's training purchases, as the graph holds it."
     )
     cases = [_item(case) for case in study.items]
     none = [] if cases else [element("p", "No item of this catalogue has a list by every relation: name some.")]
