@@ -10,7 +10,7 @@ from pathlib import Path
 def write_text(path: Path, text: str) -> None:
     """Write aside and rename: readers see the old content or the new, never half."""
     aside = path.with_name(f".{path.name}.unfinished")
-    with aside.open("w") as file:
+    with aside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

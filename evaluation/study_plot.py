@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-from configs.errors import InputError
 from configs.study import Study
 from evaluation.study_results import TrialResult, VariantSummary
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _WANTED = ("recall@20", "ndcg@10")
 _LEAST_GAP = 0.1  # of an axis, between two ticks that can both be read
@@ -52,20 +50,8 @@ class Points:
         return "one seed, bar: 95% bootstrap over users" if any(map(any, self.reach.values())) else "one seed"
 
 
-def check_can_draw() -> None:
-    """Asked before hours of training.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError("results.png: matplotlib is not installed; `make install` does, or pip install matplotlib")
-
-
 def draw(study: Study, results: Sequence[TrialResult], summaries: Sequence[VariantSummary], path: Path) -> None:
     """Write a PNG with a panel for each of R@20 and N@10 (or the first two metrics there are)."""
-    from matplotlib.figure import Figure
-
     metrics = chosen_metrics(results)
     swept = study.grid is not None and len(study.grid) <= 2
     height = 4.4 if swept else max(3.2, 1.8 + 0.34 * len(summaries))
@@ -164,8 +150,6 @@ class Axis:
 
     def apply(self, axes: Axes) -> None:
         """Scale and ticks: at the values, and nowhere else."""
-        from matplotlib.ticker import NullLocator
-
         if self.scale == "log":
             axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())

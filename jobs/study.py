@@ -17,7 +17,6 @@ from distributed.ray_cluster import absolute, check_seen_by_all_nodes, connect, 
 from distributed.ray_study import RayTrials
 from distributed.study import check_study_folder, run_study
 from distributed.trials import TrialExecutor
-from evaluation.study_plot import check_can_draw
 from evaluation.study_report import write_report
 from graph_builder.executor import Executor
 from graph_builder.ray_tasks import RayExecutor
@@ -50,7 +49,6 @@ def main(
     study = read_study(study_path)
     trials = expand(study, study_path, overrides)
     folder = _study_folder(output)
-    check_can_draw()
     if report_only:
         if not (folder / "trials").exists():
             raise InputError(f"--output {folder}: holds no trials; leave out --report-only to train them")

@@ -1,9 +1,11 @@
-"""jobs/train.py, evaluate.py, recommend.py, demo.py: configs, inputs, runs, checkpoints, clusters, outputs."""
+"""Everything from training on: configs, inputs, runs, checkpoints, clusters, outputs."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from evaluation.case_page import GENERATOR
+from evaluation.markup import element
 from tests.jobs.bad_input.case import Case, Group
 from tests.jobs.bad_input.damage import (
     copy,
@@ -11,6 +13,7 @@ from tests.jobs.bad_input.damage import (
     flip,
     folder,
     json_field,
+    link,
     move,
     put,
     remove,
@@ -182,6 +185,31 @@ RECOMMENDATIONS = Group(
     ),
 )
 
+_PAGE = "page.html"
+_EARLIER_PAGE = f"<!DOCTYPE html>{element('meta', name='generator', content=GENERATOR)}"
+_CASES = f"case_study --run {{here}}/run --output {{here}}/{_PAGE}"
+CASE_STUDIES = Group(
+    "jobs/case_study.py",
+    (
+        Case("a page of no run", _CASES, remove("run")),
+        Case("a page of a run that never began", _CASES, remove("run/checkpoints")),
+        Case("a page of a checkpoint that is not there", f"{_CASES} --checkpoint 7"),
+        Case("a page of a dataset with one bit changed", _CASES, flip("dataset/sequences.arrow", 0.4)),
+        Case("a page of a shard with one bit changed", _CASES, flip(_SHARD, 0.9)),
+        Case("a page of a negative seed", f"{_CASES} --seed -1"),
+        Case("items of a model without a graph", f"{_CASES} --items i3"),
+        Case("a user that is not there", f"{_CASES} --users u3,u12x"),
+        Case("an empty name of a user", f"{_CASES} --users u3,,u4"),
+        Case("more users than a page holds", f"{_CASES} --users {','.join(f'u{n}' for n in range(51))}"),
+        Case("the page is there", _CASES, write(_PAGE, _EARLIER_PAGE)),
+        Case("a page over something else", f"{_CASES.replace(_PAGE, 'raw.csv')} --overwrite"),
+        Case("a page over a folder", f"{_CASES.replace(_PAGE, 'unisrec')} --overwrite"),
+        Case("a page over a link", f"{_CASES} --overwrite", link(_PAGE, to="raw.csv")),
+        Case("a page in no folder", _CASES.replace(_PAGE, f"none/{_PAGE}")),
+        Case("a page at a URI", _CASES.replace("{here}/page.html", "s3://bucket/page.html")),
+    ),
+)
+
 DEMO = Group("jobs/demo.py", (Case("the demo would replace what it did not write", "demo --output {here}"),))
 
-GROUPS = (CONFIGS, INPUTS, RUNS, RECOMMENDATIONS, DEMO)
+GROUPS = (CONFIGS, INPUTS, RUNS, RECOMMENDATIONS, CASE_STUDIES, DEMO)

@@ -30,7 +30,14 @@ from jobs.prepare_data import prepare
 from tests.data.small_files import write_unisrec
 
 NUM_USERS, NUM_ITEMS, LENGTH = 60, 30, 8
-SETTINGS = ["model.name=sasrec", "model.dim=8", "model.num_heads=2", "training.max_epochs=1", "cluster.num_workers=1"]
+SETTINGS = [
+    "model.name=sasrec",
+    "model.dim=8",
+    "model.num_heads=2",
+    "model.dropout=0.2",
+    "training.max_epochs=1",
+    "cluster.num_workers=1",
+]
 GRAPH_SETTINGS = ["graph_options.num_centers=3", "graph_options.num_neighbors=4"]
 
 

@@ -1,0 +1,50 @@
+"""How items, relations and channels are called on a page."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from evaluation.case_study import Item
+from evaluation.markup import Markup, element
+from evaluation.relations import COOCCURRENCE
+
+_TITLE_LENGTH = 80
+
+
+def item_line(item: Item, *tags: Markup) -> Markup:
+    """An item's title, the whole text on hover, its source id, and tags."""
+    if item.text is None:
+        return element("span", element("bdi", item.id), *_spaced(tags))
+    name = element("bdi", title_of(item.text), title=item.text)
+    return element("span", name, " ", element("code", element("bdi", item.id)), *_spaced(tags))
+
+
+def title_of(text: str) -> str:
+    """The beginning of a text, cut at a word."""
+    short = textwrap.shorten(text, _TITLE_LENGTH, placeholder=" …")
+    return short if short.strip(" …") else " ".join(text.split())[: _TITLE_LENGTH - 1] + "…"
+
+
+def tag(text: str, kind: str = "tag") -> Markup:
+    """A small label."""
+    return element("span", text, class_=kind)
+
+
+def relation_word(name: str) -> str:
+    """What makes items related."""
+    return "bought together" if name == COOCCURRENCE else f"alike by {name}"
+
+
+def channel_word(name: str) -> str:
+    """What a part of the score listens to."""
+    return "purchases" if name == "id" else name
+
+
+def joined(words: Sequence[str], last: str = "and") -> str:
+    """A, B and C."""
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def _spaced(tags: Sequence[Markup]) -> list[str]:
+    return [part for one in tags for part in (" ", one)]

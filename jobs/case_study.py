@@ -1,0 +1,115 @@
+"""A page of cases: python jobs/case_study.py --run RUN --output PAGE.html."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from configs.errors import InputError
+from distributed.case_study import case_study, find_named
+from distributed.durable_files import write_text
+from distributed.encoding import check_restorable, run_config
+from distributed.inputs import open_inputs
+from distributed.ray_cluster import absolute, absolute_file, resolve_paths
+from distributed.ray_train import quiet_libraries
+from distributed.world import world_of_one
+from evaluation.case_page import is_page, page
+from jobs.cli import job, validate
+
+
+@click.command()
+@click.option("--run", required=True, help="run folder of jobs/train.py")
+@click.option("--checkpoint", default="best", show_default=True, help="latest, best or a step")
+@click.option(
+    "--items", metavar="ID,ID", help="items to show, by their ids in the source; else four are picked by a rule"
+)
+@click.option("--users", metavar="ID,ID", help="users to show, by their ids in the source; else three are picked")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="of what is picked")
+@click.option("--output", required=True, help="HTML file to write")
+@click.option("--overwrite", is_flag=True, help="replace an earlier page at OUTPUT")
+@click.option("--set", "overrides", multiple=True, help="e.g. graph=GRAPH, evaluation.mask_history=true")
+@job
+def main(
+    run: str,
+    checkpoint: str,
+    items: str | None,
+    users: str | None,
+    seed: int,
+    output: str,
+    overwrite: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """A page for people: items with their relatives by every relation, users with what each channel offers them.
+
+    Runs in this process, without Ray: a page has few users, and items are streamed in blocks as in ranking.
+    """
+    folder, target = absolute("run", run), Path(absolute_file("output", output))
+    assert folder is not None
+    named = {"items": _ids("items", items), "users": _ids("users", users)}
+    _check_output(target, overwrite)
+    config = resolve_paths(run_config(folder, overrides, checkpoint))
+    find_named(open_inputs(config), named["items"], named["users"])
+    check_restorable(config, checkpoint)
+    validate(open_inputs(config))
+    quiet_libraries()
+    with world_of_one() as world:
+        study = case_study(config, world, checkpoint, named["items"], named["users"], seed, _bar)
+    try:
+        write_text(target, page(study))
+    except OSError as error:
+        raise InputError(
+            f"--output {target}: cannot be written ({error.strerror or error}); free space or change permissions"
+        ) from None
+    print(f"wrote {target}: {len(study.items)} items and {len(study.users)} users of {folder}")
+
+
+def _ids(flag: str, text: str | None) -> list[str]:
+    """Ids separated by commas.
+
+    Raises:
+        InputError: an empty one.
+    """
+    if text is None:
+        return []
+    ids = [part.strip() for part in text.split(",")]
+    if not all(ids):
+        raise InputError(f"--{flag} {text[:80]!r}: holds an empty id; separate ids by single commas")
+    return ids
+
+
+def _check_output(target: Path, overwrite: bool) -> None:
+    """Whether a page may be written there: nothing but an earlier one is ever replaced."""
+    if not target.parent.is_dir():
+        raise InputError(f"--output {target}: its folder does not exist; create it first")
+    if not target.exists() and not target.is_symlink():
+        return
+    if not _holds_page(target):
+        raise InputError(
+            f"--output {target}: exists and is no page of this job, so it is never replaced; name another file"
+        )
+    if not overwrite:
+        raise InputError(f"--output {target}: exists; name another file or add --overwrite")
+
+
+def _holds_page(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return is_page(file.read(1000).decode(errors="replace"))
+    except OSError:
+        return False
+
+
+def _bar(loop: Iterable[Any], total: int, label: str) -> Iterable[Any]:
+    """A `telemetry.Track` on a terminal."""
+    return tqdm(loop, label, total, disable=not sys.stderr.isatty(), leave=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The figures on a page: those of `recommend` and of the evaluation, and they add up."""
+
+import numpy as np
+import pytest
+import torch
+
+from configs.errors import InputError
+from data.batches import assemble
+from data.sequences import Targets
+from data.spans import spans_before
+from distributed.case_study import NUM_ITEMS, NUM_USERS, case_study, find_named
+from distributed.channel_scoring import ChannelScorer
+from distributed.inputs import build_system, open_inputs
+from distributed.sharding import shard
+from distributed.trainer import train
+from distributed.world import world_of_one
+from evaluation.case_page import page
+from tests.distributed.runs import SAMPLED, config_of
+
+CASES = [
+    ("mdsrec", "evaluation.mask_history=false"),
+    ("mdsrec", "evaluation.mask_history=true", "table.sharding=row_wise", *SAMPLED),
+    ("sasrec", "evaluation.mask_history=true"),
+    ("popularity",),
+]
+
+
+def scorer_of(folders, world, case, *more):
+    config = config_of(folders, "unused", *case, "model.init_std=0.5", *more)
+    inputs = open_inputs(config)
+    sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    return ChannelScorer(sharded, inputs, config, world)
+
+
+def located(data, split):
+    targets = Targets(data, split)
+    return targets.locate(np.arange(len(targets)))
+
+
+def best_scores(ranking):
+    """Of the best in all channels together: the sums of their parts, [B, K]."""
+    return ranking.best_parts[0].sum(axis=2)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_best_are_those_of_recommend_and_their_parts_add_up(folders, case, streamed):
+    with world_of_one() as world:
+        scorer = scorer_of(folders, world, case)
+        scorer.held_bytes = 0 if streamed else np.inf
+        users, positions = located(scorer.inputs.dataset, "next")
+        lists = list(scorer.recommend(10, scorer.config.evaluation.mask_history))
+        ids, scores = (np.concatenate([one[part] for one in lists]) for part in (1, 2))
+        found = scorer.study(users, positions, 10)
+    np.testing.assert_array_equal(found.best[0], ids)
+    np.testing.assert_allclose(best_scores(found), scores, atol=1e-5)
+    assert (found.targets == -1).all()
+    assert (found.target_parts == 0).all()
+    if len(found.best) == 2:  # one channel: alone it is all
+        np.testing.assert_array_equal(found.best[0], found.best[1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_are_those_of_the_evaluation(folders, case):
+    with world_of_one() as world:
+        scorer = scorer_of(folders, world, case)
+        ranked = scorer.rank("test")
+        found = scorer.study(ranked.users, ranked.positions, 10)
+    np.testing.assert_array_equal(found.ranks[0], ranked.ranks)
+    np.testing.assert_array_equal(found.targets, ranked.items)
+    for row in range(len(found.users)):
+        place = found.best[0, row].tolist().index(found.targets[row]) if ranked.ranks[row] <= 10 else None
+        if place is not None:
+            assert place <= ranked.ranks[row] - 1  # ties rank above the target
+            np.testing.assert_allclose(found.best_parts[0, row, place], found.target_parts[row], atol=1e-12)
+
+
+def test_each_channel_alone_is_its_own_inner_product(folders):
+    with world_of_one() as world:
+        scorer = scorer_of(folders, world, CASES[0])
+        data, system = scorer.inputs.dataset, scorer.system
+        users, positions = located(data, "test")
+        found = scorer.study(users, positions, 10)
+        system.eval()
+        with torch.no_grad():
+            items = system.item_rows(scorer.planner.catalogue())
+            spans = spans_before(users, positions, scorer.config.model.max_length)
+            batch = assemble(data, spans, len(users), lambda ids: ids)
+            channels = system.recommender.channels
+            pairs = zip(
+                system.recommender.user_vectors(items, batch), system.recommender.item_vectors(items), strict=True
+            )
+            scores = [c.weight * (u.double() @ i.double().T) for c, (u, i) in zip(channels, pairs, strict=True)]
+    scores = np.stack([s.numpy() for s in scores])
+    assert [channel.name for channel in channels] == ["id", "image", "text"]
+    rows = np.arange(len(users))
+    np.testing.assert_allclose(found.target_parts, scores[:, rows, found.targets].T, atol=1e-5)
+    for view, own in enumerate([scores.sum(0), *scores]):
+        parts = scores[:, rows[:, None], found.best[view]].transpose(1, 2, 0)
+        np.testing.assert_allclose(found.best_parts[view], parts, atol=1e-5)
+        target = own[rows, found.targets]
+        assert (found.ranks[view] >= 1 + (own > target[:, None] + 1e-5).sum(1)).all()
+        assert (found.ranks[view] <= (own >= target[:, None] - 1e-5).sum(1)).all()
+        top = np.sort(own, axis=1)[:, ::-1][:, :10]
+        np.testing.assert_allclose(np.take_along_axis(own, found.best[view], 1), top, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def runs(folders, tmp_path_factory):
+    """Configs of small trained runs by model."""
+    root = tmp_path_factory.mktemp("case-runs")
+    configs = {m: config_of(folders, root / m, m, "training.max_epochs=1") for m in ("mdsrec", "sasrec")}
+    for config in configs.values():
+        with world_of_one() as world:
+            train(config, world)
+    return configs
+
+
+def studied(config, items=(), users=(), seed=0):
+    with world_of_one() as world:
+        return case_study(config, world, "best", items, users, seed)
+
+
+def test_picks_are_the_seeds_and_follow_their_rules(runs):
+    study = studied(runs["mdsrec"])
+    assert study == studied(runs["mdsrec"])
+    assert page(study) == page(studied(runs["mdsrec"]))
+    other = studied(runs["mdsrec"], seed=1)
+    assert [case.user for case in study.users] != [case.user for case in other.users]
+    assert len(study.items) == NUM_ITEMS
+    assert len(study.users) == NUM_USERS
+    data = open_inputs(runs["mdsrec"]).dataset
+    names, popularity = data.item_source_ids().to_pylist(), data.popularity()
+    for case in study.items:
+        assert case.popularity == popularity[names.index(case.item.id)]
+        assert all(found.relatives and not found.is_lacking for found in case.lists)
+    owners = data.user_source_ids().to_pylist()
+    for case in study.users:
+        user = owners.index(case.user)
+        whole = [names[i] for i in data.items[data.offsets[user] : data.offsets[user + 1]]]
+        assert 4 <= len(whole) - 1 <= 8
+        assert [item.id for item in case.history] == whole[:-1]
+        assert case.next_offer.item.id == whole[-1]
+        assert len(case.best) == 10
+        assert [len(own) for own in case.alone] == [5, 5, 5]
+
+
+def test_named_items_and_users_are_shown_in_their_order(runs):
+    data = open_inputs(runs["mdsrec"]).dataset
+    names, owners = data.item_source_ids().to_pylist(), data.user_source_ids().to_pylist()
+    without = int(np.flatnonzero(~data.presence("image"))[0])
+    study = studied(runs["mdsrec"], [names[9], names[without], names[9]], [owners[100], owners[2]])
+    assert [case.item.id for case in study.items] == [names[9], names[without]]
+    assert [case.user for case in study.users] == [owners[100], owners[2]]
+    assert study.items[1].lists[0].is_lacking
+    assert "This item has no image." in page(study)
+
+
+def test_a_model_without_a_graph_shows_its_users_alone(runs):
+    study = studied(runs["sasrec"])
+    assert study.relations == ()
+    assert study.items == ()
+    assert len(study.users) == NUM_USERS
+    text = page(study)
+    assert "reads no relations between items" in text
+    assert "Items and their relatives" not in text
+    with pytest.raises(InputError, match="reads no item graph"):
+        find_named(open_inputs(runs["sasrec"]), ["i1"], [])
+
+
+def test_unknown_names_are_said_with_a_near_one(runs):
+    inputs = open_inputs(runs["mdsrec"])
+    known = inputs.dataset.item_source_ids()[12].as_py()
+    with pytest.raises(InputError, match=rf"--items {known}x: no such item among the 70 .* such as {known}$"):
+        find_named(inputs, [known, f"{known}x"], [])
+    with pytest.raises(InputError, match="no such user among the 120"):
+        find_named(inputs, [], ["☃"])
+    with pytest.raises(InputError, match="51 are named"):
+        find_named(inputs, [], ["u"] * 51)

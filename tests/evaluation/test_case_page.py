@@ -1,0 +1,132 @@
+"""The page: well-formed, loading nothing, and with nothing from data as markup."""
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from evaluation.case_page import is_page, page
+from evaluation.case_study import CaseStudy, Item, Ranking, item_case, most_divided, user_case
+from evaluation.case_users import axis_of
+from evaluation.case_words import joined, title_of
+from evaluation.markup import VOID, element
+from evaluation.relations import COOCCURRENCE, Lists, Overlap
+
+HOSTILE = "<script>alert(\"1\")</script> & 'onload=x' \x00\u202e\ud800 " + "word " * 40
+SPECIAL = "</style><img src=x>"
+
+
+class Checker(HTMLParser):
+    """Collects tags, attributes and text; refuses a tag that is closed out of turn."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.kinds, self.attributes, self.text = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.kinds.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def name(item):
+    return Item(f"i{item}{SPECIAL}", HOSTILE if item % 2 else None)
+
+
+def made_up(relations=("image", "text", COOCCURRENCE), channels=(("id", 1.0), ("image", 0.5))):
+    """A page of one item and one user."""
+    ids = {"image": [[-1, -1]], "text": [[1, 2]], COOCCURRENCE: [[2, 3]]}
+    lists = {r: Lists(np.array(ids[r]), np.array([[0.5, 0.25]], np.float32)) for r in relations}
+    views = 1 + len(channels)
+    parts = np.resize([-1.0, 2.0, 0.5, -0.25, 1.0], (views, 1, 3, len(channels)))
+    best = np.tile(np.array([3, 9, -1]), (views, 1))[:, None, :]
+    ranking = Ranking(np.array([0]), np.array([25]), np.array([9]), np.full((views, 1), 2), best, parts, parts[0, :, 1])
+    cases = [item_case(0, name(0), 1234, lists, {"image"}, name)] if relations else []
+    user = user_case(0, f"u{SPECIAL}", ranking, [*range(100, 124), 3], name)
+    overlaps = [Overlap("image", "text", 0.125, 10), Overlap("text", COOCCURRENCE, 0.0, 0)] if relations else []
+    return CaseStudy(
+        "mdsrec", f"/runs/{SPECIAL}", 7, 1000, 50, channels, relations, 2, 0.2, tuple(overlaps), tuple(cases),
+        "a rule", (user,), "another rule", False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("study", [made_up(), made_up((), (("id", 1.0),))], ids=["mdsrec", "sasrec"])
+def test_the_page_is_well_formed_loads_nothing_and_escapes_all_data(study):
+    text = page(study)
+    text.encode()  # no surrogate is left
+    found = Checker(text)
+    assert found.kinds[:2] == ["html", "head"]
+    assert set(found.kinds) <= {
+        "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "h4", "p", "section", "div", "span", "bdi",
+        "code", "ol", "ul", "li", "table", "caption", "thead", "tbody", "tr", "th", "td",
+    }  # fmt: skip
+    assert {key for key, _ in found.attributes} <= {
+        "lang", "charset", "name", "content", "http-equiv", "class", "style", "title", "scope"
+    }  # fmt: skip
+    for forbidden in ("http://", "https://", "url(", "@import", "<script", "src=x>", "\x00", "\u202e", "href"):
+        assert forbidden not in text
+    shown = HOSTILE.replace("\x00", "\ufffd").replace("\u202e", "\ufffd").replace("\ud800", "\ufffd")
+    assert ("title", shown) in found.attributes
+    assert any(part.startswith('<script>alert("1")</script> &') and part.endswith("…") for part in found.text)
+    assert f"u{SPECIAL}" in found.text
+    assert text.count("<style>") == 1
+    assert is_page(text[:1000])
+    assert not is_page("<!DOCTYPE html><html></html>")
+
+
+def test_what_the_page_says_of_an_item_and_of_a_user():
+    study = made_up()
+    text = " ".join("".join(Checker(page(study)).text).split())
+    assert "Bought 1,234 times in training." in text
+    assert "This item has no image." in text
+    # Item 2 is in two lists, and says so in both.
+    assert "also bought together" in text
+    assert "also alike by text" in text
+    assert "12.5%" in text
+    assert "… and 5 earlier ones." in text
+    assert "place 2 of 1,000 by the whole score; 2 by purchases alone; 2 by image alone" in text
+    # In the three lists; the target stands above them without the mark.
+    assert text.count("★ really bought next") == 3
+    assert text.count("bought before") == 3 + 2  # and in the opening and the legend
+    user = study.users[0]
+    assert [offer.is_next for offer in user.best] == [False, True]
+    assert [offer.is_old for offer in user.best] == [True, False]
+    assert user.next_offer.score == pytest.approx(sum(user.best[1].parts))
+    assert len(user.history) == 20
+
+
+def test_bars_hold_negative_parts():
+    user = made_up().users[0]
+    axis = axis_of([user.next_offer, *user.best])
+    parts = [part for offer in (user.next_offer, *user.best) for part in offer.parts]
+    assert min(parts) < 0 < max(parts)
+    assert axis.at(min(parts)) == 0
+    assert axis.at(max(parts)) == 100
+    assert 0 < axis.at(0.0) < 100
+
+
+def test_titles_are_cut_at_a_word():
+    assert title_of("short  title\n") == "short title"
+    assert title_of("word " * 40) == " ".join(["word"] * 15) + " …"
+    assert title_of("x" * 200) == "x" * 79 + "…"
+    assert joined(["a"]) == "a"
+    assert joined(["a", "b", "c"], "or") == "a, b or c"
+    assert element("p", "<", element("b", "&"), class_='"') == '<p class="&quot;">&lt;<b>&amp;</b></p>'
+
+
+def test_users_with_the_most_divided_channels_come_first():
+    same, apart = [[1, 2, 3]] * 3, [[1, 2, 3], [1, 2, 3], [4, 5, 6]]
+    best = np.array([same, apart, same, apart]).transpose(1, 0, 2)
+    assert most_divided(best, 3).tolist() == [1, 3, 0]
+    assert most_divided(best[:2], 3).tolist() == [0, 1, 2]  # one channel: nothing to compare
