@@ -64,7 +64,7 @@ def make_world(here: Path) -> None:
     with world_of_one() as world:
         train(load_config(None, [*folders, *SETTINGS]), world)
     shutil.rmtree(here / "run" / "tensorboard")
-    (here / "config.yaml").write_text("model:\n  dim: 8\n  num_heads: 2\n")
+    (here / "config.yaml").write_text("model:\n  dim: 8\n  num_heads: 2\n  dropout: 0.2\n")
 
 
 def _write_raw(here: Path, chosen: np.ndarray) -> None:
