@@ -230,8 +230,10 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         """The steps that there are checkpoints of, ascending, the same on all ranks."""
-        there = steps_of(self.storage.folders_there("checkpoints")) if self.storage.is_remote else steps_in(self.folder)
-        return self.world.gather(there)[0]
+        if not self.storage.is_remote:
+            return self.world.gather(steps_in(self.folder))[0]
+        # One whose upload was broken off has no progress.json; a node that wrote it may still have it, others do not.
+        return self.world.gather(steps_of(self.storage.folders_there("checkpoints", "progress.json")))[0]
 
     def _bring(self, step: int) -> None:
         self.storage.pull(str(step))

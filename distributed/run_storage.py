@@ -95,12 +95,18 @@ class RunStorage:
                 self._remote.delete(name)
         self._remote.delete_below(prefix)
 
-    def folders_there(self, name: str) -> set[str]:
-        """Names of the folders in a folder of the run at its URI; none for a local run."""
+    def folders_there(self, name: str, holding: str = "") -> set[str]:
+        """Names of the folders in a folder of the run at its URI; none for a local run.
+
+        Args:
+            holding: only those that hold this file.
+        """
         if self._remote is None:
             return set()
         inside = (there.removeprefix(f"{name}/") for there in self._remote.sizes() if there.startswith(f"{name}/"))
-        return {part.split("/")[0] for part in inside if "/" in part}
+        return {
+            part.split("/")[0] for part in inside if "/" in part and part.endswith(f"/{holding}" if holding else "")
+        }
 
     def rename(self, name: str, other: str) -> None:
         """Give a small file another name, here and at the URI."""

@@ -69,3 +69,15 @@ def test_a_damaged_checkpoint_at_a_uri_is_passed_over_on_a_new_node(folders, tmp
     monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "second"))
     assert resumed(run, config).step == 30
     assert "SHA-256 differs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("cache", ["first", "second"])
+def test_a_checkpoint_whose_upload_was_broken_off_is_none(folders, tmp_path, s3, monkeypatch, cache):
+    name = f"{tmp_path.name}/broken"
+    run = f"s3://{BUCKET}/{name}"
+    config = config_of(folders, run, "sasrec")
+    monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "first"))
+    saved(run, config, [(10, 10), (20, 20)])
+    s3.write(f"{name}/checkpoints/step-00000030/shard-00001-model-00001-of-00001.safetensors", b"half")
+    monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / cache))
+    assert resumed(run, config).step == 20
