@@ -133,5 +133,5 @@ def _measured(result: TrialResult) -> dict[tuple[str, str], float]:
 
 def _write(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.unfinished")
-    aside.write_text(text)
+    aside.write_text(text, encoding="utf-8")
     os.replace(aside, path)

@@ -19,7 +19,7 @@ from distributed.ray_cluster import absolute, absolute_file, resolve_paths
 from distributed.ray_train import quiet_libraries
 from distributed.world import world_of_one
 from evaluation.case_page import is_page, page
-from jobs.cli import job, validate
+from jobs.cli import check_output, job, validate
 
 
 @click.command()
@@ -51,7 +51,7 @@ def main(
     folder, target = absolute("run", run), Path(absolute_file("output", output))
     assert folder is not None
     named = {"items": _ids("items", items), "users": _ids("users", users)}
-    _check_output(target, overwrite)
+    check_output(target, overwrite, _holds_page, "no page of this job")
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     find_named(open_inputs(config), named["items"], named["users"])
     check_restorable(config, checkpoint)
@@ -82,23 +82,7 @@ def _ids(flag: str, text: str | None) -> list[str]:
     return ids
 
 
-def _check_output(target: Path, overwrite: bool) -> None:
-    """Whether a page may be written there: nothing but an earlier one is ever replaced."""
-    if not target.parent.is_dir():
-        raise InputError(f"--output {target}: its folder does not exist; create it first")
-    if not target.exists() and not target.is_symlink():
-        return
-    if not _holds_page(target):
-        raise InputError(
-            f"--output {target}: exists and is no page of this job, so it is never replaced; name another file"
-        )
-    if not overwrite:
-        raise InputError(f"--output {target}: exists; name another file or add --overwrite")
-
-
 def _holds_page(path: Path) -> bool:
-    if path.is_symlink() or not path.is_file():
-        return False
     try:
         with path.open("rb") as file:
             return is_page(file.read(1000).decode(errors="replace"))

@@ -53,6 +53,26 @@ def validate(inputs: Inputs) -> None:
         inputs.graph.validate()
 
 
+def check_output(target: Path, overwrite: bool, is_earlier: Callable[[Path], bool], otherwise: str) -> None:
+    """Whether a file may be written there: nothing but what the same job wrote earlier is ever replaced.
+
+    Args:
+        is_earlier: whether a file is one of this job's.
+        otherwise: what a file is that is not, such as "no file of recommendations".
+
+    Raises:
+        InputError: it may not; says why and what to do.
+    """
+    if not target.parent.is_dir():
+        raise InputError(f"--output {target}: its folder does not exist; create it first")
+    if not target.exists() and not target.is_symlink():
+        return
+    if target.is_symlink() or not target.is_file() or not is_earlier(target):
+        raise InputError(f"--output {target}: exists and is {otherwise}, so it is never replaced; name another file")
+    if not overwrite:
+        raise InputError(f"--output {target}: exists; name another file or add --overwrite")
+
+
 def _check_own_packages() -> None:
     """`distributed` is also the name that dask.distributed installs: say so rather than fail further down."""
     found = Path(distributed.__file__ or "").resolve().parent.parent

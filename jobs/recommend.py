@@ -13,7 +13,7 @@ from distributed.encoding import check_restorable, run_config
 from distributed.inputs import open_inputs
 from distributed.ray_cluster import absolute, absolute_file, connect, resolve_paths
 from distributed.ray_train import run_on_workers
-from jobs.cli import job, validate
+from jobs.cli import check_output, job, validate
 
 
 @click.command()
@@ -32,7 +32,11 @@ def main(
     folder, target = absolute("run", run), absolute_file("output", output)
     assert folder is not None
     assert target is not None
-    _check_output(target, overwrite)
+    if "://" in target:
+        raise InputError(
+            f"--output {target}: object storage is not supported; name a local file and upload it afterwards"
+        )
+    check_output(Path(target), overwrite, _holds_recommendations, "no file of recommendations")
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     check_restorable(config, checkpoint)
     validate(open_inputs(config))
@@ -43,28 +47,7 @@ def main(
     print(f"wrote {target}: {rows:,} recommendations, up to {k} per user")
 
 
-def _check_output(target: str, overwrite: bool) -> None:
-    """Whether recommendations may be written there: nothing but earlier ones is ever replaced."""
-    if "://" in target:
-        raise InputError(
-            f"--output {target}: object storage is not supported; name a local file and upload it afterwards"
-        )
-    path = Path(target)
-    if not path.parent.is_dir():
-        raise InputError(f"--output {target}: its folder does not exist; create it first")
-    if not path.exists() and not path.is_symlink():
-        return
-    if not _holds_recommendations(path):
-        raise InputError(
-            f"--output {target}: exists and is no file of recommendations, so it is never replaced; name another file"
-        )
-    if not overwrite:
-        raise InputError(f"--output {target}: exists; name another file or add --overwrite")
-
-
 def _holds_recommendations(path: Path) -> bool:
-    if path.is_symlink() or not path.is_file():
-        return False
     try:
         return pq.read_schema(path).names == ["user", "rank", "item", "score"]
     except (pa.ArrowException, OSError):

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from configs.errors import InputError
+from configs.loading import load_config
 from configs.study import Study, expand, read_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,3 +136,10 @@ def test_the_studies_here_expand(path):
         trials
     )
     assert study.baseline in study.named_variants()
+
+
+def test_the_best_of_the_headline_study_is_the_preset():
+    path = str(ROOT / "configs/studies/scientific.yaml")
+    trial = next(trial for trial in expand(read_study(path), path) if trial.variant == "best")
+    preset = load_config(str(ROOT / "configs/scientific-best.yaml"), [])
+    assert trial.config.model_dump(exclude={"cluster"}) == preset.model_dump(exclude={"cluster"})
