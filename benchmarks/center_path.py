@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -83,16 +82,14 @@ def _path_seconds(
     encoder: SequenceEncoder, centers: Tensor, work: list[tuple[Sequences, list[tuple[Tensor, Tensor]]]]
 ) -> float:
     began = perf_counter()
-    total = torch.zeros(())
-    for sequences, pairs in work:
+    layers = layers_of(encoder.layers)
 
-        def path(pairs: list[tuple[Tensor, Tensor]], piece: Piece) -> Tensor:
-            rows, keys = piece.sequences, slice(piece.num_keys)
-            seen = [(k[rows, :, keys], v[rows, :, keys]) for k, v in pairs]
-            return personal_centers(centers, layers_of(encoder.layers), seen, piece.visible, 0.0, True).sum(2)
+    def path(pieces: list[Piece]) -> Tensor:
+        seen = [[piece.seen(pair) for pair in work[piece.group][1]] for piece in pieces]
+        return personal_centers(centers, layers, seen, [piece.visible for piece in pieces], 0.0, True).sum(1)
 
-        total = total + in_pieces(sequences, len(centers), partial(path, pairs), False).square().sum()
-    total.backward()
+    states = in_pieces([sequences for sequences, _ in work], len(centers), path, False)
+    sum((of_group.square().sum() for of_group in states), torch.zeros(())).backward()
     return perf_counter() - began
 
 

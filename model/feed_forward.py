@@ -33,10 +33,10 @@ def feed_forward(expand: nn.Linear, contract: nn.Linear, relu: bool, states: Ten
 class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_nd: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, relu: bool) -> Tensor:
-        inner_nf = _linear(x_nd, w1, b1)
+        inner_nf = linear(x_nd, w1, b1)
         ctx.save_for_backward(x_nd, inner_nf, w1, w2)
         ctx.relu = relu
-        return _linear(F.relu(inner_nf) if relu else F.gelu(inner_nf), w2, b2)
+        return linear(F.relu(inner_nf) if relu else F.gelu(inner_nf), w2, b2)
 
     @staticmethod
     @once_differentiable
@@ -52,7 +52,7 @@ class _FeedForward(torch.autograd.Function):
         return buffer_nf @ w1, buffer_nf.T @ x_nd, buffer_nf.sum(0), w2_grad, grad_nd.sum(0), None
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    # The operator that torch's own compiler emits for a linear map on CPU.
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T + b of float32 on CPU, by the operator that torch's own compiler emits there."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result

@@ -4,17 +4,17 @@ The paper's centres attend to a whole history. Here the centres of the state aft
 to t only, so that one forward of a sequence serves all its targets, and none sees its future: equal to
 one forward per prefix.
 
-Centres are k queries for every state, so their path is most of a step. It goes through a group in *pieces* of
-about `_PIECE_ROWS` rows (one row: one centre of one state): that bounds what is not kept for the backward, and
-where the states of a whole sequence are asked for, a piece of early states leaves out the later keys.
+Centres are k queries for every state, so their path is most of a step. It goes through a batch in *pieces* of its
+groups, `_PIECE_ROWS` rows at a time (one row: one centre of one state): that bounds what is not kept for the backward,
+and where the states of a whole sequence are asked for, a piece of early states leaves out the later keys.
 
-Shapes: S sequences, L positions, Q states asked for, k centres, d width, h heads.
+Shapes: n states, S sequences, L positions, Q states asked for, k centres, d width, h heads.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,6 +25,8 @@ from torch.utils.checkpoint import checkpoint
 from configs.contracts import SequenceGroup
 from configs.schema import ModelConfig
 from model.dropout import dropout
+from model.fused_attention import few_keys_attention
+from model.fused_layer import can_fuse
 from model.sequence_encoder import KeysValues, TransformerLayer
 from model.sequence_groups import Sequences
 
@@ -40,59 +42,96 @@ class Piece:
     """Some states of some sequences of a group, and what they may see.
 
     Attributes:
+        group: its number in the batch.
         sequences, states: slices of [S, Q].
         num_keys: keys beyond these are visible to none of the states.
         visible: bool [s, q, num_keys].
     """
 
+    group: int
     sequences: slice
     states: slice
     num_keys: int
     visible: Tensor
 
+    def seen(self, keys_values: KeysValues) -> KeysValues:
+        """Of the keys and values of the group, [S, h, L, d/h] each, those of these sequences that a state may see."""
+        keys, values = keys_values
+        if len(self.visible) == len(keys) and self.num_keys == keys.shape[2]:
+            return keys_values
+        return keys[self.sequences, :, : self.num_keys], values[self.sequences, :, : self.num_keys]
 
-def in_pieces(group: Sequences, num_centers: int, compute: Callable[[Piece], Tensor], recompute: bool) -> Tensor:
-    """`compute(piece)` [s, q, d] for every piece of a group, put together: [S, Q, d].
+
+def in_pieces(
+    groups: Iterable[Sequences], num_centers: int, compute: Callable[[list[Piece]], Tensor], recompute: bool
+) -> list[Tensor]:
+    """`compute(pieces)` [n, d] for all states of all groups, put together: [S, Q, d] per group.
+
+    A call gets as many pieces as have `_PIECE_ROWS` rows between them, of one group or several: groups are many and
+    small, and each call costs dozens of operators.
 
     Args:
-        group: the sequences.
+        groups: of the batch, in order.
         num_centers: k.
-        compute: must treat states apart.
-        recompute: keep nothing of a piece for the backward but its inputs, and compute it again there.
+        compute: its n states are those of the pieces, one piece after the other; must treat them apart.
+        recompute: keep nothing of a call for the backward but its inputs, and compute it again there.
     """
-    num_sequences, length = len(group.lengths), group.length
-    limit = _PIECE_ROWS.get(group.lengths.device.type, _PIECE_ROWS_ELSEWHERE)
+    groups = list(groups)
+    pieces = [piece for number, group in enumerate(groups) for piece in _pieces(number, group, num_centers)]
+    limit = _rows_at_once(groups[0])
+    bundles: list[list[Piece]] = []
+    room = 0
+    for piece in pieces:
+        rows = piece.visible[..., 0].numel() * num_centers
+        if not bundles or rows > room:
+            bundles.append([])
+            room = limit
+        bundles[-1].append(piece)
+        room -= rows
+    runs: list[dict[int, list[Tensor]]] = [{} for _ in groups]
+    for bundle in bundles:
+        found = cast(Tensor, checkpoint(compute, bundle, use_reentrant=False)) if recompute else compute(bundle)
+        sizes = [piece.visible.shape[:2] for piece in bundle]
+        for piece, size, part in zip(bundle, sizes, found.split([s * q for s, q in sizes]), strict=True):
+            runs[piece.group].setdefault(piece.sequences.start, []).append(part.unflatten(0, size))
+    return [torch.cat([torch.cat(run, dim=1) for run in of_group.values()]) for of_group in runs]
+
+
+def _pieces(number: int, group: Sequences, num_centers: int) -> Iterator[Piece]:
+    """The states of a group, at most `_PIECE_ROWS` rows a piece, by sequences and then by states."""
+    num_sequences, limit = len(group.lengths), _rows_at_once(group)
     step = max(1, min(group.num_queries, limit // num_centers))
     if group.asks_for_all:
         step = min(step, _PIECE_STATES)
     stride = max(1, limit // (step * num_centers))
     visible = group.visible()
-    runs = []
     for first in range(0, max(1, num_sequences), stride):
         sequences = slice(first, min(first + stride, num_sequences))
-        run = []
         for start in range(0, group.num_queries, step):
             states = slice(start, min(start + step, group.num_queries))
-            num_keys = states.stop if group.asks_for_all else length
-            piece = Piece(sequences, states, num_keys, visible[sequences, states, :num_keys])
-            run.append(cast(Tensor, checkpoint(compute, piece, use_reentrant=False)) if recompute else compute(piece))
-        runs.append(torch.cat(run, dim=1))
-    return torch.cat(runs)
+            num_keys = states.stop if group.asks_for_all else group.length
+            yield Piece(number, sequences, states, num_keys, visible[sequences, states, :num_keys])
 
 
-def stored_bytes(config: ModelConfig, num_centers: int, groups: Iterable[SequenceGroup]) -> int:
+def _rows_at_once(group: Sequences) -> int:
+    return _PIECE_ROWS.get(group.lengths.device.type, _PIECE_ROWS_ELSEWHERE)
+
+
+def stored_bytes(config: ModelConfig, num_centers: int, groups: Iterable[SequenceGroup], fused: bool) -> int:
     """What the backward keeps of one modality's centre path for these groups, unless it is recomputed.
 
-    Per layer, on CPU in float32 (elsewhere the feed-forward keeps its width twice): of a row the widths that its
-    products, norms and activation keep, and one attention weight per head and key; of a sequence with few keys,
-    these and the values projected for every head.
+    Per layer in float32 (elsewhere the feed-forward keeps its width twice): of a row the widths that its products,
+    norms and activation keep, fewer where `fused_layer` does them, and one attention weight per head and key; of a
+    sequence with few keys, these and the values projected for every head.
     """
     inner = config.ffn_dim or 4 * config.dim
     floats = 0
     for group in groups:
         weights = config.num_heads * group.length
-        floats += group.count * group.states * num_centers * (8 * config.dim + inner + weights)
-        if _has_few_keys(group.length, config.dim // config.num_heads):
+        few_keys = _has_few_keys(group.length, config.dim // config.num_heads)
+        widths = (3 if few_keys else 5) if fused else 8
+        floats += group.count * group.states * num_centers * (widths * config.dim + inner + weights)
+        if few_keys:
             floats += group.count * 3 * weights * config.dim
     return 4 * config.num_layers * floats
 
@@ -105,12 +144,12 @@ def _has_few_keys(num_keys: int, width: int) -> bool:
 def personal_centers(
     centers_kd: Tensor,
     layers: Iterable[TransformerLayer],
-    keys_values: Sequence[KeysValues],
-    visible_SQL: Tensor,
+    keys_values: Sequence[Sequence[KeysValues]],
+    visible: Sequence[Tensor],
     rate: float,
     residual: bool,
 ) -> Tensor:
-    """E_c^m: the centres after attending, layer by layer, to what each state may see; [S, Q, k, d].
+    """E_c^m: the centres after attending, layer by layer, to what each state may see; [n, k, d].
 
     At layer l the queries are the centre states and the keys and values those of the sequence states
     *entering* layer l. Layer 1 has the same queries everywhere and projects them once.
@@ -118,15 +157,24 @@ def personal_centers(
     Args:
         centers_kd: [k, d], Ehat_c^m = C_m Ehat_m.
         layers: the tower's own layers, or the centres' own.
-        keys_values: per layer, made by that layer from the states entering it.
-        visible_SQL: bool, True for at least one key everywhere.
+        keys_values: per piece of the batch, per layer, made by that layer from the states entering it.
+        visible: per piece bool [S, Q, L], True for at least one key everywhere. The n states are those of the
+            pieces, one after the other.
         rate: dropout rate inside this path.
         residual: residuals and LayerNorms as in the tower; False is the literal Eq. 15, where the
             attention's output goes straight into the feed-forward.
     """
-    states = centers_kd[None, None]
-    for layer, pair in zip(layers, keys_values, strict=True):
-        states = layer(states, center_attention(layer, states, pair, visible_SQL, rate), rate, residual)
+    sizes = [seen.shape[:2] for seen in visible]
+    states, own = centers_kd[None], [centers_kd[None, None]] * len(sizes)
+    for number, layer in enumerate(layers):
+        if number:
+            parts = states.split([s * q for s, q in sizes])
+            own = [part.unflatten(0, size) for part, size in zip(parts, sizes, strict=True)]
+        found = [
+            center_attention(layer, queries, pairs[number], seen, rate).flatten(0, 1)
+            for queries, pairs, seen in zip(own, keys_values, visible, strict=True)
+        ]
+        states = layer(states, torch.cat(found) if len(found) > 1 else found[0], rate, residual)
     return states
 
 
@@ -152,8 +200,10 @@ def center_attention(
     num_sequences, num_heads, num_keys, width = keys.shape
     num_states, num_centers = visible_SQL.shape[1], states.shape[2]
     rate = rate if layer.training else 0.0
-    hidden = keys.new_zeros(visible_SQL.shape).masked_fill_(~visible_SQL, -math.inf).transpose(1, 2)
     few_keys = _has_few_keys(num_keys, width)
+    if few_keys and not rate and can_fuse(states):
+        return few_keys_attention(layer.query, layer.output, states, keys, values, visible_SQL)
+    hidden = keys.new_zeros(visible_SQL.shape).masked_fill_(~visible_SQL, -math.inf).transpose(1, 2)
     shift = hidden[:, None]  # of the logits, [S, 1 or h, L, Q]
     if few_keys:
         keys, values, key_shift = _projected(layer, keys, values)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from configs.contracts import Batch, ItemNeeds
 from configs.errors import InputError
 from configs.schema import ModelConfig
+from model.fused_layer import can_fuse
 from model.fusion import fused_state, gated_centers
 from model.interest_centers import Piece, in_pieces, personal_centers, stored_bytes
 from model.item_views import sparse_product
@@ -32,7 +33,7 @@ from model.sequence_encoder import (
     initialise,
     layers_of,
 )
-from model.sequence_groups import Sequences, in_groups
+from model.sequence_groups import Sequences, at_targets, read_groups
 
 
 class MDSRec(Recommender):
@@ -85,9 +86,9 @@ class MDSRec(Recommender):
             items.centers[m] if m in items.centers else sparse_product(items.center_rows[m], view_of[m])
             for m in self.needs.centers
         ]
-        stored = sum(stored_bytes(self.config, len(modal), batch.groups) for modal in centers)
+        stored = sum(stored_bytes(self.config, len(c), batch.groups, self._is_fused(c)) for c in centers)
         recompute = torch.is_grad_enabled() and stored > self.options.center_memory_gib * 2**30
-        return in_groups(batch, streams, lambda group, items: self._users(items, centers, group, recompute))
+        return at_targets(batch, self._users(read_groups(batch, streams), centers, recompute))
 
     def _injected_ids(self, items: ItemRows) -> Tensor:
         """Ebar_id = mu_id * O E_id + E_id, [R, d] (Eq. 2)."""
@@ -105,19 +106,24 @@ class MDSRec(Recommender):
             for modality, projection in zip(self.modalities, cast(Iterable[nn.Linear], self.projections), strict=True)
         ]
 
-    def _users(self, items: list[Tensor], centers: list[Tensor], group: Sequences, recompute: bool) -> list[Tensor]:
-        """[e_s, e~_1 .. e~_M], each [S, Q, d], of one group."""
-        encoded_id, *encoded = self._encode(items, group)
+    def _users(
+        self, groups: list[tuple[Sequences, list[Tensor]]], centers: list[Tensor], recompute: bool
+    ) -> list[list[Tensor]]:
+        """Per group [e_s, e~_1 .. e~_M], each [S, Q, d]."""
+        encoded = [self._encode(items, sequences) for sequences, items in groups]
         weights = [channel.weight for channel in self.channels[1:]]
-        user = fused_state(encoded_id.states, zip(weights, [e.states for e in encoded], strict=True))
+        users = [
+            fused_state(of_id.states, zip(weights, [e.states for e in modal], strict=True)) for of_id, *modal in encoded
+        ]
         if not self.options.center_attention:
-            return [user, *(e.states for e in encoded)]
+            return [[user, *(e.states for e in modal)] for user, (_, *modal) in zip(users, encoded, strict=True)]
         gated = []
-        for number, (sequences, modal) in enumerate(zip(encoded, centers, strict=True)):
-            layers, pairs = self._center_path(number, sequences)
-            compute = partial(self._gated, modal, layers, pairs, sequences.states)
-            gated.append(in_pieces(group, len(modal), compute, recompute))
-        return [user, *gated]
+        for number, modal_centers in enumerate(centers):
+            layers, pairs = self._center_path(number, [of_group[1 + number] for of_group in encoded])
+            states = [of_group[1 + number].states for of_group in encoded]
+            compute = partial(self._gated, modal_centers, layers, pairs, states)
+            gated.append(in_pieces([sequences for sequences, _ in groups], len(modal_centers), compute, recompute))
+        return [list(of_group) for of_group in zip(users, *gated, strict=True)]
 
     def _encode(self, items: list[Tensor], group: Sequences) -> list[EncodedSequences]:
         """Each stream through its tower; with one tower for all they go through it as one batch."""
@@ -125,26 +131,38 @@ class MDSRec(Recommender):
             return self.encoders[0](torch.cat(items), group).split(len(items))
         return [encoder(stream, group) for encoder, stream in zip(self.encoders, items, strict=True)]
 
-    def _center_path(self, number: int, sequences: EncodedSequences) -> tuple[list[TransformerLayer], list[KeysValues]]:
-        """The layers that the centres of modality `number` go through, and each one's keys and values."""
+    def _is_fused(self, centers: Tensor) -> bool:
+        return self.options.center_residual and not self.options.center_dropout and can_fuse(centers)
+
+    def _center_path(
+        self, number: int, sequences: list[EncodedSequences]
+    ) -> tuple[list[TransformerLayer], list[list[KeysValues]]]:
+        """The layers that the centres of modality `number` go through, and per group each one's keys and values."""
         if self.options.share_centers:
             encoder = cast(SequenceEncoder, self.encoders[0 if self.options.share_modalities else 1 + number])
-            return layers_of(encoder.layers), sequences.keys_values
+            return layers_of(encoder.layers), [of_group.keys_values for of_group in sequences]
         layers = layers_of(self.center_layers[0 if self.options.share_modalities else number])
-        return layers, [layer.keys_values(states) for layer, states in zip(layers, sequences.entering, strict=True)]
+        return layers, [
+            [layer.keys_values(states) for layer, states in zip(layers, of_group.entering, strict=True)]
+            for of_group in sequences
+        ]
 
     def _gated(
-        self, centers: Tensor, layers: list[TransformerLayer], pairs: list[KeysValues], states: Tensor, piece: Piece
+        self,
+        centers: Tensor,
+        layers: list[TransformerLayer],
+        pairs: list[list[KeysValues]],
+        states: list[Tensor],
+        pieces: list[Piece],
     ) -> Tensor:
-        """e~_m for a piece of a group, [s, q, d], from the e_m of all of it."""
+        """e~_m of the states of some pieces, [n, d], from the e_m of all groups."""
         options = self.options
-        rows, keys = piece.sequences, slice(piece.num_keys)
-        seen = [(k[rows, :, keys], v[rows, :, keys]) for k, v in pairs]
-        personal = personal_centers(
-            centers, layers, seen, piece.visible, options.center_dropout, options.center_residual
-        )
+        seen = [[piece.seen(pair) for pair in pairs[piece.group]] for piece in pieces]
+        visible = [piece.visible for piece in pieces]
+        personal = personal_centers(centers, layers, seen, visible, options.center_dropout, options.center_residual)
+        own = torch.cat([states[p.group][p.sequences, p.states].flatten(0, 1) for p in pieces])
         noisy = options.gumbel_noise if self.training else options.gumbel_at_evaluation
-        return gated_centers(states[rows, piece.states], personal, options.tau, noisy)
+        return gated_centers(own, personal, options.tau, noisy)
 
 
 def _center_layers(config: ModelConfig) -> nn.ModuleList:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from configs.schema import ModelConfig
 from model.dropout import dropout
 from model.feed_forward import feed_forward
+from model.fused_layer import can_fuse, residual_feed_forward
 from model.sequence_groups import Sequences
 
 KeysValues = tuple[Tensor, Tensor]  # each [S, h, L, d/h]
@@ -68,6 +69,10 @@ class TransformerLayer(nn.Module):
             return self._feed_forward(attended, rate)
         assert self.attention_norm is not None, "built without norms"
         assert self.ffn_norm is not None, "built without norms"
+        if (rate == 0 or not self.training) and can_fuse(attended):
+            return residual_feed_forward(
+                states, attended, self.attention_norm, self.expand, self.contract, self.ffn_norm, self.relu
+            )
         states = self.attention_norm(states + attended)
         return self.ffn_norm(states + self._feed_forward(states, rate))
 

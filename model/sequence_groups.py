@@ -57,12 +57,22 @@ def in_groups(
     Args:
         batch: its sequences.
         streams: rows [R, d] of the step's items, to be read at the batch's histories.
-        compute: from a group and each stream's items [S, L, d], anything finite at pads, to tensors [S, Q, d_c];
-            it must treat sequences apart and ignore pads. An empty batch is one call with S = 0, so that the
-            result stays connected to the parameters.
+        compute: from a group and each stream's items [S, L, d] to tensors [S, Q, d_c]; it must treat sequences
+            apart and ignore pads.
 
     Returns:
         Per tensor of `compute` [B, d_c].
+    """
+    return at_targets(batch, [compute(sequences, items) for sequences, items in read_groups(batch, streams)])
+
+
+def read_groups(batch: Batch, streams: list[Tensor]) -> list[tuple[Sequences, list[Tensor]]]:
+    """The groups of a batch, and of each every stream's items [S, L, d], anything finite at pads.
+
+    An empty batch is one group with S = 0, so that what is made of it stays connected to the parameters.
+
+    Args:
+        streams: rows [R, d] of the step's items, to be read at the batch's histories.
     """
     groups = batch.groups or (_EMPTY,)
     counts = [group.count for group in groups]
@@ -70,9 +80,16 @@ def in_groups(
     # Read at once: the gradient of each reading is a whole [R, d].
     items = zip(*(F.embedding(batch.history, stream).split(sizes) for stream in streams), strict=True)
     ragged = zip(batch.lengths.split(counts), batch.num_states.split(counts), strict=True)
-    parts = []
-    for group, (lengths, num_states), flat in zip(groups, ragged, items, strict=True):
-        sequences = Sequences(group.length, lengths, num_states, group.states)
-        parts.append(compute(sequences, [rows.unflatten(0, (group.count, group.length)) for rows in flat]))
+    return [
+        (
+            Sequences(group.length, lengths, num_states, group.states),
+            [rows.unflatten(0, (group.count, group.length)) for rows in flat],
+        )
+        for group, (lengths, num_states), flat in zip(groups, ragged, items, strict=True)
+    ]
+
+
+def at_targets(batch: Batch, parts: list[list[Tensor]]) -> list[Tensor]:
+    """The states that have a target, [B, d_c] per tensor, of what was made of every group: tensors [S, Q, d_c]."""
     padded = (torch.cat([states.flatten(0, 1) for states in tensors]) for tensors in zip(*parts, strict=True))
     return [states.index_select(0, batch.states) for states in padded]

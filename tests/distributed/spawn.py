@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,3 +28,8 @@ def _rank(rank: int, world: int, store: str, function: Callable[..., None], argu
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
     function(World.current(torch.device("cpu")), *arguments)
     dist.destroy_process_group()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not through the interpreter's end: on a busy machine one exit in some thirty aborts there, a thread of torch's
+    # still running after the last line of Python.
+    os._exit(0)

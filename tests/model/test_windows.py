@@ -12,7 +12,7 @@ from torch import Tensor
 
 from configs.contracts import Batch, ItemPlan, SequenceGroup
 from configs.schema import ModelConfig
-from model import interest_centers
+from model import interest_centers, sequence_encoder
 from model.interest_centers import stored_bytes
 from model.protocol import CatalogueInfo
 from model.sequence_groups import Sequences, in_groups
@@ -104,8 +104,13 @@ def kept_bytes(compute: Callable[[], Tensor]) -> int:
     return sum(storages.values())
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("length", [4, 40])
-def test_the_centres_keep_what_is_stated_and_next_to_nothing_when_recomputed(length: int) -> None:
+def test_the_centres_keep_what_is_stated_and_next_to_nothing_when_recomputed(
+    length: int, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (interest_centers, sequence_encoder):
+        monkeypatch.setattr(module, "can_fuse", lambda _: fused)
     shape = case.config(dim=32, num_heads=4, max_length=length)
     batch = case.windows([[1] * length] * 20, [[2] * length] * 20)
     kept = {}
@@ -117,8 +122,8 @@ def test_the_centres_keep_what_is_stated_and_next_to_nothing_when_recomputed(len
         plan = case.plan(case.catalogue(2), model.needs)
         plan = plan.map(lambda t: t.float() if t.is_floating_point() else t)
         kept[gib] = kept_bytes(lambda system=system, plan=plan: case.loss(system, plan, batch))
-    stated = 2 * stored_bytes(shape, case.NUM_CENTERS, batch.groups)
-    assert kept[1.0] - kept[None] == pytest.approx(stated, rel=0.15)
+    stated = 2 * stored_bytes(shape, case.NUM_CENTERS, batch.groups, fused)
+    assert kept[1.0] - kept[None] == pytest.approx(stated, rel=0.15), (kept, stated)
     assert kept[0.0] - kept[None] < 0.1 * stated
 
 
