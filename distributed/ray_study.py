@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -10,14 +12,18 @@ from ray.exceptions import RayError
 
 from configs.errors import InputError
 from configs.schema import ClusterConfig
+from distributed.interruption import STOP_FILE
 from distributed.ray_cluster import workers_use_gpu
-from distributed.ray_train import quiet_libraries
+from distributed.ray_train import first_sigterm, quiet_libraries
 from distributed.trials import Job, Outcome, run_trial
 
 
 class RayTrials:
-    """One task per trial on the connected cluster. One whose process or node dies is started again, where another
-    has room, and goes on from its checkpoint: `cluster.max_failures` times."""
+    """One task per trial on the connected cluster.
+
+    One whose process or node dies is started again, where another has room, and goes on from its checkpoint:
+    `cluster.max_failures` times. At SIGTERM the running ones end with a checkpoint, and no other starts.
+    """
 
     def __init__(self, cluster: ClusterConfig, threads: int, parallel: int | None) -> None:
         """Connected already (`distributed.ray_cluster.connect`).
@@ -45,18 +51,31 @@ class RayTrials:
         waiting = list(jobs)[::-1]
         most = self._parallel or len(waiting)
         running: dict[Any, Job] = {}
-        while waiting or running:
-            while waiting and len(running) < most:
-                job = waiting.pop()
-                running[self._start(job)] = job
-            (ended,), _ = ray.wait(list(running), num_returns=1)
-            yield _outcome(ended, running.pop(ended))
+        told_to_stop = threading.Event()
+        with first_sigterm(told_to_stop.set):
+            while waiting or running:
+                while waiting and len(running) < most and not told_to_stop.is_set():
+                    job = waiting.pop()
+                    running[self._start(job)] = job
+                if told_to_stop.is_set():
+                    yield from (Outcome(waiting.pop().trial, "stopped") for _ in list(waiting))
+                    for job in running.values():  # time and again: a trial that only starts clears what it finds
+                        _put_stop_file(job)
+                ended, _ = ray.wait(list(running), num_returns=1, timeout=1.0) if running else ([], [])
+                for reference in ended:
+                    yield _outcome(reference, running.pop(reference))
 
     def _start(self, job: Job) -> Any:
         task = _run_trial.options(
             name=job.trial, num_cpus=self.threads, num_gpus=int(self.use_gpu), max_retries=self._retries
         )
         return task.remote(job)
+
+
+def _put_stop_file(job: Job) -> None:
+    run = Path(job.config["run"])
+    if run.is_dir():  # it began
+        (run / STOP_FILE).touch()
 
 
 def _outcome(reference: Any, job: Job) -> Outcome:

@@ -88,19 +88,32 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
 def stopping_on_sigterm(storage: RunStorage) -> Iterator[None]:
     """Within, SIGTERM asks training to write a checkpoint and end; a second one ends this process.
 
-    It does what anyone may: put the file `stop` into the run's folder. Enter it after `ray.init`, which takes the
-    signal for itself.
+    It does what anyone may: put the file `stop` into the run's folder.
     """
     for name in (STOP_FILE, STOPPED_FILE):
         storage.discard(name)
 
-    def ask(number: int, frame: object) -> None:  # noqa: ARG001
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    def ask() -> None:
         storage.local.mkdir(parents=True, exist_ok=True)
         (storage.local / STOP_FILE).touch()
         storage.push([STOP_FILE])
 
-    before = signal.signal(signal.SIGTERM, ask)
+    with first_sigterm(ask):
+        yield
+
+
+@contextmanager
+def first_sigterm(ask: Callable[[], None]) -> Iterator[None]:
+    """Within, the first SIGTERM calls `ask`, and a second one ends this process.
+
+    Enter it after `ray.init`, which takes the signal for itself.
+    """
+
+    def answer(number: int, frame: object) -> None:  # noqa: ARG001
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ask()
+
+    before = signal.signal(signal.SIGTERM, answer)
     try:
         yield
     finally:

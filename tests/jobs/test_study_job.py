@@ -1,13 +1,20 @@
 """jobs/study.py as a person types it, on a real local Ray."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 import ray
 from click.testing import CliRunner
 
 from jobs import prepare_data, study
 
+ROOT = Path(__file__).resolve().parents[2]
 BASE = """
 graph_options: {num_centers: 4}
 model: {dim: 8, num_heads: 2, max_length: 8}
@@ -63,3 +70,49 @@ def test_a_study_is_trained_kept_and_reported(tmp_path, arguments):
     refused = CliRunner().invoke(study.main, [*arguments, "--set", "training.max_epochs=2"])
     assert refused.exit_code == 2
     assert "training.max_epochs=1 and the command says 2" in refused.output
+
+
+def started(arguments, tmp_path):
+    """The job in a process of its own, whose first trial has written a checkpoint."""
+    command = [sys.executable, str(Path(study.__file__)), *arguments]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
+    metrics = tmp_path / "study/trials/mdsrec-s0/metrics.jsonl"
+    while not metrics.exists():
+        assert job.poll() is None, job.communicate()[0]
+        time.sleep(0.1)
+    return job
+
+
+def weights_of(folder):
+    """Bytes of the tensors of each trial's last checkpoint, but for what says when they were written."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.glob("trials/*/checkpoints/*/*.safetensors"))
+    }
+
+
+def test_a_study_that_is_told_to_stop_and_one_whose_trial_is_killed_end_as_a_calm_one(tmp_path, arguments):
+    long = ["--set", "training.max_epochs=30", "--set", "training.patience=30", "--parallel", "1"]
+    job = started([*arguments, *long], tmp_path)
+    job.terminate()
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode == os.EX_TEMPFAIL, output
+    assert "stopped: trial mdsrec-s0; repeat the command to go on with it" in output
+    assert "stopped: trial sasrec-s0" in output
+    assert not (tmp_path / "study/trials/sasrec-s0").exists(), "it never began"
+    epochs = len((tmp_path / "study/trials/mdsrec-s0/metrics.jsonl").read_text().splitlines())
+
+    job = started([*arguments, *long], tmp_path)
+    trial = next(
+        process for process in psutil.Process(job.pid).children(recursive=True) if "mdsrec-s0" in process.name()
+    )
+    trial.kill()
+    output, _ = job.communicate(timeout=200)
+    assert job.returncode == 0, output
+    assert "2 of 2 trials are finished" in (tmp_path / "study/results.md").read_text()
+    assert len((tmp_path / "study/trials/mdsrec-s0/metrics.jsonl").read_text().splitlines()) > epochs
+
+    calm = [text.replace(str(tmp_path / "study"), str(tmp_path / "calm")) for text in arguments]
+    done = CliRunner().invoke(study.main, [*calm, *long])
+    assert done.exit_code == 0, done.output
+    assert weights_of(tmp_path / "calm") == weights_of(tmp_path / "study")
