@@ -1,13 +1,14 @@
 """jobs/study.py as a person types it, on a real local Ray."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 from click.testing import CliRunner
@@ -83,6 +84,17 @@ def started(arguments, tmp_path):
     return job
 
 
+def process_of(trial, job):
+    """The process that Ray has renamed to the task that it runs."""
+    while job.poll() is None:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                if path.read_bytes().startswith(f"ray::{trial}".encode()):
+                    return int(path.parent.name)
+        time.sleep(0.05)
+    raise AssertionError(job.communicate()[0])
+
+
 def weights_of(folder):
     """Bytes of the tensors of each trial's last checkpoint, but for what says when they were written."""
     return {
@@ -92,7 +104,7 @@ def weights_of(folder):
 
 
 def test_a_study_that_is_told_to_stop_and_one_whose_trial_is_killed_end_as_a_calm_one(tmp_path, arguments):
-    long = ["--set", "training.max_epochs=30", "--set", "training.patience=30", "--parallel", "1"]
+    long = ["--set", "training.max_epochs=40", "--set", "training.patience=40", "--parallel", "1"]
     job = started([*arguments, *long], tmp_path)
     job.terminate()
     output, _ = job.communicate(timeout=120)
@@ -103,10 +115,7 @@ def test_a_study_that_is_told_to_stop_and_one_whose_trial_is_killed_end_as_a_cal
     epochs = len((tmp_path / "study/trials/mdsrec-s0/metrics.jsonl").read_text().splitlines())
 
     job = started([*arguments, *long], tmp_path)
-    trial = next(
-        process for process in psutil.Process(job.pid).children(recursive=True) if "mdsrec-s0" in process.name()
-    )
-    trial.kill()
+    os.kill(process_of("mdsrec-s0", job), signal.SIGKILL)
     output, _ = job.communicate(timeout=200)
     assert job.returncode == 0, output
     assert "2 of 2 trials are finished" in (tmp_path / "study/results.md").read_text()
