@@ -54,7 +54,6 @@ def test_the_inputs_are_sound_before_they_are_spoilt(here):
         "export --graph {here}/graph --what cooccurrence --to npz --output {here}/new",
         "evaluate --run {here}/run",
         "recommend --run {here}/run --output {here}/new",
-        "text_features --dataset {here}/other --output {here}/new --width 4",
         "case_study --run {here}/run --output {here}/new",
     ]
     for command in commands:
