@@ -97,7 +97,7 @@ class _DenseHalf(torch.autograd.Function):
         n, d = grad_nd.shape
         sum_grad = torch.empty(n, d)
         step = _run_rows(n, ctx.num_states)
-        hidden, hidden_grad = torch.empty(step, d), torch.empty(step, d)
+        hidden_grad = torch.empty(step, d)
         active, inner_grad = torch.empty(step, len(w1)), torch.empty(step, len(w1))
         w1_grad_T, w2_grad = torch.zeros(d, len(w1)), torch.zeros_like(w2)  # the faster ways round
         sizes = d, d, len(w1), d, d, d, d
@@ -116,10 +116,11 @@ class _DenseHalf(torch.autograd.Function):
             torch.mm(back, w2, out=wide)
             through(inner_mf.numpy(), act_grad[:m], act[:m], b1_sums)
             w2_grad.addmm_(back.T, active[:m])
-            torch.addcmul(beta1, normal1[run], gamma1, out=hidden[:m])
-            w1_grad_T.addmm_(hidden[:m].T, wide)
+            w1_grad_T.addmm_(normal1[run].T, wide)
             back.addmm_(wide, w1)
             layer_loops.add_norm_backward(h_grad[:m], *(a[run] for a in kept1), g1, done[run], *sums1)
+        # Of h = gamma1 * normal1 + beta1, without making h anew.
+        w1_grad_T.mul_(gamma1[:, None]).add_(torch.outer(beta1, b1_grad))
         states_grad = sum_grad if ctx.num_states == n else sum_grad.view(-1, ctx.num_states, d).sum(0)
         norm1, norm2 = (gamma1_grad, beta1_grad), (gamma2_grad, beta2_grad)
         return states_grad, sum_grad, *norm1, w1_grad_T.T, b1_grad, w2_grad, b2_grad, *norm2, None, None
