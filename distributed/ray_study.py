@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,15 @@ from configs.schema import ClusterConfig
 from distributed.interruption import STOP_FILE
 from distributed.ray_cluster import workers_use_gpu
 from distributed.ray_train import first_sigterm, quiet_libraries
-from distributed.trials import Job, Outcome, run_trial
+from distributed.trials import Job, Outcome, run_trial, stop_file
 
 
 class RayTrials:
     """One task per trial on the connected cluster.
 
     One whose process or node dies is started again, where another has room, and goes on from its checkpoint:
-    `cluster.max_failures` times. At SIGTERM the running ones end with a checkpoint, and no other starts.
+    `cluster.max_failures` times. A file `stop` in the study's folder, which SIGTERM puts there, ends the running ones
+    with a checkpoint, and no other begins.
     """
 
     def __init__(self, cluster: ClusterConfig, threads: int, parallel: int | None) -> None:
@@ -51,17 +51,16 @@ class RayTrials:
         waiting = list(jobs)[::-1]
         most = self._parallel or len(waiting)
         running: dict[Any, Job] = {}
-        told_to_stop = threading.Event()
-        with first_sigterm(told_to_stop.set):
+        stop = stop_file(waiting[0])
+        with first_sigterm(stop.touch):
             while waiting or running:
-                while waiting and len(running) < most and not told_to_stop.is_set():
+                while waiting and len(running) < most:
                     job = waiting.pop()
                     running[self._start(job)] = job
-                if told_to_stop.is_set():
-                    yield from (Outcome(waiting.pop().trial, "stopped") for _ in list(waiting))
-                    for job in running.values():  # time and again: a trial that only starts clears what it finds
+                if stop.exists():
+                    for job in running.values():  # time and again: a trial that only begins clears what it finds
                         _put_stop_file(job)
-                ended, _ = ray.wait(list(running), num_returns=1, timeout=1.0) if running else ([], [])
+                ended, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
                 for reference in ended:
                     yield _outcome(reference, running.pop(reference))
 

@@ -19,6 +19,7 @@ from data.dataset import Dataset
 from distributed.checkpoint_index import DamagedCheckpoint, find_checkpoint
 from distributed.durable_files import write_text
 from distributed.inputs import open_inputs
+from distributed.interruption import STOP_FILE
 from distributed.run_folder import open_run_folder
 from distributed.trainer import check_trainable
 from distributed.trials import Job, Outcome, TrialExecutor
@@ -60,6 +61,7 @@ def run_study(
     if pending:
         dataset.validate()
     with held(folder, study):
+        (folder / STOP_FILE).unlink(missing_ok=True)
         write_report(study, trials, folder)
         if not pending:
             return []

@@ -21,7 +21,7 @@ from distributed.world import world_of_one
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt at a trial ended: "stopped" with a checkpoint because somebody put a file `stop` into its run."""
+    """How an attempt at a trial ended: "stopped", with a checkpoint if it had begun, because of a file `stop`."""
 
     trial: str
     state: Literal["finished", "stopped", "failed"]
@@ -37,6 +37,11 @@ class Job:
     config: dict[str, Any]
     threads: int
     use_gpu: bool
+
+
+def stop_file(job: Job) -> Path:
+    """What ends a study where it is there, `STUDY/stop`: no trial of it begins any more."""
+    return Path(job.config["run"]).parents[1] / STOP_FILE
 
 
 class TrialExecutor(Protocol):
@@ -66,6 +71,8 @@ class SerialTrials:
 
 def run_trial(job: Job) -> Outcome:
     """Train from the latest checkpoint on, in a world of one; whatever goes wrong is the outcome."""
+    if stop_file(job).exists():
+        return Outcome(job.trial, "stopped")
     try:
         config = parse_config(job.config, f"of trial {job.trial}")
         assert config.run is not None

@@ -1,8 +1,8 @@
 """The dense half of a Transformer layer in one pass over memory: on CPU, in float32, without dropout.
 
 LayerNorm(h + W2 act(W1 h + b1) + b2) with h = LayerNorm(states + attended), forward and backward, for a run of rows
-at a time that stays in the second cache. Interest centres are most of a step, and most of their time outside of matrix
-products went into passes over memory: a third less of it here (docs/training.md).
+at a time that stays in the second cache. Interest centres are most of a step, and much of their time outside of
+matrix products went into passes over memory and dozens of small operators (docs/log.md has the figures).
 
 Shapes: n rows, s rows of states that are added to them in turn, d width, f feed-forward width.
 """
@@ -43,7 +43,7 @@ def residual_feed_forward(
     ffn_norm: nn.LayerNorm,
     relu: bool,
 ) -> Tensor:
-    """A post-norm layer after its attention: [..., d].
+    """A post-norm layer after its attention, both norms with the same eps: [..., d].
 
     Args:
         states: [..., d], or with leading dimensions of 1 where `attended` has more.
@@ -76,7 +76,7 @@ class _DenseHalf(torch.autograd.Function):
         for run in _runs(n, step):
             m = run.stop - run.start
             own = added if len(added) < n else added[run]
-            (gains, kept) = first_norm
+            gains, kept = first_norm
             layer_loops.add_norm(own, found[run], *gains, np.float32(eps), *(a[run] for a in kept), h[:m])
             inner.append(linear(hidden[:m], w1, b1))
             if relu:
@@ -84,7 +84,7 @@ class _DenseHalf(torch.autograd.Function):
             else:
                 _aten.gelu.out(inner[-1], out=active[:m])
             torch.mm(active[:m], w2.T, out=update[:m])
-            (gains, kept) = second_norm
+            gains, kept = second_norm
             layer_loops.add_norm(h[:m], contracted[:m], *gains, np.float32(eps), *(a[run] for a in kept))
         ctx.save_for_backward(normal1, scales1, normal2, scales2, gamma1, beta1, w1, w2, gamma2, *inner)
         ctx.num_states, ctx.relu = len(states_sd), relu

@@ -30,6 +30,6 @@ def _rank(rank: int, world: int, store: str, function: Callable[..., None], argu
     dist.destroy_process_group()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not through the interpreter's end: on a busy machine one exit in some thirty aborts there, a thread of torch's
+    # Not through the interpreter's end: on a busy machine one exit in some sixty aborted there, a thread of torch's
     # still running after the last line of Python.
     os._exit(0)

@@ -154,6 +154,23 @@ def test_a_file_stop_ends_a_trial_that_the_next_command_continues(tmp_path, stud
     assert set(finished(tmp_path)) == {"a-s0"}
 
 
+def test_a_file_stop_in_the_study_lets_no_other_trial_begin(tmp_path, study, monkeypatch):
+    def train(*arguments):
+        (tmp_path / "study/stop").touch()
+        return original(*arguments)
+
+    original = trials_module.train
+    monkeypatch.setattr(trials_module, "train", train)
+    variants = {"a": {"model.name": "sasrec"}, "b": {"model.name": "sasrec", "model.dim": 16}}
+    (stopped,) = study(variants)
+    assert (stopped.trial, stopped.state) == ("b-s0", "stopped")
+    assert not (tmp_path / "study/trials/b-s0").exists()
+    assert set(finished(tmp_path)) == {"a-s0"}
+    monkeypatch.undo()
+    assert study(variants) == []
+    assert set(finished(tmp_path)) == {"a-s0", "b-s0"}
+
+
 @pytest.mark.parametrize(
     ("variants", "overrides", "message"),
     [

@@ -19,7 +19,7 @@ from distributed import encoding
 from distributed.ray_cluster import connect
 from distributed.world import world_of_one
 from graph_builder.executor import SerialExecutor
-from jobs import build_graph, case_study, demo, evaluate, export, prepare_data, recommend, study, text_features, train
+from jobs import build_graph, case_study, demo, evaluate, export, prepare_data, recommend, study, train
 
 JOBS = {
     "prepare_data": prepare_data.main,
@@ -29,7 +29,6 @@ JOBS = {
     "recommend": recommend.main,
     "export": export.main,
     "study": study.main,
-    "text_features": text_features.main,
     "case_study": case_study.main,
     "demo": demo.main,
 }

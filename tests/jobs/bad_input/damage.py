@@ -14,8 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse
 
-from jobs.text_features import MARK
-
 Damage = Callable[[Path], None]
 
 
@@ -31,15 +29,6 @@ def write(name: str, content: str | bytes) -> Damage:
     def spoil(here: Path) -> None:
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_bytes(content.encode() if isinstance(content, str) else content)
-
-    return spoil
-
-
-def words(name: str) -> Damage:
-    """An earlier output of jobs/text_features.py."""
-
-    def spoil(here: Path) -> None:
-        pq.write_table(pa.table({"item": ["i1"], "vector": [[1.0]]}).replace_schema_metadata(MARK), here / name)
 
     return spoil
 

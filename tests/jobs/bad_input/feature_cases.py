@@ -1,4 +1,4 @@
-"""jobs/prepare_data.py: features, options and outputs; jobs/text_features.py."""
+"""jobs/prepare_data.py: features, options and outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from tests.jobs.bad_input.case import Case, Group
-from tests.jobs.bad_input.damage import archive, array, cut, flip, link, put, replace, table, words, write
+from tests.jobs.bad_input.damage import archive, array, cut, link, put, replace, table, write
 
 _OUT = "--output {here}/out"
 _CSV = f"prepare_data --format table --input {{here}}/raw.csv {_OUT}"
@@ -104,20 +104,4 @@ OUTPUTS = Group(
     ),
 )
 
-_WORDS = "text_features --dataset {here}/other --output {here}/words.parquet --width 4"
-WORDS = Group(
-    "jobs/text_features.py",
-    (
-        Case("words of a dataset that is not there", _WORDS.replace("/other", "/none")),
-        Case("words of items without texts", _WORDS.replace("/other", "/dataset")),
-        Case("words of a dataset with one bit changed", _WORDS, flip("other/sequences.arrow", 0.4)),
-        Case("more values than there are words", _WORDS.replace("--width 4", "--width 4000")),
-        Case("words of width zero", _WORDS.replace("--width 4", "--width 0")),
-        Case("the words are there", _WORDS, words("words.parquet")),
-        Case("words over something else", f"{_WORDS.replace('words.parquet', 'text.parquet')} --overwrite"),
-        Case("words in no folder", _WORDS.replace("words.parquet", "none/words.parquet")),
-        Case("words at a URI", _WORDS.replace("{here}/words.parquet", "s3://bucket/words.parquet")),
-    ),
-)
-
-GROUPS = (FEATURES, OPTIONS, OUTPUTS, WORDS)
+GROUPS = (FEATURES, OPTIONS, OUTPUTS)
