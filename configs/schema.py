@@ -93,6 +93,9 @@ class ModelConfig(Section):
     dropout: float = Field(0.5, ge=0, lt=1)
     max_length: int = Field(50, ge=1, description="L: most recent history items used")
     init_std: float = Field(0.02, gt=0)
+    learn_repeats: bool = Field(
+        False, description="learn, per channel, how much an item gains or loses where the user's input holds it already"
+    )
     mdsrec: MDSRecConfig = MDSRecConfig()
 
     @model_validator(mode="after")
@@ -155,6 +158,9 @@ class TrainingConfig(Section):
         description="of max_length: what the first target of a later window still sees of the one before",
     )
     learning_rate: float = Field(1e-3, gt=0)
+    repeat_learning_rate: float = Field(
+        0.05, gt=0, description="of the gains of model.learn_repeats: scores differ by units, weights by hundredths"
+    )
     weight_decay: float = Field(0.0, ge=0)
     optimizer: Literal["adam", "adagrad", "sgd"] = Field("adam", description="of everything but a sharded table")
     max_epochs: int = Field(100, ge=0)

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.batches import span_items
 from data.sequences import target_items
+from data.spans import spans_before
 from distributed.random_streams import seed_for
 from distributed.scoring import Scorer
 from evaluation.case_study import Ranking
@@ -39,12 +41,15 @@ class ChannelScorer(Scorer):
             widths = [x.shape[1] for x in self._channel_vectors(np.zeros(0, dtype=np.int64))]
             views = in_views(self._encode_users(users, positions), widths)
             every, at = np.tile(users, len(views)), np.tile(positions, len(views))
-            batch = self._user_batch(every, at, views.flatten(0, 1), options.mask_history, blocks)
+            own_gains = self.system.recommender.repeat_gains()
+            gains = torch.cat([own_gains.sum()[None], own_gains]).repeat_interleave(len(users))
+            batch = self._user_batch(every, at, views.flatten(0, 1), options.mask_history, gains, blocks)
             ranks = ranks_from_counts(*count_ranks([[batch]], blocks), options.ties)
             best, _ = next(iter(top_items([[batch]], blocks, k)))
             shown = best.cpu().numpy().reshape(len(views), len(users), -1)
             targets = target_items(data, users, positions)
-            parts = self._parts(views, np.concatenate([shown, np.tile(targets, (len(views), 1))[:, :, None]], axis=2))
+            asked = np.concatenate([shown, np.tile(targets, (len(views), 1))[:, :, None]], axis=2)
+            parts = self._parts(views, asked) + self._gained(users, positions, asked)
         return Ranking(
             users, positions, targets, ranks.reshape(len(views), -1), shown, parts[:, :, :-1], parts[0, :, -1]
         )
@@ -65,6 +70,16 @@ class ChannelScorer(Scorer):
             for user, x in zip(users, vectors, strict=True)
         ]
         return torch.stack(parts, dim=-1).cpu().numpy() * (items >= 0)[..., None]
+
+    def _gained(self, users: np.ndarray, positions: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """What items int64 [V, B, K] gain where the users' inputs hold them: float64 [V, B, K, C]."""
+        data = self.inputs.dataset
+        spans = spans_before(users, positions, self.config.model.max_length)
+        rows = np.repeat(np.arange(len(users)), spans.lengths)
+        held = np.isin(
+            np.arange(len(users))[:, None] * data.num_items + items, rows * data.num_items + span_items(data, spans)
+        )
+        return (held & (items >= 0))[..., None] * self.system.recommender.repeat_gains().double().numpy()
 
 
 def in_views(users: Tensor, widths: Sequence[int]) -> Tensor:

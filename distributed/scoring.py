@@ -17,6 +17,7 @@ from torch import Tensor
 from configs.schema import Config
 from data.batches import assemble, span_items
 from data.item_plan import positions_of
+from data.ragged import ragged_indices
 from data.sequences import Split, Targets, target_items
 from data.spans import spans_before
 from distributed.inputs import Inputs
@@ -120,10 +121,11 @@ class Scorer:
     ) -> Iterator[list[UserBatch]]:
         """Batches of targets (users, positions), int64 [n] each, encoded and brought to every rank a pass at a time."""
         size = self.config.evaluation.user_batch
+        gain = self.system.recommender.repeat_gains().sum()
         encoded = exchange(self._own_vectors(users, positions, tick), len(users), size)
         parts = (slice(first, first + size) for first in range(0, len(users), size))
         batches = (
-            self._user_batch(users[part], positions[part], vectors, hide, blocks)
+            self._user_batch(users[part], positions[part], vectors, hide, gain, blocks)
             for part, vectors in zip(parts, encoded, strict=True)
         )
         while batch_list := list(islice(batches, self._batches_per_pass())):
@@ -138,15 +140,21 @@ class Scorer:
             yield self._encode_users(users[part], positions[part])
 
     def _user_batch(
-        self, users: np.ndarray, positions: np.ndarray, vectors: Tensor, hide: bool, blocks: ItemBlocks
+        self, users: np.ndarray, positions: np.ndarray, vectors: Tensor, hide: bool, gain: Tensor, blocks: ItemBlocks
     ) -> UserBatch:
-        """A batch that hides those items of this rank that are in the users' histories, if `hide`."""
-        data = self.inputs.dataset
-        rows = np.repeat(np.arange(len(users)), positions if hide else 0)
-        starts = data.offsets[users] - (np.cumsum(positions) - positions)
-        seen = np.asarray(data.items[starts[rows] + np.arange(len(rows))], dtype=np.int64)
+        """A batch in which those items of this rank that are in the users' inputs gain `gain`, float32 [B] or a scalar;
+        if `hide`, those in their histories are hidden, but for targets."""
+        data, targets = self.inputs.dataset, target_items(self.inputs.dataset, users, positions)
+        gains = gain.numpy() * np.ones(len(users), dtype=np.float32)
+        sizes = np.minimum(positions, positions if hide else self.config.model.max_length * gains.any())
+        rows = np.repeat(np.arange(len(users)), sizes)
+        places = ragged_indices(positions - sizes, sizes)
+        seen = np.asarray(data.items[data.offsets[users][rows] + places], dtype=np.int64)
+        gained = np.where(places >= positions[rows] - self.config.model.max_length, gains[rows], np.float32(0))
+        if hide:
+            gained[seen != targets[rows]] = -np.inf
         own = blocks.owns(seen)
-        return user_batch(vectors, target_items(data, users, positions), seen[own], rows[own])
+        return user_batch(vectors, targets, seen[own], rows[own], gained[own])
 
     def _batches_per_pass(self) -> int:
         return max(1, int(self.users_per_pass) // self.config.evaluation.user_batch)

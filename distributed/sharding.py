@@ -31,6 +31,7 @@ from configs.errors import InputError
 from configs.schema import Config, TableConfig
 from distributed.world import World
 from model.item_table import TABLE
+from model.repeats import REPEATS
 from model.system import RecommenderSystem
 
 Sharding = Literal["data_parallel", "row_wise"]
@@ -105,13 +106,12 @@ def shard(system: RecommenderSystem, config: Config, num_items: int, world: Worl
 
     dense = dict(in_backward_optimizer_filter(parallel.named_parameters()))
     rows = {key: p for key, p in dense.items() if _is_table(key)}
-    towers = {key: p for key, p in dense.items() if not _is_table(key)}
+    rest = {key: p for key, p in dense.items() if not _is_table(key)}
     assert bool(rows) == (sharding == "data_parallel"), f"{sharding} table and dense optimiser disagree: {list(rows)}"
     parts: list[tuple[str, KeyedOptimizer]] = [("fused", parallel.fused_optimizer)]
     if rows:
         parts.append(("table", KeyedOptimizerWrapper(rows, lambda p: _TABLE[name](p, lr=table_lr))))
-    if towers:
-        parts.append(("towers", _tower_optimizer(towers, config)))
+    parts += _dense_optimizers(rest, config)
     text = "\n".join(line for line in str(plan).splitlines() if line.strip()) + f"\ntable optimizer: {name}"
     return ShardedSystem(
         parallel,
@@ -160,20 +160,27 @@ def _plan(
     return planner.collective_plan(system, sharders, dist.group.WORLD), sharders
 
 
-def _tower_optimizer(towers: dict[str, nn.Parameter], config: Config) -> KeyedOptimizer:
+def _dense_optimizers(dense: dict[str, nn.Parameter], config: Config) -> list[tuple[str, KeyedOptimizer]]:
+    """Of everything but the table, by name: "towers", and "repeats" if there are gains to learn."""
     training = config.training
     kind = _DENSE[training.optimizer]
-    return KeyedOptimizerWrapper(
-        towers, lambda p: kind(p, lr=training.learning_rate, weight_decay=training.weight_decay)
-    )
+    repeats = {key: p for key, p in dense.items() if key.endswith(f"{REPEATS}.weight")}
+    towers = {key: p for key, p in dense.items() if key not in repeats}
+    parts: list[tuple[str, KeyedOptimizer]] = []
+    if towers:
+        options = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+        parts.append(("towers", KeyedOptimizerWrapper(towers, lambda p: kind(p, **options))))
+    if repeats:
+        parts.append(("repeats", KeyedOptimizerWrapper(repeats, lambda p: kind(p, lr=training.repeat_learning_rate))))
+    return parts
 
 
 def _without_table(system: RecommenderSystem, config: Config) -> ShardedSystem:
     """Models that train no item rows: plain DDP, or nothing to train at all."""
-    towers = dict(system.named_parameters())
-    parts = [("towers", _tower_optimizer(towers, config))] if towers else []
-    parallel = nn.parallel.DistributedDataParallel(system) if towers else system
-    return ShardedSystem(parallel, system, CombinedOptimizer(parts), list(towers.values()), None, "no item table")
+    dense = dict(system.named_parameters())
+    parallel = nn.parallel.DistributedDataParallel(system) if dense else system
+    optimizer = CombinedOptimizer(_dense_optimizers(dense, config))
+    return ShardedSystem(parallel, system, optimizer, list(dense.values()), None, "no item table")
 
 
 def _is_table(key: str) -> bool:

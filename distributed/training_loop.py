@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -55,6 +57,20 @@ def loader_of(batches: TrainBatches, order: Sampler[int], num_workers: int, worl
         pin_memory=world.device.type == "cuda",
         generator=torch.Generator(),  # so that the default one is left alone
     )
+
+
+@contextmanager
+def nothing_inherited_collected() -> Iterator[None]:
+    """Processes forked within never destroy what they were born with.
+
+    Garbage of the parent may own threads, as a process group of an earlier sitting does. They are not there in a forked
+    process, and its first collection would wait for them for ever, or fault.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @dataclass
@@ -108,7 +124,8 @@ class TrainingLoop:
         self.sharded.system.train()
         num_targets: list[int] = []
 
-        loaded = iter(self._loader)  # its processes are forked before the watchdog's thread is there
+        with nothing_inherited_collected():
+            loaded = iter(self._loader)  # its processes are forked before the watchdog's thread is there
         self.watchdog.alive(progress.step)
 
         def counted() -> Iterator[Step]:

@@ -67,9 +67,9 @@ class CachedTiles:
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         # Imported here: compiled code costs seconds where nothing is ranked.
-        from kernels.rank_counts import count_tile, offer_tile
+        from kernels.rank_counts import add_gains, count_tile, offer_tile
 
-        self._count_tile, self._offer_tile = count_tile, offer_tile
+        self._count_tile, self._offer_tile, self._add_gains = count_tile, offer_tile, add_gains
         self._pool = pool
         self._buffers = threading.local()
 
@@ -80,6 +80,7 @@ class CachedTiles:
             width = _tile_columns(len(batch))
             for first in np.unique(columns // width * width).tolist():
                 scores = self._product(batch, block, first)
+                self._add_gains(scores, block.start + first, *_gains(batch))
                 inside = (columns >= first) & (columns < first + width)
                 found[own].numpy()[rows[inside]] = scores[rows[inside], columns[inside] - first]
             _check_finite(bool(found[own].isfinite()[rows].all()), block)
@@ -88,23 +89,21 @@ class CachedTiles:
 
     def count(self, users: Sequence[UserBatch], block: ItemBlock, lines: Tensor, counts: Tensor) -> None:
         def work(batch: UserBatch, own: slice) -> None:
-            hidden = (batch.hidden_items, batch.hidden_users)
             own_lines, own_counts = lines[own].numpy(), counts[own].numpy()
             for first in range(0, len(block.vectors), _tile_columns(len(batch))):
                 scores = self._product(batch, block, first)
                 item = block.start + first
-                finite = self._count_tile(scores, item, own_lines, batch.targets, *hidden, own_counts)
+                finite = self._count_tile(scores, item, own_lines, batch.targets, *_gains(batch), own_counts)
                 _check_finite(finite, block)
 
         self._each(users, work)
 
     def keep_best(self, users: Sequence[UserBatch], block: ItemBlock, scores: Tensor, items: Tensor) -> None:
         def work(batch: UserBatch, own: slice) -> None:
-            hidden = (batch.hidden_items, batch.hidden_users)
             best = (scores[own].numpy(), items[own].numpy())
             for first in range(0, len(block.vectors), _tile_columns(len(batch))):
                 tile = self._product(batch, block, first)
-                _check_finite(self._offer_tile(tile, block.start + first, *hidden, *best), block)
+                _check_finite(self._offer_tile(tile, block.start + first, *_gains(batch), *best), block)
 
         self._each(users, work)
 
@@ -132,6 +131,7 @@ class WholeBlocks:
             rows = np.flatnonzero((batch.targets >= block.start) & (batch.targets < block.stop))
             if len(rows):
                 scores = batch.vectors @ block.vectors.T
+                self._add_gains(scores, batch, block)
                 at = self._move(rows, scores)
                 found[own][at] = scores[at, self._move(batch.targets[rows] - block.start, scores)]
                 finite.append(found[own][at].isfinite().all())
@@ -143,7 +143,7 @@ class WholeBlocks:
         for batch, own in zip(users, _places(users), strict=True):
             scores = batch.vectors @ block.vectors.T
             finite.append(scores.isfinite().all())
-            self._hide(scores, batch, block)
+            self._add_gains(scores, batch, block)
             line, targets = lines[own, None], self._move(batch.targets, scores)[:, None]
             tied = (scores == line) & (ids != targets)
             counts[own] += torch.stack([(scores > line).sum(1), tied.sum(1), (tied & (ids < targets)).sum(1)], dim=1)
@@ -154,18 +154,18 @@ class WholeBlocks:
         for batch, own in zip(users, _places(users), strict=True):
             new = batch.vectors @ block.vectors.T
             finite.append(new.isfinite().all())
-            self._hide(new, batch, block)
+            self._add_gains(new, batch, block)
             values, ids = _block_top(new, block.start, scores.shape[1])
             kept = merge_top(torch.cat([items[own], ids], 1), torch.cat([scores[own], values], 1), scores.shape[1])
             items[own], scores[own] = kept
         _check_finite(bool(torch.stack(finite).all()), block)
 
     @staticmethod
-    def _hide(scores: Tensor, batch: UserBatch, block: ItemBlock) -> None:
-        begin, end = np.searchsorted(batch.hidden_items, [block.start, block.stop])
+    def _add_gains(scores: Tensor, batch: UserBatch, block: ItemBlock) -> None:
+        begin, end = np.searchsorted(batch.gain_items, [block.start, block.stop])
         if end > begin:
-            columns = WholeBlocks._move(batch.hidden_items[begin:end] - block.start, scores)
-            scores[WholeBlocks._move(batch.hidden_users[begin:end], scores), columns] = -torch.inf
+            items, users, gains = (WholeBlocks._move(array[begin:end], scores) for array in _gains(batch))
+            scores[users, items - block.start] += gains
 
     @staticmethod
     def _move(array: np.ndarray, like: Tensor) -> Tensor:
@@ -197,6 +197,10 @@ def _block_top(scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
 def _places(users: Sequence[UserBatch]) -> list[slice]:
     ends = np.cumsum([0, *map(len, users)]).tolist()
     return [slice(*ends[k : k + 2]) for k in range(len(users))]
+
+
+def _gains(batch: UserBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return batch.gain_items, batch.gain_users, batch.gains
 
 
 def _tile_columns(num_users: int) -> int:

@@ -16,29 +16,34 @@ from torch import Tensor
 
 @dataclass
 class UserBatch:
-    """Encoded users of one batch, and which items they are not to be offered.
+    """Encoded users of one batch, and what is added to the scores of some items for some of them.
 
     Attributes:
         vectors: [B, D].
         targets: int64 [B]; -1 where there is none.
-        hidden_items, hidden_users: int64 [m], pairs of an item id and a row of the batch, each once, by ascending item.
+        gain_items, gain_users: int64 [m], pairs of an item id and a row of the batch, each once, by ascending item.
+        gains: float32 [m], what the score of a pair has more; -inf hides it.
     """
 
     vectors: Tensor
     targets: np.ndarray
-    hidden_items: np.ndarray
-    hidden_users: np.ndarray
+    gain_items: np.ndarray
+    gain_users: np.ndarray
+    gains: np.ndarray
 
     def __len__(self) -> int:
         return len(self.targets)
 
 
-def user_batch(vectors: Tensor, targets: np.ndarray, seen_items: np.ndarray, seen_by: np.ndarray) -> UserBatch:
-    """A batch that hides what users have seen (item ids and rows of the batch, int64 [s]), never their targets."""
-    other = seen_items != targets[seen_by]
-    keys = np.sort(seen_items[other] * len(targets) + seen_by[other])
-    keys = keys[np.concatenate([np.ones(min(len(keys), 1), dtype=bool), keys[1:] != keys[:-1]])]
-    return UserBatch(vectors, targets, keys // max(len(targets), 1), keys % max(len(targets), 1))
+def user_batch(
+    vectors: Tensor, targets: np.ndarray, items: np.ndarray, users: np.ndarray, gains: np.ndarray
+) -> UserBatch:
+    """A batch in which pairs of an item id and a row, int64 [s], gain float32 [s]; of equal pairs the least counts."""
+    rows = max(len(targets), 1)
+    order = np.lexsort((gains, users, items))
+    keys = (items * rows + users)[order]
+    first = order[np.concatenate([np.ones(min(len(keys), 1), dtype=bool), keys[1:] != keys[:-1]])]
+    return UserBatch(vectors, targets, items[first], users[first], gains[first])
 
 
 def exchange(mine: Iterable[Tensor], num_users: int, batch_size: int) -> Iterator[Tensor]:

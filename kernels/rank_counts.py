@@ -1,9 +1,10 @@
 """What ranking wants of a tile of scores, taken in one pass while the tile is in cache.
 
 A tile float32 [q, b] is q users' scores of the b consecutive items first .. first + b - 1. Some pairs of a user and an
-item are *hidden*: they do not take part. Compiled, one thread, without the interpreter lock.
+item *gain* something first; one that gains -inf is hidden and takes no part. Compiled, one thread, without the
+interpreter lock.
 
-Legend: q users, b items, m hidden pairs of these users, K places of a list of the best.
+Legend: q users, b items, m pairs of these users that gain, K places of a list of the best.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import numpy as np
 
 
 @numba.njit(nogil=True, cache=True)
-def count_tile(scores, first, lines, targets, hidden_items, hidden_users, counts):  # type: ignore[no-untyped-def]
+def count_tile(scores, first, lines, targets, gain_items, gain_users, gains, counts):  # type: ignore[no-untyped-def]
     """Add to counts int64 [q, 3]: items above the user's line, others tied, and those of them before the target.
 
     Args:
-        scores: float32 [q, b]; hidden ones are overwritten.
+        scores: float32 [q, b]; those that gain are overwritten.
         lines: float32 [q], each target's score, finite. targets: int64 [q], their items; never hidden.
-        hidden_items, hidden_users: int64 [m], each pair once, by ascending item.
+        gain_items, gain_users: int64 [m], each pair once, by ascending item. gains: float32 [m], not NaN, not +inf.
 
     Returns whether all scores are finite; if not, the counts mean nothing.
     """
-    hidden = _hide(scores, first, hidden_items, hidden_users)
+    hidden = add_gains(scores, first, gain_items, gain_users, gains)
     finite = 0
     for r in range(scores.shape[0]):
         above, least, numbers = _count_row(scores[r], lines[r])
@@ -43,17 +44,17 @@ def count_tile(scores, first, lines, targets, hidden_items, hidden_users, counts
 
 
 @numba.njit(nogil=True, cache=True)
-def offer_tile(scores, first, hidden_items, hidden_users, best_scores, best_items):  # type: ignore[no-untyped-def]
+def offer_tile(scores, first, gain_items, gain_users, gains, best_scores, best_items):  # type: ignore[no-untyped-def]
     """Offer a tile to each user's list of the best, by score, then by smaller item.
 
     Args:
-        scores, hidden_items, hidden_users: as in `count_tile`.
+        scores, gain_items, gain_users, gains: as in `count_tile`.
         best_scores: float32 [q, K], best_items: int64 [q, K]: each row a heap with its worst entry first; empty places
             hold -inf and -1. Tiles must come by ascending items: an item never displaces one that it ties with.
 
     Returns whether all scores are finite.
     """
-    hidden = _hide(scores, first, hidden_items, hidden_users)
+    hidden = add_gains(scores, first, gain_items, gain_users, gains)
     finite = 0
     for r in range(scores.shape[0]):
         above, _, numbers = _count_row(scores[r], best_scores[r, 0])
@@ -66,16 +67,17 @@ def offer_tile(scores, first, hidden_items, hidden_users, best_scores, best_item
 
 
 @numba.njit(nogil=True, cache=True)
-def _hide(scores, first, hidden_items, hidden_users):  # type: ignore[no-untyped-def]
-    """Set hidden scores to -inf, which no line is below. Returns how many there are, -1 if one was not finite."""
-    begin = np.searchsorted(hidden_items, first)
-    end = np.searchsorted(hidden_items, first + scores.shape[1])
-    finite = True
+def add_gains(scores, first, gain_items, gain_users, gains):  # type: ignore[no-untyped-def]
+    """Add what pairs of a tile gain, each in float32. Returns how many are hidden, -1 if one's score was not finite."""
+    begin = np.searchsorted(gain_items, first)
+    end = np.searchsorted(gain_items, first + scores.shape[1])
+    finite, hidden = True, 0
     for at in range(begin, end):
-        r, c = hidden_users[at], hidden_items[at] - first
+        r, c = gain_users[at], gain_items[at] - first
         finite &= abs(scores[r, c]) < np.inf
-        scores[r, c] = -np.inf
-    return end - begin if finite else -1
+        hidden += int(gains[at] == -np.inf)
+        scores[r, c] += gains[at]
+    return hidden if finite else -1
 
 
 @numba.njit(nogil=True, cache=True)

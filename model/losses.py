@@ -6,6 +6,7 @@ Shapes: B targets of this rank, R items with a role, K candidates, C columns of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from model.protocol import Channel
+from model.repeats import SeenItems
 
 # A chunk's rows times its columns: 64 MiB of float32, whatever the batch and the number of items.
 MAX_LOGITS = 2**24
@@ -25,6 +27,7 @@ def channel_cross_entropy(
     channels: Sequence[Channel],
     targets: Tensor,
     num_global_targets: int,
+    seen: SeenItems | None = None,
 ) -> Tensor:
     """sum_c weight_c * sum_b -log softmax(<user_b, items>)[target_b] / num_global_targets.
 
@@ -38,22 +41,27 @@ def channel_cross_entropy(
         channels: names and weights.
         targets: int64 [B], rows of the items.
         num_global_targets: targets of the step over all ranks.
+        seen: items whose scores gain something in a row; None: scores are the products.
 
     Returns:
         A scalar; 0 for B = 0, still connected to users and items, so that every rank's backward
         reaches the same parameters.
     """
     total = torch.zeros((), device=targets.device)
-    for user, item, channel in zip(users, items, channels, strict=True):
+    seen_columns = _SeenColumns(seen.items, seen.counts, seen.holds(targets)) if seen is not None else None
+    for number, (user, item, channel) in enumerate(zip(users, items, channels, strict=True)):
         with torch.autocast(targets.device.type, enabled=False):
             user, item = _at_least_float32(user), _at_least_float32(item)
+            gain = seen.gains[number].to(user.dtype) if seen is not None else None
             if len(user) * len(item) <= MAX_LOGITS:
                 # With no rows the sum is an empty sum: a zero that keeps its graph.
-                loss = F.cross_entropy(user @ item.T, targets, reduction="sum")
+                logits = user @ item.T
+                if seen is not None and gain is not None:
+                    logits = logits.scatter_add(1, seen.items, gain * seen.counts.to(user.dtype))
+                loss = F.cross_entropy(logits, targets, reduction="sum")
             else:
-                loss = _RowChunkedLoss.apply(
-                    user, F.embedding(targets, item), targets, item, item.new_zeros(len(item)), None
-                )
+                target, bias = F.embedding(targets, item), item.new_zeros(len(item))
+                loss = _RowChunkedLoss.apply(user, target, targets, item, bias, None, gain, seen_columns)
             total = total + channel.weight * loss
     return total / max(num_global_targets, 1)
 
@@ -67,6 +75,7 @@ def sampled_cross_entropy(
     log_weights: Tensor,
     num_global_targets: int,
     mates: Tensor | None = None,
+    seen: SeenItems | None = None,
 ) -> Tensor:
     """`channel_cross_entropy` with each softmax's denominator estimated from K candidates.
 
@@ -94,6 +103,7 @@ def sampled_cross_entropy(
         num_global_targets: targets of the step over all ranks.
         mates: int64 [B, Q], rows of `targets` trained together with each row, itself as padding; each of these targets
             is a candidate. None: each row is trained by itself.
+        seen: as in `channel_cross_entropy`; those that are neither target nor candidate are in no sum.
 
     Returns:
         A scalar; 0 for B = 0, for K = 0 and where a row's only candidate is its target, still
@@ -106,22 +116,36 @@ def sampled_cross_entropy(
     # Column 0 belongs to targets that are not candidates: -inf, but in their own rows. A target that
     # is a candidate takes that candidate's column. So each row has its target once, with weight 1.
     bias_C = F.pad(log_weights.detach(), (1, 0), value=-torch.inf)
-    own_B = torch.zeros(len(items[0]), dtype=torch.int64, device=targets.device)
-    own_B[candidates] = torch.arange(1, num_candidates + 1, device=targets.device)
-    own_B = own_B[targets]
+    column_R = torch.zeros(len(items[0]), dtype=torch.int64, device=targets.device)
+    column_R[candidates] = torch.arange(1, num_candidates + 1, device=targets.device)
+    own_B = column_R[targets]
+    seen_columns = _SeenColumns(column_R[seen.items], seen.counts, seen.holds(targets)) if seen is not None else None
     mates_BQ = own_B[mates] if mates is not None else None
-    for user, item, channel in zip(users, items, channels, strict=True):
+    for number, (user, item, channel) in enumerate(zip(users, items, channels, strict=True)):
         with torch.autocast(targets.device.type, enabled=False):
             user, item = _at_least_float32(user), _at_least_float32(item)
             target, candidate = F.embedding(rows, item).split([num_targets, num_candidates])
             columns = F.pad(candidate, (0, 0, 1, 0))
-            loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias_C.to(user.dtype), mates_BQ)
+            gain = seen.gains[number].to(user.dtype) if seen is not None else None
+            bias = bias_C.to(user.dtype)
+            loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias, mates_BQ, gain, seen_columns)
             total = total + channel.weight * loss
     return total / max(num_global_targets, 1)
 
 
+@dataclass(frozen=True)
+class _SeenColumns:
+    """Which logits gain: int64 columns [B, L], float32 counts of 0 or 1 [B, L], and float32 [B] of the target's."""
+
+    columns: Tensor
+    counts: Tensor
+    targets: Tensor
+
+
 class _RowChunkedLoss(torch.autograd.Function):
     """sum_b log sum_c exp(l_bc) - s_b, where l = user @ columns.T + bias, but s_b = <user_b, target_b> at own_b.
+
+    Where columns have been seen by a row, l_bc and s_b have `gain` more.
 
     Gradients are computed in the forward, while a chunk's logits are there, and scaled in the backward
     (the loss is a scalar): three products a chunk in place of the four of a recomputed softmax, and one
@@ -137,13 +161,17 @@ class _RowChunkedLoss(torch.autograd.Function):
         columns_Cd: Tensor,
         bias_C: Tensor,
         mates_BQ: Tensor | None,
+        gain: Tensor | None,
+        seen: _SeenColumns | None,
     ) -> Tensor:
         """own_B: int64 [B], each row's column for its target. That column of `columns` is the target or zero.
 
         mates_BQ: int64 [B, Q], columns whose bias does not count in a row.
+        gain, seen: a scalar, and which logits it is added to.
         """
         user_grad_Bd, target_grad_Bd = torch.empty_like(user_Bd), torch.empty_like(target_Bd)
         columns_grad_Cd = torch.zeros_like(columns_Cd)
+        gain_grad = torch.zeros_like(gain) if gain is not None else None
         total = user_Bd.new_zeros(())
         num_rows = max(1, MAX_LOGITS // max(1, len(columns_Cd)))
         for start in range(0, len(user_Bd), num_rows):
@@ -154,6 +182,10 @@ class _RowChunkedLoss(torch.autograd.Function):
             if mates_BQ is not None:
                 mates = mates_BQ[chunk]
                 logits.scatter_(1, mates, logits.gather(1, mates) - bias_C[mates])
+            if gain is not None and seen is not None:
+                counts = seen.counts[chunk].to(logits.dtype)
+                score += gain * seen.targets[chunk, None].to(logits.dtype)
+                logits.scatter_add_(1, seen.columns[chunk], gain * counts)
             logits.scatter_(1, own, score)
             log_sum = logits.logsumexp(dim=1, keepdim=True)
             total += (log_sum - score).sum()
@@ -162,14 +194,18 @@ class _RowChunkedLoss(torch.autograd.Function):
             user_grad_Bd[chunk] = torch.addmm(score_grad * target, probabilities, columns_Cd)
             target_grad_Bd[chunk] = score_grad * user
             columns_grad_Cd.addmm_(probabilities.T, user)
-        ctx.save_for_backward(user_grad_Bd, target_grad_Bd, columns_grad_Cd)
+            if gain_grad is not None and seen is not None:
+                gain_grad += (probabilities.gather(1, seen.columns[chunk]) * counts).sum()
+                gain_grad += (score_grad[:, 0] * seen.targets[chunk]).sum()
+        ctx.save_for_backward(user_grad_Bd, target_grad_Bd, columns_grad_Cd, gain_grad)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        user_grad_Bd, target_grad_Bd, columns_grad_Cd = ctx.saved_tensors
-        return grad * user_grad_Bd, grad * target_grad_Bd, None, grad * columns_grad_Cd, None, None
+        user_grad_Bd, target_grad_Bd, columns_grad_Cd, gain_grad = ctx.saved_tensors
+        gain_grad = grad * gain_grad if gain_grad is not None else None
+        return grad * user_grad_Bd, grad * target_grad_Bd, None, grad * columns_grad_Cd, None, None, gain_grad, None
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

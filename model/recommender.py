@@ -5,12 +5,14 @@ Shapes: B targets of a batch, R items with a role, U items of the union, d width
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from configs.contracts import Batch, ItemNeeds, ItemPlan
 from model.item_views import item_rows
 from model.losses import channel_cross_entropy, sampled_cross_entropy
 from model.protocol import Channel, ItemRows
+from model.repeats import RepeatGains, seen_items
 
 
 class Recommender(nn.Module):
@@ -19,10 +21,25 @@ class Recommender(nn.Module):
     Attributes:
         needs: what the collate must bring of each item.
         channels: names and weights, in the order of the vectors below.
+        repeats: what items gain that the user's input holds; None: nothing.
     """
 
     needs: ItemNeeds
     channels: tuple[Channel, ...]
+    repeats: RepeatGains | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repeats = None
+
+    def learn_repeats(self) -> None:
+        """Give each channel a learned gain of items that the user's input holds."""
+        self.repeats = RepeatGains(len(self.channels))
+
+    def repeat_gains(self) -> Tensor:
+        """What such an item gains in each channel's part of a score, float32 [C] on the CPU; zero where not learned."""
+        weights = torch.tensor([channel.weight for channel in self.channels])
+        return weights * (self.repeats.weight.detach().cpu() if self.repeats is not None else 0.0)
 
     def forward(self, rows_Ud: Tensor | None, plan: ItemPlan, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar: over its candidates, or all R items with a role.
@@ -32,8 +49,9 @@ class Recommender(nn.Module):
         """
         items = item_rows(rows_Ud, plan)
         users, vectors = self.user_vectors(items, batch), self.item_vectors(items)
+        seen = seen_items(batch, self.repeats.weight) if self.repeats is not None else None
         if batch.candidates is None:
-            return channel_cross_entropy(users, vectors, self.channels, batch.targets, batch.num_global_targets)
+            return channel_cross_entropy(users, vectors, self.channels, batch.targets, batch.num_global_targets, seen)
         assert batch.log_weights is not None
         return sampled_cross_entropy(
             users,
@@ -44,6 +62,7 @@ class Recommender(nn.Module):
             batch.log_weights,
             batch.num_global_targets,
             batch.mates,
+            seen,
         )
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:

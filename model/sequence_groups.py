@@ -34,6 +34,10 @@ class Sequences:
     num_queries: int
 
     @property
+    def count(self) -> int:
+        return len(self.lengths)
+
+    @property
     def asks_for_all(self) -> bool:
         return self.num_queries == self.length
 
@@ -69,23 +73,29 @@ def in_groups(
 def read_groups(batch: Batch, streams: list[Tensor]) -> list[tuple[Sequences, list[Tensor]]]:
     """The groups of a batch, and of each every stream's items [S, L, d], anything finite at pads.
 
-    An empty batch is one group with S = 0, so that what is made of it stays connected to the parameters.
+    An empty batch is one too, so that what is made of it stays connected to the parameters.
 
     Args:
         streams: rows [R, d] of the step's items, to be read at the batch's histories.
     """
-    groups = batch.groups or (_EMPTY,)
-    counts = [group.count for group in groups]
+    groups = groups_of(batch)
     sizes = [group.count * group.length for group in groups]
     # Read at once: the gradient of each reading is a whole [R, d].
     items = zip(*(F.embedding(batch.history, stream).split(sizes) for stream in streams), strict=True)
+    return [
+        (group, [rows.unflatten(0, (group.count, group.length)) for rows in flat])
+        for group, flat in zip(groups, items, strict=True)
+    ]
+
+
+def groups_of(batch: Batch) -> list[Sequences]:
+    """The groups of a batch, in the order of its history; an empty batch is one group with S = 0."""
+    groups = batch.groups or (_EMPTY,)
+    counts = [group.count for group in groups]
     ragged = zip(batch.lengths.split(counts), batch.num_states.split(counts), strict=True)
     return [
-        (
-            Sequences(group.length, lengths, num_states, group.states),
-            [rows.unflatten(0, (group.count, group.length)) for rows in flat],
-        )
-        for group, (lengths, num_states), flat in zip(groups, ragged, items, strict=True)
+        Sequences(group.length, lengths, num_states, group.states)
+        for group, (lengths, num_states) in zip(groups, ragged, strict=True)
     ]
 
 

@@ -17,6 +17,13 @@ def build_model(config: ModelConfig, info: CatalogueInfo) -> Recommender:
     Raises:
         InputError: the config asks for something that the catalogue lacks.
     """
+    recommender = _build(config, info)
+    if config.learn_repeats:
+        recommender.learn_repeats()
+    return recommender
+
+
+def _build(config: ModelConfig, info: CatalogueInfo) -> Recommender:
     if config.name == "mdsrec":
         return MDSRec(config, info)
     if config.name == "sasrec":

@@ -2,6 +2,7 @@
 
 import json
 
+import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from configs.loading import load_config
@@ -35,3 +36,11 @@ def weights(run, config):
 
 
 SAMPLED = ("training.negatives.draws=15", "model.mdsrec.center_samples=3")
+REPEAT_GAINS = (-1.5, 0.5, 1.0)  # of the channels, where a model learns them
+
+
+def set_repeat_gains(system):
+    repeats = system.recommender.repeats
+    if repeats is not None:
+        with torch.no_grad():
+            repeats.weight.copy_(torch.tensor(REPEAT_GAINS[: len(repeats.weight)]))

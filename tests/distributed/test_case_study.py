@@ -15,13 +15,16 @@ from distributed.sharding import shard
 from distributed.trainer import train
 from distributed.world import world_of_one
 from evaluation.case_page import page
-from tests.distributed.runs import SAMPLED, config_of
+from tests.distributed.runs import REPEAT_GAINS, SAMPLED, config_of, set_repeat_gains
 
+REPEATS = ("mdsrec", "evaluation.mask_history=false", "model.learn_repeats=true")
 CASES = [
     ("mdsrec", "evaluation.mask_history=false"),
     ("mdsrec", "evaluation.mask_history=true", "table.sharding=row_wise", *SAMPLED),
     ("sasrec", "evaluation.mask_history=true"),
     ("popularity",),
+    REPEATS,
+    ("sasrec", "evaluation.mask_history=true", "model.learn_repeats=true"),
 ]
 
 
@@ -29,6 +32,7 @@ def scorer_of(folders, world, case, *more):
     config = config_of(folders, "unused", *case, "model.init_std=0.5", *more)
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    set_repeat_gains(sharded.system)
     return ChannelScorer(sharded, inputs, config, world)
 
 
@@ -75,9 +79,10 @@ def test_ranks_are_those_of_the_evaluation(folders, case):
             np.testing.assert_allclose(found.best_parts[0, row, place], found.target_parts[row], atol=1e-12)
 
 
-def test_each_channel_alone_is_its_own_inner_product(folders):
+@pytest.mark.parametrize("case", [CASES[0], REPEATS])
+def test_each_channel_alone_is_its_own_inner_product(folders, case):
     with world_of_one() as world:
-        scorer = scorer_of(folders, world, CASES[0])
+        scorer = scorer_of(folders, world, case)
         data, system = scorer.inputs.dataset, scorer.system
         users, positions = located(data, "test")
         found = scorer.study(users, positions, 10)
@@ -92,6 +97,12 @@ def test_each_channel_alone_is_its_own_inner_product(folders):
             )
             scores = [c.weight * (u.double() @ i.double().T) for c, (u, i) in zip(channels, pairs, strict=True)]
     scores = np.stack([s.numpy() for s in scores])
+    if case == REPEATS:
+        for row, (user, position) in enumerate(zip(users, positions, strict=True)):
+            first = data.offsets[user] + max(0, position - scorer.config.model.max_length)
+            held = np.unique(data.items[first : data.offsets[user] + position])
+            weights = [channel.weight for channel in channels]
+            scores[:, row, held] += np.multiply(weights, REPEAT_GAINS)[:, None]
     assert [channel.name for channel in channels] == ["id", "image", "text"]
     rows = np.arange(len(users))
     np.testing.assert_allclose(found.target_parts, scores[:, rows, found.targets].T, atol=1e-5)

@@ -8,6 +8,7 @@ from distributed.inputs import build_system, open_inputs
 from distributed.scoring import Scorer
 from distributed.sharding import shard
 from distributed.world import world_of_one
+from tests.distributed.runs import set_repeat_gains
 from tests.distributed.spawn import run_ranks
 
 SAMPLED = ("training.negatives.draws=15", "model.mdsrec.center_samples=3")
@@ -16,6 +17,7 @@ CASES = [
     ("sasrec", "table.sharding=row_wise"),
     ("mdsrec",),
     ("mdsrec", "table.sharding=row_wise", *SAMPLED),
+    ("mdsrec", "model.learn_repeats=true", "evaluation.mask_history=false"),
 ]
 USER_BATCH = 16
 
@@ -48,6 +50,7 @@ def results(world, folders, case, held_bytes, users_per_pass):
     config, bar = config_of(folders, *case), Bar()
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    set_repeat_gains(sharded.system)
     scorer = Scorer(sharded, inputs, config, world, bar)
     scorer.held_bytes, scorer.users_per_pass = held_bytes, users_per_pass
     ranked = scorer.rank("valid")

@@ -31,15 +31,18 @@ CASES = [
     ("sasrecf", "sgd"),
     ("mdsrec sampled", "rowwise_adagrad"),
     ("sasrec sampled", "sgd"),
+    ("mdsrec repeats", "rowwise_adagrad"),
+    ("sasrec sampled repeats", "sgd"),
 ]
 
 
 def config_of(model, sharding, table_optimizer):
-    name, *sampled = model.split()
+    name, *options = model.split()
     return load_config(
         None,
         [
-            *(["training.negatives.draws=12", "model.mdsrec.center_samples=5"] if sampled else []),
+            *(["training.negatives.draws=12", "model.mdsrec.center_samples=5"] if "sampled" in options else []),
+            f"model.learn_repeats={'repeats' in options}",
             f"model.name={name}",
             "model.dim=8",
             "model.max_length=6",  # so that many sequences have a second window, with fewer targets than items

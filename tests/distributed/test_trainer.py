@@ -1,6 +1,9 @@
 """The life of a run in one process: it stops, continues and ranks as if nothing had happened."""
 
+import gc
 import json
+import multiprocessing
+import os
 
 import numpy as np
 import pytest
@@ -18,7 +21,7 @@ from distributed.scoring import Scorer, summarise
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
 from distributed.trainer import train
-from distributed.training_loop import decide, note_validation
+from distributed.training_loop import decide, note_validation, nothing_inherited_collected
 from distributed.world import world_of_one
 from jobs.prepare_data import prepare
 from tests.distributed.runs import SAMPLED, config_of, records, weights
@@ -134,6 +137,37 @@ def test_inputs_that_do_not_belong_together_are_named(folders, tmp_path):
                 config_of(folders, tmp_path / "run", "sasrec").model_copy(update={"dataset": str(tmp_path / "other")}),
                 world,
             )
+
+
+def test_a_forked_process_does_not_destroy_what_its_parent_forgot(tmp_path):
+    """Threads of such garbage would be waited for, and are not there: here, it only says that it was destroyed."""
+    destroyed = tmp_path / "destroyed"
+
+    class Forgotten:
+        def __init__(self):
+            self.own = self
+
+        def __del__(self):
+            (destroyed / str(os.getpid())).touch()
+
+    def collect():
+        gc.collect()
+        os._exit(0)
+
+    destroyed.mkdir()
+    gc.disable()
+    try:
+        Forgotten()
+        with nothing_inherited_collected():
+            process = multiprocessing.get_context("fork").Process(target=collect)
+            process.start()
+        process.join()
+    finally:
+        gc.enable()
+    assert process.exitcode == 0
+    assert not list(destroyed.iterdir())
+    gc.collect()
+    assert [path.name for path in destroyed.iterdir()] == [str(os.getpid())]
 
 
 def test_loader_processes_change_no_bit(folders, tmp_path):

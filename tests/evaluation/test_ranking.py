@@ -30,9 +30,14 @@ def catalogue(whole_numbers=True):
     return items, users, targets, history
 
 
+GAIN = np.float32(-2)  # of what is in a history and not hidden
+
+
 def brute_force(mask_history):
     items, users, targets, history = catalogue()
     scores = (users @ items.T).numpy()
+    for row, seen in zip(scores, history, strict=True):
+        row[np.unique(seen)] += GAIN
     counts, tops = [], []
     for n, target in enumerate(targets.tolist()):
         row = scores[n].astype(float)
@@ -63,10 +68,11 @@ def passes(rank, world, blocks, per_pass, mask, with_target=True, whole_numbers=
     found = []
     for number, encoded in enumerate(vectors):
         part = slice(number * USER_BATCH, (number + 1) * USER_BATCH)
-        seen = history[part] if mask else history[part, :0]
+        seen = history[part]
         rows = np.repeat(np.arange(len(encoded)), seen.shape[1])
+        gains = np.where(mask & (seen != targets[part, None]), -np.inf, GAIN).astype(np.float32).ravel()
         own = blocks.owns(seen.ravel())
-        found.append(user_batch(encoded, targets[part], seen.ravel()[own], rows[own]))
+        found.append(user_batch(encoded, targets[part], seen.ravel()[own], rows[own], gains[own]))
     return [found[first : first + per_pass] for first in range(0, len(found), per_pass)]
 
 
@@ -187,7 +193,7 @@ def test_scores_that_are_no_numbers_are_refused(bad, target, scorer, monkeypatch
     vectors = torch.ones(NUM_ITEMS, 1)
     vectors[bad] = float("nan")
     nothing = np.zeros(0, dtype=np.int64)
-    users = [user_batch(torch.ones(1, 1), np.array([target]), nothing, nothing)]
+    users = [user_batch(torch.ones(1, 1), np.array([target]), nothing, nothing, nothing.astype(np.float32))]
     with world_of_one():
         blocks = item_blocks(0, 1, 100, HELD, vectors)
         first = bad // 100 * 100

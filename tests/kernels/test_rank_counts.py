@@ -16,30 +16,39 @@ def a_tile(users: int, items: int, levels: int = 4, seed: int = 0):
     targets = FIRST + rng.integers(-items, 2 * items, users)  # before the tile, in it, after it
     lines = rng.integers(-levels, levels + 1, users).astype(np.float32)
     inside = np.flatnonzero((targets >= FIRST) & (targets < FIRST + items))
-    lines[inside] = scores[inside, targets[inside] - FIRST]
-    # Hidden pairs lie around the tile too, and are never a target.
-    pairs = {(int(i), int(u)) for i, u in zip(rng.integers(-5, items + 5, 40), rng.integers(0, users, 40), strict=True)}
-    pairs = sorted((FIRST + i, u) for i, u in pairs if FIRST + i != targets[u])
-    hidden = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return scores, targets, lines, hidden[:, 0].copy(), hidden[:, 1].copy()
+    # Pairs that gain lie around the tile too. A third is hidden, but for targets.
+    pairs = {(FIRST + int(i), int(u)) for i, u in rng.integers((-5, 0), (items + 5, users), (40, 2))}
+    pairs |= {(int(targets[u]), u) for u in range(0, users, 2)}
+    gain_items, gain_users = np.array(sorted(pairs), dtype=np.int64).T.copy()
+    gains = rng.integers(-levels, levels + 1, len(pairs)).astype(np.float32)
+    gains[(rng.random(len(pairs)) < 1 / 3) & (gain_items != targets[gain_users])] = -np.inf
+    lines[inside] = with_gains(scores, gain_items, gain_users, gains)[inside, targets[inside] - FIRST]
+    return scores, targets, lines, (gain_items, gain_users, gains)
 
 
-def slow_counts(scores, targets, lines, hidden_items, hidden_users):
-    hidden = set(zip(hidden_users.tolist(), (hidden_items - FIRST).tolist(), strict=True))
+def with_gains(scores, items, users, gains):
+    gained = scores.copy()
+    for item, user, gain in zip(items, users, gains, strict=True):
+        if 0 <= item - FIRST < scores.shape[1]:
+            gained[user, item - FIRST] += gain
+    return gained
+
+
+def slow_counts(scores, targets, lines):
     counts = np.zeros((len(scores), 3), dtype=np.int64)
     for u, row in enumerate(scores):
         for c, score in enumerate(row):
-            if (u, c) not in hidden and FIRST + c != targets[u]:
+            if FIRST + c != targets[u]:
                 counts[u] += [score > lines[u], score == lines[u], score == lines[u] and FIRST + c < targets[u]]
     return counts
 
 
 @pytest.mark.parametrize(("users", "items"), [(1, 1), (3, 63), (5, 100), (4, 1000)])
 def test_counts_equal_counting_pair_by_pair(users, items):
-    scores, targets, lines, hidden_items, hidden_users = a_tile(users, items)
-    expected = slow_counts(scores, targets, lines, hidden_items, hidden_users)
+    scores, targets, lines, gains = a_tile(users, items)
+    expected = slow_counts(with_gains(scores, *gains), targets, lines)
     counts = np.full((users, 3), 7, dtype=np.int64)
-    assert count_tile(scores, FIRST, lines, targets, hidden_items, hidden_users, counts)
+    assert count_tile(scores, FIRST, lines, targets, *gains, counts)
     np.testing.assert_array_equal(counts - 7, expected)
 
 
@@ -47,14 +56,13 @@ def test_counts_equal_counting_pair_by_pair(users, items):
 def test_lists_equal_sorting_everything(best):
     kept_scores = np.full((6, best), -np.inf, dtype=np.float32)
     kept_items = np.full((6, best), -1, dtype=np.int64)
-    scores, _, _, hidden_items, hidden_users = a_tile(6, 150)
-    whole = scores.copy()
+    scores, _, _, gains = a_tile(6, 150)
+    whole = with_gains(scores, *gains)
     for first in range(0, 150, 60):
         tile = np.ascontiguousarray(scores[:, first : first + 60])
-        assert offer_tile(tile, FIRST + first, hidden_items, hidden_users, kept_scores, kept_items)
+        assert offer_tile(tile, FIRST + first, *gains, kept_scores, kept_items)
     for u in range(6):
-        hidden = set(hidden_items[hidden_users == u].tolist())
-        shown = [FIRST + c for c in range(150) if FIRST + c not in hidden]
+        shown = [FIRST + c for c in range(150) if whole[u, c] > -np.inf]
         expected = sorted(shown, key=lambda i, u=u: (-whole[u, i - FIRST], i))[:best]
         held = kept_items[u] >= 0
         assert sorted(kept_items[u, held].tolist()) == sorted(expected)
@@ -65,10 +73,17 @@ def test_lists_equal_sorting_everything(best):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", [0, 17, 99])
 def test_a_score_that_is_no_number_is_noticed_even_if_hidden(value, column):
-    scores, targets, lines, hidden_items, hidden_users = a_tile(3, 100)
+    scores, targets, lines, gains = a_tile(3, 100)
     scores[1, column] = value
-    pairs = [(hidden_items, hidden_users), (np.array([FIRST + column]), np.array([1]))]
-    for items, users in pairs:
-        assert not count_tile(scores.copy(), FIRST, lines, targets, items, users, np.zeros((3, 3), dtype=np.int64))
+    own = np.array([FIRST + column]), np.array([1])
+    for pairs in [gains, *((*own, np.array([gain], dtype=np.float32)) for gain in (-np.inf, 2))]:
+        assert not count_tile(scores.copy(), FIRST, lines, targets, *pairs, np.zeros((3, 3), dtype=np.int64))
         best = np.full((3, 4), -np.inf, dtype=np.float32), np.full((3, 4), -1, dtype=np.int64)
-        assert not offer_tile(scores.copy(), FIRST, items, users, *best)
+        assert not offer_tile(scores.copy(), FIRST, *pairs, *best)
+
+
+@pytest.mark.parametrize("gain", [np.nan, np.inf])
+def test_a_gain_that_is_no_number_is_noticed(gain):
+    scores, targets, lines, _ = a_tile(3, 100)
+    pairs = np.array([FIRST + 17]), np.array([1]), np.array([gain], dtype=np.float32)
+    assert not count_tile(scores, FIRST, lines, targets, *pairs, np.zeros((3, 3), dtype=np.int64))

@@ -61,9 +61,11 @@ def test_windows_equal_prefix_rows_in_every_shape(shape: dict[str, Any]) -> None
     check_equal(case.mdsrec_system(case.catalogue(2), case.config(mdsrec=quiet({}), **shape)))
 
 
-def test_windows_equal_prefix_rows_in_sasrec() -> None:
+@pytest.mark.parametrize("learn_repeats", [False, True])
+def test_windows_equal_prefix_rows_in_sasrec(learn_repeats: bool) -> None:
     table = np.random.default_rng(0).normal(size=(case.NUM_ITEMS, case.DIM))
-    model = build_model(case.config("sasrec", num_layers=3), CatalogueInfo(case.NUM_ITEMS)).double()
+    config = case.config("sasrec", num_layers=3, learn_repeats=learn_repeats)
+    model = build_model(config, CatalogueInfo(case.NUM_ITEMS)).double()
     check_equal(RecommenderSystem(case.Rows(table), case.shaken(model)))
 
 
