@@ -84,7 +84,7 @@ class MDSRecConfig(Section):
 class ModelConfig(Section):
     """Which system, and the shape of its towers."""
 
-    name: Literal["mdsrec", "sasrec", "sasrecf", "popularity"] = "mdsrec"
+    name: Literal["mdsrec", "sasrec", "sasrecf", "itemknn", "popularity"] = "mdsrec"
     dim: int = Field(64, ge=1, description="d: width of item rows and towers")
     num_layers: int = Field(2, ge=1)
     num_heads: int = Field(4, ge=1)
@@ -200,6 +200,15 @@ class EvaluationConfig(Section):
         65536, ge=1, description="users whose vectors are on every rank at once; each pass sweeps the items again"
     )
     mask_history: bool = Field(False, description="remove a user's history from the ranking")
+    cooccurrence_weight: float = Field(
+        0.0, ge=0, description="add so much times the item graph's O, summed over the user's input, to a score"
+    )
+    cooccurrence_decay: float = Field(
+        0.9, gt=0, le=1, description="what an item of the input counts in that sum against the one after it"
+    )
+    cooccurrence_cap: int | None = Field(
+        None, ge=1, description="how many of the strongest entries of an item's row of O count; null: all"
+    )
     ties: Literal["pessimistic", "optimistic", "id"] = Field(
         "pessimistic", description="tied items rank above the target, below it, or by ascending id"
     )
@@ -295,9 +304,27 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _item_knn_scores_something(self) -> Config:
+        if self.model.name == "itemknn" and not self.evaluation.cooccurrence_weight:
+            raise ValueError(
+                "evaluation.cooccurrence_weight=0, and model.name=itemknn scores by nothing else; set it to 1"
+            )
+        return self
+
+    @property
+    def trains_on_graph(self) -> bool:
+        """Whether the item graph is part of the model."""
+        return self.model.name == "mdsrec"
+
+    @property
+    def reads_graph(self) -> bool:
+        """Whether the item graph is needed at all, if only to rank."""
+        return self.trains_on_graph or self.evaluation.cooccurrence_weight > 0
+
+    @model_validator(mode="after")
     def _hard_negatives_have_a_graph(self) -> Config:
         negatives = self.training.negatives
-        if negatives.hard_share and self.model.name != "mdsrec":
+        if negatives.hard_share and not self.trains_on_graph:
             raise ValueError(
                 f"training.negatives.hard_share={negatives.hard_share} draws neighbours from the item graph, and "
                 f"model.name={self.model.name} has none; set it to 0, or model.name=mdsrec"

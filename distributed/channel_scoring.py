@@ -1,5 +1,7 @@
 """What each channel of a score says on its own, and how much of the whole score it makes.
 
+Where co-occurrence is added to scores (`score_gains.py`), it is the last channel here.
+
 B users, V views of a user: all channels together, then each alone; C = V - 1 channels, d_c width of one, D of all.
 """
 
@@ -11,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.batches import span_items
 from data.sequences import target_items
-from data.spans import spans_before
 from distributed.random_streams import seed_for
+from distributed.score_gains import GainRates
 from distributed.scoring import Scorer
 from evaluation.case_study import Ranking
 from evaluation.metrics import ranks_from_counts
 from evaluation.ranking import count_ranks, top_items
+from evaluation.relations import COOCCURRENCE
+from model.protocol import Channel
 
 
 class ChannelScorer(Scorer):
@@ -39,17 +42,17 @@ class ChannelScorer(Scorer):
         with self._encoding(), self._progress(len(users), "scoring cases", sweeps=2) as tick:
             blocks = self._item_blocks(tick)
             widths = [x.shape[1] for x in self._channel_vectors(np.zeros(0, dtype=np.int64))]
-            views = in_views(self._encode_users(users, positions), widths)
+            views = in_views(self._encode_users(users, positions), widths, len(self.channels) - len(widths))
             every, at = np.tile(users, len(views)), np.tile(positions, len(views))
-            own_gains = self.system.recommender.repeat_gains()
-            gains = torch.cat([own_gains.sum()[None], own_gains]).repeat_interleave(len(users))
-            batch = self._user_batch(every, at, views.flatten(0, 1), options.mask_history, gains, blocks)
+            rates = self._rates_of_views(len(users))
+            batch, _ = self._user_batch(every, at, views.flatten(0, 1), options.mask_history, rates, blocks)
             ranks = ranks_from_counts(*count_ranks([[batch]], blocks), options.ties)
             best, _ = next(iter(top_items([[batch]], blocks, k)))
             shown = best.cpu().numpy().reshape(len(views), len(users), -1)
             targets = target_items(data, users, positions)
             asked = np.concatenate([shown, np.tile(targets, (len(views), 1))[:, :, None]], axis=2)
-            parts = self._parts(views, asked) + self._gained(users, positions, asked)
+            parts = self._gained(users, positions, asked)
+            parts[..., : len(widths)] += self._parts(views, asked)
         return Ranking(
             users, positions, targets, ranks.reshape(len(views), -1), shown, parts[:, :, :-1], parts[0, :, -1]
         )
@@ -71,20 +74,47 @@ class ChannelScorer(Scorer):
         ]
         return torch.stack(parts, dim=-1).cpu().numpy() * (items >= 0)[..., None]
 
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The model's, and co-occurrence where it is added."""
+        weight = self.config.evaluation.cooccurrence_weight
+        return (*self.system.recommender.channels, *([Channel(COOCCURRENCE, weight)] if weight else []))
+
+    def _rates_of_views(self, num_users: int) -> GainRates:
+        """What users gain in each view, view after view: [V * B]."""
+        repeats, whole = self.system.recommender.repeat_gains().numpy(), self._rates(1)
+        others = [0.0] * (len(self.channels) - len(repeats))
+        of_repeats = np.array([whole.repeats[0], *repeats, *others], dtype=np.float32)
+        related = np.array([whole.cooccurrence[0], *(0.0 * repeats), *(len(others) * [whole.cooccurrence[0]])])
+        return GainRates(np.repeat(of_repeats, num_users), np.repeat(related.astype(np.float32), num_users))
+
     def _gained(self, users: np.ndarray, positions: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """What items int64 [V, B, K] gain where the users' inputs hold them: float64 [V, B, K, C]."""
-        data = self.inputs.dataset
-        spans = spans_before(users, positions, self.config.model.max_length)
-        rows = np.repeat(np.arange(len(users)), spans.lengths)
-        held = np.isin(
-            np.arange(len(users))[:, None] * data.num_items + items, rows * data.num_items + span_items(data, spans)
-        )
-        return (held & (items >= 0))[..., None] * self.system.recommender.repeat_gains().double().numpy()
+        """What items int64 [V, B, K] gain in each channel's part: float64 [V, B, K, C]; 0 where the item is -1."""
+        asked = np.arange(len(users))[:, None] * self.inputs.dataset.num_items + items
+        ones, none = np.ones(len(users), dtype=np.float32), np.zeros(len(users), dtype=np.float32)
+        held = self._gain_of(users, positions, asked, GainRates(ones, none))
+        parts = [held * gain for gain in self.system.recommender.repeat_gains().double().numpy()]
+        if len(self.channels) > len(parts):
+            weight = np.float32(self.config.evaluation.cooccurrence_weight)
+            parts.append(self._gain_of(users, positions, asked, GainRates(none, weight * ones)))
+        return np.stack(parts, axis=-1) * (items >= 0)[..., None]
+
+    def _gain_of(self, users: np.ndarray, positions: np.ndarray, asked: np.ndarray, rates: GainRates) -> np.ndarray:
+        """Gains float64 of pairs given as row * N + item, of the shape of `asked`."""
+        items, rows, gains = self._gains.pairs(users, positions, np.full(len(users), -1), False, rates)
+        keys, first = np.unique(rows * self.inputs.dataset.num_items + items, return_index=True)
+        if not len(keys):
+            return np.zeros(asked.shape)
+        place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+        return np.where(keys[place] == asked, gains[first][place], 0.0).astype(np.float64)
 
 
-def in_views(users: Tensor, widths: Sequence[int]) -> Tensor:
-    """[V, B, D] from concatenated vectors [B, D]: as they are, then each channel with all others zero."""
+def in_views(users: Tensor, widths: Sequence[int], others: int = 0) -> Tensor:
+    """[V, B, D] from concatenated vectors [B, D]: as they are, then each channel with all others zero.
+
+    For as many `others`, channels without a vector, everything is zero.
+    """
     channel = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths)).to(users.device)
-    alone = torch.arange(len(widths), device=users.device)[:, None] == channel
+    alone = torch.arange(len(widths) + others, device=users.device)[:, None] == channel
     kept = torch.cat([torch.ones_like(alone[:1]), alone])
     return users * kept[:, None, :].to(users.dtype)

@@ -24,15 +24,20 @@ from model.zoo import build_model
 
 @dataclass
 class Inputs:
-    """An opened dataset, and the graph that belongs to it (None when the config names none)."""
+    """An opened dataset, and the graph that belongs to it (None where none is read).
+
+    Attributes:
+        trains_on_graph: whether the graph is part of the model, and not only of its ranking.
+    """
 
     dataset: Dataset
     graph: Graph | None
+    trains_on_graph: bool = True
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """What a checkpoint must have been trained on to be continued."""
-        graph = {"graph": self.graph.fingerprint} if self.graph else {}
+        graph = {"graph": self.graph.fingerprint} if self.graph and self.trains_on_graph else {}
         return {"dataset": self.dataset.fingerprint, **graph}
 
     def planner(self, needs: ItemNeeds) -> ItemPlanner:
@@ -52,7 +57,7 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
     """Open what the config names.
 
     Args:
-        config: its `dataset` must be set; its `graph` only where the model needs one.
+        config: its `dataset` must be set; its `graph` only where one is read.
         expected_graph: graph parameters that the user stated and the graph must have been built with.
 
     Raises:
@@ -61,17 +66,18 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
     if config.dataset is None:
         raise InputError("dataset: not set; add --set dataset=DATASET, a folder written by jobs/prepare_data.py")
     dataset = Dataset.open(config.dataset)
-    if config.graph is None or config.model.name != "mdsrec":
-        if config.model.name == "mdsrec":
-            raise InputError("graph: not set, and mdsrec needs one; build it with jobs/build_graph.py")
+    if not config.reads_graph:
         return Inputs(dataset, None)
+    if config.graph is None:
+        who = "mdsrec" if config.trains_on_graph else "evaluation.cooccurrence_weight"
+        raise InputError(f"graph: not set, and {who} needs one; build it with jobs/build_graph.py")
     graph = open_graph(
         config.graph,
         dataset_fingerprint=dataset.fingerprint,
         dataset_path=config.dataset,
         expected=dict(expected_graph or {}),
     )
-    return Inputs(dataset, graph)
+    return Inputs(dataset, graph, config.trains_on_graph)
 
 
 def open_graph(path: str, **checks: Any) -> Graph:

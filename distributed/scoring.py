@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,11 @@ from torch import Tensor
 from configs.schema import Config
 from data.batches import assemble, span_items
 from data.item_plan import positions_of
-from data.ragged import ragged_indices
 from data.sequences import Split, Targets, target_items
 from data.spans import spans_before
 from distributed.inputs import Inputs
 from distributed.random_streams import seed_for
+from distributed.score_gains import GainRates, ScoreGains
 from distributed.sharding import ShardedSystem
 from distributed.telemetry import Track, unwatched
 from distributed.world import World
@@ -35,6 +34,8 @@ from model.protocol import ItemRows
 POPULARITY_EDGES = (0, 1, 5, 10, 20, 50)
 HISTORY_EDGES = (1, 5, 10, 20, 50)
 SPLITS: tuple[Split, ...] = ("valid", "test")
+# Pairs that gain, of a pass and with the items of all ranks: 20 bytes each.
+_MAX_PAIRS = 1 << 25
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Scorer:
         self._user_planner = inputs.planner(replace(self.needs, centers=())) if self._streams_centers else self.planner
         self._centers: dict[str, Tensor] = {}
         self._sums: CenterSums | None = None
+        self._gains = ScoreGains(inputs.dataset, inputs.graph, config.model.max_length, config.evaluation)
         self.held_bytes = config.evaluation.held_items_gib * 2**30
         self.users_per_pass = config.evaluation.users_per_pass
 
@@ -121,15 +123,27 @@ class Scorer:
     ) -> Iterator[list[UserBatch]]:
         """Batches of targets (users, positions), int64 [n] each, encoded and brought to every rank a pass at a time."""
         size = self.config.evaluation.user_batch
-        gain = self.system.recommender.repeat_gains().sum()
         encoded = exchange(self._own_vectors(users, positions, tick), len(users), size)
         parts = (slice(first, first + size) for first in range(0, len(users), size))
         batches = (
-            self._user_batch(users[part], positions[part], vectors, hide, gain, blocks)
+            self._user_batch(users[part], positions[part], vectors, hide, self._rates(len(vectors)), blocks)
             for part, vectors in zip(parts, encoded, strict=True)
         )
-        while batch_list := list(islice(batches, self._batches_per_pass())):
-            yield batch_list
+        held: list[UserBatch] = []
+        num_pairs = 0
+        for batch, pairs in batches:
+            held.append(batch)
+            num_pairs += pairs
+            if len(held) == self._batches_per_pass() or num_pairs >= _MAX_PAIRS:
+                yield held
+                held, num_pairs = [], 0
+        if held:
+            yield held
+
+    def _rates(self, num_users: int) -> GainRates:
+        """What users gain in the whole score."""
+        repeats, weight = self.system.recommender.repeat_gains().sum(), self.config.evaluation.cooccurrence_weight
+        return GainRates(*(np.full(num_users, float(rate), dtype=np.float32) for rate in (repeats, weight)))
 
     def _own_vectors(self, users: np.ndarray, positions: np.ndarray, tick: Callable[[], None]) -> Iterator[Tensor]:
         """Vectors of global batches rank, rank + W, ...; empty ones where the users have run out."""
@@ -140,21 +154,19 @@ class Scorer:
             yield self._encode_users(users[part], positions[part])
 
     def _user_batch(
-        self, users: np.ndarray, positions: np.ndarray, vectors: Tensor, hide: bool, gain: Tensor, blocks: ItemBlocks
-    ) -> UserBatch:
-        """A batch in which those items of this rank that are in the users' inputs gain `gain`, float32 [B] or a scalar;
-        if `hide`, those in their histories are hidden, but for targets."""
-        data, targets = self.inputs.dataset, target_items(self.inputs.dataset, users, positions)
-        gains = gain.numpy() * np.ones(len(users), dtype=np.float32)
-        sizes = np.minimum(positions, positions if hide else self.config.model.max_length * gains.any())
-        rows = np.repeat(np.arange(len(users)), sizes)
-        places = ragged_indices(positions - sizes, sizes)
-        seen = np.asarray(data.items[data.offsets[users][rows] + places], dtype=np.int64)
-        gained = np.where(places >= positions[rows] - self.config.model.max_length, gains[rows], np.float32(0))
-        if hide:
-            gained[seen != targets[rows]] = -np.inf
-        own = blocks.owns(seen)
-        return user_batch(vectors, targets, seen[own], rows[own], gained[own])
+        self,
+        users: np.ndarray,
+        positions: np.ndarray,
+        vectors: Tensor,
+        hide: bool,
+        rates: GainRates,
+        blocks: ItemBlocks,
+    ) -> tuple[UserBatch, int]:
+        """A batch with what pairs with this rank's items gain, and how many pairs there are with those of all ranks."""
+        targets = target_items(self.inputs.dataset, users, positions)
+        items, rows, gains = self._gains.pairs(users, positions, targets, hide, rates)
+        own = blocks.owns(items)
+        return user_batch(vectors, targets, items[own], rows[own], gains[own]), len(items)
 
     def _batches_per_pass(self) -> int:
         return max(1, int(self.users_per_pass) // self.config.evaluation.user_batch)

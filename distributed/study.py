@@ -76,7 +76,7 @@ def place(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> list[Trial
     placed = []
     for trial in trials:
         options, graph = trial.config.graph_options, None
-        if trial.config.model.name == "mdsrec":
+        if trial.config.reads_graph:
             fingerprint = graph_fingerprint(dataset.fingerprint, shaping_parameters(options), trial.graph_seed)
             graph = str(folder / "graphs" / f"h{options.num_neighbors}-k{options.num_centers}-{fingerprint[:12]}")
         moved = {"run": str(trial_folder(folder, trial)), "graph": graph}
@@ -112,7 +112,7 @@ def check_continued(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> 
 
 def _fingerprints(trial: Trial, dataset: Dataset) -> dict[str, str]:
     found = {"dataset": dataset.fingerprint}
-    if trial.config.graph is not None:
+    if trial.config.trains_on_graph:
         parameters = shaping_parameters(trial.config.graph_options)
         found["graph"] = graph_fingerprint(dataset.fingerprint, parameters, trial.graph_seed)
     return found

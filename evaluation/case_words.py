@@ -38,7 +38,7 @@ def relation_word(name: str) -> str:
 
 def channel_word(name: str) -> str:
     """What a part of the score listens to."""
-    return "purchases" if name == "id" else name
+    return {"id": "purchases", COOCCURRENCE: "bought together"}.get(name, name)
 
 
 def joined(words: Sequence[str], last: str = "and") -> str:

@@ -30,4 +30,4 @@ def _build(config: ModelConfig, info: CatalogueInfo) -> Recommender:
         return SASRec(config)
     if config.name == "sasrecf":
         return SASRecF(config, info)
-    return Popularity()
+    return Popularity(weight=0.0 if config.name == "itemknn" else 1.0)

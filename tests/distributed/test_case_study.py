@@ -25,6 +25,9 @@ CASES = [
     ("popularity",),
     REPEATS,
     ("sasrec", "evaluation.mask_history=true", "model.learn_repeats=true"),
+    ("itemknn", "evaluation.mask_history=true", "evaluation.cooccurrence_weight=1"),
+    (*REPEATS, "evaluation.cooccurrence_weight=2", "evaluation.cooccurrence_decay=0.5"),
+    ("mdsrec", "evaluation.mask_history=true", "evaluation.cooccurrence_weight=2", "evaluation.cooccurrence_cap=3"),
 ]
 
 

@@ -12,12 +12,15 @@ from tests.distributed.runs import set_repeat_gains
 from tests.distributed.spawn import run_ranks
 
 SAMPLED = ("training.negatives.draws=15", "model.mdsrec.center_samples=3")
+COOCCURRENCE = ("evaluation.cooccurrence_weight=0.7",)
 CASES = [
     ("popularity",),
     ("sasrec", "table.sharding=row_wise"),
     ("mdsrec",),
     ("mdsrec", "table.sharding=row_wise", *SAMPLED),
-    ("mdsrec", "model.learn_repeats=true", "evaluation.mask_history=false"),
+    ("mdsrec", "model.learn_repeats=true", "evaluation.mask_history=false", *COOCCURRENCE),
+    ("sasrec", *COOCCURRENCE),
+    ("itemknn", *COOCCURRENCE),
 ]
 USER_BATCH = 16
 

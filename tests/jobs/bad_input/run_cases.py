@@ -66,6 +66,8 @@ CONFIGS = Group(
         Case("a cut-off of zero", f"{_TRAIN} --set evaluation.ks=[0,10]"),
         Case("a cut-off twice", f"{_TRAIN} --set evaluation.ks=[10,10]"),
         Case("no cut-off", f"{_TRAIN} --set evaluation.ks=[]"),
+        Case("ItemKNN without co-occurrence", f"{_TRAIN} --set model.name=itemknn"),
+        Case("co-occurrence that counts less than nothing", f"{_TRAIN} --set evaluation.cooccurrence_weight=-1"),
         Case("hard negatives without draws", f"{_TRAIN} --set training.negatives.hard_share=0.5"),
         Case(
             "candidates from nowhere",
@@ -82,6 +84,11 @@ INPUTS = Group(
     (
         Case("no dataset", "train --set run={here}/new"),
         Case("no graph for mdsrec", "train --set dataset={here}/dataset --set run={here}/new"),
+        Case(
+            "no graph for co-occurrence",
+            "train --set dataset={here}/dataset --set run={here}/new --set model.name=sasrec "
+            "--set evaluation.cooccurrence_weight=1",
+        ),
         Case("no run folder", "train --set dataset={here}/dataset --set model.name=popularity"),
         Case("a dataset that is not there", _TRAIN, remove("dataset")),
         Case("the graph of another dataset", _TRAIN.replace("{here}/dataset", "{here}/other")),
