@@ -65,8 +65,18 @@ def test_passes_of_few_pairs_change_nothing(folders, monkeypatch):
     with world_of_one() as world:
         expected, _ = results(world, folders, case, np.inf, 65536)
         monkeypatch.setattr(scoring, "_MAX_PAIRS", 100)
+        passes, count_ranks = [], scoring.count_ranks
+        monkeypatch.setattr(scoring, "count_ranks", lambda given, blocks: count_ranks(noted(given, passes), blocks))
         found, _ = results(world, folders, case, 0, 65536)
     assert found == expected
+    assert len(passes) > 2
+    assert set(passes[:-1]) == {1}  # a batch has more than 100
+
+
+def noted(passes, sizes):
+    for users in passes:
+        sizes.append(len(users))
+        yield users
 
 
 def test_item_knn_needs_no_training_and_ranks_by_counts_alone(folders, tmp_path):

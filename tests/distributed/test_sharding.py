@@ -109,6 +109,23 @@ def test_losses_agree_for_any_sharding_and_number_of_ranks(tmp_path):
                 np.testing.assert_allclose(trajectory, reference, rtol=2e-5, err_msg=f"{world} {sharding} {model}")
 
 
+def test_gains_of_repeats_have_a_learning_rate_of_their_own():
+    """Adam's first step moves a weight by its learning rate."""
+    config = config_of("mdsrec repeats", "row_wise", "rowwise_adagrad")
+    training = config.training.model_copy(
+        update={"optimizer": "adam", "repeat_learning_rate": 0.25, "learning_rate": 1e-3, "weight_decay": 0.5}
+    )
+    config = config.model_copy(update={"training": training})
+    with world_of_one() as world:
+        _, steps, batches = build(config, world)
+        recommender = steps.sharded.system.recommender
+        position = recommender.encoders[0].positions.weight.detach().clone()
+        run_steps(steps, batches, 0, 1)
+    assert recommender.repeats.weight.detach().abs().tolist() == pytest.approx([0.25] * 3, rel=1e-4)
+    moved = (recommender.encoders[0].positions.weight.detach() - position).abs().max()
+    assert 0 < float(moved) < 2e-3
+
+
 def one_by_one(world):
     """Steps read ahead of time against steps read when the one before is done."""
     for sharding, optimizer in (("data_parallel", "adam"), ("row_wise", "rowwise_adagrad")):
