@@ -57,6 +57,7 @@ def assert_fused_is_exact(
     ("states", "attended"),
     [
         ((1, 5, D), (7, 5, D)),  # the same five rows for seven states
+        ((1, 3, D), (7, 3, D)),  # several times in a run
         ((1, 9, D), (3, 9, D)),  # more than a run has
         ((7, 5, D), (7, 5, D)),
         ((1, 1, D), (1, 1, D)),
