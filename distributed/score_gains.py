@@ -16,10 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from configs.contracts import GraphRows
 from configs.schema import EvaluationConfig
-from data.ragged import ragged_indices, take_lists
+from data.ragged import ragged_indices
 from data.sequences import SequenceArrays
 from kernels.pair_counts import strongest
 
@@ -86,23 +87,17 @@ class ScoreGains:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """sum over a row's items x of weight_x * O[x, i], for every i that is not one of them, each pair once.
 
-        Added in float64 in the order of the graph's entries, so that it rounds alike wherever it is made.
+        Added in float64 from a row's oldest item on, so that it rounds alike wherever it is made.
         """
-        assert self.graph is not None
-        used = weights != 0
-        distinct, place = np.unique(items[used], return_inverse=True)
+        distinct, place = np.unique(items, return_inverse=True)
         offsets, others, values = self._strongest_rows(distinct)
-        lengths = np.diff(offsets)[place]
-        _, entries = take_lists(offsets, np.arange(len(others)), place)
-        keys = others[entries] * num_rows + np.repeat(rows[used], lengths)
-        parts = np.repeat(weights[used], lengths) * values[entries]
-        held = np.isin(keys, items * num_rows + rows)
-        keys, parts = keys[~held], parts[~held]
-        order = np.argsort(keys, kind="stable")
-        keys, parts = keys[order], parts[order]
-        first = np.flatnonzero(np.concatenate([np.ones(min(len(keys), 1), dtype=bool), keys[1:] != keys[:-1]]))
-        sums = np.add.reduceat(parts, first) if len(first) else parts
-        return keys[first] // num_rows, keys[first] % num_rows, sums.astype(np.float32)
+        starts = np.searchsorted(rows, np.arange(num_rows + 1))
+        inputs = csr_array((weights, place, starts), shape=(num_rows, len(distinct)))
+        sums = inputs @ csr_array((values, others, offsets), shape=(len(distinct), self.data.num_items))
+        rows_of_sums = np.repeat(np.arange(num_rows), np.diff(sums.indptr))
+        keys = sums.indices.astype(np.int64) * num_rows + rows_of_sums
+        other = ~np.isin(keys, items * num_rows + rows)
+        return keys[other] // num_rows, rows_of_sums[other], sums.data[other].astype(np.float32)
 
     def _strongest_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The items' rows of O, cut to the strongest entries: offsets int64 [m+1], items int64, values float32."""

@@ -40,10 +40,12 @@ def user_batch(
 ) -> UserBatch:
     """A batch in which pairs of an item id and a row, int64 [s], gain float32 [s]; of equal pairs the least counts."""
     rows = max(len(targets), 1)
-    order = np.lexsort((gains, users, items))
-    keys = (items * rows + users)[order]
-    first = order[np.concatenate([np.ones(min(len(keys), 1), dtype=bool), keys[1:] != keys[:-1]])]
-    return UserBatch(vectors, targets, items[first], users[first], gains[first])
+    keys = items * rows + users
+    order = np.argsort(keys)
+    keys, gains = keys[order], gains[order]
+    first = np.flatnonzero(np.concatenate([np.ones(min(len(keys), 1), dtype=bool), keys[1:] != keys[:-1]]))
+    least = np.minimum.reduceat(gains, first) if len(first) else gains
+    return UserBatch(vectors, targets, keys[first] // rows, keys[first] % rows, least)
 
 
 def exchange(mine: Iterable[Tensor], num_users: int, batch_size: int) -> Iterator[Tensor]:
