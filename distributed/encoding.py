@@ -18,6 +18,7 @@ from configs.schema import Config
 from distributed.checkpoint import Checkpoints
 from distributed.checkpoint_index import find_checkpoint
 from distributed.durable_files import write_text
+from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.run_storage import RunStorage
 from distributed.scoring import SPLITS, Scorer, summarise
@@ -44,6 +45,8 @@ def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best"
 def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, ShardedSystem, int | None]:
     """Open a run's inputs and fill its model from a checkpoint; the step is None for a model without any."""
     assert config.run is not None
+    if world.device.type == "cpu":
+        keep_freed_memory()
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
     if not (sharded.dense_parameters or sharded.sharding):

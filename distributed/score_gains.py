@@ -94,10 +94,13 @@ class ScoreGains:
         starts = np.searchsorted(rows, np.arange(num_rows + 1))
         inputs = csr_array((weights, place, starts), shape=(num_rows, len(distinct)))
         sums = inputs @ csr_array((values, others, offsets), shape=(len(distinct), self.data.num_items))
-        rows_of_sums = np.repeat(np.arange(num_rows), np.diff(sums.indptr))
-        keys = sums.indices.astype(np.int64) * num_rows + rows_of_sums
-        other = ~np.isin(keys, items * num_rows + rows)
-        return keys[other] // num_rows, rows_of_sums[other], sums.data[other].astype(np.float32)
+        related, users, gains = _by_item(sums)
+        # The inputs' own items gain nothing here: few, looked up among many.
+        keys, held = related * num_rows + users, items * num_rows + rows
+        place = np.minimum(np.searchsorted(keys, held), max(len(keys) - 1, 0))
+        other = np.ones(len(keys), dtype=bool)
+        other[place[keys[place] == held] if len(keys) else place[:0]] = False
+        return related[other], users[other], gains[other].astype(np.float32)
 
     def _strongest_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The items' rows of O, cut to the strongest entries: offsets int64 [m+1], items int64, values float32."""
@@ -108,3 +111,15 @@ class ScoreGains:
             lengths, kept = strongest(np.diff(offsets), values, cap)
             offsets, others, values = np.concatenate([[0], np.cumsum(lengths)]), others[kept], values[kept]
         return offsets, np.asarray(others, dtype=np.int64), values
+
+
+def _by_item(matrix: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns int64, rows int64 and values of the entries, by column and then by row."""
+    num_rows, num_columns = matrix.shape
+    if num_columns <= 16 * matrix.nnz:  # counted, not sorted: but that takes memory by the number of columns
+        by_column = matrix.tocsc()
+        columns = np.repeat(np.arange(num_columns), np.diff(by_column.indptr))
+        return columns, by_column.indices.astype(np.int64), by_column.data
+    rows, columns = np.repeat(np.arange(num_rows), np.diff(matrix.indptr)), matrix.indices.astype(np.int64)
+    order = np.argsort(columns * num_rows + rows)
+    return columns[order], rows[order], matrix.data[order]
