@@ -26,12 +26,10 @@ STEPS = 20
 BATCH = 29  # 7 windows, not divisible by 2 or 3, so that ranks' shares differ
 CASES = [
     ("mdsrec", "sgd"),
-    ("mdsrec", "adagrad"),
+    ("mdsrec repeats", "adagrad"),
     ("sasrec", "rowwise_adagrad"),
     ("sasrecf", "sgd"),
     ("mdsrec sampled", "rowwise_adagrad"),
-    ("sasrec sampled", "sgd"),
-    ("mdsrec repeats", "rowwise_adagrad"),
     ("sasrec sampled repeats", "sgd"),
 ]
 
