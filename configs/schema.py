@@ -104,6 +104,15 @@ class ModelConfig(Section):
             raise ValueError(f"dim={self.dim} is not a multiple of num_heads={self.num_heads}")
         return self
 
+    @model_validator(mode="after")
+    def _repeats_are_learned_in_training(self) -> ModelConfig:
+        if self.learn_repeats and self.name in ("itemknn", "popularity"):
+            raise ValueError(
+                f"learn_repeats=true, and name={self.name} is not trained; set it to false, or hide what users have "
+                "with evaluation.mask_history=true"
+            )
+        return self
+
 
 class TableConfig(Section):
     """The item ID table: where its rows live and what updates them."""

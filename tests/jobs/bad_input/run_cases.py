@@ -66,6 +66,7 @@ CONFIGS = Group(
         Case("a cut-off of zero", f"{_TRAIN} --set evaluation.ks=[0,10]"),
         Case("a cut-off twice", f"{_TRAIN} --set evaluation.ks=[10,10]"),
         Case("no cut-off", f"{_TRAIN} --set evaluation.ks=[]"),
+        Case("repeats that nothing learns", f"{_TRAIN} --set model.name=popularity --set model.learn_repeats=true"),
         Case("ItemKNN without co-occurrence", f"{_TRAIN} --set model.name=itemknn"),
         Case("co-occurrence that counts less than nothing", f"{_TRAIN} --set evaluation.cooccurrence_weight=-1"),
         Case("hard negatives without draws", f"{_TRAIN} --set training.negatives.hard_share=0.5"),
