@@ -101,15 +101,15 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> ModelConfig:
         if self.dim % self.num_heads:
-            raise ValueError(f"dim={self.dim} is not a multiple of num_heads={self.num_heads}")
+            raise ValueError(f"model.dim={self.dim} is not a multiple of model.num_heads={self.num_heads}")
         return self
 
     @model_validator(mode="after")
     def _repeats_are_learned_in_training(self) -> ModelConfig:
         if self.learn_repeats and self.name in ("itemknn", "popularity"):
             raise ValueError(
-                f"learn_repeats=true, and name={self.name} is not trained; set it to false, or hide what users have "
-                "with evaluation.mask_history=true"
+                f"model.learn_repeats=true, and model.name={self.name} is not trained; set it to false, or hide what "
+                "users have with evaluation.mask_history=true"
             )
         return self
 

@@ -27,7 +27,7 @@ def test_overrides_win_over_the_file(tmp_path):
         ("modle.name=sasrec", "unknown key modle; did you mean model?"),
         ("dropout=0.1", "unknown key dropout; did you mean model.dropout?"),
         ("model.dropout=1.5", "model.dropout=1.5: Input should be less than 1"),
-        ("model.dim=63", "dim=63 is not a multiple of num_heads=4"),
+        ("model.dim=63", "dim=63 is not a multiple of model.num_heads=4"),
         ("training.metric=ndcg@3", "is not one of recall@10"),
         ("training.negatives.hard_share=1", "training.negatives.hard_share=1: Input should be less than 1"),
         ("training.negatives.hard_share=0.5", "which is unset; set draws too"),

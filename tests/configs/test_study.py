@@ -105,7 +105,7 @@ def test_what_is_wrong_is_said(tmp_path, fields, message):
         ({"a": {}, "b": {"model.dims": 8}}, [], "variant b: config ("),
         ({"a": {}, "b": {"model.dims": 8}}, [], "did you mean model.dim?"),
         ({"a": {"model.dim": "wide"}}, [], "model.dim='wide': "),
-        ({"a": {"model.dim": 30}}, ["model.num_heads=4"], "dim=30 is not a multiple of num_heads=4"),
+        ({"a": {"model.dim": 30}}, ["model.num_heads=4"], "dim=30 is not a multiple of model.num_heads=4"),
         ({"a": {"model.dim": 8}}, ["model.dim=16"], "--set model.dim=16: study"),
         ({"a": {"model.dim": 8}}, ["model={}"], "varies model.dim; leave one of them out"),
         ({"a": {}}, ["seed=3"], "--set seed=3: a study sets seed itself"),
