@@ -56,7 +56,7 @@ def seen_items(batch: Batch, gains: Tensor) -> SeenItems:
     items, last = _inputs_of_targets(batch)
     steps = torch.arange(items.shape[1], device=items.device)
     real = steps <= last[:, None]
-    # A row's items in order, pads behind as copies of its last: all but the first of equal ones count nothing.
+    # Pads become copies of the row's first item, and of equal items in order all but one count nothing.
     items = items.where(real, items[:, :1]).sort(dim=1).values
     counts = torch.ones_like(items, dtype=torch.float32)
     counts[:, 1:] = (items[:, 1:] != items[:, :-1]).float()

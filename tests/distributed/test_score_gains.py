@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array
 
 from configs.errors import InputError
 from configs.schema import EvaluationConfig
@@ -11,7 +12,7 @@ from data.sequences import Targets, target_items
 from distributed import scoring
 from distributed.encoding import evaluate, run_config
 from distributed.inputs import open_inputs
-from distributed.score_gains import GainRates, ScoreGains
+from distributed.score_gains import GainRates, ScoreGains, _by_item
 from distributed.trainer import train
 from distributed.world import world_of_one
 from evaluation.user_batches import user_batch
@@ -58,6 +59,18 @@ def test_pairs_are_those_of_a_dense_sum(hide, decay, cap, mixed):
     np.testing.assert_allclose(found, dense(users, positions, targets, hide, rates, decay, cap), rtol=1e-6)
     assert (np.diff(batch.gain_items) >= 0).all()
     assert len(set(zip(batch.gain_items, batch.gain_users, strict=True))) == len(batch.gains)
+
+
+@pytest.mark.parametrize("num_columns", [40, 100_000])
+def test_entries_by_item_counted_or_sorted(num_columns):
+    random = np.random.default_rng(0)
+    rows, columns = random.integers(0, 7, 50), random.integers(0, 40, 50) * (num_columns // 40)
+    matrix = coo_array((random.random(50) + 1, (rows, columns)), shape=(7, num_columns)).tocsr()
+    items, users, values = _by_item(matrix)
+    keys = items * 7 + users
+    assert (np.diff(keys) > 0).all()
+    assert len(keys) == matrix.nnz
+    np.testing.assert_array_equal(values, [matrix[u, i] for u, i in zip(users, items, strict=True)])
 
 
 def test_passes_of_few_pairs_change_nothing(folders, monkeypatch):
