@@ -105,6 +105,7 @@ def weights_of(folder):
     }
 
 
+@pytest.mark.slow
 def test_a_study_that_is_told_to_stop_and_one_whose_trial_is_killed_end_as_a_calm_one(tmp_path, arguments):
     long = ["--set", "training.max_epochs=40", "--set", "training.patience=40", "--parallel", "1"]
     job = started([*arguments, *long], tmp_path)
