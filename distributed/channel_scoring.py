@@ -83,10 +83,10 @@ class ChannelScorer(Scorer):
     def _rates_of_views(self, num_users: int) -> GainRates:
         """What users gain in each view, view after view: [V * B]."""
         repeats, whole = self.system.recommender.repeat_gains().numpy(), self._rates(1)
-        others = [0.0] * (len(self.channels) - len(repeats))
-        of_repeats = np.array([whole.repeats[0], *repeats, *others], dtype=np.float32)
-        related = np.array([whole.cooccurrence[0], *(0.0 * repeats), *(len(others) * [whole.cooccurrence[0]])])
-        return GainRates(np.repeat(of_repeats, num_users), np.repeat(related.astype(np.float32), num_users))
+        others = len(self.channels) - len(repeats)  # co-occurrence, if it is a channel
+        of_repeats = np.concatenate([whole.repeats, repeats, np.zeros(others, np.float32)])
+        related = np.concatenate([whole.cooccurrence, np.zeros_like(repeats), whole.cooccurrence[:others]])
+        return GainRates(np.repeat(of_repeats, num_users), np.repeat(related, num_users))
 
     def _gained(self, users: np.ndarray, positions: np.ndarray, items: np.ndarray) -> np.ndarray:
         """What items int64 [V, B, K] gain in each channel's part: float64 [V, B, K, C]; 0 where the item is -1."""
