@@ -5,7 +5,7 @@ Three things, all read from sequences and the item graph while ranking:
     any other gains `evaluation.cooccurrence_weight` * sum_t decay^t O[x_t, item] over the input, x_0 its latest item:
         item-based nearest neighbours (ItemKNN) over the paper's own O, which an inner product of d numbers cannot
         remember. The loss does not know it: O counts the training targets themselves, so trained with it a model
-        would learn to trust O alone;
+        would learn to trust O alone; with those left out it ranks worse than added afterwards (docs/log.md);
     where histories are hidden, their items gain -inf, but for targets.
 
 B: users, n: pairs.
