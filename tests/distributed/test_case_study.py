@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from configs.errors import InputError
 from data.batches import assemble
@@ -18,6 +19,7 @@ from evaluation.case_page import page
 from tests.distributed.runs import REPEAT_GAINS, SAMPLED, config_of, set_repeat_gains
 
 REPEATS = ("mdsrec", "evaluation.mask_history=false", "model.learn_repeats=true")
+BOTH_GAINS = (*REPEATS, "evaluation.cooccurrence_weight=2", "evaluation.cooccurrence_decay=0.5")
 CASES = [
     ("mdsrec", "evaluation.mask_history=false"),
     ("mdsrec", "evaluation.mask_history=true", "table.sharding=row_wise", *SAMPLED),
@@ -26,7 +28,7 @@ CASES = [
     REPEATS,
     ("sasrec", "evaluation.mask_history=true", "model.learn_repeats=true"),
     ("itemknn", "evaluation.mask_history=true", "evaluation.cooccurrence_weight=1"),
-    (*REPEATS, "evaluation.cooccurrence_weight=2", "evaluation.cooccurrence_decay=0.5"),
+    BOTH_GAINS,
     ("mdsrec", "evaluation.mask_history=true", "evaluation.cooccurrence_weight=2", "evaluation.cooccurrence_cap=3"),
 ]
 
@@ -82,8 +84,8 @@ def test_ranks_are_those_of_the_evaluation(folders, case):
             np.testing.assert_allclose(found.best_parts[0, row, place], found.target_parts[row], atol=1e-12)
 
 
-@pytest.mark.parametrize("case", [CASES[0], REPEATS])
-def test_each_channel_alone_is_its_own_inner_product(folders, case):
+@pytest.mark.parametrize("case", [CASES[0], REPEATS, BOTH_GAINS])
+def test_each_channel_alone_is_its_own_inner_product_and_gains(folders, case):
     with world_of_one() as world:
         scorer = scorer_of(folders, world, case)
         data, system = scorer.inputs.dataset, scorer.system
@@ -100,13 +102,21 @@ def test_each_channel_alone_is_its_own_inner_product(folders, case):
             )
             scores = [c.weight * (u.double() @ i.double().T) for c, (u, i) in zip(channels, pairs, strict=True)]
     scores = np.stack([s.numpy() for s in scores])
-    if case == REPEATS:
+    related = np.zeros((1, len(users), data.num_items))
+    if case != CASES[0]:
+        offsets, others, values = scorer.inputs.graph.cooccurrence_rows(np.arange(data.num_items))
+        counts = csr_array((values, others, offsets), shape=(data.num_items, data.num_items)).toarray()
         for row, (user, position) in enumerate(zip(users, positions, strict=True)):
             first = data.offsets[user] + max(0, position - scorer.config.model.max_length)
-            held = np.unique(data.items[first : data.offsets[user] + position])
+            seen = data.items[first : data.offsets[user] + position]
+            related[0, row] = 2 * 0.5 ** np.arange(len(seen))[::-1] @ counts[seen]
+            related[0, row, seen] = 0
             weights = [channel.weight for channel in channels]
-            scores[:, row, held] += np.multiply(weights, REPEAT_GAINS)[:, None]
+            scores[:, row, np.unique(seen)] += np.multiply(weights, REPEAT_GAINS)[:, None]
     assert [channel.name for channel in channels] == ["id", "image", "text"]
+    if case == BOTH_GAINS:
+        assert (related > 0).any()
+        scores = np.concatenate([scores, related])
     rows = np.arange(len(users))
     np.testing.assert_allclose(found.target_parts, scores[:, rows, found.targets].T, atol=1e-5)
     for view, own in enumerate([scores.sum(0), *scores]):
