@@ -47,7 +47,7 @@ class MDSRecConfig(Section):
     modalities: tuple[str, ...] | None = Field(
         None, description="null: every modality of the graph; []: none, the ID channel alone"
     )
-    mu_id: float = Field(16.0, ge=0, description="weight of O E_id in the injected ID rows (Eq. 2)")
+    mu_id: float = Field(16.0, ge=0, description="weight of O E_id in the injected ID rows (Eq. 3)")
     max_cooccurrences: int | None = Field(
         None,
         ge=1,
@@ -56,10 +56,11 @@ class MDSRecConfig(Section):
     )
     rho: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=lambda: {"image": 0.1, "text": 0.9},
-        description="weight of each modality's channel; a modality not named gets default_rho",
+        description="weight of each modality's channel; a modality not named gets default_rho. In the paper they add "
+        "up to 1, which is not enforced",
     )
     default_rho: float = Field(0.5, ge=0)
-    tau: float = Field(1.0, gt=0, description="temperature of the centre gates (Eq. 20)")
+    tau: float = Field(1.0, gt=0, description="temperature of the centre gates (Eq. 19)")
     adjacency: Literal["mean", "sum"] = Field("mean", description="entries of A_m: 1/H or 1")
     item_view: Literal["graph", "features"] = Field(
         "graph", description="Ehat_m: neighbours' ID rows, or a linear map of the raw features (w/o MRGC)"
@@ -68,10 +69,15 @@ class MDSRecConfig(Section):
     share_centers: bool = Field(True, description="centre attention uses the towers' own attention weights")
     center_attention: bool = Field(True, description="interest-centralised attention; False is w/o ICA")
     center_residual: bool = Field(
-        True, description="residual and LayerNorm around centre attention; False: literal Eq. 15"
+        True, description="residual and LayerNorm around centre attention; the paper has neither"
+    )
+    center_feed_forward: Literal["transformer", "literal"] = Field(
+        "transformer",
+        description="after centre attention: sigma(g W1 + b1) W2 + b2 as in the towers, or sigma((g W1 + b1) W2 + b2), "
+        "as the paper's Eq. 15 is printed; with center_residual=false too, the centres' layer is the paper's",
     )
     center_dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the centre path")
-    gumbel_noise: bool = Field(True, description="logistic noise in the centre gates while training (Eq. 20)")
+    gumbel_noise: bool = Field(True, description="logistic noise in the centre gates while training (Eq. 19)")
     center_samples: int | None = Field(
         None, ge=1, description="S: draws that stand for each centre in a training step; null: exact centres"
     )

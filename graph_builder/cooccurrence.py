@@ -1,4 +1,4 @@
-"""The co-occurrence matrix O (MDSRec Eq. 1) from the training parts of all sequences.
+"""The co-occurrence matrix O (MDSRec Eq. 1-2) from the training parts of all sequences.
 
     1. the training items are copied to work/sequences: nothing later can see valid or test items
     2. one task per range of events writes the entries (row, column, gap) whose row item they are, by

@@ -1,4 +1,4 @@
-"""Raw features: which items have them; and behaviour injected into them, mu * O E + E (MDSRec Eq. 2).
+"""Raw features: which items have them; and behaviour injected into them, mu * O E + E (MDSRec Eq. 3).
 
 An item whose raw row is all zero is missing in that modality, whatever injection would make of it.
 """

@@ -1,4 +1,4 @@
-"""Modal graphs: the exact cosine top-H of the injected features (MDSRec Eq. 3), each pair of items once.
+"""Modal graphs: the exact cosine top-H of the injected features (MDSRec Eq. 4-5), each pair of items once.
 
     1. order     the items to search, by cluster, cut into row ranges
     2. blocks    of the triangle of ranges, a task each: candidate lists for both of its ranges
