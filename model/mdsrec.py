@@ -61,7 +61,7 @@ class MDSRec(Recommender):
             features=self.modalities if from_features else (),
         )
         rho = {modality: options.rho.get(modality, options.default_rho) for modality in self.modalities}
-        self.channels = (Channel("id", 1.0), *(Channel(m, rho[m]) for m in self.modalities))
+        self.channels = (Channel("id", 1.0), *(Channel(m, rho[m], is_modality=True) for m in self.modalities))
         # In the order (id, *modalities), or one for all. Lists, not dicts: a name may hold a dot.
         num_encoders = 1 if options.share_modalities else 1 + len(self.modalities)
         self.encoders = nn.ModuleList(SequenceEncoder(config) for _ in range(num_encoders))

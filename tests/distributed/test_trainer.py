@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from configs.errors import InputError
-from configs.schema import TrainingConfig
+from configs.schema import ModelConfig, TrainingConfig
 from data.batches import assemble
+from data.dataset import write_dataset
 from data.sequences import Targets
 from data.spans import spans_before
+from data.synthetic import SyntheticSpec, synthetic_content
 from distributed.checkpoint_index import Progress
 from distributed.encoding import evaluate, run_config
-from distributed.inputs import build_system, open_inputs, popularity_order
+from distributed.inputs import Inputs, build_system, open_inputs, popularity_order
 from distributed.scoring import Scorer, summarise
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
@@ -24,6 +26,8 @@ from distributed.trainer import train
 from distributed.training_loop import decide, note_validation, nothing_inherited_collected
 from distributed.world import world_of_one
 from jobs.prepare_data import prepare
+from model.protocol import CatalogueInfo
+from model.zoo import build_model
 from tests.distributed.runs import SAMPLED, config_of, records, weights
 
 
@@ -101,6 +105,21 @@ def test_popularity_order_is_the_order_of_the_counts(folders):
     dataset = open_inputs(config_of(folders, "unused", "popularity")).dataset
     order, counts = popularity_order(dataset), dataset.popularity()
     assert ((order[:, None] > order) == (counts[:, None] > counts)).all()
+
+
+def test_a_feature_called_popularity_is_the_users_own(tmp_path):
+    """The catalogue's own popularity is asked for apart from the features, so no name of a feature can hide it."""
+    data = synthetic_content(SyntheticSpec(num_users=40, num_items=20, modalities=(("popularity", 3),)))
+    dataset = write_dataset(str(tmp_path / "dataset"), data)
+    inputs = Inputs(dataset, None)
+    model = build_model(ModelConfig(name="sasrecf", dim=8, num_heads=2), CatalogueInfo(20, (), {"popularity": 3}))
+    plan = inputs.planner(model.needs).catalogue()
+    assert torch.equal(plan.features["popularity"], torch.from_numpy(dataset.features("popularity").astype(np.float32)))
+    assert plan.popularity is None
+    own = build_model(ModelConfig(name="popularity"), CatalogueInfo(20))
+    plan = inputs.planner(own.needs).catalogue()
+    assert not plan.features
+    assert plan.popularity.flatten().tolist() == popularity_order(dataset).tolist()
 
 
 def test_stopping_is_decided_by_validation():
