@@ -349,6 +349,11 @@ class Config(Section):
                 f"training.negatives.hard_share={negatives.hard_share} is a share of training.negatives.draws, "
                 f"which is {'unset' if negatives.draws is None else 0}; set draws too, or leave hard_share at 0"
             )
+        if negatives.hard_share and self.model.mdsrec.modalities == ():
+            raise ValueError(
+                f"training.negatives.hard_share={negatives.hard_share} draws neighbours by modality, and "
+                "model.mdsrec.modalities=[] leaves none; set it to 0, or name modalities"
+            )
         return self
 
     def with_ablation(self) -> Config:
