@@ -79,7 +79,7 @@ class ArraySource:
         num_items: int | None = None,
         scratch: Path | None = None,
     ) -> None:
-        """Open and check everything but whether the features are finite (`injection.find_present`).
+        """Open and check everything but whether the features are finite (`injection.find_rows`).
 
         Args:
             features: modality -> `.npy` file, all of the same number of rows; a row's number is its item's id.
