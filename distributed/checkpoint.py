@@ -44,6 +44,9 @@ from distributed.sharding import ShardedSystem
 from distributed.snapshot import snapshot
 from distributed.world import World
 
+# Sums over the targets of an epoch so far: of the loss, and of each channel's own (none: not known).
+Losses = tuple[float, ...]
+NO_LOSSES: Losses = (0.0,)
 _SMALL = ("config.yaml", "plan.txt", "metrics.jsonl")  # that go with a checkpoint of a run at a URI
 
 
@@ -71,11 +74,11 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._group: dist.ProcessGroup | None = None
 
-    def save(self, sharded: ShardedSystem, progress: Progress, loss: float = 0.0) -> None:
+    def save(self, sharded: ShardedSystem, progress: Progress, losses: Losses = NO_LOSSES) -> None:
         """Write the state after `progress.step`; then drop all but the latest `keep` and the best each of them knew.
 
         Args:
-            loss: this rank's sum of losses in the epoch under way.
+            losses: this rank's, of the epoch under way.
 
         Raises:
             InputError: the files could not be written (disk full, quota, permissions); what there was is as before.
@@ -85,13 +88,13 @@ class Checkpoints:
             aside = self._aside(progress)
         written: Future[dict[str, str]] = Future()
         try:
-            written.set_result(self._write(aside, self._state(sharded, loss), None))
+            written.set_result(self._write(aside, self._state(sharded, losses), None))
         except (OSError, CheckpointException) as error:
             written.set_exception(error)
         self._pending = _Pending(aside, replace(progress), written)
         self.finish()
 
-    def start(self, sharded: ShardedSystem, progress: Progress, loss: float = 0.0) -> None:
+    def start(self, sharded: ShardedSystem, progress: Progress, losses: Losses = NO_LOSSES) -> None:
         """Begin to `save` a copy of the state beside training, in a thread; `finish` makes it count.
 
         Memory: the copy on the host, this rank's part of the table and all dense parameters with their optimisers'
@@ -102,7 +105,7 @@ class Checkpoints:
             self._group = dist.new_group(backend="gloo")
         with self._refusing(progress.step):
             aside = self._aside(progress)
-        state = snapshot(self._state(sharded, loss))
+        state = snapshot(self._state(sharded, losses))
         written = self._thread.submit(self._write, aside, state, self._group)
         self._pending = _Pending(aside, replace(progress), written)
 
@@ -160,8 +163,12 @@ class Checkpoints:
         self.world.barrier()
         return self.folder / name
 
-    def _state(self, sharded: ShardedSystem, loss: float) -> dict[str, Any]:
-        return {**_tensors(sharded), f"loss/{self.world.rank}": torch.tensor(loss, dtype=torch.float64)}
+    def _state(self, sharded: ShardedSystem, losses: Losses) -> dict[str, Any]:
+        total, *of_channels = (torch.tensor(part, dtype=torch.float64) for part in losses)
+        own = {f"loss/{self.world.rank}": total}
+        if of_channels:
+            own[f"channel_losses/{self.world.rank}"] = torch.stack(of_channels)
+        return {**_tensors(sharded), **own}
 
     def _write(self, aside: Path, state: dict[str, Any], group: dist.ProcessGroup | None) -> dict[str, str]:
         """Write this rank's files; SHA-256 by name, once they are on disk. A collective of the group."""
@@ -172,7 +179,7 @@ class Checkpoints:
 
     def load(
         self, which: str, sharded: ShardedSystem, fingerprints: Mapping[str, str], *, weights_only: bool = False
-    ) -> tuple[Progress, float]:
+    ) -> tuple[Progress, Losses]:
         """Fill `sharded` from a checkpoint in place ("latest", "best" or a step).
 
         Args:
@@ -180,8 +187,8 @@ class Checkpoints:
             weights_only: leave the optimisers as they are.
 
         Returns:
-            Where the run stood; and this rank's sum of losses in the epoch that was under way (over all ranks the
-            same sum, however many wrote it).
+            Where the run stood; and this rank's losses of the epoch that was under way (their sums over all ranks are
+            the same, however many wrote it).
 
         Raises:
             InputError: no such checkpoint, a damaged one, one of other data, or one that does not fit the model.
@@ -194,7 +201,7 @@ class Checkpoints:
             raise InputError(f"checkpoint {damage}; use another --checkpoint, or restore the file from a copy")
         return progress, self._fill(path, progress, sharded, weights_only)
 
-    def resume(self, sharded: ShardedSystem, fingerprints: Mapping[str, str]) -> tuple[Progress, float]:
+    def resume(self, sharded: ShardedSystem, fingerprints: Mapping[str, str]) -> tuple[Progress, Losses]:
         """Fill `sharded` from the latest checkpoint that is whole; see `load`.
 
         Raises:
@@ -258,7 +265,7 @@ class Checkpoints:
                 f"from a copy, or delete {self.folder} to begin again"
             )
 
-    def _fill(self, path: Path, progress: Progress, sharded: ShardedSystem, weights_only: bool) -> float:
+    def _fill(self, path: Path, progress: Progress, sharded: ShardedSystem, weights_only: bool) -> Losses:
         if not weights_only:
             _make_optimizer_state(sharded)
         reader = dcp.HuggingFaceStorageReader(str(path))
@@ -278,11 +285,13 @@ class Checkpoints:
                     f"checkpoint {path}: {key} has shape {tuple(entry.size)}, model {tuple(value.size())}; "
                     "it belongs to another model or dataset; use the run's own config.yaml or a new run folder"
                 )
-        losses = {key: torch.zeros((), dtype=torch.float64) for key in stored if key.startswith("loss/")}
+        losses = {
+            key: torch.zeros(entry.size, dtype=torch.float64)
+            for key, entry in stored.items()
+            if key.startswith(("loss/", "channel_losses/")) and isinstance(entry, TensorStorageMetadata)
+        }
         dcp.load({**wanted, **losses}, storage_reader=reader, no_dist=self.world.size == 1)
-        if progress.world == self.world.size:
-            return float(losses.get(f"loss/{self.world.rank}", 0.0))
-        return float(sum(losses.values())) if self.world.is_first else 0.0
+        return losses_of_rank(losses, progress.world, self.world.rank, self.world.size)
 
     def _publish(self, path: Path, own: list[str], progress: Progress) -> None:
         """Make a checkpoint count: its own files of every rank first, progress.json and the index after them."""
@@ -320,6 +329,25 @@ class Checkpoints:
             for step in steps_of(self.storage.folders_there("checkpoints"))[: -self.keep]:
                 if step not in best:
                     self.storage.remove(f"checkpoints/{step_folder(self.folder, step).name}")
+
+
+def losses_of_rank(stored: Mapping[str, torch.Tensor], num_written: int, rank: int, num_ranks: int) -> Losses:
+    """What a rank goes on from: its own losses where as many ranks wrote them, else those of all on the first rank.
+
+    Args:
+        stored: float64, "loss/<rank>" [] and "channel_losses/<rank>" [C] of each rank that wrote; checkpoints of
+            earlier versions lack the latter.
+    """
+    of_ranks = []
+    for other in range(num_written):
+        total = stored.get(f"loss/{other}", torch.zeros((), dtype=torch.float64)).reshape(1)
+        of_channels = stored.get(f"channel_losses/{other}", torch.zeros(0, dtype=torch.float64))
+        of_ranks.append(torch.cat([total, of_channels]))
+    if num_written == num_ranks:
+        own = of_ranks[rank]
+    else:
+        own = sum(of_ranks[1:], of_ranks[0]) if rank == 0 else torch.zeros_like(of_ranks[0])
+    return tuple(own.tolist())
 
 
 def _tensors(sharded: ShardedSystem) -> dict[str, Any]:

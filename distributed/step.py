@@ -99,6 +99,14 @@ class TrainSteps:
         finally:
             self._pipeline.detach()
 
+    @property
+    def channel_losses(self) -> Tensor:
+        """Of the step whose share was yielded last: this rank's sum of each channel's cross entropies, [C], on the
+        device (`Recommender.channel_losses`)."""
+        losses = self.sharded.system.recommender.channel_losses
+        assert losses is not None, "no step was taken"
+        return losses
+
     def _device_step(self, step: Step, number: int) -> DeviceStep:
         if step.plan is None:
             assert self._plan is not None

@@ -16,7 +16,7 @@ from data.item_plan import ItemPlanner
 from data.negatives import CandidateSampler, target_counts
 from data.sequences import SequenceArrays
 from data.spans import TrainingSpans
-from distributed.checkpoint import Checkpoints
+from distributed.checkpoint import NO_LOSSES, Checkpoints, Losses
 from distributed.checkpoint_index import Progress, find_checkpoint
 from distributed.durable_files import write_text
 from distributed.host_memory import keep_freed_memory
@@ -52,9 +52,9 @@ def train(
     config = config.model_copy(update={"run": str(run)})
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-    progress, loss = Progress(fingerprints=inputs.fingerprints), 0.0
+    progress, losses = Progress(fingerprints=inputs.fingerprints), NO_LOSSES
     if checkpoints.exists():
-        progress, loss = checkpoints.resume(sharded, inputs.fingerprints)
+        progress, losses = checkpoints.resume(sharded, inputs.fingerprints)
     telemetry = Telemetry(str(run), world, progress.step, progress.epoch)
     if world.is_first:
         write_text(run / "config.yaml", stored_config)
@@ -74,7 +74,8 @@ def train(
                 _batches(config, inputs, scorer.planner, world.rank, world.size),
                 checkpoints,
                 progress,
-                torch.tensor(loss, dtype=torch.float64, device=world.device),
+                torch.tensor(losses[0], dtype=torch.float64, device=world.device),
+                _channel_losses(losses, len(sharded.system.recommender.channels), progress, world),
                 scorer,
                 telemetry,
                 Interruption(config.training, storage, world, is_leaving),
@@ -93,6 +94,12 @@ def train(
         boards = [str(path.relative_to(run)) for path in (run / "tensorboard").iterdir()]
         storage.push(["config.yaml", "plan.txt", "metrics.jsonl", *boards], ["metrics.json"])
     return metrics
+
+
+def _channel_losses(losses: Losses, num_channels: int, progress: Progress, world: World) -> torch.Tensor:
+    """Those of a checkpoint, float64 [C] on the device; NaN within an epoch whose checkpoint did not know them."""
+    unknown = float("nan") if progress.epoch_steps else 0.0
+    return torch.tensor(losses[1:] or [unknown] * num_channels, dtype=torch.float64, device=world.device)
 
 
 def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, num_ranks: int) -> TrainBatches:

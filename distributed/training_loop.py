@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,6 +81,7 @@ class TrainingLoop:
     Attributes:
         loss: this rank's sum of losses in the epoch under way, float64, on the device. Steps are added one by one, so
             that an epoch in pieces has the sum of one in one piece.
+        channel_losses: the same by channel, without weights, float64 [C]; NaN where a checkpoint did not know them.
     """
 
     config: Config
@@ -90,6 +92,7 @@ class TrainingLoop:
     checkpoints: Checkpoints
     progress: Progress
     loss: torch.Tensor
+    channel_losses: torch.Tensor
     scorer: Scorer
     telemetry: Telemetry
     interruption: Interruption
@@ -146,6 +149,7 @@ class TrainingLoop:
                 progress.skipped_in_a_row = 0
                 progress.epoch_targets += num_targets[number]
                 self.loss += share.double() * num_targets[number]
+                self.channel_losses += self._steps.channel_losses
             progress.epoch_seconds = before + time.perf_counter() - began - self._saving
             wish = self.interruption.agreed(progress.step, self.checkpoints.is_writing)
             if self.checkpoints.is_pending and self.interruption.nobody_writes:
@@ -160,14 +164,16 @@ class TrainingLoop:
     def _end_epoch(self) -> None:
         """Validate, record, and write a checkpoint."""
         progress, metric = self.progress, self.config.training.metric
-        total = self.world.sum(float(self.loss))
+        total, parts = self.world.sum(float(self.loss)), self.world.sum_tensor(self.channel_losses.clone()).tolist()
         loss = total / progress.epoch_targets if progress.epoch_targets else float("nan")
         seconds, trained, skipped = progress.epoch_seconds, progress.epoch_targets, progress.epoch_skipped
         progress.epoch += 1
         progress.seconds += seconds
         progress.epoch_steps = progress.epoch_targets = progress.epoch_skipped = 0
         progress.epoch_seconds = 0.0
-        self.loss = torch.zeros_like(self.loss)
+        self.loss, self.channel_losses = torch.zeros_like(self.loss), torch.zeros_like(self.channel_losses)
+        labels = [channel.label for channel in self.sharded.system.recommender.channels]
+        by_channel = {label: part / trained for label, part in zip(labels, parts, strict=True)} if trained else {}
         valid = summarise(self.scorer.rank("valid"), self.inputs, self.config)["metrics"]
         is_best = note_validation(progress, valid.get(metric))
         # Before the checkpoint: a record of steps that will be taken again is removed, a lost one would stay so.
@@ -176,6 +182,7 @@ class TrainingLoop:
             progress.step,
             epoch=progress.epoch,
             loss=loss,
+            **({"loss_by_channel": by_channel} if all(map(math.isfinite, by_channel.values())) else {}),
             valid=valid,
             seconds=seconds,
             targets_per_second=rate,
@@ -194,7 +201,9 @@ class TrainingLoop:
         if how == self.checkpoints.finish:
             self.checkpoints.finish()
         else:
-            (how or self.checkpoints.save)(self.sharded, self.progress, float(self.loss))
+            (how or self.checkpoints.save)(
+                self.sharded, self.progress, (float(self.loss), *self.channel_losses.tolist())
+            )
             self.interruption.saved()
         self.watchdog.alive()
         self._saving += time.perf_counter() - began

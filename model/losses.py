@@ -28,6 +28,7 @@ def channel_cross_entropy(
     targets: Tensor,
     num_global_targets: int,
     seen: SeenItems | None = None,
+    parts: list[Tensor] | None = None,
 ) -> Tensor:
     """sum_c weight_c * sum_b -log softmax(<user_b, items>)[target_b] / num_global_targets.
 
@@ -42,6 +43,7 @@ def channel_cross_entropy(
         targets: int64 [B], rows of the items.
         num_global_targets: targets of the step over all ranks.
         seen: items whose scores gain something in a row; None: scores are the products.
+        parts: gets each channel's own sum over b appended, without its weight, the division and a gradient.
 
     Returns:
         A scalar; 0 for B = 0, still connected to users and items, so that every rank's backward
@@ -63,6 +65,8 @@ def channel_cross_entropy(
                 target, bias = F.embedding(targets, item), item.new_zeros(len(item))
                 loss = _RowChunkedLoss.apply(user, target, targets, item, bias, None, gain, seen_columns)
             total = total + channel.weight * loss
+        if parts is not None:
+            parts.append(loss.detach())
     return total / max(num_global_targets, 1)
 
 
@@ -76,6 +80,7 @@ def sampled_cross_entropy(
     num_global_targets: int,
     mates: Tensor | None = None,
     seen: SeenItems | None = None,
+    parts: list[Tensor] | None = None,
 ) -> Tensor:
     """`channel_cross_entropy` with each softmax's denominator estimated from K candidates.
 
@@ -104,6 +109,7 @@ def sampled_cross_entropy(
         mates: int64 [B, Q], rows of `targets` trained together with each row, itself as padding; each of these targets
             is a candidate. None: each row is trained by itself.
         seen: as in `channel_cross_entropy`; those that are neither target nor candidate are in no sum.
+        parts: as in `channel_cross_entropy`.
 
     Returns:
         A scalar; 0 for B = 0, for K = 0 and where a row's only candidate is its target, still
@@ -130,6 +136,8 @@ def sampled_cross_entropy(
             bias = bias_C.to(user.dtype)
             loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias, mates_BQ, gain, seen_columns)
             total = total + channel.weight * loss
+        if parts is not None:
+            parts.append(loss.detach())
     return total / max(num_global_targets, 1)
 
 

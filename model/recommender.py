@@ -12,7 +12,7 @@ from configs.contracts import Batch, ItemNeeds, ItemPlan
 from model.item_views import item_rows
 from model.losses import channel_cross_entropy, sampled_cross_entropy
 from model.protocol import Channel, ItemRows
-from model.repeats import RepeatGains, seen_items
+from model.repeats import RepeatGains, SeenItems, seen_items
 
 
 class Recommender(nn.Module):
@@ -22,15 +22,19 @@ class Recommender(nn.Module):
         needs: what the collate must bring of each item.
         channels: names and weights, in the order of the vectors below.
         repeats: what items gain that the user's input holds; None: nothing.
+        channel_losses: of the latest batch, each channel's cross entropy summed over its targets, without weights or
+            gradients, [C] on the device; None before the first.
     """
 
     needs: ItemNeeds
     channels: tuple[Channel, ...]
     repeats: RepeatGains | None
+    channel_losses: Tensor | None
 
     def __init__(self) -> None:
         super().__init__()
         self.repeats = None
+        self.channel_losses = None
 
     def learn_repeats(self) -> None:
         """Give each channel a learned gain of items that the user's input holds."""
@@ -50,19 +54,29 @@ class Recommender(nn.Module):
         items = item_rows(rows_Ud, plan)
         users, vectors = self.user_vectors(items, batch), self.item_vectors(items)
         seen = seen_items(batch, self.repeats.weight) if self.repeats is not None else None
+        parts: list[Tensor] = []
+        loss = self._loss(users, vectors, batch, seen, parts)
+        self.channel_losses = torch.stack(parts)
+        return loss
+
+    def _loss(
+        self, users: list[Tensor], items: list[Tensor], batch: Batch, seen: SeenItems | None, parts: list[Tensor]
+    ) -> Tensor:
+        targets, num_targets = batch.targets, batch.num_global_targets
         if batch.candidates is None:
-            return channel_cross_entropy(users, vectors, self.channels, batch.targets, batch.num_global_targets, seen)
+            return channel_cross_entropy(users, items, self.channels, targets, num_targets, seen, parts)
         assert batch.log_weights is not None
         return sampled_cross_entropy(
             users,
-            vectors,
+            items,
             self.channels,
-            batch.targets,
+            targets,
             batch.candidates,
             batch.log_weights,
-            batch.num_global_targets,
+            num_targets,
             batch.mates,
             seen,
+            parts,
         )
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:

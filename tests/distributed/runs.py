@@ -22,8 +22,10 @@ def config_of(folders, run, model="mdsrec", *more):
 
 
 def records(run):
-    kept = ("step", "epoch", "loss", "valid")
-    return [{k: r[k] for k in kept} for r in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())]
+    kept = ("step", "epoch", "loss", "loss_by_channel", "valid")
+    return [
+        {k: r[k] for k in kept if k in r} for r in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    ]
 
 
 def weights(run, config):

@@ -5,12 +5,13 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from configs.errors import InputError
 from distributed import interruption
-from distributed.checkpoint import Checkpoints, _make_optimizer_state
+from distributed.checkpoint import Checkpoints, _make_optimizer_state, losses_of_rank
 from distributed.checkpoint_index import Progress, steps_in
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
@@ -68,6 +69,43 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(folders, tmp_path, model,
     assert found["details"] == whole["details"]
     for one, other in zip(*(weights(c.run, c).items() for c in (straight, config)), strict=True):
         assert torch.equal(one[1], other[1]), one[0]
+
+
+def test_a_checkpoint_from_before_channels_were_recorded_is_gone_on_from(folders, tmp_path, monkeypatch):
+    """The epoch that it is within gets the loss of the whole, but not of each channel; later epochs get both."""
+    straight, broken = (config_of(folders, tmp_path / name, "sasrec", *STEPS) for name in ("straight", "broken"))
+    with world_of_one() as world:
+        train(straight, world)
+    state = Checkpoints._state
+
+    def earlier(self, *arguments):
+        return {name: value for name, value in state(self, *arguments).items() if not name.startswith("channel_losses")}
+
+    with monkeypatch.context() as patch, world_of_one() as world:
+        patch.setattr(Checkpoints, "_state", earlier)
+        with pytest.raises(Broken):
+            train(broken, world, breaking(5, pause=0.25))
+    assert steps_in(tmp_path / "broken/checkpoints") == [3]
+    with world_of_one() as world:
+        train(broken, world)
+    whole, found = records(tmp_path / "straight"), records(tmp_path / "broken")
+    assert all("loss_by_channel" in record for record in whole)
+    assert "loss_by_channel" not in found[0]
+    assert found == [{k: v for k, v in whole[0].items() if k != "loss_by_channel"}, *whole[1:]]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_losses_of_an_epoch_in_pieces_are_added_up_over_other_ranks(ranks):
+    stored = {
+        **{f"loss/{rank}": torch.tensor(1.5 + rank, dtype=torch.float64) for rank in range(2)},
+        **{f"channel_losses/{rank}": torch.tensor([1.0, rank], dtype=torch.float64) for rank in range(2)},
+    }
+    found = [losses_of_rank(stored, 2, rank, ranks) for rank in range(ranks)]
+    assert np.sum(found, axis=0).tolist() == [4.0, 2.0, 1.0]
+    if ranks == 2:
+        assert found == [(1.5, 1.0, 0.0), (2.5, 1.0, 1.0)]
+    else:
+        assert not any(map(any, found[1:]))
 
 
 @pytest.mark.parametrize("at_end", [False, True], ids=["within", "at the end of an epoch"])

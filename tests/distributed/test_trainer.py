@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs.errors import InputError
 from configs.schema import ModelConfig, TrainingConfig
@@ -85,6 +86,23 @@ def test_ranks_equal_scoring_the_whole_catalogue(folders, tmp_path, model):
     assert (ranked.ranks >= 1 + (scores > target[:, None] + slack).sum(1)).all()
     assert (ranked.ranks <= (scores >= target[:, None] - slack).sum(1)).all()
     assert summarise(ranked, inputs, config)["targets"] == inputs.dataset.num_users
+
+
+def test_the_loss_of_each_channel_is_recorded_and_adds_up_to_the_loss(folders, tmp_path):
+    rho = ("model.mdsrec.rho={image: 0.4, text: 0.9}", "training.max_epochs=2")
+    with world_of_one() as world:
+        train(config_of(folders, tmp_path / "run", "mdsrec", *rho), world)
+    found = records(tmp_path / "run")
+    for record in found:
+        by_channel = record["loss_by_channel"]
+        assert list(by_channel) == ["id", "image", "text"]
+        whole = by_channel["id"] + 0.4 * by_channel["image"] + 0.9 * by_channel["text"]
+        assert record["loss"] == pytest.approx(whole, rel=1e-6)
+    # Rows begin close to 0, so each channel begins near ln(items), and the loss near that times 1 + .4 + .9.
+    assert list(found[0]["loss_by_channel"].values()) == pytest.approx([np.log(70)] * 3, rel=0.05)
+    board = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
+    values = [event.value for event in board.Scalars("loss_by_channel/text")]
+    assert values == pytest.approx([record["loss_by_channel"]["text"] for record in found])
 
 
 def test_a_model_that_samples_its_centres_is_ranked_with_exact_ones(folders, tmp_path):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from configs.contracts import ItemPlan
+from model import losses
 from model.dropout import dropout
-from model.losses import channel_cross_entropy
+from model.losses import channel_cross_entropy, sampled_cross_entropy
 from model.protocol import CatalogueInfo, Channel
 from model.system import RecommenderSystem
 from model.zoo import build_model
@@ -82,3 +84,26 @@ def test_dropout_keeps_the_mean_and_the_rate(rate: float) -> None:
     torch.manual_seed(3)
     assert torch.equal(again, dropout(x, rate, training=True))
     assert dropout(x, rate, training=False) is x
+
+
+@pytest.mark.parametrize("max_logits", [2**24, 7])
+def test_the_parts_are_each_channels_own_cross_entropy(monkeypatch: pytest.MonkeyPatch, max_logits: int) -> None:
+    monkeypatch.setattr(losses, "MAX_LOGITS", max_logits)
+    torch.manual_seed(0)
+    users = [torch.randn(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    items = [torch.randn(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    channels = (Channel("id", 1.0), Channel("text", 0.3, is_modality=True))
+    targets = torch.tensor([0, 3, 3, 1, 2])
+    expected = [
+        torch.nn.functional.cross_entropy(user @ item.T, targets, reduction="sum").item()
+        for user, item in zip(users, items, strict=True)
+    ]
+    full, sampled = list[Tensor](), list[Tensor]()
+    loss = channel_cross_entropy(users, items, channels, targets, 10, parts=full)
+    everything = torch.arange(4), torch.zeros(4, dtype=torch.float64)
+    estimate = sampled_cross_entropy(users, items, channels, targets, *everything, 10, parts=sampled)
+    for total, parts in ((loss, full), (estimate, sampled)):
+        assert [part.item() for part in parts] == pytest.approx(expected, rel=1e-12)
+        assert not any(part.requires_grad for part in parts)
+        assert total.item() == pytest.approx((parts[0] + 0.3 * parts[1]).item() / 10, rel=1e-12)
+    assert torch.equal(loss, channel_cross_entropy(users, items, channels, targets, 10))
