@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.errors import InputError
+from configs.paths import expand_home
 from configs.schema import ClusterConfig, Config
 from data.object_folder import check_uri, is_uri
 
@@ -142,6 +143,7 @@ def absolute(name: str, path: str | None) -> str | None:
     if path is not None and is_uri(path):
         check_uri(path)
         return path
+    path = None if path is None else expand_home(path)
     if path is None or os.path.isabs(path):
         return path
     if is_submitted_job():

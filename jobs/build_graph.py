@@ -20,7 +20,7 @@ from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import ArraySource, GraphSource
 from graph_builder.store import graph_fingerprint
 from jobs.build_plan import comparison, nearest_folder, plan_options, print_plan
-from jobs.cli import config_options, job
+from jobs.cli import HomePath, NamedPath, config_options, job
 
 
 @click.command()
@@ -28,12 +28,14 @@ from jobs.cli import config_options, job
 @config_options
 @click.option(
     "--features",
+    type=NamedPath(),
     multiple=True,
     metavar="[NAME=]FILE",
     help="instead of a dataset: .npy [items, width] of a modality, float16 or float32; repeat for more",
 )
 @click.option(
     "--sequences",
+    type=HomePath(),
     metavar="FILE",
     help="instead of a dataset: Parquet or Arrow, `items` list<int> and optionally `train_end`, a row per user",
 )

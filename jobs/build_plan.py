@@ -26,6 +26,7 @@ from graph_builder.plan_tables import comparison_table, measured_seconds, plan_t
 from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import GraphSource, check_features
 from graph_builder.work import load_array, write_json
+from jobs.cli import HomePath
 
 _RATES = [rate.name for rate in fields(Ceilings)]
 _POSITIVE = click.IntRange(min=1)
@@ -35,7 +36,7 @@ _OPTIONS = [
     click.option("--num-pairs", type=click.IntRange(min=0), help="plan: pairs within the window [default: 0]"),
     click.option("--workers", type=_POSITIVE, help="plan: cores of the cluster [default: 1]"),
     click.option("--gpus", type=click.IntRange(min=0), help="plan: GPUs of the cluster [default: 0]"),
-    click.option("--plan-output", metavar="FILE", help="plan: JSON file to write the prediction to"),
+    click.option("--plan-output", type=HomePath(), metavar="FILE", help="plan: JSON file to write the prediction to"),
     *(
         click.option(
             "--" + rate.name.replace("_", "-"),

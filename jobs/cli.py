@@ -12,6 +12,7 @@ import click
 
 import distributed
 from configs.errors import InputError
+from configs.paths import expand_home
 from distributed.inputs import Inputs
 
 
@@ -33,12 +34,33 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+class HomePath(click.ParamType):
+    """A file, folder or URI, whose leading `~` is the home folder."""
+
+    name = "path"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        return expand_home(value)
+
+
+class NamedPath(click.ParamType):
+    """A file, or NAME=FILE, whose file's leading `~` is the home folder."""
+
+    name = "[name=]path"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        name, equals, file = value.partition("=")
+        return f"{name}={expand_home(file)}" if equals else expand_home(value)
+
+
 def config_options(function: Callable[..., None]) -> Callable[..., None]:
     """`--config FILE` and repeated `--set section.field=value`, passed on as config_path and overrides."""
     overrides = click.option(
         "--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="override a knob of configs/schema.py"
     )
-    path = click.option("--config", "config_path", type=click.Path(), help="YAML file, e.g. configs/scientific.yaml")
+    path = click.option(
+        "--config", "config_path", type=HomePath(), metavar="FILE", help="YAML file, e.g. configs/scientific.yaml"
+    )
     return path(overrides(function))
 
 

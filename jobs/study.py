@@ -20,12 +20,17 @@ from distributed.trials import TrialExecutor
 from evaluation.study_report import write_report
 from graph_builder.executor import Executor
 from graph_builder.ray_tasks import RayExecutor
-from jobs.cli import job
+from jobs.cli import HomePath, job
 
 
 @click.command()
 @click.option(
-    "--study", "study_path", required=True, metavar="FILE", help="YAML file, e.g. configs/studies/centers.yaml"
+    "--study",
+    "study_path",
+    type=HomePath(),
+    required=True,
+    metavar="FILE",
+    help="YAML file, e.g. configs/studies/centers.yaml",
 )
 @click.option("--output", required=True, metavar="STUDY", help="folder for graphs, trials and results")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="override a knob for all trials")
