@@ -12,7 +12,6 @@ without it is unfinished.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import time
@@ -29,6 +28,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from configs.errors import InputError
+from configs.plain_json import json_text
 from distributed.checkpoint_index import (
     DamagedCheckpoint,
     Progress,
@@ -127,7 +127,7 @@ class Checkpoints:
             progress.world = self.world.size
             progress.files = {name: digest for part in self.world.gather(own) for name, digest in part.items()}
             if self._keeps_folder:
-                write_text(pending.aside / "progress.json", json.dumps(asdict(progress), indent=1))
+                write_text(pending.aside / "progress.json", json_text(asdict(progress), indent=1))
                 flush_to_disk(pending.aside)
                 shutil.rmtree(final, ignore_errors=True)
                 os.replace(pending.aside, final)
@@ -291,7 +291,7 @@ class Checkpoints:
         self.world.barrier()
         if self._keeps_folder:
             index = {"latest": progress.step, "best": progress.best_step}
-            write_text(self.folder / "index.json", json.dumps(index, indent=1))
+            write_text(self.folder / "index.json", json_text(index, indent=1))
         if self.world.is_first:
             small = [name for name in _SMALL if (self.storage.local / name).exists()]
             self.storage.push(small, [f"checkpoints/{path.name}/progress.json", "checkpoints/index.json"])

@@ -13,14 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.errors import InputError
+from configs.knobs import Decides
 from configs.schema import Config
 from configs.study import Study, Trial
 from data.dataset import Dataset
-from distributed.checkpoint_index import DamagedCheckpoint, find_checkpoint
+from distributed.checkpoint_index import RANKING_GRAPH, DamagedCheckpoint, find_checkpoint
 from distributed.durable_files import write_text
 from distributed.inputs import open_inputs
 from distributed.interruption import STOP_FILE
-from distributed.run_folder import open_run_folder
+from distributed.run_folder import FIXED_IN_A_RUN, open_run_folder
 from distributed.trainer import check_trainable
 from distributed.trials import Job, Outcome, TrialExecutor
 from evaluation.study_report import write_report
@@ -29,11 +30,8 @@ from graph_builder.build import build_graph, shaping_parameters
 from graph_builder.executor import Executor
 from graph_builder.store import graph_fingerprint
 
-# A run may go on with more of them; trials that are compared must not differ in them.
-_FIXED = (
-    *("training.max_epochs", "training.max_steps", "training.patience"),
-    *("evaluation.ks", "evaluation.mask_history", "evaluation.ties"),
-)
+# A run may be continued with more epochs; trials that are compared must not differ in them.
+_FIXED = FIXED_IN_A_RUN | {Decides.LENGTH}
 _MARK = "study.yaml"
 
 
@@ -92,7 +90,7 @@ def check_continued(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> 
     """
     for trial in trials:
         try:
-            open_run_folder(trial.config, fixed=_FIXED)
+            open_run_folder(trial.config, _FIXED | {Decides.GRAPH} if trial.config.reads_graph else _FIXED)
         except InputError as error:
             raise InputError(
                 f"trial {trial.name} is another one than before: {error} (for a study: another --output)"
@@ -112,9 +110,10 @@ def check_continued(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> 
 
 def _fingerprints(trial: Trial, dataset: Dataset) -> dict[str, str]:
     found = {"dataset": dataset.fingerprint}
-    if trial.config.trains_on_graph:
+    if trial.config.reads_graph:
         parameters = shaping_parameters(trial.config.graph_options)
-        found["graph"] = graph_fingerprint(dataset.fingerprint, parameters, trial.graph_seed)
+        what = "graph" if trial.config.trains_on_graph else RANKING_GRAPH
+        found[what] = graph_fingerprint(dataset.fingerprint, parameters, trial.graph_seed)
     return found
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch.utils.tensorboard import SummaryWriter
 
+from configs.plain_json import json_text
 from distributed.durable_files import write_text
 from distributed.world import World
 
@@ -49,7 +50,7 @@ class Telemetry:
         if not self.active:
             return
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+            file.write(json_text({"step": step, "time": round(time.time(), 3), **values}) + "\n")
         for name, value in values.items():
             scalars = {f"{name}/{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
             for tag, scalar in scalars.items():

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from configs.loading import dump_config
+from configs.plain_json import json_text
 from configs.schema import Config
 from data.batches import TrainBatches
 from data.negatives import CandidateSampler, target_counts
@@ -27,6 +28,7 @@ from distributed.telemetry import Telemetry, Track, unwatched, versions
 from distributed.training_loop import TrainingLoop
 from distributed.watchdog import Watchdog
 from distributed.world import World
+from evaluation.settings import score_settings
 
 
 def train(
@@ -51,9 +53,9 @@ def train(
     config = config.model_copy(update={"run": str(run)})
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-    progress, loss = Progress(fingerprints=inputs.fingerprints), 0.0
+    progress, loss = Progress(fingerprints=inputs.result_fingerprints), 0.0
     if checkpoints.exists():
-        progress, loss = checkpoints.resume(sharded, inputs.fingerprints)
+        progress, loss = checkpoints.resume(sharded, inputs.result_fingerprints)
     telemetry = Telemetry(str(run), world, progress.step, progress.epoch)
     if world.is_first:
         write_text(run / "config.yaml", stored_config)
@@ -161,6 +163,7 @@ def final_metrics(
     metrics = {
         "model": config.model.name,
         **{split: found.pop("metrics") for split, found in splits.items()},
+        "settings": score_settings(config.evaluation),
         "details": splits,
         "epochs": len(epochs),
         "seconds_per_epoch": _mean([record["seconds"] for record in epochs]),
@@ -168,14 +171,14 @@ def final_metrics(
         "num_parameters": count_parameters(sharded, inputs, config),
         "num_workers": world.size,
         "seed": config.seed,
-        "fingerprints": inputs.fingerprints,
+        "fingerprints": inputs.result_fingerprints,
         "versions": versions(),
     }
     if checkpoints.exists():
         metrics["best_step"] = find_checkpoint(checkpoints.run, "best", inputs.fingerprints)[1].step
     if world.is_first:
         assert config.run is not None
-        write_text(Path(config.run) / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        write_text(Path(config.run) / "metrics.json", json_text(metrics, indent=1) + "\n")
     return metrics
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from configs.contracts import Step
 from configs.errors import InputError
+from configs.plain_json import json_text
 from configs.schema import Config, TrainingConfig
 from data.batches import TrainBatches
 from distributed.checkpoint import Checkpoints
@@ -210,7 +210,7 @@ class TrainingLoop:
             path.parent.mkdir(exist_ok=True)
             spans, _ = self.batches.spans(progress.epoch_steps - 1)
             batch = {"users": spans.users.tolist(), "starts": spans.starts.tolist(), "lengths": spans.lengths.tolist()}
-            write_text(path, json.dumps({"step": progress.step, "epoch": progress.epoch + 1, **batch}))
+            write_text(path, json_text({"step": progress.step, "epoch": progress.epoch + 1, **batch}))
         self.telemetry.say(f"step {progress.step}: loss or gradient is not finite; skipped, its batch is in {path}")
         if progress.skipped_in_a_row > limit:
             raise InputError(

@@ -21,6 +21,7 @@ from types import TracebackType
 
 from torch.distributed.distributed_c10d import _get_default_store
 
+from configs.plain_json import json_text
 from distributed.telemetry import Item, Track
 from distributed.world import World
 
@@ -90,7 +91,7 @@ class Watchdog:
             line, collective = self._place()
             beat = Beat(self._step, line, collective, silent, time.time())
             with suppress(RuntimeError):  # the rank that keeps the store may be the one that is gone
-                self._store.set(f"heartbeat/{self._world.rank}", json.dumps(asdict(beat)))
+                self._store.set(f"heartbeat/{self._world.rank}", json_text(asdict(beat)))
             if silent > self._seconds:
                 self._report(stall_report(self._beats(), self._world.rank, silent, 3 * self._every))
                 self._end(os.EX_TEMPFAIL)  # worth another attempt

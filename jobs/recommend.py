@@ -45,6 +45,11 @@ def main(
 
     rows = pq.read_metadata(target).num_rows
     print(f"wrote {target}: {rows:,} recommendations, up to {k} per user")
+    hidden, ranked_hidden = ("hidden" if hides else "kept" for hides in (mask_history, config.evaluation.mask_history))
+    print(
+        f"Items that users already have are {hidden} in these lists (--mask-history, --keep-history); the run's own "
+        f"metrics were ranked with them {ranked_hidden} (evaluation.mask_history)."
+    )
 
 
 def _holds_recommendations(path: Path) -> bool:

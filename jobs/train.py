@@ -17,8 +17,10 @@ from distributed.interruption import STOPPED_FILE
 from distributed.ray_cluster import connect, resolve_paths, workers_use_gpu
 from distributed.ray_train import run_on_workers, stopping_on_sigterm
 from distributed.run_folder import open_run_folder
+from distributed.scoring import SPLITS
 from distributed.trainer import check_trainable
 from evaluation.report import metrics_table
+from evaluation.settings import ranking_note
 from jobs.cli import config_options, job, validate
 
 
@@ -48,7 +50,8 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
         sys.exit(os.EX_TEMPFAIL)  # a scheduler that sees it starts the command again
     metrics = json.loads((storage.local / "metrics.json").read_text())
     columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
-    print(metrics_table({split: metrics[split] for split in ("valid", "test")}, columns))
+    print(metrics_table({split: metrics[split] for split in SPLITS}, columns))
+    print(ranking_note(metrics["settings"], {split: metrics["details"][split]["repeat_share"] for split in SPLITS}))
     written = ", ".join(sorted(path.name for path in storage.local.iterdir()))
     print(f"wrote run {config.run} ({metrics['model']}): {written}")
 
@@ -61,7 +64,7 @@ def _check_continued(run: Path, inputs: Inputs) -> None:
     """
     if (run / "checkpoints" / "index.json").exists():
         with contextlib.suppress(DamagedCheckpoint):  # training goes on from the one before
-            find_checkpoint(str(run), "latest", inputs.fingerprints)
+            find_checkpoint(str(run), "latest", inputs.result_fingerprints)
 
 
 if __name__ == "__main__":
