@@ -34,7 +34,9 @@ class ItemNeeds:
         centers: modalities whose interest centres C_m (cluster means over all items) are needed;
             such a model has every clustered item in the union, unless they are sampled.
         center_samples: S, draws that stand for each centre in a training step; None: exact centres.
-        features: names of raw item features [N, d_m] to gather ("popularity" is always available).
+        features: names of raw item features [N, d_m] to gather; every one is a feature of the dataset.
+        popularity: how items compare by their training interactions. It is no feature: a dataset may have a feature of
+            any name, this one's too.
     """
 
     id_rows: bool = True
@@ -45,6 +47,7 @@ class ItemNeeds:
     centers: tuple[str, ...] = ()
     center_samples: int | None = None
     features: tuple[str, ...] = ()
+    popularity: bool = False
 
 
 class GraphRows(Protocol):
@@ -99,6 +102,7 @@ class ItemPlan:
         sampled_centers: per modality [k, U], rows of an unbiased estimate of C_m A_m, to multiply looked-up
             rows with; a plan has either these or `centers`.
         features: per name float32 [R, d_m]; all-zero rows are missing.
+        popularity: float32 [R, 1], larger for an item with more training interactions; or None.
         is_catalogue: all items have a role, so R = U = N and union_ids is 0..N-1.
     """
 
@@ -109,6 +113,7 @@ class ItemPlan:
     centers: dict[str, SparseRows] = field(default_factory=dict)
     sampled_centers: dict[str, SparseRows] = field(default_factory=dict)
     features: dict[str, torch.Tensor] = field(default_factory=dict)
+    popularity: torch.Tensor | None = None
     is_catalogue: bool = False
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> ItemPlan:
@@ -121,6 +126,7 @@ class ItemPlan:
             centers={m: rows.map(move) for m, rows in self.centers.items()},
             sampled_centers={m: rows.map(move) for m, rows in self.sampled_centers.items()},
             features={m: move(x) for m, x in self.features.items()},
+            popularity=move(self.popularity) if self.popularity is not None else None,
             is_catalogue=self.is_catalogue,
         )
 

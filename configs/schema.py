@@ -46,7 +46,7 @@ class MDSRecConfig(Section):
     modalities: tuple[str, ...] | None = knob(
         None, RESULT, "null: every modality of the graph; []: none, the ID channel alone"
     )
-    mu_id: StrictFloat = knob(16.0, RESULT, "weight of O E_id in the injected ID rows (Eq. 2)", ge=0)
+    mu_id: StrictFloat = knob(16.0, RESULT, "weight of O E_id in the injected ID rows (Eq. 3)", ge=0)
     max_cooccurrences: StrictInt | None = knob(
         None,
         RESULT,
@@ -55,10 +55,13 @@ class MDSRecConfig(Section):
         ge=1,
     )
     rho: dict[str, Annotated[StrictFloat, Field(ge=0)]] = knob(
-        {"image": 0.1, "text": 0.9}, RESULT, "weight of each modality's channel; a modality not named gets default_rho"
+        {"image": 0.1, "text": 0.9},
+        RESULT,
+        "weight of each modality's channel; a modality not named gets default_rho. In the paper they add up to 1, "
+        "which is not enforced",
     )
     default_rho: StrictFloat = knob(0.5, RESULT, "weight of the channel of a modality that rho does not name", ge=0)
-    tau: StrictFloat = knob(1.0, RESULT, "temperature of the centre gates (Eq. 20)", gt=0)
+    tau: StrictFloat = knob(1.0, RESULT, "temperature of the centre gates (Eq. 19)", gt=0)
     adjacency: Literal["mean", "sum"] = knob("mean", RESULT, "entries of A_m: 1/H or 1")
     item_view: Literal["graph", "features"] = knob(
         "graph", RESULT, "Ehat_m: neighbours' ID rows, or a linear map of the raw features (w/o MRGC)"
@@ -67,10 +70,16 @@ class MDSRecConfig(Section):
     share_centers: StrictBool = knob(True, RESULT, "centre attention uses the towers' own attention weights")
     center_attention: StrictBool = knob(True, RESULT, "interest-centralised attention; False is w/o ICA")
     center_residual: StrictBool = knob(
-        True, RESULT, "residual and LayerNorm around centre attention; False: literal Eq. 15"
+        True, RESULT, "residual and LayerNorm around centre attention; the paper has neither"
+    )
+    center_feed_forward: Literal["transformer", "literal"] = knob(
+        "transformer",
+        RESULT,
+        "after centre attention: sigma(g W1 + b1) W2 + b2 as in the towers, or sigma((g W1 + b1) W2 + b2), as the "
+        "paper's Eq. 15 is printed; with center_residual=false too, the centres' layer is the paper's",
     )
     center_dropout: StrictFloat = knob(0.0, RESULT, "dropout inside the centre path", ge=0, lt=1)
-    gumbel_noise: StrictBool = knob(True, RESULT, "logistic noise in the centre gates while training (Eq. 20)")
+    gumbel_noise: StrictBool = knob(True, RESULT, "logistic noise in the centre gates while training (Eq. 19)")
     center_samples: StrictInt | None = knob(
         None, RESULT, "S: draws that stand for each centre in a training step; null: exact centres", ge=1
     )
@@ -351,6 +360,11 @@ class Config(Section):
             raise ValueError(
                 f"training.negatives.hard_share={negatives.hard_share} is a share of training.negatives.draws, "
                 f"which is {'unset' if negatives.draws is None else 0}; set draws too, or leave hard_share at 0"
+            )
+        if negatives.hard_share and self.model.mdsrec.modalities == ():
+            raise ValueError(
+                f"training.negatives.hard_share={negatives.hard_share} draws neighbours by modality, and "
+                "model.mdsrec.modalities=[] leaves none; set it to 0, or name modalities"
             )
         return self
 

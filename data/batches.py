@@ -102,8 +102,7 @@ class TrainBatches(Dataset[Step]):
         planner: ItemPlanner,
         candidates: CandidateSampler | None = None,
     ) -> None:
-        if len(spans) == 0:
-            raise InputError("no user has two training items, so there is nothing to predict: nothing to train on")
+        check_targets(spans)
         self._data, self._spans = data, spans
         self.spans_per_step = max(1, round(batch_size * len(spans) / spans.num_targets))
         self._seed, self._rank, self._world = seed, rank, world
@@ -152,6 +151,16 @@ class TrainBatches(Dataset[Step]):
         slots = global_batch(step, size, self.spans_per_step)
         spans = self._spans.locate(shuffled(slots, size, self._seed, int(self._epoch)))
         return spans, balanced_share(spans.lengths, self._rank, self._world)
+
+
+def check_targets(spans: TrainingSpans) -> None:
+    """Whether there is anything to train.
+
+    Raises:
+        InputError: there is no training target.
+    """
+    if len(spans) == 0:
+        raise InputError("no user has two training items, so there is nothing to predict: nothing to train on")
 
 
 def mates_of(num_targets: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.errors import InputError
-from configs.modalities import check_modality_name
+from configs.modalities import check_new_modalities
 from data.formats.columns import as_text, read_parquet
 from data.layout import UNREADABLE, local_path
 from data.validation import check_finite
@@ -86,10 +86,10 @@ def read_features(
     for modality in ids_files:
         if modality not in files:
             raise InputError(f"--feature-ids {modality}: no --features {modality}=FILE goes with it; add one")
+    check_new_modalities(files)
     features: dict[str, AlignedRows] = {}
     dropped: dict[str, int] = {}
     for modality, file in sorted(files.items()):
-        check_modality_name(modality)
         array, source_ids = _read_file(file, ids_files.get(modality))
         _check_array(array, file)
         if source_ids is None:

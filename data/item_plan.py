@@ -38,14 +38,21 @@ class ItemPlanner:
         num_items: N.
         graph: where co-occurrence, neighbours and clusters come from; None if the model needs none.
         features: raw features by name, [N, d_m], in memory or memory-mapped.
+        popularity: float32 [N], see `ItemPlan.popularity`; None if the model needs none.
     Raises:
         InputError: the model needs a graph, a modality or a feature that is not there, or the graph is
             of another catalogue.
     """
 
     def __init__(
-        self, needs: ItemNeeds, num_items: int, graph: GraphRows | None, features: Mapping[str, np.ndarray]
+        self,
+        needs: ItemNeeds,
+        num_items: int,
+        graph: GraphRows | None,
+        features: Mapping[str, np.ndarray],
+        popularity: np.ndarray | None = None,
     ) -> None:
+        assert popularity is not None or not needs.popularity, "the model needs the items' popularity"
         assert needs.id_rows or not (needs.cooccurrence or needs.views), "graph rows multiply ID rows"
         wanted = ["co-occurrence"] * needs.cooccurrence + [f"{m} neighbours" for m in needs.views]
         wanted += [f"{m} centres" for m in needs.centers]
@@ -68,6 +75,7 @@ class ItemPlanner:
         self.num_items = num_items
         self._graph = graph
         self._features = features
+        self._popularity = popularity
         self._catalogue: ItemPlan | None = None
         self._member_lists: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -127,8 +135,14 @@ class ItemPlanner:
             centers=dict(zip(centers, rows, strict=False)),
             sampled_centers=dict(zip(sampled, rows[num_centered + len(views) :], strict=False)),
             features={m: as_tensor(self._features[m][roles].astype(np.float32)) for m in self.needs.features},
+            popularity=self._popularity_of(roles),
             is_catalogue=is_catalogue,
         )
+
+    def _popularity_of(self, roles: np.ndarray) -> torch.Tensor | None:
+        if self._popularity is None or not self.needs.popularity:
+            return None
+        return as_tensor(self._popularity[roles].astype(np.float32)[:, None])
 
     def _cooccurrence_links(self, roles: np.ndarray, seen: np.ndarray | None) -> _Links:
         assert self._graph is not None

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.errors import InputError
-from configs.modalities import check_modality_name
+from configs.modalities import check_new_modalities
 from data.planted_items import CHUNK, PlantedItems, PlantedRows
 from data.ragged import offsets_of
 from data.split import leave_one_out
@@ -94,8 +94,7 @@ class SyntheticSpec:
         for name, (fine, allowed) in ranges.items():
             if not fine:
                 raise InputError(f"synthetic catalogue: {name}={getattr(self, name)!r}, allowed: {allowed}")
-        for name, _ in self.modalities:
-            check_modality_name(name)
+        check_new_modalities(name for name, _ in self.modalities)
 
     @property
     def groups(self) -> int:

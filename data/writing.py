@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from configs.errors import InputError
-from configs.modalities import check_modality_name
+from configs.modalities import check_new_modalities
 from data.layout import (
     ITEMS,
     MANIFEST,
@@ -102,11 +102,10 @@ def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
     """Write `content` to a temporary sibling of `path` and rename it into place.
 
     Raises:
-        InputError: the output exists (see `layout.check_output`), a modality's name is no file name,
+        InputError: the output exists (see `layout.check_output`), a modality's name may not be used,
             a feature is not finite, or the disk refuses. Nothing is left half-written.
     """
-    for modality in content.features:
-        check_modality_name(modality)
+    check_new_modalities(content.features)
     num_items, num_users = len(content.item_source_ids), len(content.user_source_ids)
     modalities = sorted(content.features)
     with staged_folder(path, overwrite) as folder:

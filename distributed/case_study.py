@@ -58,7 +58,7 @@ def case_study(
         step=step,
         num_items=data.num_items,
         num_users=data.num_users,
-        channels=tuple((channel.name, channel.weight) for channel in scorer.channels),
+        channels=scorer.channels,
         relations=relations.names if relations else (),
         length=relations.length if relations else 0,
         mu=float(relations.graph.manifest["parameters"].get("mu", 0)) if relations else 0.0,

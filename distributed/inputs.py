@@ -49,15 +49,13 @@ class Inputs:
 
     def planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Plans the items of a step for a model with these needs."""
-        features = {name: self._feature(name) for name in needs.features}
-        return ItemPlanner(needs, self.dataset.num_items, self.graph, features)
+        features = {name: self.dataset.features(name) for name in needs.features}
+        popularity = popularity_order(self.dataset) if needs.popularity else None
+        return ItemPlanner(needs, self.dataset.num_items, self.graph, features, popularity)
 
     def item_planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Plans blocks of candidates, which need neither history views nor centres: no block drags in the rest."""
         return self.planner(replace(needs, centers=(), cooccurrence=False))
-
-    def _feature(self, name: str) -> np.ndarray:
-        return popularity_order(self.dataset)[:, None] if name == "popularity" else self.dataset.features(name)
 
 
 def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None) -> Inputs:

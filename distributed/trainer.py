@@ -12,7 +12,8 @@ import torch
 from configs.loading import dump_config
 from configs.plain_json import json_text
 from configs.schema import Config
-from data.batches import TrainBatches
+from data.batches import TrainBatches, check_targets
+from data.item_plan import ItemPlanner
 from data.negatives import CandidateSampler, target_counts
 from data.sequences import SequenceArrays
 from data.spans import TrainingSpans
@@ -72,7 +73,7 @@ def train(
                 world,
                 inputs,
                 sharded,
-                _batches(config, inputs, scorer, world),
+                _batches(config, inputs, scorer.planner, world.rank, world.size),
                 checkpoints,
                 progress,
                 torch.tensor(loss, dtype=torch.float64, device=world.device),
@@ -96,21 +97,21 @@ def train(
     return metrics
 
 
-def _batches(config: Config, inputs: Inputs, scorer: Scorer, world: World) -> TrainBatches:
-    return TrainBatches(
-        inputs.dataset,
-        training_spans(config, inputs.dataset),
-        config.training.batch_size,
-        config.seed,
-        world.rank,
-        world.size,
-        scorer.planner,
-        candidate_sampler(config, inputs),
-    )
+def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, num_ranks: int) -> TrainBatches:
+    """What a rank trains.
+
+    Raises:
+        InputError: there is nothing to train on, or the dataset contradicts itself.
+    """
+    spans = training_spans(config, inputs.dataset)
+    check_targets(spans)  # a sampler of candidates cannot be made of none
+    sampler = candidate_sampler(config, inputs)
+    options = config.training
+    return TrainBatches(inputs.dataset, spans, options.batch_size, config.seed, rank, num_ranks, planner, sampler)
 
 
 def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
-    """Everything a rank would refuse, refused before any is started.
+    """Everything a rank would refuse, refused before any is started: builds what the first of one rank would.
 
     Raises:
         InputError: the model does not fit the dataset or graph, the table's optimiser does not exist there,
@@ -118,10 +119,11 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
     """
     recommender = build_system(config, inputs).recommender
     planner = inputs.planner(recommender.needs)
+    inputs.item_planner(recommender.needs)
     if recommender.needs.id_rows:
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
         choose_optimizer(config.table, sharding, device_type)
-        TrainBatches(inputs.dataset, training_spans(config, inputs.dataset), 1, 0, 0, 1, planner)
+        _batches(config, inputs, planner, 0, 1)
 
 
 def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
@@ -135,7 +137,8 @@ def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None
     if options.draws is None:
         return None
     counted = options.in_batch or options.popularity_share > 0
-    modalities = config.model.mdsrec.modalities or (graph.modalities if graph else ())
+    chosen = config.model.mdsrec.modalities
+    modalities = chosen if chosen is not None else (graph.modalities if graph else ())
     return CandidateSampler(
         target_counts(data, data.popularity()) if counted else None,
         options.draws,

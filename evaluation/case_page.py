@@ -39,7 +39,7 @@ def is_page(beginning: str) -> bool:
 
 def _opening(study: CaseStudy) -> list[Markup]:
     """Three sentences for a person who knows nothing of it."""
-    words = [channel_word(name) for name, _ in study.channels]
+    words = [channel_word(channel) for channel in study.channels]
     if study.relations:
         ways = joined([relation_word(name) for name in study.relations], "or")
         idea = (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.relations import Lists, Overlap, jaccard
+from model.protocol import Channel
 
 SHOWN_HISTORY = 20
 SHOWN_ALONE = 5
@@ -101,7 +102,7 @@ class CaseStudy:
     Attributes:
         model, run, step: what is shown; the step is None for a model that has no checkpoints.
         num_items, num_users: of the catalogue.
-        channels: names and weights of the parts of a score.
+        channels: the parts of a score.
         relations: names; empty for a model without an item graph.
         length: L. mu: how much behaviour is injected into features.
         item_rule, user_rule: sentences that say how the cases were chosen.
@@ -113,7 +114,7 @@ class CaseStudy:
     step: int | None
     num_items: int
     num_users: int
-    channels: tuple[tuple[str, float], ...]
+    channels: tuple[Channel, ...]
     relations: tuple[str, ...]
     length: int
     mu: float

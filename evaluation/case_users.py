@@ -43,7 +43,7 @@ def user_section(study: CaseStudy) -> list[Markup]:
         if study.hides_history
         else "What a person has bought before may be offered again, and says so."
     )
-    weights = ", ".join(f"{channel_word(name)} {weight:g}" for name, weight in study.channels)
+    weights = ", ".join(f"{channel_word(channel)} {channel.weight:g}" for channel in study.channels)
     times = f"The parts' weights are in the bars already: {weights}." if several else ""
     legend = " ".join(filter(None, [said, times, old]))
     return [
@@ -62,7 +62,7 @@ def _user(case: UserCase, study: CaseStudy) -> Markup:
     )
     ranks = [f"place {case.next_offer.rank:,} of {study.num_items:,} by the whole score"]
     if several:
-        names = [channel_word(name) for name, _ in study.channels]
+        names = [channel_word(channel) for channel in study.channels]
         ranks += [f"{rank:,} by {name} alone" for name, rank in zip(names, case.alone_ranks, strict=True)]
     offers = [_offer(offer, study, axis) for offer in case.best]
     alone = [_alone(number, case, study) for number in range(len(study.channels))] if several else []
@@ -89,7 +89,7 @@ def _offer(offer: Offer, study: CaseStudy, axis: Axis) -> Markup:
 
 def _alone(number: int, case: UserCase, study: CaseStudy) -> Markup:
     """What one channel would have offered by itself."""
-    name = channel_word(study.channels[number][0])
+    name = channel_word(study.channels[number])
     rows = [element("li", _line(offer), class_="next" if offer.is_next else "") for offer in case.alone[number]]
     return element(
         "div",
@@ -107,7 +107,7 @@ def _line(offer: Offer) -> Markup:
 def _bars(offer: Offer, study: CaseStudy, axis: Axis) -> list[Markup]:
     """A bar for each part of the score, from zero to the right, or to the left where it is negative; and the sum."""
     bars = []
-    for number, ((name, _), part) in enumerate(zip(study.channels, offer.parts, strict=True)):
+    for number, (channel, part) in enumerate(zip(study.channels, offer.parts, strict=True)):
         left, right = sorted((axis.at(0), axis.at(part)))
         fill = element(
             "span", class_=f"fill c{number % NUM_COLORS}", style=f"left:{left:.2f}%;width:{right - left:.2f}%"
@@ -115,7 +115,7 @@ def _bars(offer: Offer, study: CaseStudy, axis: Axis) -> list[Markup]:
         zero = element("span", class_="zero", style=f"left:{axis.at(0):.2f}%")
         track = element("span", fill, zero, class_="track")
         value = element("span", f"{part:.2f}", class_="number")
-        bars.append(element("div", element("span", channel_word(name)), track, value, class_="bar"))
+        bars.append(element("div", element("span", channel_word(channel)), track, value, class_="bar"))
     if len(offer.parts) > 1:
         whole = element("span", f"{offer.score:.2f}", class_="number")
         bars.append(element("div", element("span", "whole score"), element("span"), whole, class_="bar soft"))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from evaluation.case_study import Item
 from evaluation.markup import Markup, element
 from evaluation.relations import COOCCURRENCE
+from model.protocol import Channel
 
 _TITLE_LENGTH = 80
 
@@ -33,12 +34,12 @@ def tag(text: str, kind: str = "tag") -> Markup:
 
 def relation_word(name: str) -> str:
     """What makes items related."""
-    return "bought together" if name == COOCCURRENCE else f"alike by {name}"
+    return name if name == COOCCURRENCE else f"alike by {name}"
 
 
-def channel_word(name: str) -> str:
-    """What a part of the score listens to."""
-    return {"id": "purchases", COOCCURRENCE: "bought together"}.get(name, name)
+def channel_word(channel: Channel) -> str:
+    """What a part of the score listens to: a modality by its name; ours in two words, as no modality's name is."""
+    return "past purchases" if channel.name == "id" and not channel.is_modality else channel.name
 
 
 def joined(words: Sequence[str], last: str = "and") -> str:

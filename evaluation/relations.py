@@ -15,7 +15,7 @@ import numpy as np
 from graph_builder.store import Graph
 from kernels.pair_counts import strongest
 
-COOCCURRENCE = "co-occurrence"
+COOCCURRENCE = "bought together"  # no modality's name has a space
 _COMPARISONS = 1 << 18  # pairs of entries of two lists looked at at once
 
 

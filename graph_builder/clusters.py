@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from configs.schema import GraphConfig
+from graph_builder import progress
 from graph_builder.executor import Executor
 from graph_builder.injection import FeatureSpec
 from graph_builder.work import load_array, num_row_blocks, read_json, replacing, row_range, save_array, write_json
@@ -83,9 +84,14 @@ def _lloyd(spec: FeatureSpec, options: GraphConfig, seed: int, executor: Executo
     else:
         centers, iteration, converged = initial_centers(spec, options, seed), 0, False
     blocks = list(range(num_row_blocks(ROWS_PER_TASK, spec.num_items)))
+    most = (options.kmeans_iterations - iteration) * len(blocks)
+    progress.begin(f"k-means-{spec.modality}", most, is_bound=True)
     while iteration < options.kmeans_iterations and not converged:
         function = functools.partial(_step_block, spec, options.spherical, centers)
-        steps = list(executor.run_blocks(function, blocks, on_gpu=True))
+        steps = []
+        for step in executor.run_blocks(function, blocks, on_gpu=True):
+            steps.append(step)
+            progress.advance()
         moved = _move(spec, options.spherical, centers, steps)
         iteration, converged, centers = iteration + 1, np.array_equal(moved, centers), moved
         with replacing(checkpoint) as temporary, temporary.open("wb") as file:

@@ -1,4 +1,4 @@
-"""The co-occurrence matrix O (MDSRec Eq. 1) from the training parts of all sequences.
+"""The co-occurrence matrix O (MDSRec Eq. 1-2) from the training parts of all sequences.
 
     1. the training items are copied to work/sequences: nothing later can see valid or test items
     2. one task per range of events writes the entries (row, column, gap) whose row item they are, by
@@ -24,6 +24,7 @@ import numpy as np
 
 from configs.errors import InputError
 from configs.schema import GraphConfig
+from graph_builder import progress
 from graph_builder.executor import Executor
 from graph_builder.pair_files import PairFiles, narrowed
 from graph_builder.row_blocks import RowWriter, is_written, join_rows, writing_rows
@@ -110,6 +111,7 @@ def build_cooccurrence(
     summary = read_json(summary_path)
     if summary is not None:
         return summary
+    progress.begin("copying training items")
     lengths = write_training_sequences(source, work.path / "sequences")
     max_gap = largest_gap(source, options)
     bounds = event_bounds(lengths, max_gap, pairs_per_task)
@@ -120,6 +122,7 @@ def build_cooccurrence(
     pending = [task for task in range(pairs.num_ranges) if not pairs.is_written(task)]
     for _ in executor.run_blocks(functools.partial(count_events, spec), pending, label="pairs", on_gpu=True):
         pass
+    progress.begin("joining the tables of pairs")
     table = pairs.join_tables()
     records = _add_up(spec, np.diff(table[:, 1].sum(axis=0)), executor)
     mass, kept = (sum(record[name] for record in records) for name in ("mass", "mass_kept"))

@@ -12,6 +12,8 @@ from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
+from graph_builder.progress import counted
+
 Block = TypeVar("Block")
 Result = TypeVar("Result")
 
@@ -41,7 +43,7 @@ class Executor(Protocol):
         """Yields the results in the order of `blocks`.
 
         Args:
-            label: name of a progress bar (none when standard error is not a terminal); null: no bar.
+            label: name of the stage, on a progress bar or in lines (`progress.reporting`); null: neither.
             on_gpu: the function uses a GPU where it may.
 
         An exception of the function is raised here (an InputError as it is), and the other blocks are
@@ -72,10 +74,12 @@ class SerialExecutor:
 def with_progress(
     results: Iterable[Result], total: int, label: str | None, seconds: dict[str, float]
 ) -> Iterator[Result]:
-    """The results, counted on a progress bar where there is a label, a terminal, and work to show; and timed."""
+    """The results of a labelled stage: on a progress bar where there is a terminal, counted for a line (`progress`)
+    where there is none, and timed."""
     if label is None or not total:
         yield from results
         return
     start = time.perf_counter()
-    yield from tqdm(results, total=total, desc=label, unit="block", disable=None)
+    bar = tqdm(results, total=total, desc=label, unit="block", disable=None)
+    yield from counted(bar, label, total)
     seconds[label] = seconds.get(label, 0.0) + time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Raw features: which items have them; and behaviour injected into them, mu * O E + E (MDSRec Eq. 2).
+"""Raw features: which items have them; and behaviour injected into them, mu * O E + E (MDSRec Eq. 3).
 
 An item whose raw row is all zero is missing in that modality, whatever injection would make of it.
 """
@@ -18,6 +18,9 @@ from graph_builder.work import WorkFolder, load_array, num_row_blocks, row_range
 from kernels.backend import Backend, array_module
 from kernels.cosine_topk import square_norms
 from kernels.spmm import injected_rows
+
+# In float64 at once, so that they stay in cache.
+_VALUES_AT_A_TIME = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,35 @@ class FeatureSpec:
         return self.work.path / "features" / f"{self.modality}.squares.npy"
 
 
-def find_present(modality: str, features: Path, num_items: int, block_rows: int, executor: Executor) -> np.ndarray:
-    """Which items have a raw row that is not all zero, bool [N]; looks at every raw value once.
+@dataclass(frozen=True)
+class RawRows:
+    """What one look at a modality's raw features tells.
+
+    Attributes:
+        present: bool [N], the row is not all zero.
+        mean_cosine: over all pairs of two present items; None where there are fewer than two.
+    """
+
+    present: np.ndarray
+    mean_cosine: float | None
+
+
+def find_rows(modality: str, features: Path, num_items: int, block_rows: int, executor: Executor) -> RawRows:
+    """Look at every raw value once.
+
+    The sum of <u_i, u_j> over pairs i != j of n unit rows is |sum_i u_i|^2 - n, so their mean cosine needs only the
+    sum of the unit rows, in float64: one vector a block.
 
     Raises:
         InputError: a raw row holds NaN or infinity.
     """
     blocks = [row_range(index, block_rows, num_items) for index in range(num_row_blocks(block_rows, num_items))]
-    function = functools.partial(_present_block, features)
-    return np.concatenate(list(executor.run_blocks(function, blocks, label=f"reading {modality}")))
+    function = functools.partial(_look_at_block, features)
+    results = list(executor.run_blocks(function, blocks, label=f"reading {modality}"))
+    present = np.concatenate([rows for rows, _ in results])
+    total = np.sum([unit_sum for _, unit_sum in results], axis=0)
+    n = int(present.sum())
+    return RawRows(present, float((total @ total - n) / (n * (n - 1))) if n > 1 else None)
 
 
 def inject(spec: FeatureSpec, cooccurrence_block_rows: int, mu: float, executor: Executor) -> None:
@@ -70,7 +93,8 @@ def inject(spec: FeatureSpec, cooccurrence_block_rows: int, mu: float, executor:
     spec.work.run_row_stage(stage, function, spec.block_rows, spec.num_items, targets, executor, on_gpu=True)
 
 
-def _present_block(path: Path, rows: slice) -> np.ndarray:
+def _look_at_block(path: Path, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows are present, bool [n], and the sum of their unit rows, float64 [d]."""
     features = np.asarray(load_array(path)[rows])
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
@@ -79,7 +103,14 @@ def _present_block(path: Path, rows: slice) -> np.ndarray:
             f"{path}: row {row} (the item's id) holds NaN or infinity; encode that item again, "
             "or give it an all-zero row to mark the modality as missing"
         )
-    return (features != 0).any(axis=1)
+    present = (features != 0).any(axis=1)
+    unit_sum = np.zeros(features.shape[1])
+    step = max(1, _VALUES_AT_A_TIME // max(1, features.shape[1]))
+    for start in range(0, len(features), step):
+        piece = features[start : start + step].astype(np.float64)
+        norms = np.sqrt(np.einsum("nd,nd->n", piece, piece))
+        unit_sum += np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0) @ piece
+    return present, unit_sum
 
 
 def _inject_block(spec: FeatureSpec, stage: str, cooccurrence_block_rows: int, mu: float, index: int) -> None:

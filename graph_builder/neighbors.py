@@ -1,4 +1,4 @@
-"""Modal graphs: the exact cosine top-H of the injected features (MDSRec Eq. 3), each pair of items once.
+"""Modal graphs: the exact cosine top-H of the injected features (MDSRec Eq. 4-5), each pair of items once.
 
     1. order     the items to search, by cluster, cut into row ranges
     2. blocks    of the triangle of ranges, a task each: candidate lists for both of its ranges
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from configs.schema import GraphConfig
+from graph_builder import progress
 from graph_builder.executor import Executor
 from graph_builder.injection import FeatureSpec
 from graph_builder.neighbor_tasks import (
@@ -63,14 +64,17 @@ def build_neighbors(
     modality = features.modality
     if not (spec.folder / "order.npy").exists():
         # In a task: the driver of a submitted job may be a small machine.
+        progress.begin(f"order of items by {modality} cluster")
         list(executor.run_blocks(functools.partial(order_items, spec), [0]))
     if spec.others:
         if spec.precision == "float16":
             pending = [index for index in range(spec.num_ranges) if not spec.residual_path(index).exists()]
-            list(executor.run_blocks(functools.partial(find_residual, spec), pending, on_gpu=True))
+            residuals = executor.run_blocks(functools.partial(find_residual, spec), pending, on_gpu=True)
+            list(progress.counted(residuals, f"residuals-{modality}", len(pending)))
         _search(spec, executor)
     pending = [index for index in range(spec.num_ranges) if not spec.finished_path(index).exists()]
     list(executor.run_blocks(functools.partial(finish_range, spec), pending, label=f"finish-{modality}", on_gpu=True))
+    progress.begin(f"writing lists of {modality}")
     fallback, searched_in_full = _write_lists(spec)
     searched = len(load_array(spec.folder / "order.npy"))
     record = {

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from configs.errors import InputError
+from configs.modalities import check_new_modalities
 from graph_builder.sequence_file import open_sequences
 from graph_builder.work import load_array
 
@@ -78,7 +79,7 @@ class ArraySource:
         num_items: int | None = None,
         scratch: Path | None = None,
     ) -> None:
-        """Open and check everything but whether the features are finite (`injection.find_present`).
+        """Open and check everything but whether the features are finite (`injection.find_rows`).
 
         Args:
             features: modality -> `.npy` file, all of the same number of rows; a row's number is its item's id.
@@ -87,10 +88,12 @@ class ArraySource:
             scratch: folder for the copy of sequences that cannot be mapped; null: where the file lies.
 
         Raises:
-            InputError: nothing is given, files of different lengths, or one that is not as it should be.
+            InputError: nothing is given, a modality's name may not be used, files have different lengths, or one is
+                not as it should be.
         """
         if not features and sequences is None:
             raise InputError("no input: name a dataset, features or sequences")
+        check_new_modalities(features)
         self.modalities = tuple(sorted(features))
         self._features = {m: Path(features[m]).absolute() for m in self.modalities}
         shapes = {m: check_features(file) for m, file in self._features.items()}

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from configs.errors import InputError
+from graph_builder import progress
 from graph_builder.executor import Executor
 from kernels.array_file import map_array
 
@@ -98,6 +99,7 @@ class WorkFolder:
         pending = [index for index, path in enumerate(blocks) if not path.exists()]
         for _ in executor.run_blocks(function, pending, label=stage, on_gpu=on_gpu):
             pass
+        progress.begin(f"joining the blocks of {stage}")
         for name, path in targets.items():
             join_blocks(blocks, name, path, num_rows)
         shutil.rmtree(self.path / stage)

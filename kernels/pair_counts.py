@@ -1,4 +1,4 @@
-"""Counting which items occur together in a sequence, and how far apart (MDSRec Eq. 1).
+"""Counting which items occur together in a sequence, and how far apart (MDSRec Eq. 1-2).
 
 O_ij = sum over users of 1 / |pos_i - pos_j| over all pairs of a user's training sequence. What is
 stored and counted is whole numbers, one entry (row i, column j, gap) per direction of a pair, so any

@@ -14,7 +14,7 @@ import numpy as np
 def cooccurrence(
     sequences: Sequence[Sequence[int]], num_items: int, window: int | None = None, distance_weighting: bool = True
 ) -> np.ndarray:
-    """O, dense float64 [N, N]: every pair of positions adds 1 / distance both ways (MDSRec Eq. 1).
+    """O, dense float64 [N, N]: every pair of positions adds 1 / distance both ways (MDSRec Eq. 1-2).
 
     Counts are kept per gap and summed in ascending gap order, as the kernel promises.
     """
@@ -45,7 +45,7 @@ def normalized_cooccurrence(raw: np.ndarray, normalization: str, max_neighbors: 
 
 
 def injected(cooccurrences: np.ndarray, features: np.ndarray, mu: float) -> np.ndarray:
-    """mu * O E + E, float64 [N, d] (MDSRec Eq. 2), for a dense O [N, N]."""
+    """mu * O E + E, float64 [N, d] (MDSRec Eq. 3), for a dense O [N, N]."""
     return mu * row_sums(cooccurrences, features) + features.astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Sparse rows times a dense matrix: behaviour injected into features (MDSRec Eq. 2).
+"""Sparse rows times a dense matrix: behaviour injected into features (MDSRec Eq. 3).
 
 Legend: b rows of a block, N items, d feature width, nnz stored entries of the block.
 """
@@ -39,7 +39,7 @@ def injected_rows(
     xp: Any = np,
     max_gathered: int = MAX_GATHERED_ROWS,
 ) -> np.ndarray:
-    """mu * O E + E for the items of `rows`, float32 [b, d] (MDSRec Eq. 2, static part).
+    """mu * O E + E for the items of `rows`, float32 [b, d] (MDSRec Eq. 3, static part).
 
     Args:
         indptr, columns, weights: the CSR rows of O that belong to `rows`: int64 [b+1], int64 [nnz]

@@ -30,6 +30,15 @@ def feed_forward(expand: nn.Linear, contract: nn.Linear, relu: bool, states: Ten
     return cast(Tensor, rows).view(*states.shape[:-1], -1)
 
 
+def literal_feed_forward(expand: nn.Linear, contract: nn.Linear, relu: bool, states: Tensor) -> Tensor:
+    """act(W2 (W1 s + b1) + b2), act GELU or ReLU; [..., d] -> [..., d].
+
+    MDSRec's Eq. 15 as it is printed. Nothing lies between the two maps, so together they are a single affine map.
+    """
+    outer = contract(expand(states))
+    return F.relu(outer) if relu else F.gelu(outer)
+
+
 class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_nd: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, relu: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""How MDSRec's towers and centres become user vectors (Eq. 20 is the gate).
+"""How MDSRec's towers and centres become user vectors (MDSRec Eq. 17-19; 19 is the gate).
 
 Shapes: n states, k centres, d width.
 """

@@ -1,4 +1,4 @@
-"""Interest-centralised attention (MDSRec, around Eq. 15): each state's view of the catalogue's interest centres.
+"""Interest-centralised attention (MDSRec Eq. 11-16): each state's view of the catalogue's interest centres.
 
 The paper's centres attend to a whole history. Here the centres of the state after item t attend to the items up
 to t only, so that one forward of a sequence serves all its targets, and none sees its future: equal to
@@ -148,6 +148,7 @@ def personal_centers(
     visible: Sequence[Tensor],
     rate: float,
     residual: bool,
+    literal: bool = False,
 ) -> Tensor:
     """E_c^m: the centres after attending, layer by layer, to what each state may see; [n, k, d].
 
@@ -161,8 +162,10 @@ def personal_centers(
         visible: per piece bool [S, Q, L], True for at least one key everywhere. The n states are those of the
             pieces, one after the other.
         rate: dropout rate inside this path.
-        residual: residuals and LayerNorms as in the tower; False is the literal Eq. 15, where the
-            attention's output goes straight into the feed-forward.
+        residual: residuals and LayerNorms as in the tower; with False the attention's output goes straight into the
+            feed-forward, as in the paper.
+        literal: the feed-forward of Eq. 15, sigma((g W1 + b1) W2 + b2); with False the Transformer's,
+            sigma(g W1 + b1) W2 + b2.
     """
     sizes = [seen.shape[:2] for seen in visible]
     states, own = centers_kd[None], [centers_kd[None, None]] * len(sizes)
@@ -174,7 +177,7 @@ def personal_centers(
             center_attention(layer, queries, pairs[number], seen, rate).flatten(0, 1)
             for queries, pairs, seen in zip(own, keys_values, visible, strict=True)
         ]
-        states = layer(states, torch.cat(found) if len(found) > 1 else found[0], rate, residual)
+        states = layer(states, torch.cat(found) if len(found) > 1 else found[0], rate, residual, literal)
     return states
 
 

@@ -28,7 +28,7 @@ def item_rows(rows_Ud: Tensor | None, plan: ItemPlan) -> ItemRows:
     if rows_Ud is None:
         assert plan.cooccurrence is None, "co-occurrence needs the rows of an item table"
         assert not plan.views, "graph views need the rows of an item table"
-        return ItemRows(center_rows=plan.centers, features=plan.features)
+        return ItemRows(center_rows=plan.centers, features=plan.features, popularity=plan.popularity)
     assert len(rows_Ud) >= len(plan.union_ids), (rows_Ud.shape, plan.union_ids.shape)
     rows_Ud = rows_Ud[: len(plan.union_ids)]
     return ItemRows(
@@ -38,6 +38,7 @@ def item_rows(rows_Ud: Tensor | None, plan: ItemPlan) -> ItemRows:
         center_rows=plan.centers,
         centers={modality: sparse_product(rows, rows_Ud) for modality, rows in plan.sampled_centers.items()},
         features=plan.features,
+        popularity=plan.popularity,
     )
 
 

@@ -61,7 +61,7 @@ class MDSRec(Recommender):
             features=self.modalities if from_features else (),
         )
         rho = {modality: options.rho.get(modality, options.default_rho) for modality in self.modalities}
-        self.channels = (Channel("id", 1.0), *(Channel(m, rho[m]) for m in self.modalities))
+        self.channels = (Channel("id", 1.0), *(Channel(m, rho[m], is_modality=True) for m in self.modalities))
         # In the order (id, *modalities), or one for all. Lists, not dicts: a name may hold a dot.
         num_encoders = 1 if options.share_modalities else 1 + len(self.modalities)
         self.encoders = nn.ModuleList(SequenceEncoder(config) for _ in range(num_encoders))
@@ -91,7 +91,7 @@ class MDSRec(Recommender):
         return at_targets(batch, self._users(read_groups(batch, streams), centers, recompute))
 
     def _injected_ids(self, items: ItemRows) -> Tensor:
-        """Ebar_id = mu_id * O E_id + E_id, [R, d] (Eq. 2)."""
+        """Ebar_id = mu_id * O E_id + E_id, [R, d] (Eq. 3)."""
         assert items.ids is not None
         if items.cooccurrence is None:
             return items.ids
@@ -132,7 +132,9 @@ class MDSRec(Recommender):
         return [encoder(stream, group) for encoder, stream in zip(self.encoders, items, strict=True)]
 
     def _is_fused(self, centers: Tensor) -> bool:
-        return self.options.center_residual and not self.options.center_dropout and can_fuse(centers)
+        options = self.options
+        as_in_the_tower = options.center_residual and options.center_feed_forward == "transformer"
+        return as_in_the_tower and not options.center_dropout and can_fuse(centers)
 
     def _center_path(
         self, number: int, sequences: list[EncodedSequences]
@@ -159,7 +161,10 @@ class MDSRec(Recommender):
         options = self.options
         seen = [[piece.seen(pair) for pair in pairs[piece.group]] for piece in pieces]
         visible = [piece.visible for piece in pieces]
-        personal = personal_centers(centers, layers, seen, visible, options.center_dropout, options.center_residual)
+        literal = options.center_feed_forward == "literal"
+        personal = personal_centers(
+            centers, layers, seen, visible, options.center_dropout, options.center_residual, literal
+        )
         own = torch.cat([states[p.group][p.sequences, p.states].flatten(0, 1) for p in pieces])
         noisy = options.gumbel_noise if self.training else options.gumbel_at_evaluation
         return gated_centers(own, personal, options.tau, noisy)

@@ -13,15 +13,17 @@ from model.recommender import Recommender
 
 
 class Popularity(Recommender):
-    """One channel of width 1: score of an item = its "popularity" feature, for every user."""
+    """One channel of width 1: the score of an item is its popularity, for every user."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()
-        self.needs = ItemNeeds(id_rows=False, features=("popularity",))
+        self.needs = ItemNeeds(id_rows=False, popularity=True)
         self.channels = (Channel("popularity", weight),)
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:
-        return [items.features["popularity"]]
+        assert items.popularity is not None
+        return [items.popularity]
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
-        return [items.features["popularity"].new_ones(len(batch.states), 1)]
+        assert items.popularity is not None
+        return [items.popularity.new_ones(len(batch.states), 1)]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from configs.contracts import SparseRows
+from configs.modalities import RESERVED
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,20 @@ class CatalogueInfo:
 
 @dataclass(frozen=True)
 class Channel:
-    """One inner product of the score and one cross entropy of the loss, both times `weight`."""
+    """One inner product of the score and one cross entropy of the loss, both times `weight`.
+
+    Attributes:
+        is_modality: whether `name` is that of a modality, which the maker of the dataset chose; else it is ours.
+    """
 
     name: str
     weight: float
+    is_modality: bool = False
+
+    @property
+    def label(self) -> str:
+        """What records call it. A dataset from before a name was reserved may have a modality of that name."""
+        return f"{self.name} (modality)" if self.is_modality and self.name in RESERVED else self.name
 
 
 @dataclass
@@ -56,6 +67,7 @@ class ItemRows:
         centers: per modality [k, d], C_m A_m E_id where that is known without `center_rows`: sampled in a
             training step, or made for a whole ranking.
         features: per name [R, d_m]; an all-zero row is missing.
+        popularity: [R, 1], as in `ItemPlan`.
     """
 
     ids: Tensor | None = None
@@ -64,6 +76,7 @@ class ItemRows:
     center_rows: dict[str, SparseRows] = field(default_factory=dict)
     centers: dict[str, Tensor] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
+    popularity: Tensor | None = None
     _derived: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def derived(self, name: str, compute: Callable[[], Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from configs.schema import ModelConfig
 from model.dropout import dropout
-from model.feed_forward import feed_forward
+from model.feed_forward import feed_forward, literal_feed_forward
 from model.fused_layer import can_fuse, residual_feed_forward
 from model.sequence_groups import Sequences
 
@@ -55,7 +55,9 @@ class TransformerLayer(nn.Module):
         attended: Tensor = self.output(attention(self.query(states_SQd), keys_values, visible_SQL, rate))
         return attended
 
-    def forward(self, states: Tensor, attended: Tensor, rate: float, residual: bool = True) -> Tensor:
+    def forward(
+        self, states: Tensor, attended: Tensor, rate: float, residual: bool = True, literal: bool = False
+    ) -> Tensor:
         """States [..., d] after attention and feed-forward.
 
         Args:
@@ -63,22 +65,23 @@ class TransformerLayer(nn.Module):
             attended: [..., d], what they found (`attend`, or `interest_centers.center_attention`).
             rate: dropout rate.
             residual: False leaves out residuals and LayerNorms: feed-forward of the attention.
+            literal: the feed-forward as MDSRec's Eq. 15 prints it, with the activation after its second map.
         """
         attended = dropout(attended, rate, self.training)
         if not residual:
-            return self._feed_forward(attended, rate)
+            return self._feed_forward(attended, rate, literal)
         assert self.attention_norm is not None, "built without norms"
         assert self.ffn_norm is not None, "built without norms"
-        if (rate == 0 or not self.training) and can_fuse(attended):
+        if not literal and (rate == 0 or not self.training) and can_fuse(attended):
             return residual_feed_forward(
                 states, attended, self.attention_norm, self.expand, self.contract, self.ffn_norm, self.relu
             )
         states = self.attention_norm(states + attended)
-        return self.ffn_norm(states + self._feed_forward(states, rate))
+        return self.ffn_norm(states + self._feed_forward(states, rate, literal))
 
-    def _feed_forward(self, states: Tensor, rate: float) -> Tensor:
-        inner = feed_forward(self.expand, self.contract, self.relu, states)
-        return dropout(inner, rate, self.training)
+    def _feed_forward(self, states: Tensor, rate: float, literal: bool) -> Tensor:
+        compute = literal_feed_forward if literal else feed_forward
+        return dropout(compute(self.expand, self.contract, self.relu, states), rate, self.training)
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:

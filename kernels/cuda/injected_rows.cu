@@ -1,4 +1,4 @@
-// Behaviour injected into features (MDSRec Eq. 2): mu * O E + E of a block of rows, fused.
+// Behaviour injected into features (MDSRec Eq. 3): mu * O E + E of a block of rows, fused.
 //
 // Contract. out[r] = float32(mu * sum_e weights[e] * E[columns[e]] + own[r]), e from indptr[r] to indptr[r + 1] in
 // stored order, every column of the result one sequential float64 sum starting at +0.0: the bytes of kernels/spmm.py on

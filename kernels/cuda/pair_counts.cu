@@ -1,4 +1,4 @@
-// Co-occurrence (MDSRec Eq. 1): every ordered pair of a sequence's positions at most max_gap apart, bucketed by row.
+// Co-occurrence (MDSRec Eq. 1-2): every ordered pair of a sequence's positions at most max_gap apart, bucketed by row.
 //
 // Contract. items int32 [T], sequence s is items[offsets[s] .. offsets[s + 1]); buckets int64 [last - first], the row
 // number of the item at each position of [first, last) (any numbering). Positions p in [first, last) and q of one

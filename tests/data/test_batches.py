@@ -168,10 +168,13 @@ def test_pads_empty_rows_and_single_items() -> None:
 
 
 def test_the_catalogue_is_planned_once_and_models_without_a_graph_need_none() -> None:
-    planner = ItemPlanner(ItemNeeds(id_rows=False, features=("popularity",)), 4, None, {"popularity": np.ones((4, 1))})
+    counts = np.array([5, 0, 2, 7], dtype=np.float32)
+    planner = ItemPlanner(ItemNeeds(id_rows=False, popularity=True), 4, None, {}, counts)
     assert planner.catalogue() is planner.catalogue()
     plan = planner.plan(np.array([1, 3]))
-    assert (plan.union_ids.tolist(), plan.num_roles, plan.features["popularity"].shape) == ([1, 3], 2, (2, 1))
+    assert (plan.union_ids.tolist(), plan.num_roles, plan.popularity.tolist()) == ([1, 3], 2, [[0.0], [7.0]])
+    assert plan.map(lambda tensor: tensor + 1).popularity.tolist() == [[1.0], [8.0]]
+    assert planner_of(FakeGraph(2, np.zeros((2, 2)), {})).plan(np.array([0])).popularity is None
 
 
 @pytest.mark.parametrize(

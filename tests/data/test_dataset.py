@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from configs import modalities
 from configs.errors import InputError
 from data import layout, validation
 from data.dataset import Dataset, write_dataset
@@ -305,3 +306,33 @@ def test_modality_names_are_file_names(tmp_path: Path) -> None:
 def test_popularity_counts_training_only() -> None:
     sequences = Sequences(np.array([0, 3, 5]), np.array([2, 2, 1, 0, 2]), None, np.array([2, 0]), np.array([2, 1]))
     assert sequences.popularity(4).tolist() == [0, 0, 2, 0]
+
+
+def test_a_dataset_from_before_a_name_was_reserved_is_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = small_content()
+    rows = content.features["image"]
+    renamed = replace(content, features={"id": rows})
+    with pytest.raises(InputError, match="'id'"):
+        write_dataset(str(tmp_path / "new"), renamed)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(modalities, "RESERVED", ())
+    write_dataset(str(tmp_path / "old"), renamed)
+    monkeypatch.undo()
+    old = Dataset.open(str(tmp_path / "old"))
+    old.validate()
+    assert old.modalities == ("id",)
+    assert old.presence("id").tolist() == [True, True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(("a b",), "'a b'"), (("id",), "'id'"), (("text", "Text"), "differ by case alone"), (("ID", "image"), None)],
+)
+def test_names_of_new_modalities(names: tuple[str, ...], said: str | None) -> None:
+    if said is None:
+        modalities.check_new_modalities(names)
+        return
+    with pytest.raises(InputError, match=said):
+        modalities.check_new_modalities(names)

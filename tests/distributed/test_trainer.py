@@ -10,23 +10,27 @@ import pytest
 import torch
 
 from configs.errors import InputError
-from configs.schema import TrainingConfig
+from configs.schema import ModelConfig, TrainingConfig
 from data.batches import assemble
+from data.dataset import write_dataset
 from data.sequences import Targets
 from data.spans import spans_before
+from data.synthetic import SyntheticSpec, synthetic_content
 from distributed.checkpoint_index import Progress
 from distributed.encoding import evaluate, run_config
-from distributed.inputs import build_system, open_inputs, popularity_order
+from distributed.inputs import Inputs, build_system, open_inputs, popularity_order
 from distributed.run_folder import open_run_folder
 from distributed.scoring import Scorer, summarise
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
-from distributed.trainer import train
+from distributed.trainer import candidate_sampler, check_trainable, train
 from distributed.training_loop import decide, note_validation, nothing_inherited_collected
 from distributed.world import world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from jobs.prepare_data import prepare
+from model.protocol import CatalogueInfo
+from model.zoo import build_model
 from tests.distributed.runs import SAMPLED, config_of, records, weights
 
 
@@ -104,6 +108,60 @@ def test_popularity_order_is_the_order_of_the_counts(folders):
     dataset = open_inputs(config_of(folders, "unused", "popularity")).dataset
     order, counts = popularity_order(dataset), dataset.popularity()
     assert ((order[:, None] > order) == (counts[:, None] > counts)).all()
+
+
+def test_a_feature_called_popularity_is_the_users_own(tmp_path):
+    """The catalogue's own popularity is asked for apart from the features, so no name of a feature can hide it."""
+    data = synthetic_content(SyntheticSpec(num_users=40, num_items=20, modalities=(("popularity", 3),)))
+    dataset = write_dataset(str(tmp_path / "dataset"), data)
+    inputs = Inputs(dataset, None)
+    model = build_model(ModelConfig(name="sasrecf", dim=8, num_heads=2), CatalogueInfo(20, (), {"popularity": 3}))
+    plan = inputs.planner(model.needs).catalogue()
+    assert torch.equal(plan.features["popularity"], torch.from_numpy(dataset.features("popularity").astype(np.float32)))
+    assert plan.popularity is None
+    own = build_model(ModelConfig(name="popularity"), CatalogueInfo(20))
+    plan = inputs.planner(own.needs).catalogue()
+    assert not plan.features
+    assert plan.popularity.flatten().tolist() == popularity_order(dataset).tolist()
+
+
+DRAWN = ("training.negatives.draws=15",)
+HARD = (*DRAWN, "training.negatives.hard_share=0.5")
+
+
+def test_hard_negatives_come_from_the_models_own_modalities(folders):
+    def neighbors(*more):
+        config = config_of(folders, "unused", "mdsrec", *more)
+        return candidate_sampler(config, open_inputs(config))._neighbors
+
+    graph = open_inputs(config_of(folders, "unused")).graph
+    assert [rows.tolist() for rows in neighbors(*HARD)] == [graph.neighbors(m).tolist() for m in ("image", "text")]
+    (only,) = neighbors(*HARD, "model.mdsrec.modalities=[text]")
+    assert only.tolist() == graph.neighbors("text").tolist()
+    assert not neighbors(*DRAWN, "model.mdsrec.modalities=[]")
+    with pytest.raises(InputError, match=r"hard_share=0\.5.*model\.mdsrec\.modalities=\[\]"):
+        neighbors(*HARD, "model.mdsrec.modalities=[]")
+
+
+def test_what_a_rank_would_refuse_of_its_sampler_is_refused_before_any_starts(folders, monkeypatch):
+    config = config_of(folders, "unused", "sasrec", *DRAWN)
+    inputs = open_inputs(config)
+    check_trainable(config, inputs, "cpu")
+    monkeypatch.setattr(type(inputs.dataset), "popularity", lambda dataset: np.zeros(dataset.num_items, np.int64))
+    with pytest.raises(InputError, match="popularity"):
+        check_trainable(config, inputs, "cpu")
+
+
+def test_a_sampler_of_nothing_to_train_on_is_refused_like_a_full_softmax(folders, monkeypatch):
+    for more in ((), DRAWN):
+        config = config_of(folders, "unused", "sasrec", *more)
+        inputs = open_inputs(config)
+        dataset = inputs.dataset
+        monkeypatch.setattr(dataset, "train_end", np.minimum(dataset.train_end, 1))
+        counts = np.bincount(dataset.items[dataset.offsets[:-1]], minlength=dataset.num_items)
+        monkeypatch.setattr(type(dataset), "popularity", lambda _, counts=counts: counts)
+        with pytest.raises(InputError, match="nothing to train on"):
+            check_trainable(config, inputs, "cpu")
 
 
 def test_stopping_is_decided_by_validation():

@@ -5,12 +5,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from configs.errors import InputError
+from configs.modalities import check_modality_name
 from evaluation.case_page import is_page, page
 from evaluation.case_study import CaseStudy, Item, Ranking, item_case, most_divided, user_case
 from evaluation.case_users import axis_of
-from evaluation.case_words import joined, title_of
+from evaluation.case_words import channel_word, joined, title_of
 from evaluation.markup import VOID, element
 from evaluation.relations import COOCCURRENCE, Lists, Overlap
+from model.protocol import Channel
 
 HOSTILE = "<script>alert(\"1\")</script> & 'onload=x' \x00\u202e\ud800 " + "word " * 40
 SPECIAL = "</style><img src=x>"
@@ -40,11 +43,14 @@ class Checker(HTMLParser):
             self.text.append(data)
 
 
+ID, IMAGE = Channel("id", 1.0), Channel("image", 0.5, is_modality=True)
+
+
 def name(item):
     return Item(f"i{item}{SPECIAL}", HOSTILE if item % 2 else None)
 
 
-def made_up(relations=("image", "text", COOCCURRENCE), channels=(("id", 1.0), ("image", 0.5))):
+def made_up(relations=("image", "text", COOCCURRENCE), channels=(ID, IMAGE)):
     """A page of one item and one user."""
     ids = {"image": [[-1, -1]], "text": [[1, 2]], COOCCURRENCE: [[2, 3]]}
     lists = {r: Lists(np.array(ids[r]), np.array([[0.5, 0.25]], np.float32)) for r in relations}
@@ -61,7 +67,7 @@ def made_up(relations=("image", "text", COOCCURRENCE), channels=(("id", 1.0), ("
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("study", [made_up(), made_up((), (("id", 1.0),))], ids=["mdsrec", "sasrec"])
+@pytest.mark.parametrize("study", [made_up(), made_up((), (ID,))], ids=["mdsrec", "sasrec"])
 def test_the_page_is_well_formed_loads_nothing_and_escapes_all_data(study):
     text = page(study)
     text.encode()  # no surrogate is left
@@ -95,7 +101,7 @@ def test_what_the_page_says_of_an_item_and_of_a_user():
     assert "also alike by text" in text
     assert "12.5%" in text
     assert "… and 5 earlier ones." in text
-    assert "place 2 of 1,000 by the whole score; 2 by purchases alone; 2 by image alone" in text
+    assert "place 2 of 1,000 by the whole score; 2 by past purchases alone; 2 by image alone" in text
     # In the three lists; the target stands above them without the mark.
     assert text.count("★ really bought next") == 3
     assert text.count("bought before") == 3 + 2  # and in the opening and the legend
@@ -130,3 +136,16 @@ def test_users_with_the_most_divided_channels_come_first():
     best = np.array([same, apart, same, apart]).transpose(1, 0, 2)
     assert most_divided(best, 3).tolist() == [1, 3, 0]
     assert most_divided(best[:2], 3).tolist() == [0, 1, 2]  # one channel: nothing to compare
+
+
+@pytest.mark.parametrize("taken", ["id", "popularity", "purchases", "co-occurrence"])
+def test_a_modality_is_never_called_like_one_of_our_own_parts_of_the_score(taken):
+    """Datasets of before may hold a modality of such a name."""
+    modality = Channel(taken, 0.5, is_modality=True)
+    ours = [ID, Channel(COOCCURRENCE, 1.0)]
+    words = [channel_word(channel) for channel in (*ours, modality)]
+    assert len(set(words)) == 3
+    assert words[-1] == taken
+    assert len({channel.label for channel in (*ours, modality)}) == 3
+    with pytest.raises(InputError):
+        check_modality_name(COOCCURRENCE)  # so that no modality can be the relation of that name either

@@ -16,6 +16,7 @@ from configs.errors import InputError
 from configs.schema import GraphConfig
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
+from graph_builder.injection import find_rows
 from graph_builder.store import Graph
 from kernels import reference
 from tests.graph_builder.small_dataset import (
@@ -84,6 +85,40 @@ def test_layout_and_shards_leave_no_trace(dataset: SmallDataset, built: Path, tm
         same = [name for name in whole if not name.startswith(blocked)]
         assert {name: found[name] for name in same} == {name: whole[name] for name in same}
         np.testing.assert_array_equal(dense_cooccurrence(Graph.open(path)), dense_cooccurrence(Graph.open(built)))
+
+
+@pytest.mark.parametrize(("shift", "warns"), [(0.0, False), (30.0, True)])
+def test_features_that_all_point_one_way_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, shift: float, warns: bool
+) -> None:
+    """Adding one vector to all rows makes all cosines large; the mean is that of all pairs of two items."""
+    dataset = make_dataset(tmp_path / "dataset")
+    raw = np.array(dataset.features("image"))
+    raw[raw.any(axis=1)] += np.float16(shift)
+    np.save(dataset.feature_path("image"), raw)
+    unit = raw[raw.any(axis=1)].astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    expected = (unit @ unit.T)[np.triu_indices(len(unit), 1)].mean()
+    for block_rows in (7, 1000):
+        rows = find_rows("image", dataset.feature_path("image"), NUM_ITEMS, block_rows, SerialExecutor())
+        np.testing.assert_array_equal(rows.present, raw.any(axis=1))
+        assert rows.mean_cosine == pytest.approx(expected, rel=1e-12)
+    build_graph(dataset, tmp_path / "graph", OPTIONS, 0, SerialExecutor())
+    said = [record.getMessage() for record in caplog.records if "mean cosine" in record.getMessage()]
+    assert len(said) == warns
+    if warns:
+        assert "'image'" in said[0]
+        assert f"{expected:.3f}" in said[0]
+        assert "centre" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [([[0, 0]], None), ([[1, 2]], None), ([[1, 0], [0, 0], [3, 3]], 0.5**0.5)]
+)
+def test_the_mean_cosine_of_few_items(tmp_path: Path, rows: list[list[float]], expected: float | None) -> None:
+    np.save(tmp_path / "f.npy", np.array(rows, np.float32) * np.float32(1e-30))  # squares would be zero in float32
+    found = find_rows("f", tmp_path / "f.npy", len(rows), 2, SerialExecutor())
+    assert found.mean_cosine == (None if expected is None else pytest.approx(expected, rel=1e-6))
 
 
 def test_only_training_items_are_seen(dataset: SmallDataset, built: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from configs.schema import GraphConfig
 from graph_builder import clusters
 from graph_builder.clusters import build_clusters
 from graph_builder.executor import SerialExecutor
-from graph_builder.injection import FeatureSpec, find_present
+from graph_builder.injection import FeatureSpec, find_rows
 from graph_builder.work import WorkFolder, save_array
 
 
@@ -22,7 +22,7 @@ def cluster(
     np.save(folder / "text.npy", features)
     work = WorkFolder.start(folder / "graph", {})
     spec = FeatureSpec("text", folder / "text.npy", work, len(features), 16, "cpu")
-    save_array(spec.present, find_present("text", spec.features, len(features), 16, SerialExecutor()))
+    save_array(spec.present, find_rows("text", spec.features, len(features), 16, SerialExecutor()).present)
     stats = build_clusters(spec, GraphConfig.model_validate(options), seed, SerialExecutor())
     written = folder / "graph" / "clusters"
     return np.load(written / "text.npy"), np.load(written / "text.centers.npy"), stats

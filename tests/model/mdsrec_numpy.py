@@ -87,17 +87,24 @@ class Layer:
             heads.append(softmax(logits) @ v[:, part])
         return self.linear("output", np.concatenate(heads, axis=1))
 
-    def feed_forward(self, x: Array) -> Array:
-        inner = self.linear("expand", x)
-        active = np.maximum(inner, 0) if self.activation == "relu" else inner * (1 + erf(inner / np.sqrt(2))) / 2
-        return self.linear("contract", active)
+    def sigma(self, x: Array) -> Array:
+        return np.maximum(x, 0) if self.activation == "relu" else x * (1 + erf(x / np.sqrt(2))) / 2
 
-    def __call__(self, queries: Array, sequence: Array, visible: Array, residual: bool = True) -> Array:
+    def feed_forward(self, x: Array, literal: bool = False) -> Array:
+        """sigma(x W1 + b1) W2 + b2; or, as Eq. 15 prints it, sigma((x W1 + b1) W2 + b2)."""
+        inner = self.linear("expand", x)
+        if literal:
+            return self.sigma(self.linear("contract", inner))
+        return self.linear("contract", self.sigma(inner))
+
+    def __call__(
+        self, queries: Array, sequence: Array, visible: Array, residual: bool = True, literal: bool = False
+    ) -> Array:
         attended = self.attend(queries, sequence, visible)
         if not residual:
-            return self.feed_forward(attended)
+            return self.feed_forward(attended, literal)
         x = self.norm("attention_norm", queries + attended)
-        return self.norm("ffn_norm", x + self.feed_forward(x))
+        return self.norm("ffn_norm", x + self.feed_forward(x, literal))
 
 
 @dataclass
@@ -133,6 +140,7 @@ class MDSRecInNumPy:
     center_matrices: list[Array] | None = None
     center_layers: list[list[Layer]] = field(default_factory=list)
     center_residual: bool = True
+    literal_feed_forward: bool = False
 
     def item_views(self, table: Array) -> list[Array]:
         """Step 4, or the projected features with the item's own row where they are missing."""
@@ -161,7 +169,7 @@ class MDSRecInNumPy:
         centers = self.center_matrices[m] @ view
         everything = np.ones((len(centers), len(states[0])), dtype=bool)
         for layer, entering in zip(self.center_layers[m], states[:-1], strict=True):
-            centers = layer(centers, entering, everything, self.center_residual)
+            centers = layer(centers, entering, everything, self.center_residual, self.literal_feed_forward)
         e_m = states[-1][-1]
         gamma = softmax(((noise + centers @ e_m) / self.tau)[None])[0]
         return e_m + gamma @ centers

@@ -235,4 +235,5 @@ def numpy_mdsrec(cat: Catalogue, shape: ModelConfig, weights: oracle.Weights) ->
         else None,
         center_layers=center_layers,
         center_residual=options.center_residual,
+        literal_feed_forward=options.center_feed_forward == "literal",
     )

@@ -71,7 +71,8 @@ def test_item_rows_of_an_empty_plan_and_of_a_plan_without_a_table() -> None:
     assert items.cooccurrence is not None
     assert items.ids.shape == items.cooccurrence.shape == items.views["text"].shape == (0, 4)
     (items.cooccurrence.sum() + items.views["text"].sum()).backward()
-    features = {"popularity": torch.ones(3, 1)}
-    bare = item_rows(None, ItemPlan(torch.arange(3), 3, features=features))
+    features, popularity = {"popularity": torch.zeros(3, 4)}, torch.ones(3, 1)
+    bare = item_rows(None, ItemPlan(torch.arange(3), 3, features=features, popularity=popularity))
     assert bare.ids is None
+    assert bare.popularity is popularity
     assert bare.features is features

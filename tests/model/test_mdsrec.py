@@ -28,8 +28,16 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "separate both": {"share_modalities": False, "share_centers": False, "tau": 0.3},
     "no centres": {"center_attention": False},
     "no centres, features": {"center_attention": False, "item_view": "features", "share_modalities": False},
-    "literal": {"center_residual": False},
-    "literal, separate": {"center_residual": False, "share_centers": False, "share_modalities": False},
+    "no residual": {"center_residual": False},
+    "no residual, separate": {"center_residual": False, "share_centers": False, "share_modalities": False},
+    "literal": {"center_residual": False, "center_feed_forward": "literal"},
+    "literal, separate": {
+        "center_residual": False,
+        "center_feed_forward": "literal",
+        "share_centers": False,
+        "share_modalities": False,
+    },
+    "literal feed-forward with residual": {"center_feed_forward": "literal"},
     "noise at evaluation": {"gumbel_at_evaluation": True, "tau": 2.0},
     "one modality": {"modalities": ("text",)},
     "no modality": {"modalities": ()},
@@ -96,11 +104,14 @@ def test_every_switch_agrees_with_numpy(num_modalities: int, switches: dict[str,
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_every_shape_agrees_with_numpy(shape: dict[str, Any]) -> None:
-    check_against_numpy(2, case.config(**shape))
+@pytest.mark.parametrize("switches", [{}, SWITCHES["literal"]], ids=["defaults", "literal"])
+def test_every_shape_agrees_with_numpy(shape: dict[str, Any], switches: dict[str, Any]) -> None:
+    check_against_numpy(2, case.config(mdsrec=switches, **shape))
 
 
-@pytest.mark.parametrize("switches", [{}, SWITCHES["literal, separate"], SWITCHES["features"]])
+@pytest.mark.parametrize(
+    "switches", [{}, SWITCHES["no residual, separate"], SWITCHES["literal, separate"], SWITCHES["features"]]
+)
 def test_gradient_of_each_parameter_agrees_with_finite_differences(switches: dict[str, Any]) -> None:
     config, cat = case.config(mdsrec=switches), case.catalogue(2)
     system = case.mdsrec_system(cat, config)
@@ -223,6 +234,23 @@ def test_float32_and_bfloat16_autocast_stay_close() -> None:
     rounded.backward()
     assert rounded.dtype == torch.float32
     np.testing.assert_allclose(rounded.item(), exact, rtol=0.1)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("feed_forward", ["transformer", "literal"])
+def test_float32_on_cpu_has_the_same_centre_layer_as_float64(residual: bool, feed_forward: str) -> None:
+    """With one thread and float32, CPU takes fused passes where it can; they must compute the same layer."""
+    cat = case.catalogue(2)
+    histories, targets = case.histories()
+    switches = {"center_residual": residual, "center_feed_forward": feed_forward, "gumbel_noise": False}
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        system = case.mdsrec_system(cat, case.config(mdsrec=switches)).to(dtype)
+        loss = case.loss(system, case.plan(cat, system.recommender.needs), case.batch(histories, targets))
+        results.append((loss, *torch.autograd.grad(loss, list(system.parameters()))))
+    for exact, ours in zip(*results, strict=True):
+        assert ours.dtype == torch.float32
+        assert (exact - ours).norm() <= 2e-5 * exact.norm() + 1e-6
 
 
 def test_it_needs_only_what_its_switches_use() -> None:

@@ -106,10 +106,10 @@ def kept_bytes(compute: Callable[[], Tensor]) -> int:
     return sum(storages.values())
 
 
-@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize(("fused", "feed_forward"), [(True, "transformer"), (False, "transformer"), (True, "literal")])
 @pytest.mark.parametrize("length", [4, 40])
 def test_the_centres_keep_what_is_stated_and_next_to_nothing_when_recomputed(
-    length: int, fused: bool, monkeypatch: pytest.MonkeyPatch
+    length: int, fused: bool, feed_forward: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (interest_centers, sequence_encoder):
         monkeypatch.setattr(module, "can_fuse", lambda _: fused)
@@ -118,14 +118,18 @@ def test_the_centres_keep_what_is_stated_and_next_to_nothing_when_recomputed(
     kept = {}
     for gib in (0.0, 1.0, None):
         options = {"center_attention": gib is not None, "gumbel_noise": False, "center_memory_gib": gib or 0.0}
+        options["center_feed_forward"] = feed_forward
         config = ModelConfig(**{**shape.model_dump(), "mdsrec": {**shape.mdsrec.model_dump(), **options}})
         model = build_model(config, case.catalogue(2).info)
         system = RecommenderSystem(case.Rows(np.ones((case.NUM_ITEMS, 32), np.float32)), model)
         plan = case.plan(case.catalogue(2), model.needs)
         plan = plan.map(lambda t: t.float() if t.is_floating_point() else t)
         kept[gib] = kept_bytes(lambda system=system, plan=plan: case.loss(system, plan, batch))
-    stated = 2 * stored_bytes(shape, case.NUM_CENTERS, batch.groups, fused)
-    assert kept[1.0] - kept[None] == pytest.approx(stated, rel=0.15), (kept, stated)
+    stated = 2 * stored_bytes(shape, case.NUM_CENTERS, batch.groups, fused and feed_forward == "transformer")
+    if feed_forward == "transformer":
+        assert kept[1.0] - kept[None] == pytest.approx(stated, rel=0.15), (kept, stated)
+    else:  # stated as for torch's operators throughout, and attention to few keys is fused all the same
+        assert 0.6 * stated < kept[1.0] - kept[None] < 1.15 * stated, (kept, stated)
     assert kept[0.0] - kept[None] < 0.1 * stated
 
 

@@ -52,6 +52,8 @@ FEATURES = Group(
         ),
         Case("features in a format nobody reads", f"{_PARQUET} --features text={{here}}/raw.csv"),
         Case("a modality name that leaves the folder", f"{_PARQUET} --features ../../text={{here}}/text.parquet"),
+        Case("a modality called like the item IDs", f"{_PARQUET} --features id={{here}}/text.parquet"),
+        Case("two modalities that differ by case alone", f"{_VECTORS} --features Text={{here}}/text.parquet"),
         Case("a modality without a file", f"{_PARQUET} --features text="),
         Case("a modality twice", f"{_VECTORS} --features text={{here}}/text.npy"),
         Case(

@@ -80,6 +80,7 @@ FILES = Group(
     "jobs/build_graph.py: features and sequences without a dataset",
     (
         Case("features that are not there", _FEATURES, remove("text.npy")),
+        Case("features called like the item IDs", f"build_graph --features id={{here}}/text.npy {_NEW}"),
         Case("features that are a folder", _FEATURES, folder("text.npy")),
         Case("features in float64", _FEATURES, array("text.npy", lambda x: x.astype(float))),
         Case("features of Python objects", _FEATURES, array("text.npy", lambda _: np.array([{}]))),

@@ -75,6 +75,11 @@ CONFIGS = Group(
         Case("co-occurrence that counts less than nothing", f"{_TRAIN} --set evaluation.cooccurrence_weight=-1"),
         Case("hard negatives without draws", f"{_TRAIN} --set training.negatives.hard_share=0.5"),
         Case(
+            "hard negatives of no modality",
+            f"{_TRAIN} --set training.negatives.draws=8 --set training.negatives.hard_share=0.5 "
+            "--set model.mdsrec.modalities=[]",
+        ),
+        Case(
             "candidates from nowhere",
             f"{_TRAIN} --set training.negatives.draws=0 --set training.negatives.in_batch=false",
         ),

@@ -1,0 +1,129 @@
+"""Where a graph build stands, as a line each half minute: for logs, where there is no terminal to show a bar on.
+
+The lines come from a thread of their own, because a single block may take longer than half a minute.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TypeVar
+
+INTERVAL_SECONDS = 30.0
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What is being done: how many blocks of how many (None: unknown), since when."""
+
+    name: str
+    total: int | None
+    is_bound: bool
+    began: float
+    done: int = 0
+
+
+class StageReport:
+    """The stage under way and how far it is. One thread moves it, another reads it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._stage = _Stage("beginning", None, False, clock())
+
+    def begin(self, name: str, total: int | None = None, *, is_bound: bool = False) -> None:
+        """A new stage, of `total` blocks if that is known; `is_bound`: of so many at most."""
+        self._stage = _Stage(name, total, is_bound, self._clock())
+
+    def advance(self) -> None:
+        """One more block is done."""
+        stage = self._stage
+        self._stage = _Stage(stage.name, stage.total, stage.is_bound, stage.began, stage.done + 1)
+
+    def line(self) -> str:
+        """Stage, blocks done, time since it began, rate and time left as far as they are known."""
+        stage = self._stage  # one read: the other thread may replace it meanwhile
+        elapsed = self._clock() - stage.began
+        if stage.total is None:
+            return f"graph: {stage.name}, for {_duration(elapsed)}"
+        most = "at most " if stage.is_bound else ""
+        said = f"graph: {stage.name}, {stage.done:,} of {most}{stage.total:,} blocks in {_duration(elapsed)}"
+        if not stage.done or elapsed <= 0:
+            return said
+        left = elapsed * (stage.total - stage.done) / stage.done
+        return f"{said}, {60 * stage.done / elapsed:,.3g} blocks a minute, {most or 'about '}{_duration(left)} left"
+
+
+_current: ContextVar[StageReport | None] = ContextVar("report", default=None)
+
+
+@contextmanager
+def reporting(
+    report: StageReport | None = None,
+    is_terminal: bool | None = None,
+    say: Callable[[str], None] | None = None,
+    wait: Callable[[float], bool] | None = None,
+) -> Iterator[StageReport]:
+    """Within, `begin` and `counted` move this report, and its line is said each INTERVAL_SECONDS.
+
+    Args:
+        is_terminal: whether bars are shown, so that no line is needed; None: whether standard error is a terminal.
+        say: what prints a line; None: to standard error.
+        wait: waits so many seconds; whether the build has ended meanwhile. None: really waits.
+    """
+    report = report or StageReport()
+    ended = threading.Event()
+    arguments = (report, say or _print, wait or ended.wait)
+    quiet = sys.stderr.isatty() if is_terminal is None else is_terminal
+    thread = None if quiet else threading.Thread(target=_say_lines, args=arguments, name="progress", daemon=True)
+    token = _current.set(report)
+    if thread:
+        thread.start()
+    try:
+        yield report
+    finally:
+        _current.reset(token)
+        ended.set()
+        if thread:
+            thread.join()
+
+
+def begin(name: str, total: int | None = None, *, is_bound: bool = False) -> None:
+    """`StageReport.begin` of the build under way, if there is one."""
+    if (report := _current.get()) is not None:
+        report.begin(name, total, is_bound=is_bound)
+
+
+def advance() -> None:
+    """`StageReport.advance` of the build under way, if there is one."""
+    if (report := _current.get()) is not None:
+        report.advance()
+
+
+def counted(results: Iterable[Result], name: str, total: int) -> Iterator[Result]:
+    """The results of a stage's blocks, each counted as it comes."""
+    begin(name, total)
+    for result in results:
+        advance()
+        yield result
+
+
+def _say_lines(report: StageReport, say: Callable[[str], None], wait: Callable[[float], bool]) -> None:
+    while not wait(INTERVAL_SECONDS):
+        say(report.line())
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
