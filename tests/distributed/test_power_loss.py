@@ -41,7 +41,7 @@ class Disk:
         return self._contents.get(self._names.get(path.parent, {}).get(path.name), b"")
 
 
-def test_the_record_of_an_epoch_is_on_disk_before_its_checkpoint_counts(folders, tmp_path, monkeypatch):
+def test_the_record_of_an_epoch_and_all_files_are_on_disk_before_its_checkpoint_counts(folders, tmp_path, monkeypatch):
     disk, found, original = Disk(monkeypatch), [], os.replace
 
     def replace(source, target):
@@ -51,7 +51,13 @@ def test_the_record_of_an_epoch_is_on_disk_before_its_checkpoint_counts(folders,
             records = [json.loads(line) for line in disk.read(tmp_path / "run/metrics.jsonl").splitlines()]
             found.append((epoch, [record["epoch"] for record in records]))
 
-    monkeypatch.setattr(os, "replace", replace)
+    def replace_written(source, target):
+        if Path(target).name.startswith("step-"):
+            for file in Path(source).iterdir():
+                assert disk.read(file) == file.read_bytes(), f"{file.name} is not on disk when the checkpoint counts"
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_written)
     for epochs in (2, 3):  # the second sitting writes the file anew, without what would be trained again
         with world_of_one() as world:
             train(config_of(folders, tmp_path / "run", "sasrec", f"training.max_epochs={epochs}"), world)
