@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 from torch.utils.tensorboard import SummaryWriter
 
 from configs.plain_json import json_text
-from distributed.durable_files import write_text
+from distributed.durable_files import append_line, write_text
 from distributed.world import World
 
 Item = TypeVar("Item")
@@ -46,11 +46,14 @@ class Telemetry:
             self.board = SummaryWriter(str(Path(run) / "tensorboard"), purge_step=resumed_step + 1)
 
     def record(self, step: int, **values: Any) -> None:
-        """One record: numbers, or dicts of numbers (such as valid={"ndcg@10": ...})."""
+        """One record: numbers, or dicts of numbers (such as valid={"ndcg@10": ...}).
+
+        The record is on disk when this returns. The checkpoint of its epoch is written afterwards, so a loss of power
+        cannot leave a checkpoint whose record is missing.
+        """
         if not self.active:
             return
-        with self.path.open("a") as file:
-            file.write(json_text({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+        append_line(self.path, json_text({"step": step, "time": round(time.time(), 3), **values}))
         for name, value in values.items():
             scalars = {f"{name}/{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
             for tag, scalar in scalars.items():
