@@ -73,7 +73,7 @@ def test_float32_timestamps_that_may_have_been_rounded_are_refused(tmp_path: Pat
     file = of_column(tmp_path, pa.array(np.array(CLOSE, np.float32)))
     with pytest.raises(
         InputError,
-        match=r"rows\.parquet: column timestamp is 880394688\.0 in row 1 .* as float32, exact only below 2\^24; .*int64",
+        match=r"rows\.parquet: column timestamp is 880394688\.0 in row 1 .* as float32, exact only below 2\^24; ",
     ):
         read(file)
 
