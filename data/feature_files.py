@@ -139,8 +139,8 @@ def _modality_of(file: Path, name: str) -> str | None:
         return _RAW_MODALITIES[file.suffix]
     if has_rows or (is_own and (file.suffix in _NEVER_READ or file.suffix.startswith(".feat"))):
         raise InputError(
-            f"{file}: may hold features, but its name does not say of what, or its format is not read; name the "
-            f"files to read with --features MODALITY=FILE, call it {name}.MODALITY.npy, or move it away"
+            f"{file}: looks like features that would not be read; name the files to read with "
+            f"--features MODALITY=FILE, save it as {name}.MODALITY.npy, or move it away"
         )
     return None
 

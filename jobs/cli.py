@@ -84,7 +84,7 @@ def check_suffix(target: Path, what: str, *suffixes: str) -> None:
     """
     if target.suffix.lower() not in suffixes:
         raise InputError(
-            f"--output {target}: would be {what}, and its suffix is {target.suffix!r}; call it "
+            f"--output {target}: is to be {what}, but its suffix is {target.suffix!r}; call it "
             f"{target.stem}{' or '.join(suffixes)}"
         )
 

@@ -114,22 +114,23 @@ def read_header(file: str, delimiter: str = "\t", quoted: bool = False) -> list[
     return [column[0].as_py() for column in row.columns]
 
 
-def check_separator(file: str, header: Sequence[str], wanted: Sequence[str]) -> None:
-    """A file whose columns should be separated by tabs, and are by something else, says so.
+def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], delimiter: str = "\t") -> None:
+    """A file whose columns are separated by something else than the delimiter says so.
 
     Args:
-        header: its columns if separated by tabs. wanted: columns that it should have.
+        header: its columns if separated by the delimiter. wanted: columns that it should have.
 
     Raises:
         InputError: all of them are in one column.
     """
     if len(header) > 1 or not all(name in header[0] for name in wanted):
         return
-    between = header[0].removeprefix(wanted[0])
+    between = header[0].partition(wanted[0])[2].lstrip('"')
     found = next((name for separator, name in _SEPARATORS.items() if between.startswith(separator)), "something else")
+    needed = _SEPARATORS[delimiter]
     raise InputError(
         f"{file}: header {header[0]!r:.120} has its columns separated by {found}, expected {', '.join(wanted)} "
-        "separated by tabs; write the file with tabs"
+        f"separated by {needed}; write the file with {needed}"
     )
 
 

@@ -76,7 +76,7 @@ def _types(file: Path, columns: Mapping[str, str], next_move: str) -> dict[str, 
 
 
 def _name_first_refused(file: Path, columns: Mapping[str, str], types: Mapping[str, pa.DataType]) -> None:
-    """Raise for the first row with a value of a wrong type; return where there is none before the text breaks off."""
+    """Raise for the first row that is no JSON or has a value of a wrong type; return where there is none."""
     for row, found in enumerate(_objects(file), start=1):
         _check_row(found, row, file)
         for role, name in columns.items():
@@ -108,8 +108,12 @@ def _check_value(value: Any, kind: pa.DataType | None, role: str, name: str, row
 
 
 def _objects(file: Path) -> Iterator[Any]:
-    """The values of a file one after the other, as far as they can be parsed."""
-    decoder, text = json.JSONDecoder(), ""
+    """The values of a file one after the other.
+
+    Raises:
+        InputError: something that is not JSON, or an object longer than a block.
+    """
+    decoder, text, num = json.JSONDecoder(strict=False), "", 0
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as source:
         for piece in itertools.chain(iter(lambda: source.read(_PIECE_CHARACTERS), ""), [""]):
             text, place = text + piece, 0
@@ -123,7 +127,9 @@ def _objects(file: Path) -> Iterator[Any]:
                 if piece and end == len(text):
                     break  # a number may go on
                 yield found
-                place = end
+                place, num = end, num + 1
             text = text[place:]
             if len(text) > _BLOCK_BYTES:
-                return
+                break
+    if text:
+        raise InputError(f"{file}: row {num + 1} is not valid JSON ({text[:60]!r:.60}); restore the file")

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from configs.errors import InputError
 from data.formats.columns import check_columns, read_parquet
-from data.formats.delimited import read_delimited, read_header
+from data.formats.delimited import check_separator, read_delimited, read_header
 from data.formats.json_lines import read_json_lines
 from data.interactions import interaction_table
 from data.layout import UNREADABLE, local_path
@@ -48,8 +48,9 @@ def _read(file: Path, path: str, columns: dict[str, str]) -> pa.Table:
         case ".parquet":
             return read_parquet(file, columns, _NEXT_MOVE)
         case ".csv":
-            check_columns(read_header(path, ",", quoted=True), columns, path, _NEXT_MOVE)
-            names = list(columns.values())
+            header, names = read_header(path, ",", quoted=True), list(columns.values())
+            check_separator(path, header, names, ",")
+            check_columns(header, columns, path, _NEXT_MOVE)
             return read_delimited(path, delimiter=",", quoted=True, columns=names, empty_is_null=True)
         case ".jsonl" | ".ndjson":
             return read_json_lines(file, columns, _NEXT_MOVE)

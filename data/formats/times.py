@@ -25,6 +25,7 @@ _ZONE = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)"
 _MOMENT = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ][0-9]{{2}}:[0-9]{{2}}(:[0-9]{{2}}(\.[0-9]{{1,9}})?)?{_ZONE}?$"
 _ZONED = rf":[0-9]{{2}}(\.[0-9]+)?{_ZONE}$"
 _FRACTIONS = {"ns": r"\.[0-9]{7}", "us": r"\.[0-9]{4}", "ms": r"\.[0-9]"}  # finest first
+_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _EXPECTED = "whole numbers or dates; use whole seconds or milliseconds, or dates such as 2024-05-01T12:00:00Z"
 
 Convert = Callable[[pa.ChunkedArray], pa.ChunkedArray]
@@ -59,13 +60,16 @@ def _to_int(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _from_text(column: pa.ChunkedArray, file: str, name: str) -> tuple[pa.ChunkedArray, str | None]:
     """A column of text holds numbers or dates, never both: nothing says what unit its numbers have."""
+    if pc.all(pc.match_substring_regex(column, _DIGITS)).as_py() is not False:  # the usual case, and the fast one
+        return _converted(column, _to_int, file, name), None
     is_number = pc.match_substring_regex(column, _NUMBER)
     is_date = pc.or_(pc.match_substring_regex(column, _DAY), pc.match_substring_regex(column, _MOMENT))
     row = pc.index(pc.or_(is_number, is_date), False).as_py()  # nulls are not False
     if row >= 0:
         raise InputError(f"{_place(column, row, file, name)}, expected {_EXPECTED}")
     if not pc.any(is_date).as_py():
-        return _from_numerals(column, file, name), None
+        where = "in a column with points or exponents"
+        return _from_floats(column.cast(pa.float64()), 53, where, file, name, written=column), None
     if pc.any(is_number).as_py():
         row = max(pc.index(is_number, True).as_py(), pc.index(is_date, True).as_py())
         raise InputError(f"{_place(column, row, file, name)}; the column mixes numbers and dates, write one of the two")
@@ -75,13 +79,6 @@ def _from_text(column: pa.ChunkedArray, file: str, name: str) -> tuple[pa.Chunke
 
 def _any_match(column: pa.ChunkedArray, pattern: str) -> bool:
     return bool(pc.any(pc.match_substring_regex(column, pattern)).as_py())
-
-
-def _from_numerals(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
-    if pc.all(pc.match_substring_regex(column, _DIGITS)).as_py() is not False:
-        return _converted(column, _to_int, file, name)
-    numbers = column.cast(pa.float64())
-    return _from_floats(numbers, 53, "in a column with points or exponents", file, name, written=column)
 
 
 def _from_dates(column: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
@@ -127,7 +124,7 @@ def _converted(
         place = _place(column if written is None else written, row, file, name)
         if unit is not None:
             raise InputError(
-                f"{place}: no such date or time, or beyond what 64 bits hold in {unit}; correct it"
+                f"{place}, no date or time of the calendar, or beyond 64 bits of {_UNITS[unit]}; correct it"
             ) from None
         raise InputError(f"{place}, expected a whole number of 64 bits; use whole seconds or milliseconds") from None
 

@@ -108,6 +108,22 @@ def test_headers_of_csv_are_parsed_as_csv(ending: str, tmp_path: Path) -> None:
     assert rows_of(read_table(file)) == [("u", "i", 5)]
 
 
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+def test_csv_that_needs_commas_says_what_it_has(separator: str, name: str, tmp_path: Path) -> None:
+    for quote in ("", '"'):
+        header = separator.join(f"{quote}{column}{quote}" for column in ("user", "item", "timestamp"))
+        file = write(tmp_path / "x.csv", header, separator.join("ui5"))
+        with pytest.raises(InputError, match=rf"x\.csv: .*separated by {name}, expected .*separated by commas"):
+            read_table(file)
+
+
+def test_json_that_breaks_off_is_named_with_its_row(tmp_path: Path) -> None:
+    good = '{"user": "u", "item": "i", "timestamp": 5}'
+    for lines, row in (([good[:-1], good], 1), ([good, good, good[:20]], 3)):
+        with pytest.raises(InputError, match=rf"x\.jsonl: row {row} is not valid JSON"):
+            read_table(write(tmp_path / "x.jsonl", *lines))
+
+
 def test_a_space_in_a_header_is_shown(tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", "user, item,timestamp", "u,i,5")
     with pytest.raises(
