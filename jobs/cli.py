@@ -95,6 +95,22 @@ def check_output(target: Path, overwrite: bool, is_earlier: Callable[[Path], boo
         raise InputError(f"--output {target}: exists; name another file or add --overwrite")
 
 
+def check_suffix(target: Path, what: str, *suffixes: str) -> None:
+    """The name of an output says what is in the file.
+
+    Args:
+        what: what the file will be, such as "a Parquet file". suffixes: the ones it may have.
+
+    Raises:
+        InputError: another suffix, or none.
+    """
+    if target.suffix.lower() not in suffixes:
+        raise InputError(
+            f"--output {target}: is to be {what}, but its suffix is {target.suffix!r}; call it "
+            f"{target.stem}{' or '.join(suffixes)}"
+        )
+
+
 def _check_own_packages() -> None:
     """`distributed` is also the name that dask.distributed installs: say so rather than fail further down."""
     found = Path(distributed.__file__ or "").resolve().parent.parent
