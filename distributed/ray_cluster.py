@@ -1,4 +1,4 @@
-"""Start a local Ray, or join the cluster that is there; and know whether we run as a submitted job."""
+"""Start a local Ray, or join the cluster that is named."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from pydantic import ValidationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.errors import InputError
-from configs.schema import ClusterConfig, Config
-from data.object_folder import check_uri, is_uri
+from configs.schema import ClusterConfig
+from distributed.placement import is_submitted_job, named_address
 
 log = logging.getLogger(__name__)
 
-# Set by Ray for the driver of `ray job submit`, and by nothing else.
-_JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _ROOT = Path(__file__).resolve().parent.parent
 _ANSWER_SECONDS = 5.0
 # What opens an HTTP/2 connection, and so gRPC (RFC 9113, 3.4): each side's first frame is SETTINGS, type 4.
@@ -43,8 +40,8 @@ def connect(cluster: ClusterConfig) -> None:
     if ray.is_initialized():
         return
     quiet = {"logging_level": logging.WARNING, "log_to_driver": True}
-    setting, address = _named_address(cluster)
-    if not address:
+    setting, address = named_address(cluster)
+    if address in (None, "local"):
         workers = int(-(-cluster.most_workers * cluster.cpus_per_worker // 1))
         # Asking for more workers than cores is allowed on one machine: they take turns.
         cpus = max(os.cpu_count() or 1, workers)
@@ -65,28 +62,13 @@ def connect(cluster: ClusterConfig) -> None:
         ) from None
 
 
-def _named_address(cluster: ClusterConfig) -> tuple[str, str | None]:
-    """What names the cluster to join, and its address (None: there is none to join)."""
-    if cluster.address:
-        return "cluster.address", cluster.address
-    address = os.environ.get("RAY_ADDRESS")
-    try:
-        ClusterConfig(address=address or None)
-    except ValidationError:
-        raise InputError(
-            f"RAY_ADDRESS={address}: expected HOST:PORT of a head node (often port 6379), ray://HOST:10001, auto or "
-            "local (the dashboard's http:// address is for `ray job submit`); correct or unset it"
-        ) from None
-    return "RAY_ADDRESS", address
-
-
 def _check_answers(address: str) -> None:
     """Whether a gRPC server listens there: `ray.init` would wait two minutes, then end this process by SIGTERM.
 
     Raises:
         OSError, ValueError: none does, or no host or port can have that name.
     """
-    if address in ("auto", "local"):
+    if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if int(port) > 65535:
@@ -117,52 +99,6 @@ def workers_use_gpu(cluster: ClusterConfig) -> bool:
             "lower cluster.num_workers, add nodes, or set cluster.use_gpu=auto"
         )
     return bool(cluster.use_gpu)
-
-
-def is_submitted_job() -> bool:
-    """Whether this process is the driver of `ray job submit`."""
-    return _JOB_VARIABLE in os.environ
-
-
-def resolve_paths(config: Config) -> Config:
-    """The config with absolute dataset, graph and run paths (URIs stay as they are).
-
-    Raises:
-        InputError: a URI that is not accepted (`data.object_folder.check_uri`).
-        InputError: a relative path under `ray job submit`, whose working dir is an unpacked copy that
-            is deleted with the job: a relative output would vanish, a relative input is not there.
-    """
-    return config.model_copy(
-        update={name: absolute(name, getattr(config, name)) for name in ("dataset", "graph", "run")}
-    )
-
-
-def absolute(name: str, path: str | None) -> str | None:
-    """One path made absolute; see `resolve_paths`."""
-    if path is not None and is_uri(path):
-        check_uri(path)
-        return path
-    if path is None or os.path.isabs(path):
-        return path
-    if is_submitted_job():
-        raise InputError(
-            f"{name}={path}: a relative path under `ray job submit` lies in the job's temporary working dir and "
-            "vanishes with it; give an absolute path on storage that every node sees"
-        )
-    return os.path.abspath(path)
-
-
-def absolute_file(flag: str, path: str) -> str:
-    """One file that is read or written in place, made absolute.
-
-    Raises:
-        InputError: a URI, which only datasets, graphs and runs may be; or see `resolve_paths`.
-    """
-    if is_uri(path):
-        raise InputError(f"--{flag}: a URI where a file is needed; name a path, and copy the file from or to the URI")
-    target = absolute(flag, path)
-    assert target is not None
-    return target
 
 
 def check_seen_by_all_nodes(folder: Path, what: str) -> None:

@@ -107,8 +107,11 @@ def _batches(config: Config, inputs: Inputs, scorer: Scorer, world: World) -> Tr
     )
 
 
-def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
+def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> None:
     """Everything a rank would refuse, refused before any is started.
+
+    Args:
+        device_type: of the ranks; None: not known yet, so that the ranks themselves check the table's optimiser.
 
     Raises:
         InputError: the model does not fit the dataset or graph, the table's optimiser does not exist there,
@@ -118,7 +121,8 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
     planner = inputs.planner(recommender.needs)
     if recommender.needs.id_rows:
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
-        choose_optimizer(config.table, sharding, device_type)
+        if device_type is not None:
+            choose_optimizer(config.table, sharding, device_type)
         TrainBatches(inputs.dataset, training_spans(config, inputs.dataset), 1, 0, 0, 1, planner)
 
 

@@ -14,7 +14,8 @@ from configs.schema import Config
 from data.dataset import Dataset
 from data.object_folder import is_uri
 from data.object_storage import locked, published, remote_manifest, work_folder
-from distributed.ray_cluster import absolute_file, check_seen_by_all_nodes, connect, resolve_paths
+from distributed.job_paths import absolute_file, resolve_paths
+from distributed.ray_cluster import check_seen_by_all_nodes, connect
 from graph_builder.build import build_graph, shaping_parameters
 from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import ArraySource, GraphSource

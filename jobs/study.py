@@ -13,7 +13,8 @@ from configs.errors import InputError
 from configs.schema import Config
 from configs.study import Study, Trial, expand, read_study
 from data.object_folder import is_uri
-from distributed.ray_cluster import absolute, check_seen_by_all_nodes, connect, resolve_paths
+from distributed.job_paths import absolute, resolve_paths
+from distributed.ray_cluster import check_seen_by_all_nodes, connect
 from distributed.ray_study import RayTrials
 from distributed.study import check_study_folder, run_study
 from distributed.trials import TrialExecutor
