@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Literal
 
@@ -52,7 +53,7 @@ def device_type(cluster: ClusterConfig) -> Literal["cpu", "cuda"] | None:
     """
     if cluster.use_gpu is False:
         return "cpu"
-    if is_submitted_job() or named_address(cluster)[1] not in (None, "local"):
+    if not starts_ray_here(cluster):
         return "cuda" if cluster.use_gpu is True else None
     found = torch.cuda.device_count()
     if cluster.use_gpu is True and found < cluster.fewest_workers:
@@ -61,3 +62,26 @@ def device_type(cluster: ClusterConfig) -> Literal["cpu", "cuda"] | None:
             "workers; lower cluster.num_workers, join a cluster with cluster.address, or set cluster.use_gpu=auto"
         )
     return "cuda" if found >= cluster.fewest_workers else "cpu"
+
+
+def starts_ray_here(cluster: ClusterConfig) -> bool:
+    """Whether a job that needs Ray starts a cluster of this machine alone."""
+    return not is_submitted_job() and named_address(cluster)[1] in (None, "local")
+
+
+def cpus_here(cluster: ClusterConfig) -> int:
+    """CPUs of a Ray cluster that is started on this machine: its cores, or more where more workers take turns."""
+    return max(os.cpu_count() or 1, math.ceil(cluster.most_workers * cluster.cpus_per_worker))
+
+
+def check_cpus(cluster: ClusterConfig, setting: str, wanted: float) -> None:
+    """Whether a task of `wanted` CPUs fits this machine, asked before Ray starts on it; a far cluster knows itself.
+
+    Args:
+        setting: as it was given, with its value.
+
+    Raises:
+        InputError: it does not.
+    """
+    if starts_ray_here(cluster) and wanted > cpus_here(cluster):
+        raise InputError(f"{setting}: this machine has {cpus_here(cluster)} CPUs; lower it")

@@ -14,7 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.errors import InputError
 from configs.schema import ClusterConfig
-from distributed.placement import is_submitted_job, named_address
+from distributed.placement import cpus_here, is_submitted_job, named_address
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +42,10 @@ def connect(cluster: ClusterConfig) -> None:
     quiet = {"logging_level": logging.WARNING, "log_to_driver": True}
     setting, address = named_address(cluster)
     if address in (None, "local"):
-        workers = int(-(-cluster.most_workers * cluster.cpus_per_worker // 1))
-        # Asking for more workers than cores is allowed on one machine: they take turns.
-        cpus = max(os.cpu_count() or 1, workers)
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         environment = {"env_vars": {"PYTHONPATH": path}}
         # With the dashboard, whose state service Ray Train's own actors ask; without it they warn all along.
-        ray.init(address="local", num_cpus=cpus, include_dashboard=True, runtime_env=environment, **quiet)
+        ray.init(address="local", num_cpus=cpus_here(cluster), include_dashboard=True, runtime_env=environment, **quiet)
         return
     upload = None if is_submitted_job() else {"working_dir": str(_ROOT), "excludes": _NOT_CODE}
     try:
