@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from configs.errors import InputError
 from configs.schema import ClusterConfig
 from distributed.placement import cpus_here, is_submitted_job, named_address
+from distributed.ray_worker_setup import set_up_worker
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +44,16 @@ def connect(cluster: ClusterConfig) -> None:
     setting, address = named_address(cluster)
     if address in (None, "local"):
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-        environment = {"env_vars": {"PYTHONPATH": path}}
+        environment = {"env_vars": {"PYTHONPATH": path}, "worker_process_setup_hook": set_up_worker}
         # With the dashboard, whose state service Ray Train's own actors ask; without it they warn all along.
         ray.init(address="local", num_cpus=cpus_here(cluster), include_dashboard=True, runtime_env=environment, **quiet)
         return
-    upload = None if is_submitted_job() else {"working_dir": str(_ROOT), "excludes": _NOT_CODE}
+    environment = {"worker_process_setup_hook": set_up_worker}
+    if not is_submitted_job():
+        environment |= {"working_dir": str(_ROOT), "excludes": _NOT_CODE}
     try:
         _check_answers(address)
-        ray.init(address=address, runtime_env=upload, **quiet)
+        ray.init(address=address, runtime_env=environment, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{setting}={address}: no Ray cluster could be joined ({' '.join(str(error).split())[:300]}); "

@@ -12,7 +12,7 @@ from typing import Any
 
 import ray.train
 from ray.experimental import tqdm_ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 
@@ -37,7 +37,7 @@ def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any
     """
     # Passed on to workers: print must reach their stdout, by which a bar's updates travel, not a logger.
     os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
-    # Else the controller logs by a configuration of its own, whatever `_QuietController` says.
+    # Else the controller logs each start and failure, pages of it, by a configuration of its own.
     os.environ["RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING"] = "0"
     allowed, losses = config.cluster.max_failures if task == "train" else 0, 0
     while True:
@@ -69,20 +69,6 @@ class _Trainer(TorchTrainer):
         pass
 
 
-class _QuietController(UserCallback):
-    """Keeps Ray's account of each start and failure, pages of it, out of the output; `_lost` says it in a line.
-
-    Callbacks are sent to the process of Ray's controller, and this one acts when it arrives there.
-    """
-
-    def __init__(self) -> None:
-        self.level = logging.WARNING
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        logging.getLogger("ray.train").setLevel(self.level)
-
-
 def _trainer(task: Task, config: Config, storage: RunStorage, arguments: dict[str, Any]) -> _Trainer:
     """One attempt at the task."""
     gpu = workers_use_gpu(config.cluster)
@@ -111,7 +97,6 @@ def _trainer(task: Task, config: Config, storage: RunStorage, arguments: dict[st
             storage_filesystem=files,
             # Restarts are decided here, where a rank's own error is told from the loss of a worker.
             failure_config=FailureConfig(max_failures=0),
-            callbacks=[_QuietController()],
         ),
     )
 

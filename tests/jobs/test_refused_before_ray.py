@@ -32,7 +32,8 @@ def here(tmp_path_factory):
 
 
 TRAIN = "train --set dataset={here}/dataset --set graph={here}/graph --set run={here}/new --set cluster.num_workers=2"
-STUDY = "study --study {here}/study.yaml --set dataset={here}/dataset --output {here}/study --set graph_options.num_centers=3"
+STUDY = "study --study {here}/study.yaml --set dataset={here}/dataset --output {here}/study"
+STUDY += " --set graph_options.num_centers=3"
 BUILD = "build_graph --set dataset={here}/dataset --set graph={here}/new --set graph_options.num_centers=3"
 ROWS = "--set table.sharding=row_wise --set table.optimizer=adam"
 
