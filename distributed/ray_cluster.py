@@ -6,16 +6,21 @@ import logging
 import os
 import socket
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import services
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.errors import InputError
 from configs.schema import ClusterConfig
 from distributed.placement import cpus_here, is_submitted_job, named_address
 from distributed.ray_worker_setup import set_up_worker
+from distributed.temporary_folder import keep_sockets_short
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +50,12 @@ def connect(cluster: ClusterConfig) -> None:
     if address in (None, "local"):
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         environment = {"env_vars": {"PYTHONPATH": path}, "worker_process_setup_hook": set_up_worker}
-        # With the dashboard, whose state service Ray Train's own actors ask; without it they warn all along.
-        ray.init(address="local", num_cpus=cpus_here(cluster), include_dashboard=True, runtime_env=environment, **quiet)
+        keep_sockets_short()
+        with _own_process_groups():
+            # With the dashboard, whose state service Ray Train's own actors ask; without it they warn all along.
+            ray.init(
+                address="local", num_cpus=cpus_here(cluster), include_dashboard=True, runtime_env=environment, **quiet
+            )
         return
     environment = {"worker_process_setup_hook": set_up_worker}
     if not is_submitted_job():
@@ -60,6 +69,21 @@ def connect(cluster: ClusterConfig) -> None:
             "start one with `ray start --head`, set RAY_AUTH_MODE alike on both sides, or unset the address to start "
             "a local cluster"
         ) from None
+
+
+@contextmanager
+def _own_process_groups() -> Iterator[None]:
+    """Within, Ray starts its processes in process groups of their own.
+
+    A signal to this process's group, as terminals and batch systems send it, then reaches this process alone: it asks
+    for a checkpoint, and Ray lives until that is written. Ray's processes end with this one all the same.
+    """
+    popen = services.ConsolePopen
+    services.ConsolePopen = partial(popen, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 def _check_answers(address: str) -> None:

@@ -20,6 +20,7 @@ from distributed.rank_task import RankError, Task, run_task
 from distributed.run_storage import RunStorage
 from distributed.stop_requests import stopping_on_signals
 from distributed.telemetry import Item, unwatched
+from distributed.temporary_folder import keep_sockets_short
 from distributed.world import world_of_one
 
 ERROR_FILE = "error.txt"  # in the run's folder: the traceback of a task that failed
@@ -61,6 +62,8 @@ def _run_in_this_process(task: Task, config: Config, storage: RunStorage, argume
     device = torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
+    if config.training.loader_workers:
+        keep_sockets_short()
     track = _bar if sys.stderr.isatty() else unwatched
     with _threads_of_a_worker(config.cluster.cpus_per_worker) as threads, world_of_one(device) as world:
         on = "a GPU" if kind == "cuda" else f"CPU ({threads} thread{'s' if threads > 1 else ''})"
