@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
+import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from distributed.temporary_folder import keep_sockets_short
 
 log = logging.getLogger(__name__)
 
+# Without these two Ray's driver waits a minute, and is then ended in the middle of a line.
+_VITAL = ("gcs_server", "raylet")
+_started: dict[str, subprocess.Popen[bytes]] = {}
 _ROOT = Path(__file__).resolve().parent.parent
 _ANSWER_SECONDS = 5.0
 # What opens an HTTP/2 connection, and so gRPC (RFC 9113, 3.4): each side's first frame is SETTINGS, type 4.
@@ -73,17 +77,43 @@ def connect(cluster: ClusterConfig) -> None:
 
 @contextmanager
 def _own_process_groups() -> Iterator[None]:
-    """Within, Ray starts its processes in process groups of their own.
+    """Within, Ray starts its processes in process groups of their own, and they are noted for `wait_for_loss`.
 
     A signal to this process's group, as terminals and batch systems send it, then reaches this process alone: it asks
     for a checkpoint, and Ray lives until that is written. Ray's processes end with this one all the same.
     """
     popen = services.ConsolePopen
-    services.ConsolePopen = partial(popen, process_group=0)
+    _started.clear()
+
+    def started(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        process: subprocess.Popen[bytes] = popen(command, process_group=0, **options)
+        if (name := Path(command[0]).name) in _VITAL:
+            _started[name] = process
+        return process
+
+    services.ConsolePopen = started
     try:
         yield
     finally:
         services.ConsolePopen = popen
+
+
+def wait_for_loss(seconds: float) -> str | None:
+    """Wait so long for the end of a process that Ray cannot do without; its name, None if this process started none.
+
+    Whoever is told late is ended by Ray's library first, without a word.
+    """
+    ends: dict[int, str] = {}
+    try:
+        for name, process in _started.items():
+            if process.poll() is not None:
+                return name
+            ends[os.pidfd_open(process.pid)] = name
+        ended, _, _ = select.select(list(ends), [], [], seconds)
+        return ends[ended[0]] if ended else None
+    finally:
+        for descriptor in ends:
+            os.close(descriptor)
 
 
 def _check_answers(address: str) -> None:

@@ -6,8 +6,10 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray.train
@@ -19,10 +21,12 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from configs.loading import parse_config
 from configs.schema import Config
 from distributed.rank_task import RankError, Task, one_line, run_task
-from distributed.ray_cluster import workers_use_gpu
+from distributed.ray_cluster import wait_for_loss, workers_use_gpu
 from distributed.run_storage import RunStorage
 from distributed.telemetry import unwatched
 from distributed.world import World
+
+_LOOK_EVERY = 0.5  # seconds between two looks whether there is nothing left to watch
 
 
 def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any) -> None:
@@ -42,7 +46,8 @@ def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any
     allowed, losses = config.cluster.max_failures if task == "train" else 0, 0
     while True:
         try:
-            _trainer(task, config, storage, arguments).fit()
+            with _ending_with_ray(storage):
+                _trainer(task, config, storage, arguments).fit()
             break
         except TrainingFailedError as error:
             for _, reported in sorted(_failures(error).items()):
@@ -60,6 +65,38 @@ def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any
     storage.remove("ray")
     # Workers' lines reach the driver through Ray's log monitor, a little late; let a job have the last word.
     time.sleep(1.0)
+
+
+@contextmanager
+def _ending_with_ray(storage: RunStorage) -> Iterator[None]:
+    """Within, this process ends soon after the Ray that it started, as where a batch system ends all processes."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            end_if_ray_is_lost(storage, _LOOK_EVERY)
+
+    thread = threading.Thread(target=watch, name="ray-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def end_if_ray_is_lost(storage: RunStorage, seconds: float, end: Callable[[int], object] = os._exit) -> None:
+    """Look for so long whether the Ray that this process started has ended; if so end too, and say what to do next.
+
+    Ray's own library ends the process otherwise: at once without a word, or after a minute with a page of them.
+    """
+    name = wait_for_loss(seconds)
+    if name is None:
+        return
+    can_continue = (storage.local / "checkpoints" / "index.json").exists()
+    move = "continues from its latest checkpoint" if can_continue else "begins anew"
+    os.write(2, f"error: Ray's process {name} was ended from outside; the same command {move}\n".encode())
+    end(os.EX_TEMPFAIL if can_continue else 1)
 
 
 class _Trainer(TorchTrainer):

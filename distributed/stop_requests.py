@@ -18,8 +18,12 @@ _ANSWER = (
 
 
 @contextmanager
-def stopping_on_signals(storage: RunStorage) -> Iterator[None]:
-    """Within, a signal asks training to write a checkpoint and end, by the file `stop` in the run's folder."""
+def stopping_on_signals(storage: RunStorage, then: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Within, a signal asks training to write a checkpoint and end, by the file `stop` in the run's folder.
+
+    Args:
+        then: called after that, by the signal's handler.
+    """
     for name in (STOP_FILE, STOPPED_FILE):
         storage.discard(name)
 
@@ -27,6 +31,7 @@ def stopping_on_signals(storage: RunStorage) -> Iterator[None]:
         storage.local.mkdir(parents=True, exist_ok=True)
         (storage.local / STOP_FILE).touch()
         storage.push([STOP_FILE])
+        then()
 
     with first_signal(ask):
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,15 @@ def _run_through_ray(task: Task, config: Config, storage: RunStorage, arguments:
     place = f"the Ray cluster at {setting}={address}" if address else "a Ray cluster that starts now on this machine"
     print(f"running on {count} workers of {place}{'' if kind is None else f', on {kind}'}", flush=True)
     connect(config.cluster)
-    with _stopping(task, storage):
+    # The signal may have been sent to Ray's processes too. While the handler looks, nothing asks a Ray that is ending.
+    with _stopping(task, storage, lambda: ray_train.end_if_ray_is_lost(storage, 2.0)):
         ray_train.run_on_ray(task, config, storage, **arguments)
 
 
-def _stopping(task: Task, storage: RunStorage) -> AbstractContextManager[None]:
-    return stopping_on_signals(storage) if task == "train" else nullcontext()
+def _stopping(
+    task: Task, storage: RunStorage, then: Callable[[], object] = lambda: None
+) -> AbstractContextManager[None]:
+    return stopping_on_signals(storage, then) if task == "train" else nullcontext()
 
 
 @contextmanager
