@@ -66,6 +66,11 @@ class Telemetry:
         if self.active:
             print(line, flush=True)
 
+    def epoch_of(self, step: int | None) -> int | None:
+        """The epoch, from 1 on, whose record was made after `step`; None on other ranks, or where there is none."""
+        records = map(json.loads, self._lines() if self.active else [])
+        return next((record["epoch"] for record in records if record["step"] == step), None)
+
     def close(self) -> None:
         if self.active:
             self.board.close()

@@ -110,8 +110,11 @@ def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, nu
     return TrainBatches(inputs.dataset, spans, options.batch_size, config.seed, rank, num_ranks, planner, sampler)
 
 
-def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
+def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> None:
     """Everything a rank would refuse, refused before any is started: builds what the first of one rank would.
+
+    Args:
+        device_type: of the ranks; None: not known yet, so that the ranks themselves check the table's optimiser.
 
     Raises:
         InputError: the model does not fit the dataset or graph, the table's optimiser does not exist there,
@@ -122,7 +125,8 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
     inputs.item_planner(recommender.needs)
     if recommender.needs.id_rows:
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
-        choose_optimizer(config.table, sharding, device_type)
+        if device_type is not None:
+            choose_optimizer(config.table, sharding, device_type)
         _batches(config, inputs, planner, 0, 1)
 
 

@@ -111,6 +111,8 @@ class TrainingLoop:
             if not self._train_epoch():
                 return False
             self._end_epoch()
+        best = self.telemetry.epoch_of(self.progress.best_step)
+        self.telemetry.say(ending(self.progress, self.config.training, best))
         return True
 
     def _train_epoch(self) -> bool:
@@ -222,11 +224,32 @@ class TrainingLoop:
 
 def decide(progress: Progress, training: TrainingConfig) -> Literal["train", "stop"]:
     """Whether another epoch is to be trained."""
-    if progress.epoch >= training.max_epochs or progress.stale_epochs >= training.patience:
-        return "stop"
+    return "train" if why_stop(progress, training) is None else "stop"
+
+
+def why_stop(progress: Progress, training: TrainingConfig) -> str | None:
+    """The setting that ends training where it stands; None while another epoch is to be trained."""
+    if progress.stale_epochs >= training.patience:
+        return f"{training.metric} was no better for {progress.stale_epochs} epochs (training.patience)"
+    if progress.epoch >= training.max_epochs:
+        return f"training.max_epochs={training.max_epochs}"
     if training.max_steps is not None and progress.step >= training.max_steps:
-        return "stop"
-    return "train"
+        return f"training.max_steps={training.max_steps}"
+    return None
+
+
+def ending(progress: Progress, training: TrainingConfig, best: int | None) -> str:
+    """One line for the end of a training: why there, and which epoch was best.
+
+    Args:
+        best: number of the best epoch; None where no epoch was trained.
+    """
+    line = f"training ends after epoch {progress.epoch}, step {progress.step}: {why_stop(progress, training)}"
+    if best is None:
+        return f"{line}; no epoch was trained"
+    if progress.best_metric is None:
+        return f"{line}; without users to validate on the latest epoch, {best}, counts as the best"
+    return f"{line}; best: epoch {best}, valid {training.metric} {progress.best_metric:.4f}"
 
 
 def note_validation(progress: Progress, metric: float | None) -> bool:

@@ -19,7 +19,7 @@ from configs.modalities import check_modality_name
 from configs.schema import Config
 from data.object_folder import is_uri
 from data.object_storage import work_folder
-from distributed.ray_cluster import absolute
+from distributed.job_paths import absolute
 from graph_builder.ceilings import H200, Ceilings, measure_ceilings
 from graph_builder.plan import ModalitySize, PlanRequest, directed_pairs, predict
 from graph_builder.plan_tables import comparison_table, measured_seconds, plan_table, plan_values

@@ -14,10 +14,11 @@ import distributed
 from configs.errors import InputError
 from configs.paths import expand_home
 from distributed.inputs import Inputs
+from distributed.workers import TaskFailed
 
 
 def job(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn an InputError into `error: ...` on stderr and exit status 2, without a traceback."""
+    """Turn an InputError into `error: ...` on stderr and exit status 2, a TaskFailed into status 1; no traceback."""
 
     @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
@@ -27,6 +28,9 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
+        except TaskFailed as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
         except MemoryError as error:
             click.echo(f"error: this machine's memory is too small ({error}); use a larger one, or less data", err=True)
             sys.exit(2)

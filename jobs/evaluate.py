@@ -8,10 +8,11 @@ import click
 
 from distributed.encoding import check_restorable, evaluation_path, run_config
 from distributed.inputs import open_inputs
-from distributed.ray_cluster import absolute, connect, resolve_paths
-from distributed.ray_train import run_on_workers
+from distributed.job_paths import absolute, resolve_paths
+from distributed.placement import device_type
 from distributed.run_storage import RunStorage
 from distributed.scoring import SPLITS
+from distributed.workers import run_on_workers
 from evaluation.report import metrics_table
 from evaluation.settings import ranking_note
 from jobs.cli import job, validate
@@ -28,9 +29,9 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     assert folder is not None
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     check_restorable(config, checkpoint)
+    device_type(config.cluster)  # refuses GPUs that are not there
     inputs = open_inputs(config)
     validate(inputs)
-    connect(config.cluster)
     run_on_workers("evaluate", config, checkpoint=checkpoint)
 
     RunStorage(folder).pull(checkpoint, tensors=False)

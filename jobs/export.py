@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from distributed.inputs import open_graph
-from distributed.ray_cluster import absolute, absolute_file
+from distributed.job_paths import absolute, absolute_file
 from graph_builder.exports import KINDS, export
 from jobs.cli import check_suffix, job
 

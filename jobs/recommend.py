@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from configs.errors import InputError
 from distributed.encoding import check_restorable, run_config
 from distributed.inputs import open_inputs
-from distributed.ray_cluster import absolute, absolute_file, connect, resolve_paths
-from distributed.ray_train import run_on_workers
+from distributed.job_paths import absolute, absolute_file, resolve_paths
+from distributed.placement import device_type
+from distributed.workers import run_on_workers
 from jobs.cli import check_output, check_suffix, job, validate
 
 
@@ -40,8 +41,8 @@ def main(
     check_output(Path(target), overwrite, _holds_recommendations, "no file of recommendations")
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     check_restorable(config, checkpoint)
+    device_type(config.cluster)  # refuses GPUs that are not there
     validate(open_inputs(config))
-    connect(config.cluster)
     run_on_workers("recommend", config, checkpoint=checkpoint, k=k, output=target, mask_history=mask_history)
 
     rows = pq.read_metadata(target).num_rows

@@ -24,7 +24,7 @@ from distributed.scoring import Scorer, summarise
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
 from distributed.trainer import candidate_sampler, check_trainable, train
-from distributed.training_loop import decide, note_validation, nothing_inherited_collected
+from distributed.training_loop import decide, ending, note_validation, nothing_inherited_collected
 from distributed.world import world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
@@ -239,6 +239,49 @@ def test_results_say_their_settings_and_do_not_replace_each_other(folders, tmp_p
         repeated = found["details"]["test"]["slices"]["target in the history"]["targets"]
         assert 0 < share < 1
         assert share == repeated / found["details"]["test"]["targets"]
+
+
+def test_the_end_of_a_training_says_why_and_which_epoch_was_best(folders, tmp_path, capsys, monkeypatch):
+    valid = iter([0.1, 0.3, 0.2, 0.3])
+    monkeypatch.setattr("distributed.training_loop.summarise", lambda *_: {"metrics": {"ndcg@10": next(valid)}})
+    settings = ("training.max_epochs=9", "training.patience=2")
+    with world_of_one() as world:
+        train(config_of(folders, tmp_path / "run", "sasrec", *settings), world)
+    steps = [record["step"] for record in records(tmp_path / "run")]
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2].startswith("epoch 4: ")
+    assert said[-1] == (
+        f"training ends after epoch 4, step {steps[3]}: ndcg@10 was no better for 2 epochs (training.patience); "
+        "best: epoch 2, valid ndcg@10 0.3000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("progress", "training", "best", "line"),
+    [
+        (
+            Progress(epoch=3, step=30, best_metric=0.25, best_step=20),
+            TrainingConfig(max_epochs=3),
+            2,
+            "training ends after epoch 3, step 30: training.max_epochs=3; best: epoch 2, valid ndcg@10 0.2500",
+        ),
+        (
+            Progress(epoch=1, step=5, best_step=5),
+            TrainingConfig(max_steps=5),
+            1,
+            "training ends after epoch 1, step 5: training.max_steps=5; without users to validate on the latest "
+            "epoch, 1, counts as the best",
+        ),
+        (
+            Progress(),
+            TrainingConfig(max_epochs=0),
+            None,
+            "training ends after epoch 0, step 0: training.max_epochs=0; no epoch was trained",
+        ),
+    ],
+)
+def test_each_reason_to_end_is_named(progress, training, best, line):
+    assert ending(progress, training, best) == line
 
 
 def test_telemetry_forgets_the_steps_that_will_be_taken_again(tmp_path):

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from configs.loading import load_config
 from configs.paths import expand_home
 from data.dataset import Dataset
-from distributed.ray_cluster import resolve_paths
+from distributed.job_paths import resolve_paths
 from jobs.prepare_data import main as prepare_data
 from jobs.prepare_data import prepare
 
