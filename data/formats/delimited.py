@@ -65,6 +65,8 @@ def read_delimited(
                 f"{file}: row {row} has {actual} columns, expected {expected}{separated} ({text[:60]!r:.60}); "
                 "the file is truncated or its delimiter is wrong, restore it"
             ) from None
+        if reason == "Empty CSV file":
+            raise InputError(f"{file}: is empty; restore it") from None
         raise InputError(f"{file}: cannot be read ({reason}); write it as UTF-8 text") from None
 
 

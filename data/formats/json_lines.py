@@ -107,13 +107,18 @@ def _check_value(value: Any, kind: pa.DataType | None, role: str, name: str, row
         raise InputError(f"{place}, expected a whole number of 64 bits; {next_move}")
 
 
+def _whole_number(digits: str) -> int | float:
+    """Python refuses to convert thousands of digits, which a column that nobody asked for may hold."""
+    return int(digits) if len(digits) <= 100 else float(digits)
+
+
 def _objects(file: Path) -> Iterator[Any]:
     """The values of a file one after the other.
 
     Raises:
         InputError: something that is not JSON, or an object longer than a block.
     """
-    decoder, text, num = json.JSONDecoder(strict=False), "", 0
+    decoder, text, num = json.JSONDecoder(strict=False, parse_int=_whole_number), "", 0
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as source:
         for piece in itertools.chain(iter(lambda: source.read(_PIECE_CHARACTERS), ""), [""]):
             text, place = text + piece, 0
