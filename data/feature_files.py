@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from configs.errors import InputError
+from configs.modalities import is_modality_name
 from data.formats.columns import as_ids, read_parquet
 from data.formats.delimited import read_ids
 from data.layout import UNREADABLE, local_path
@@ -40,12 +41,13 @@ def read_feature_file(file: str, ids_file: str | None, num_items: int) -> tuple[
         InputError: unreadable, of another format, or with ids that do not fit.
     """
     path = local_path(file)
-    if path.suffix == ".parquet":
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
         if ids_file:
             raise InputError(f"{file}: a Parquet file names its items itself; leave --feature-ids out")
         return _read_vectors(file)
-    is_raw = path.suffix.startswith(".feat")
-    if path.suffix != ".npy" and not is_raw:
+    is_raw = suffix.startswith(".feat")
+    if suffix != ".npy" and not is_raw:
         raise InputError(f"{file}: features must be a .npy or .parquet file; convert it")
     ids = read_ids(ids_file) if ids_file else None
     array = _read_raw(file, num_items if ids is None else len(ids)) if is_raw else _read_npy(file)
@@ -130,14 +132,14 @@ def _modality_of(file: Path, name: str) -> str | None:
     """The modality in a file of the folder, None where it is no feature file."""
     if file.name.startswith(".") or not file.is_file():
         return None
-    is_own = file.name.startswith(f"{name}.")
+    is_own, suffix = file.name.startswith(f"{name}."), file.suffix.lower()
     own_name = file.stem.removeprefix(f"{name}.")  # of `Sci.text_minilm.npy`: text_minilm
-    has_rows = file.suffix == ".npy" or (file.suffix == ".parquet" and _has_vectors(file))
-    if is_own and has_rows and file.stem != name:
-        return own_name.partition("_")[0]
+    has_rows = suffix == ".npy" or (suffix == ".parquet" and _has_vectors(file))
+    if is_own and has_rows and file.stem != name and is_modality_name(modality := own_name.partition("_")[0]):
+        return modality
     if is_own and file.suffix in _RAW_MODALITIES:
         return _RAW_MODALITIES[file.suffix]
-    if has_rows or (is_own and (file.suffix in _NEVER_READ or file.suffix.startswith(".feat"))):
+    if has_rows or (is_own and (suffix in _NEVER_READ or suffix.startswith(".feat"))):
         raise InputError(
             f"{file}: looks like features that would not be read; name the files to read with "
             f"--features MODALITY=FILE, save it as {name}.MODALITY.npy, or move it away"

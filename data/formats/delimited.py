@@ -18,6 +18,7 @@ _HEADER_BYTES = 1 << 20
 # What pyarrow says of one. (Its handler of malformed rows is not called for those that are not UTF-8.)
 _MALFORMED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars", " ": "spaces"}
+_EMPTY_LINES = (b"\n", b"\r\n", b"\xef\xbb\xbf\n", b"\xef\xbb\xbf\r\n")  # before a header; pyarrow skips them too
 _NO_DELIMITER = "\x1f"  # the unit separator, which no id has
 
 
@@ -65,6 +66,8 @@ def read_delimited(
                 f"{file}: row {row} has {actual} columns, expected {expected}{separated} ({text[:60]!r:.60}); "
                 "the file is truncated or its delimiter is wrong, restore it"
             ) from None
+        if reason == "Empty CSV file":
+            raise InputError(f"{file}: is empty; restore it") from None
         raise InputError(f"{file}: cannot be read ({reason}); write it as UTF-8 text") from None
 
 
@@ -88,6 +91,8 @@ def read_header(file: str, delimiter: str = "\t", quoted: bool = False) -> list[
     try:
         with local_path(file).open("rb") as source:
             line = source.readline(_HEADER_BYTES)
+            while line in _EMPTY_LINES:
+                line = source.readline(_HEADER_BYTES)
             while (
                 quoted
                 and line.count(b'"') % 2

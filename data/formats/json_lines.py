@@ -46,7 +46,7 @@ def read_json_lines(file: Path, columns: Mapping[str, str], next_move: str) -> p
         time, is_overflow = columns["timestamp"], _DIGITS_REFUSED.search(str(error))
         if types[time] == pa.int64() and not is_overflow:
             with contextlib.suppress(pa.ArrowInvalid):
-                return _read(file, types | {time: pa.float64()})
+                return _read_fractions(file, types, time)
         _name_first_refused(file, columns, types)
         raise
 
@@ -54,6 +54,18 @@ def read_json_lines(file: Path, columns: Mapping[str, str], next_move: str) -> p
 def _read(file: Path, types: Mapping[str, pa.DataType]) -> pa.Table:
     parse = pajson.ParseOptions(explicit_schema=pa.schema(types), unexpected_field_behavior="ignore")
     return pajson.read_json(file, read_options=pajson.ReadOptions(block_size=_BLOCK_BYTES), parse_options=parse)
+
+
+def _read_fractions(file: Path, types: dict[str, pa.DataType], time: str) -> pa.Table:
+    """Timestamps with a point or an exponent as float64, or as decimals if float64 would round a fraction away."""
+    floats = _read(file, types | {time: pa.float64()})
+    with contextlib.suppress(pa.ArrowInvalid):  # beyond decimals, which is beyond what timestamps may be
+        decimals = _read(file, types | {time: pa.decimal128(38, 18)})
+        try:
+            decimals.column(time).cast(pa.int64())
+        except pa.ArrowInvalid:
+            return decimals
+    return floats
 
 
 def _types(file: Path, columns: Mapping[str, str], next_move: str) -> dict[str, pa.DataType]:
@@ -107,13 +119,18 @@ def _check_value(value: Any, kind: pa.DataType | None, role: str, name: str, row
         raise InputError(f"{place}, expected a whole number of 64 bits; {next_move}")
 
 
+def _whole_number(digits: str) -> int | float:
+    """Python refuses to convert thousands of digits, which a column that nobody asked for may hold."""
+    return int(digits) if len(digits) <= 100 else float(digits)
+
+
 def _objects(file: Path) -> Iterator[Any]:
     """The values of a file one after the other.
 
     Raises:
         InputError: something that is not JSON, or an object longer than a block.
     """
-    decoder, text, num = json.JSONDecoder(strict=False), "", 0
+    decoder, text, num = json.JSONDecoder(strict=False, parse_int=_whole_number), "", 0
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as source:
         for piece in itertools.chain(iter(lambda: source.read(_PIECE_CHARACTERS), ""), [""]):
             text, place = text + piece, 0

@@ -34,6 +34,8 @@ def read_table(
     """
     file = local_path(path)
     columns = {"user": user_column, "item": item_column, "timestamp": timestamp_column}
+    if file.is_dir():
+        raise InputError(f"{path}: is a folder; --format table reads one .parquet, .csv or .jsonl file")
     if not file.is_file():
         raise InputError(f"{path}: no such file; --format table reads one .parquet, .csv or .jsonl file")
     try:

@@ -17,6 +17,7 @@ from data.formats.columns import as_text, decoded, is_text
 
 # Whole numbers below these have a float of their own. The next larger whole number has none.
 _FLOATS = {pa.float16(): ("float16", 11), pa.float32(): ("float32", 24), pa.float64(): ("float64", 53)}
+_DECIMAL = pa.decimal128(38, 18)  # a fraction that float64 would round away is seen
 
 _DIGITS = r"^-?[0-9]+$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"  # RecBole writes floats, such as 1.3e9
@@ -48,7 +49,8 @@ def as_times(column: pa.ChunkedArray, file: str, name: str) -> tuple[pa.ChunkedA
         return _converted(column, lambda days: days.cast(pa.timestamp("s")).cast(pa.int64()), file, name), "s"
     if kind in _FLOATS:
         type_name, bits = _FLOATS[kind]
-        return _from_floats(column, bits, f"as {type_name}", file, name), None
+        _check_exact(column, bits, f"as {type_name}", file, name)
+        return _converted(column.cast(pa.float64()), _to_int, file, name), None
     if not (pa.types.is_null(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
         raise InputError(f"{file}: column {name} is {kind}, expected {_EXPECTED}")
     return _converted(column, _to_int, file, name), None
@@ -68,8 +70,8 @@ def _from_text(column: pa.ChunkedArray, file: str, name: str) -> tuple[pa.Chunke
     if row >= 0:
         raise InputError(f"{_place(column, row, file, name)}, expected {_EXPECTED}")
     if not pc.any(is_date).as_py():
-        where = "in a column with points or exponents"
-        return _from_floats(column.cast(pa.float64()), 53, where, file, name, written=column), None
+        _check_exact(column, 53, "in a column with points or exponents", file, name)
+        return _converted(column, lambda text: _to_int(text.cast(_DECIMAL)), file, name), None
     if pc.any(is_number).as_py():
         row = max(pc.index(is_number, True).as_py(), pc.index(is_date, True).as_py())
         raise InputError(f"{_place(column, row, file, name)}; the column mixes numbers and dates, write one of the two")
@@ -88,40 +90,30 @@ def _from_dates(column: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
     return complete.cast(pa.timestamp(unit, "UTC")).cast(pa.int64())
 
 
-def _from_floats(
-    column: pa.ChunkedArray, bits: int, where: str, file: str, name: str, written: pa.ChunkedArray | None = None
-) -> pa.ChunkedArray:
-    """Floats that are whole and below 2^bits; a larger one may stand for several whole numbers.
+def _check_exact(column: pa.ChunkedArray, bits: int, where: str, file: str, name: str) -> None:
+    """Numbers that are or were floats are below 2^bits; a larger one may stand for several whole numbers.
 
     Args:
-        where: what makes the numbers floats. written: the values as the file has them.
+        where: what makes them floats.
     """
-    numbers = column.cast(pa.float64())
-    size = pc.abs(numbers)
+    size = pc.abs(column.cast(pa.float64()))
     row = pc.index(pc.and_(pc.greater_equal(size, 2.0**bits), pc.is_finite(size)), True).as_py()
     if row >= 0:
         raise InputError(
-            f"{_place(column if written is None else written, row, file, name)} {where}, exact only below 2^{bits}; "
+            f"{_place(column, row, file, name)} {where}, exact only below 2^{bits}; "
             "write all of it as int64 or in whole digits"
         )
-    return _converted(numbers, _to_int, file, name, written=written)
 
 
 def _converted(
-    column: pa.ChunkedArray,
-    convert: Convert,
-    file: str,
-    name: str,
-    unit: str | None = None,
-    written: pa.ChunkedArray | None = None,
+    column: pa.ChunkedArray, convert: Convert, file: str, name: str, unit: str | None = None
 ) -> pa.ChunkedArray:
     """Each chunk converted, so that what a conversion needs in between is small."""
     try:
         chunks = [chunk for part in column.chunks for chunk in convert(pa.chunked_array([part])).chunks]
         return pa.chunked_array(chunks, pa.int64())
     except pa.ArrowInvalid:
-        row = _first_refused(column, convert)
-        place = _place(column if written is None else written, row, file, name)
+        place = _place(column, _first_refused(column, convert), file, name)
         if unit is not None:
             raise InputError(
                 f"{place}, no date or time of the calendar, or beyond 64 bits of {_UNITS[unit]}; correct it"

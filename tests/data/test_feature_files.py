@@ -46,7 +46,8 @@ def refused(folder: Path, message: str) -> None:
 def test_any_name_finds_its_features(name: str, tmp_path: Path) -> None:
     folder = folder_called(tmp_path / "in", name)
     np.save(folder / f"{name}.text_minilm.npy", vectors(3))
-    np.save(folder / f"{name}.image.npy", vectors(2))
+    np.save(folder / "image.npy", vectors(2))
+    (folder / "image.npy").rename(folder / f"{name}.image.NPY")
     found = features_of(folder, tmp_path / "out")
     np.testing.assert_array_equal(found["text"], vectors(3))
     np.testing.assert_array_equal(found["image"], vectors(2))
@@ -80,7 +81,18 @@ def test_a_raw_file_can_be_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Toy.feat2CLS", "Toy.feat1Mean2", "Toy.text.npz", "Toy.image.pt", "Toy.text_x.h5", "text.npy", "Other.text.npy"],
+    [
+        "Toy.feat2CLS",
+        "Toy.feat1Mean2",
+        "Toy.text.npz",
+        "Toy.image.pt",
+        "Toy.text_x.h5",
+        "text.npy",
+        "Other.text.npy",
+        "Toy.1text.npy",
+        "Toy.text.v2.npy",
+        "x.NPY",
+    ],
 )
 def test_what_is_plainly_a_feature_file_is_never_ignored(name: str, tmp_path: Path) -> None:
     folder = folder_called(tmp_path / "in")
@@ -163,7 +175,7 @@ def test_ids_files_are_read_as_tables_are(ids: str, items: list[str], tmp_path: 
         (b"a\nb\n", r"text\.ids: 2 ids for 3 feature rows"),
         (b"a\nb\nc\nd\n", r"text\.ids: 4 ids for 3 feature rows"),
         (b"a\nb\n\xff\n", r"text\.ids: .*UTF-8"),
-        (b"", r"text\.ids: "),
+        (b"", r"text\.ids: is empty; restore it"),
     ],
 )
 def test_ids_files_that_do_not_name_every_row_are_refused(ids: bytes, message: str, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_unused_columns_of_json_lines_may_hold_anything(tmp_path: Path) -> None:
     file = write(
         tmp_path / "x.jsonl",
         '{"user": "u1", "item": "i1", "timestamp": 5, "price": "free", "tags": [1]}',
-        '{"user": "u2", "item": "i2", "timestamp": 6, "price": 3.5, "tags": {"a": null}}',
+        '{"user": "u2", "item": "i2", "timestamp": 6, "price": 3.5, "tags": {"a": null, "b": %s}}' % ("9" * 5000),
     )
     assert rows_of(read_table(file)) == [("u1", "i1", 5), ("u2", "i2", 6)]
 
@@ -104,8 +104,9 @@ def test_headers_of_csv_are_parsed_as_csv(ending: str, tmp_path: Path) -> None:
     assert rows_of(read_table(file, item_column='the "item"')) == [("u", "i", 5)]
     file = write(tmp_path / "x.csv", '"us\ner",item,timestamp', "u,i,5", ending=ending)
     assert rows_of(read_table(file, "us\ner")) == [("u", "i", 5)]
-    file = write(tmp_path / "x.csv", "\ufeffuser,item,timestamp", "u,i,5", ending=ending)
-    assert rows_of(read_table(file)) == [("u", "i", 5)]
+    for before in ("\ufeff", ending * 2, f"\ufeff{ending}{ending}"):
+        file = write(tmp_path / "x.csv", f"{before}user,item,timestamp", "u,i,5", ending=ending)
+        assert rows_of(read_table(file)) == [("u", "i", 5)]
 
 
 @pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
@@ -217,6 +218,11 @@ def test_other_formats_are_refused_with_the_next_move(name: str, advice: str, tm
     (tmp_path / name).write_bytes(gzip.compress(b"user,item,timestamp\nu,i,5\n"))
     with pytest.raises(InputError, match=rf"{name}: .*{advice}"):
         read_table(str(tmp_path / name))
+
+
+def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder; --format table reads one"):
+        read_table(str(tmp_path))
 
 
 def test_the_case_of_a_suffix_does_not_matter(tmp_path: Path) -> None:

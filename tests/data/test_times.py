@@ -105,6 +105,15 @@ def test_float64_text_and_json_share_the_limit_of_float64(tmp_path: Path) -> Non
     assert times_of(of_json(tmp_path, "9007199254740993", "1", "null")) == [9007199254740993, 1, None]
 
 
+def test_a_fraction_that_float64_rounds_away_is_still_seen(tmp_path: Path) -> None:
+    assert float("1600000000000000.1") == 1600000000000000
+    for suffix in TEXT_FORMATS:
+        with pytest.raises(InputError, match=r"is '1600000000000000\.1' in row 2 of 2 .*expected a whole number"):
+            read(of_text(tmp_path, suffix, ["5.0", "1600000000000000.1"]))
+    with pytest.raises(InputError, match=r"1600000000000000\.1.* in row 2 of 2 .*expected a whole number"):
+        read(of_json(tmp_path, "5.0", "1600000000000000.1"))
+
+
 @pytest.mark.parametrize("value", ["9223372036854775808", "-9223372036854775809"])
 def test_numbers_beyond_64_bits_are_named_as_they_are_written(value: str, tmp_path: Path) -> None:
     message = rf"column timestamp(:float)? is (Decimal\()?'?{value}'?\)? in row 2.*64 bits"
