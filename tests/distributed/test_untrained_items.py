@@ -1,0 +1,112 @@
+"""Items without a training interaction: how each system ranks them (docs/method.md says the same in words).
+
+Users stay in one group of items whose texts are alike. One item of each group is nobody's training item: it is only
+ever bought last, as a test target.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from configs.loading import load_config
+from data.dataset import write_dataset
+from data.features import AlignedRows
+from data.writing import DatasetContent, Sequences
+from distributed.sharding import fill_table
+from distributed.trainer import train
+from distributed.world import world_of_one
+from graph_builder.build import build_graph
+from graph_builder.executor import SerialExecutor
+from tests.distributed.runs import config_of, weights
+
+GROUPS, SIZE, USERS_PER_GROUP, LENGTH = 8, 6, 12, 9
+NUM_ITEMS = GROUPS * SIZE
+UNTRAINED = np.arange(0, NUM_ITEMS, SIZE)  # the first of each group
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("untrained")
+    rng = np.random.default_rng(0)
+    histories = []
+    for user in range(GROUPS * USERS_PER_GROUP):
+        first = SIZE * (user % GROUPS)
+        histories.append([*(first + rng.integers(1, SIZE, LENGTH - 1)), first])
+    offsets = LENGTH * np.arange(len(histories) + 1)
+    ends = np.full(len(histories), LENGTH - 2), np.full(len(histories), LENGTH - 1)
+    text = np.repeat(rng.normal(size=(GROUPS, 8)), SIZE, axis=0) + 0.1 * rng.normal(size=(NUM_ITEMS, 8))
+    content = DatasetContent(
+        sequences=Sequences(offsets, np.concatenate(histories).astype(np.int64), None, *ends),
+        user_source_ids=pa.array([f"u{user}" for user in range(len(histories))]),
+        item_source_ids=pa.array([f"i{item}" for item in range(NUM_ITEMS)]),
+        features={"text": AlignedRows(text.astype(np.float32), "text")},
+    )
+    dataset = write_dataset(str(root / "dataset"), content)
+    assert np.flatnonzero(dataset.popularity() == 0).tolist() == UNTRAINED.tolist()
+    options = load_config(None, ["graph_options.num_centers=8", "graph_options.num_neighbors=4"]).graph_options
+    build_graph(dataset, str(root / "graph"), options, 0, SerialExecutor())
+    return root
+
+
+def trained(planted: Path, run: Path, model: str, *more: str) -> tuple[dict[str, float], np.ndarray | None]:
+    """Test metrics of the targets that nobody trained on; and, by item, whether training has changed its ID row."""
+    settings = ("graph_options.num_centers=8", "graph_options.num_neighbors=4", "training.max_epochs=8", *more)
+    config = config_of(planted, run, model, *settings)
+    with world_of_one() as world:
+        metrics = train(config, world)
+    assert metrics is not None
+    found = metrics["details"]["test"]["slices"]["target popularity 0"]
+    assert found["targets"] == GROUPS * USERS_PER_GROUP
+    if model in ("popularity", "itemknn"):
+        return found, None
+    state = weights(run, config)
+    (name,) = (name for name in state if name.startswith("table."))
+    began = {name: torch.empty_like(state[name])}
+    fill_table(began, config.model.init_std, config.seed)
+    return found, (began[name] != state[name]).any(dim=1).numpy()
+
+
+@pytest.mark.parametrize("model", ["popularity", "itemknn"])
+def test_counts_rank_them_last(planted: Path, tmp_path: Path, model: str) -> None:
+    """Their count, and their co-occurrence with anything, is 0, and ties rank above the target."""
+    more = ("evaluation.cooccurrence_weight=1",) if model == "itemknn" else ()
+    found, _ = trained(planted, tmp_path / "run", model, *more)
+    assert found["recall@20"] < 0.1  # by chance 20 of 48
+
+
+@pytest.mark.parametrize("model", ["sasrec", "sasrecf"])
+def test_a_full_softmax_pushes_their_id_rows_away(planted: Path, tmp_path: Path, model: str) -> None:
+    """They are candidates in every step and never its target."""
+    found, moved = trained(planted, tmp_path / "run", model)
+    assert moved is not None
+    assert moved.all()
+    assert found["recall@20"] < 0.1  # by chance 20 of 48
+
+
+@pytest.mark.parametrize("sharding", ["data_parallel", "row_wise"])
+def test_rows_that_are_never_drawn_stay_as_they_began(planted: Path, tmp_path: Path, sharding: str) -> None:
+    """Draws by popularity alone never reach them. Uniform draws do."""
+    more = (f"table.sharding={sharding}", "training.negatives.draws=15")
+    by_popularity = trained(planted, tmp_path / "run", "sasrec", *more, "training.negatives.popularity_share=1")[1]
+    assert by_popularity is not None
+    assert np.flatnonzero(~by_popularity).tolist() == UNTRAINED.tolist()
+    mixed = trained(planted, tmp_path / "mixed", "sasrec", *more)[1]
+    assert mixed is not None
+    assert mixed.all()
+
+
+@pytest.mark.parametrize("more", [(), ("training.negatives.draws=15", "training.negatives.popularity_share=1")])
+def test_the_views_of_mdsrec_rank_them_by_their_neighbours(
+    planted: Path, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """Their text is like that of their group, so their view is mostly the rows of trained items.
+
+    Their ID rows take part in the views of these items, so the gradient reaches them even where they are never drawn.
+    """
+    found, moved = trained(planted, tmp_path / "run", "mdsrec", *more)
+    assert moved is not None
+    assert moved.all()
+    assert found["recall@20"] > 0.5
