@@ -131,6 +131,18 @@ def test_a_ranking_is_of_the_weights_as_they_are_and_of_no_dropout(folders, worl
     assert (fresh.rank("test").ranks == after).all()
 
 
+@pytest.mark.parametrize("rule", ["pessimistic", "optimistic", "id"])
+def test_ties_are_ranked_by_the_rule_that_is_chosen(folders, world, rule):
+    scorer = scorer_of(folders, world, "popularity", f"evaluation.ties={rule}", "evaluation.mask_history=false")
+    ranked, counts = scorer.rank("test"), scorer.inputs.dataset.popularity()
+    assert len(ranked.items) == USERS
+    for item, rank in zip(ranked.items, ranked.ranks, strict=True):
+        tied = np.flatnonzero(counts == counts[item])
+        ties = {"pessimistic": len(tied) - 1, "optimistic": 0, "id": int((tied < item).sum())}
+        assert rank == 1 + (counts > counts[item]).sum() + ties[rule]
+    assert len(np.unique(counts)) < len(counts), "there are ties"
+
+
 class Clusters:
     """Four items in three clusters; the second has no member."""
 
