@@ -12,7 +12,6 @@ without it is unfinished.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -38,14 +37,13 @@ from distributed.checkpoint_index import (
     steps_in,
     steps_of,
 )
-from distributed.durable_files import file_digest, flush_to_disk, write_text
+from distributed.durable_files import file_digest, replace_folder, restore_replaced, write_text
 from distributed.run_storage import RunStorage
 from distributed.sharding import ShardedSystem
 from distributed.snapshot import snapshot
 from distributed.world import World
 
 _SMALL = ("config.yaml", "plan.txt", "metrics.jsonl")  # that go with a checkpoint of a run at a URI
-_REPLACED = ".replaced"  # ends the name of a folder that has moved out of the way of its successor
 
 
 @dataclass
@@ -129,7 +127,8 @@ class Checkpoints:
             progress.files = {name: digest for part in self.world.gather(own) for name, digest in part.items()}
             if self._keeps_folder:
                 write_text(pending.aside / "progress.json", json_text(asdict(progress), indent=1))
-                _give_name(pending.aside, final)
+                # A run that stopped after the last step of an epoch saves that step again when it goes on.
+                replace_folder(pending.aside, final)
             self._publish(final, list(own), progress)
             if self._keeps_folder:
                 self._prune(progress)
@@ -227,7 +226,7 @@ class Checkpoints:
         Also brings back a checkpoint that an interrupted `finish` had moved out of the way of its successor.
         """
         if self._keeps_folder:
-            _restore_replaced(self.folder)
+            restore_replaced(self.folder)
         self.world.barrier()
         self.storage.pull()
         self.world.barrier()
@@ -324,37 +323,6 @@ class Checkpoints:
             for step in steps_of(self.storage.folders_there("checkpoints"))[: -self.keep]:
                 if step not in best:
                     self.storage.remove(f"checkpoints/{step_folder(self.folder, step).name}")
-
-
-def _give_name(aside: Path, final: Path) -> None:
-    """Rename a written checkpoint to its final name; one of the same step moves out of the way first.
-
-    The same step is saved twice where a run stopped after the last step of an epoch: the next sitting validates, and
-    saves that step again. The old folder is deleted only when the new one has its name on disk, so a whole
-    checkpoint of the step exists at any moment. `_restore_replaced` brings it back if the process dies in between.
-    """
-    old = final.with_name(f".{final.name}{_REPLACED}")
-    if final.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(final, old)
-    try:
-        os.replace(aside, final)
-    except OSError:
-        if old.exists():
-            os.replace(old, final)
-        raise
-    flush_to_disk(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _restore_replaced(folder: Path) -> None:
-    """Finish what a process that died in `_give_name` left: restore the old checkpoint, or delete it if replaced."""
-    for old in folder.glob(f".step-*{_REPLACED}"):
-        final = old.with_name(old.name.removeprefix(".").removesuffix(_REPLACED))
-        if final.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(old, final)
 
 
 def _tensors(sharded: ShardedSystem) -> dict[str, Any]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
+
+_REPLACED = ".replaced"  # ends the name of a folder that has moved out of the way of its successor
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,6 +38,39 @@ def append_line(path: Path, line: str) -> None:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def replace_folder(aside: Path, final: Path) -> None:
+    """Rename the folder `aside`, whose files are on disk, to `final`; a folder of that name moves out of the way first.
+
+    The old folder is deleted only when the new one has its name on disk, so one of the two is whole at any moment.
+    `restore_replaced` brings the old one back if the process dies in between.
+
+    Raises:
+        OSError: the folder could not be renamed; the old one is where it was.
+    """
+    old = final.with_name(f".{final.name}{_REPLACED}")
+    if final.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(final, old)
+    try:
+        os.replace(aside, final)
+    except OSError:
+        if old.exists():
+            os.replace(old, final)
+        raise
+    flush_to_disk(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_replaced(folder: Path) -> None:
+    """Clean up after a process that died in `replace_folder`: old folders get their names back, or go if replaced."""
+    for old in folder.glob(f".*{_REPLACED}"):
+        final = old.with_name(old.name.removeprefix(".").removesuffix(_REPLACED))
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(old, final)
 
 
 def flush_to_disk(folder: Path) -> None:

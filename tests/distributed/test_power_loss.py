@@ -12,7 +12,7 @@ import pytest
 from configs.errors import InputError
 from distributed.checkpoint import Checkpoints, _make_optimizer_state
 from distributed.checkpoint_index import Progress, steps_in
-from distributed.durable_files import write_text
+from distributed.durable_files import replace_folder, write_text
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.trainer import train
@@ -36,9 +36,13 @@ class Disk:
         else:
             self._contents[path.stat().st_ino] = path.read_bytes()
 
+    def names(self, folder):
+        """The entries of a folder and their inodes."""
+        return self._names.get(folder, {})
+
     def read(self, path):
         """The content of a file, b"" where its bytes or its name would be lost."""
-        return self._contents.get(self._names.get(path.parent, {}).get(path.name), b"")
+        return self._contents.get(self.names(path.parent).get(path.name), b"")
 
 
 def test_the_record_of_an_epoch_and_all_files_are_on_disk_before_its_checkpoint_counts(folders, tmp_path, monkeypatch):
@@ -69,6 +73,24 @@ def test_written_text_is_on_disk_with_its_name(tmp_path, monkeypatch):
     for content in ("one", "another"):
         write_text(tmp_path / "file", content)
         assert disk.read(tmp_path / "file") == content.encode()
+
+
+def test_an_old_folder_goes_when_the_new_one_has_its_name_on_disk(tmp_path, monkeypatch):
+    disk, seen, original = Disk(monkeypatch), [], shutil.rmtree
+    for name, content in (("final", "old"), ("aside", "new")):
+        (tmp_path / name).mkdir()
+        write_text(tmp_path / name / "file", content)
+    new = (tmp_path / "aside").stat().st_ino
+
+    def rmtree(path, **options):
+        if path.exists():
+            seen.append(((path / "file").read_text(), disk.names(tmp_path)["final"]))
+        original(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    replace_folder(tmp_path / "aside", tmp_path / "final")
+    assert seen == [("old", new)]
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
 
 
 class Killed(BaseException):
@@ -117,6 +139,7 @@ def test_a_step_that_is_saved_again_is_whole_at_any_moment(folders, tmp_path, mo
                 checkpoints.save(sharded, Progress(step=10, best_step=10, epoch=1))
         again = checkpoints_of(tmp_path / "run", world)
         assert again.exists()
+        assert not list((tmp_path / "run/checkpoints").glob(".*.replaced"))
         progress, _ = again.resume(sharded, {})
         assert (progress.step, progress.epoch) in ((10, 0), (10, 1))
         again.save(sharded, Progress(step=10, best_step=10, epoch=1))

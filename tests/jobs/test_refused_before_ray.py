@@ -47,7 +47,10 @@ ROWS = "--set table.sharding=row_wise --set table.optimizer=adam"
         (f"{TRAIN} --set cluster.use_gpu=true", "cluster.use_gpu=true: this machine has 0 GPUs that torch can use"),
         (f"{TRAIN} --set cluster.use_gpu=true --set cluster.num_workers=1", "this machine has 0 GPUs"),
         ("evaluate --run {here}/run --set cluster.use_gpu=true", "this machine has 0 GPUs"),
-        ("recommend --run {here}/run --output {here}/new.parquet --set cluster.use_gpu=true", "this machine has 0 GPUs"),
+        (
+            "recommend --run {here}/run --output {here}/new.parquet --set cluster.use_gpu=true",
+            "this machine has 0 GPUs",
+        ),
         (f"{BUILD} --set graph_options.cpus_per_task=999", "graph_options.cpus_per_task=999: this machine has"),
         (f"{BUILD} --set graph_options.num_centers=9999", "graph_options.num_centers=9999: only"),
         (f"{BUILD.replace('/new', '/unisrec')}", "which no graph has"),
