@@ -151,5 +151,8 @@ def stall_report(beats: Sequence[Beat | None], rank: int, silent: float, late: f
         culprit = beat.step < latest or (in_collective and not beat.collective)
         where = f"step {beat.step}, {beat.line}" + (f", waiting in {beat.collective}" if beat.collective else "")
         lines.append(f"  rank {other}: {where}{' <- the others wait for it' if culprit else ''}")
-    lines.append("This rank ends; with cluster.max_failures left, training goes on from the latest checkpoint.")
+    lines.append(
+        "This rank ends. Ray starts the ranks again, cluster.max_failures times at most; a run without Ray continues "
+        "when its command is repeated. Both continue from the latest checkpoint."
+    )
     return "\n".join(lines)

@@ -48,7 +48,7 @@ ROWS = "--set table.sharding=row_wise --set table.optimizer=adam"
         (f"{TRAIN} --set cluster.use_gpu=true --set cluster.num_workers=1", "this machine has 0 GPUs"),
         ("evaluate --run {here}/run --set cluster.use_gpu=true", "this machine has 0 GPUs"),
         (
-            "recommend --run {here}/run --output {here}/new.parquet --set cluster.use_gpu=true",
+            "recommend --run {here}/run --output {here}/r.parquet --set cluster.use_gpu=true",
             "this machine has 0 GPUs",
         ),
         (f"{BUILD} --set graph_options.cpus_per_task=999", "graph_options.cpus_per_task=999: this machine has"),
