@@ -176,6 +176,11 @@ def terminate_driver(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # 
     driver.send_signal(signal.SIGTERM)
 
 
+def interrupt_driver(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # noqa: ARG001
+    """As Ctrl-C does."""
+    driver.send_signal(signal.SIGINT)
+
+
 FAULTS: dict[str, Callable[[Trial, subprocess.Popen[bytes]], None]] = {
     "worker": kill_worker,
     "workers": kill_workers,

@@ -15,8 +15,8 @@ from ray.train.torch import TorchTrainer
 
 from benchmarks.cases import Case
 from configs.loading import parse_config
+from distributed.rank_task import quiet_libraries
 from distributed.ray_cluster import workers_use_gpu
-from distributed.ray_train import quiet_libraries
 
 
 def measure_on_workers(case: Case, folder: Path) -> None:

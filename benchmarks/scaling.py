@@ -30,7 +30,8 @@ from data.dataset import Dataset, write_dataset
 from data.negatives import target_counts
 from data.synthetic import SyntheticSpec, synthetic_content
 from distributed.durable_files import write_text
-from distributed.ray_cluster import absolute, connect
+from distributed.job_paths import absolute
+from distributed.ray_cluster import connect
 from jobs.cli import config_options, job
 
 # Where no --config is given: a sharded table and small unions, whatever the catalogue.

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Hashable, Iterable
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import InputError
+from configs.knobs import all_knobs
 from configs.schema import Config
+from configs.yaml_text import dump_yaml, parse_yaml, read_yaml
 
 # What pydantic says of its types, in words for who wrote the config.
 _MESSAGES = {
     "model_type": "is a section of knobs, such as 'model: {dim: 64}'; see configs/schema.py",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number in digits",
+    "float_type": "must be a number, such as 0.1 or 1e-3",
     "string_type": "must be text; quote it, as in '\"2024\"'",
     "invalid_key": "names of knobs are text; see configs/schema.py",
 }
@@ -25,14 +30,19 @@ _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist, _SHOWN.maxstring, _SHOWN.maxother = 2, 8, 8, 120, 120
 
 
-def load_config(path: str | None, overrides: Iterable[str] = ()) -> Config:
+def load_config(path: str | None, overrides: Iterable[str] = (), assigned: Mapping[str, Any] | None = None) -> Config:
     """The validated config of a YAML file (or the defaults) with `section.field=value` overrides.
+
+    Args:
+        assigned: dotted knob to a plain value, set before the overrides.
 
     Raises:
         InputError: unreadable file, malformed YAML, unknown key (names the nearest), or a bad value.
     """
     tree = read_yaml(path) if path else {}
     source = path or "the defaults"
+    for key, value in (assigned or {}).items():
+        _assign(tree, key, value)
     for override in overrides:
         _override(tree, override)
     return parse_config(tree, source)
@@ -66,57 +76,45 @@ def parse_config(tree: dict[str, Any], source: str) -> Config:
         raise InputError(f"config ({source}): {problems}") from None
 
 
-def read_yaml(path: str) -> dict[str, Any]:
-    """A YAML mapping from a local file, read with the safe loader."""
-    try:
-        tree = _parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"config {path}: cannot be read ({error.strerror}); name an existing YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"config {path}: not valid YAML: {' '.join(str(error).split())}; correct the file") from None
-    except RecursionError:
-        raise InputError(f"config {path}: nested too deeply; sections are two or three levels deep") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise InputError(
-            f"config {path}: holds a {type(tree).__name__}, expected sections such as 'model: {{dim: 64}}'"
-        )
-    return tree
-
-
 def dump_config(config: Config) -> str:
     """The resolved config as YAML, every knob spelled out; `load_config` reads it back equal."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-class _OneOfEachKey(yaml.SafeLoader):
-    """The safe loader, which would let a later key win over an earlier one of the same name without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
-        if len(names) > len(set(names)):
-            repeated = next(name for place, name in enumerate(names) if name in names[:place])
-            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_OneOfEachKey)  # noqa: S506 (a safe loader: it makes plain values only)
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
+    """Set one knob of a tree from `section.field=value`.
+
+    The schema knows what a value is. Text is taken as it stands, so it may hold spaces, '#' or ':'; `null` unsets a
+    knob that may be unset. Everything else is read as in a config file.
+    """
     key, equals, value = override.partition("=")
+    key = key.strip()
     if not equals or not all(part.strip() for part in key.split(".")):
         raise InputError(f"--set {override}: expected section.field=value, as in --set model.dim=64")
-    _assign(tree, key.strip(), _parse_scalar(override, value))
+    info = _KNOBS.get(key)
+    if info is not None and _is_text(info.annotation):
+        if not value:
+            raise InputError(f"--set {override}: names nothing; give a value, or leave this --set out")
+        _assign(tree, key, None if value == "null" and type(None) in get_args(info.annotation) else value)
+    else:
+        _assign(tree, key, _parse_value(override, value))
 
 
-def _parse_scalar(override: str, text: str) -> Any:
+def _parse_value(override: str, text: str) -> Any:
     try:
-        return _parse_yaml(text)
+        return parse_yaml(text)
     except (yaml.YAMLError, RecursionError):
         raise InputError(f"--set {override}: the value is not valid YAML; quote it if it is text") from None
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether every value of a type is text, or None."""
+    if get_origin(annotation) is Literal:
+        return all(isinstance(value, str) for value in get_args(annotation))
+    if get_origin(annotation) in (Union, UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+        return all(map(_is_text, kinds))
+    return annotation is str
 
 
 def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
@@ -143,15 +141,31 @@ def _explain(problem: Any) -> str:
 
 
 def _nearest(path: list[str]) -> str | None:
+    """The knob or section that was most likely meant by a name that is none."""
+    *section, leaf = path
     names = list(_field_names(Config))
-    wanted = ".".join(path)
-    # A misspelt leaf in the right section first, then the same leaf anywhere, then anything close.
-    same_section = [n for n in names if n.rpartition(".")[0] == wanted.rpartition(".")[0]]
-    for pool in (same_section, [n for n in names if n.rpartition(".")[2] == path[-1]], names):
-        close = difflib.get_close_matches(wanted, pool, n=1, cutoff=0.5)
+    in_section = [name for name in names if name.rpartition(".")[0] == ".".join(section)]
+    # In the section that was named, then anywhere: the same name, a short form, a misspelling; then any misspelt path.
+    for pool in (in_section, names):
+        leaves: dict[str, str] = {}
+        for name in sorted(pool, key=lambda name: not name.startswith("training.")):  # where most knobs are looked for
+            leaves.setdefault(name.rpartition(".")[2], name)
+        if leaf in leaves:
+            return leaves[leaf]
+        short_for = [name for name in leaves if _is_short_for(leaf, name)]
+        close = short_for or difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.6)
         if close:
-            return close[0]
-    return None
+            return leaves[min(close, key=len)]
+    misspelt = difflib.get_close_matches(".".join(path), names, n=1, cutoff=0.5)
+    return misspelt[0] if misspelt else None
+
+
+def _is_short_for(short: str, name: str) -> bool:
+    """Whether `short` is a name's initials or beginning, or one of the two has all words of the other: lr, epochs."""
+    words = name.split("_")
+    given = short.split("_")
+    has_all_words = set(given) <= set(words) or set(words) <= set(given)
+    return len(short) > 1 and (short in ("".join(word[0] for word in words), name[: len(short)]) or has_all_words)
 
 
 def _field_names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
@@ -159,3 +173,6 @@ def _field_names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
         yield prefix + name
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from _field_names(info.annotation, f"{prefix}{name}.")
+
+
+_KNOBS = dict(all_knobs(Config))

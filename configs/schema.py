@@ -5,102 +5,106 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator, model_validator
+
+from configs.knobs import Decides, Section, knob
+
+RESULT, SCORE, LENGTH = Decides.RESULT, Decides.SCORE, Decides.LENGTH
+GRAPH, RUNNING, PLACE = Decides.GRAPH, Decides.RUNNING, Decides.PLACE
 
 Ablation = Literal["none", "DIS", "CRE", "MRGC", "ICA"]
-
-
-class Section(BaseModel):
-    """A group of knobs: unknown names are refused, values are checked, nothing changes after."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class GraphConfig(Section):
     """How item graphs are built (`jobs/build_graph.py`)."""
 
-    distance_weighting: bool = Field(True, description="O adds 1/|pos_i - pos_j| per pair; False adds 1")
-    window: int | None = Field(None, ge=1, description="largest position gap counted as a pair; null: all pairs")
-    normalization: Literal["row_l2", "row_l1", "none"] = Field("row_l2", description="of the rows of O")
-    max_neighbors: int | None = Field(None, ge=1, description="strongest co-occurrences kept per row; null: all")
-    mu: float = Field(0.2, ge=0, description="mu_m: weight of O E_m in the injected features")
-    num_neighbors: int = Field(5, ge=1, description="H: neighbours per item and modality")
-    include_self: bool = Field(True, description="whether an item is one of its own H neighbours")
-    num_centers: int = Field(16, ge=1, description="k: interest centres per modality")
-    kmeans_iterations: int = Field(50, ge=1, description="Lloyd iterations at most")
-    spherical: bool = Field(False, description="k-means on unit rows with renormalised centres")
-    block_rows: int = Field(2048, ge=1, description="rows of a stored block of O, and of an injection task")
-    rows_per_task: int | None = Field(
-        None, ge=1, description="rows on each side of a neighbour task; null: by the number of items and the backend"
+    distance_weighting: StrictBool = knob(True, GRAPH, "O adds 1/|pos_i - pos_j| per pair; False adds 1")
+    window: StrictInt | None = knob(None, GRAPH, "largest position gap counted as a pair; null: all pairs", ge=1)
+    normalization: Literal["row_l2", "row_l1", "none"] = knob("row_l2", GRAPH, "of the rows of O")
+    max_neighbors: StrictInt | None = knob(None, GRAPH, "strongest co-occurrences kept per row; null: all", ge=1)
+    mu: StrictFloat = knob(0.2, GRAPH, "mu_m: weight of O E_m in the injected features", ge=0)
+    num_neighbors: StrictInt = knob(5, GRAPH, "H: neighbours per item and modality", ge=1)
+    include_self: StrictBool = knob(True, GRAPH, "whether an item is one of its own H neighbours")
+    num_centers: StrictInt = knob(16, GRAPH, "k: interest centres per modality", ge=1)
+    kmeans_iterations: StrictInt = knob(50, GRAPH, "Lloyd iterations at most", ge=1)
+    spherical: StrictBool = knob(False, GRAPH, "k-means on unit rows with renormalised centres")
+    block_rows: StrictInt = knob(2048, RUNNING, "rows of a stored block of O, and of an injection task", ge=1)
+    rows_per_task: StrictInt | None = knob(
+        None, RUNNING, "rows on each side of a neighbour task; null: by the number of items and the backend", ge=1
     )
-    precision: Literal["auto", "float32", "float16"] = Field(
-        "auto", description="of candidate scores (lists are exact either way); auto: float16 on GPUs, else float32"
+    precision: Literal["auto", "float32", "float16"] = knob(
+        "auto", RUNNING, "of candidate scores (lists are exact either way); auto: float16 on GPUs, else float32"
     )
-    backend: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the kernels run")
-    cpus_per_task: int = Field(1, ge=1, description="cores, and threads, of a task")
-    gpus_per_task: float = Field(1.0, gt=0, description="share of a GPU that a task on a GPU takes")
+    backend: Literal["auto", "cpu", "cuda"] = knob("auto", RUNNING, "where the kernels run")
+    cpus_per_task: StrictInt = knob(1, RUNNING, "cores, and threads, of a task", ge=1)
+    gpus_per_task: StrictFloat = knob(1.0, RUNNING, "share of a GPU that a task on a GPU takes", gt=0)
 
 
 class MDSRecConfig(Section):
     """MDSRec's own choices; see docs/method.md for the evidence behind each default."""
 
-    modalities: tuple[str, ...] | None = Field(
-        None, description="null: every modality of the graph; []: none, the ID channel alone"
+    modalities: tuple[str, ...] | None = knob(
+        None, RESULT, "null: every modality of the graph; []: none, the ID channel alone"
     )
-    mu_id: float = Field(16.0, ge=0, description="weight of O E_id in the injected ID rows (Eq. 3)")
-    max_cooccurrences: int | None = Field(
+    mu_id: StrictFloat = knob(16.0, RESULT, "weight of O E_id in the injected ID rows (Eq. 3)", ge=0)
+    max_cooccurrences: StrictInt | None = knob(
         None,
-        ge=1,
-        description="strongest entries of a row of O used, in training and ranking alike, without rescaling the row; "
+        RESULT,
+        "strongest entries of a row of O used, in training and ranking alike, without rescaling the row; "
         "null: all that the graph keeps",
+        ge=1,
     )
-    rho: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=lambda: {"image": 0.1, "text": 0.9},
-        description="weight of each modality's channel; a modality not named gets default_rho. In the paper they add "
-        "up to 1, which is not enforced",
+    rho: dict[str, Annotated[StrictFloat, Field(ge=0)]] = knob(
+        {"image": 0.1, "text": 0.9},
+        RESULT,
+        "weight of each modality's channel; a modality not named gets default_rho. In the paper they add up to 1, "
+        "which is not enforced",
     )
-    default_rho: float = Field(0.5, ge=0)
-    tau: float = Field(1.0, gt=0, description="temperature of the centre gates (Eq. 19)")
-    adjacency: Literal["mean", "sum"] = Field("mean", description="entries of A_m: 1/H or 1")
-    item_view: Literal["graph", "features"] = Field(
-        "graph", description="Ehat_m: neighbours' ID rows, or a linear map of the raw features (w/o MRGC)"
+    default_rho: StrictFloat = knob(0.5, RESULT, "weight of the channel of a modality that rho does not name", ge=0)
+    tau: StrictFloat = knob(1.0, RESULT, "temperature of the centre gates (Eq. 19)", gt=0)
+    adjacency: Literal["mean", "sum"] = knob("mean", RESULT, "entries of A_m: 1/H or 1")
+    item_view: Literal["graph", "features"] = knob(
+        "graph", RESULT, "Ehat_m: neighbours' ID rows, or a linear map of the raw features (w/o MRGC)"
     )
-    share_modalities: bool = Field(True, description="one Transformer and position table for ID and all modalities")
-    share_centers: bool = Field(True, description="centre attention uses the towers' own attention weights")
-    center_attention: bool = Field(True, description="interest-centralised attention; False is w/o ICA")
-    center_residual: bool = Field(
-        True, description="residual and LayerNorm around centre attention; the paper has neither"
+    share_modalities: StrictBool = knob(True, RESULT, "one Transformer and position table for ID and all modalities")
+    share_centers: StrictBool = knob(True, RESULT, "centre attention uses the towers' own attention weights")
+    center_attention: StrictBool = knob(True, RESULT, "interest-centralised attention; False is w/o ICA")
+    center_residual: StrictBool = knob(
+        True, RESULT, "residual and LayerNorm around centre attention; the paper has neither"
     )
-    center_feed_forward: Literal["transformer", "literal"] = Field(
+    center_feed_forward: Literal["transformer", "literal"] = knob(
         "transformer",
-        description="after centre attention: sigma(g W1 + b1) W2 + b2 as in the towers, or sigma((g W1 + b1) W2 + b2), "
-        "as the paper's Eq. 15 is printed; with center_residual=false too, the centres' layer is the paper's",
+        RESULT,
+        "after centre attention: sigma(g W1 + b1) W2 + b2 as in the towers, or sigma((g W1 + b1) W2 + b2), as the "
+        "paper's Eq. 15 is printed; with center_residual=false too, the centres' layer is the paper's",
     )
-    center_dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the centre path")
-    gumbel_noise: bool = Field(True, description="logistic noise in the centre gates while training (Eq. 19)")
-    center_samples: int | None = Field(
-        None, ge=1, description="S: draws that stand for each centre in a training step; null: exact centres"
+    center_dropout: StrictFloat = knob(0.0, RESULT, "dropout inside the centre path", ge=0, lt=1)
+    gumbel_noise: StrictBool = knob(True, RESULT, "logistic noise in the centre gates while training (Eq. 19)")
+    center_samples: StrictInt | None = knob(
+        None, RESULT, "S: draws that stand for each centre in a training step; null: exact centres", ge=1
     )
-    center_memory_gib: float = Field(
-        1.0, ge=0, description="what a rank keeps of the centre path for the backward; beyond, all of it is recomputed"
+    center_memory_gib: StrictFloat = knob(
+        1.0, RESULT, "what a rank keeps of the centre path for the backward; beyond, all of it is recomputed", ge=0
     )
-    gumbel_at_evaluation: bool = Field(False, description="keep the noise at evaluation: metrics become random")
+    gumbel_at_evaluation: StrictBool = knob(False, RESULT, "keep the noise at evaluation: metrics become random")
 
 
 class ModelConfig(Section):
     """Which system, and the shape of its towers."""
 
-    name: Literal["mdsrec", "sasrec", "sasrecf", "itemknn", "popularity"] = "mdsrec"
-    dim: int = Field(64, ge=1, description="d: width of item rows and towers")
-    num_layers: int = Field(2, ge=1)
-    num_heads: int = Field(4, ge=1)
-    ffn_dim: int | None = Field(None, ge=1, description="feed-forward width; null: 4 * dim")
-    activation: Literal["gelu", "relu"] = "gelu"
-    dropout: float = Field(0.5, ge=0, lt=1)
-    max_length: int = Field(50, ge=1, description="L: most recent history items used")
-    init_std: float = Field(0.02, gt=0)
-    learn_repeats: bool = Field(
-        False, description="learn, per channel, how much an item gains or loses where the user's input holds it already"
+    name: Literal["mdsrec", "sasrec", "sasrecf", "itemknn", "popularity"] = knob(
+        "mdsrec", RESULT, "which system is trained"
+    )
+    dim: StrictInt = knob(64, RESULT, "d: width of item rows and towers", ge=1)
+    num_layers: StrictInt = knob(2, RESULT, "Transformer layers of a tower", ge=1)
+    num_heads: StrictInt = knob(4, RESULT, "attention heads of a layer; they divide dim", ge=1)
+    ffn_dim: StrictInt | None = knob(None, RESULT, "feed-forward width; null: 4 * dim", ge=1)
+    activation: Literal["gelu", "relu"] = knob("gelu", RESULT, "of the feed-forward layers")
+    dropout: StrictFloat = knob(0.5, RESULT, "rate of dropout inside the towers", ge=0, lt=1)
+    max_length: StrictInt = knob(50, RESULT, "L: most recent history items used", ge=1)
+    init_std: StrictFloat = knob(0.02, RESULT, "standard deviation of the initial item rows", gt=0)
+    learn_repeats: StrictBool = knob(
+        False, RESULT, "learn, per channel, how much an item gains or loses where the user's input holds it already"
     )
     mdsrec: MDSRecConfig = MDSRecConfig()
 
@@ -123,30 +127,32 @@ class ModelConfig(Section):
 class TableConfig(Section):
     """The item ID table: where its rows live and what updates them."""
 
-    sharding: Literal["auto", "data_parallel", "row_wise"] = Field(
-        "auto", description="replicate the table, or split its rows over ranks; auto: by replicate_below_gib"
+    sharding: Literal["auto", "data_parallel", "row_wise"] = knob(
+        "auto", RESULT, "replicate the table, or split its rows over ranks; auto: by replicate_below_gib"
     )
-    replicate_below_gib: float = Field(1.0, ge=0, description="auto: replicate tables up to this size (weights + Adam)")
-    optimizer: Literal["auto", "adam", "rowwise_adagrad", "adagrad", "sgd"] = Field(
-        "auto", description="auto: Adam where possible, row-wise Adagrad for row_wise tables on CPU"
+    replicate_below_gib: StrictFloat = knob(
+        1.0, RESULT, "auto: replicate tables up to this size (weights + Adam)", ge=0
     )
-    learning_rate: float | None = Field(None, gt=0, description="null: training.learning_rate")
+    optimizer: Literal["auto", "adam", "rowwise_adagrad", "adagrad", "sgd"] = knob(
+        "auto", RESULT, "auto: Adam where possible, row-wise Adagrad for row_wise tables on CPU"
+    )
+    learning_rate: StrictFloat | None = knob(None, RESULT, "null: training.learning_rate", gt=0)
 
 
 class NegativesConfig(Section):
     """Candidates of a sampled softmax, the same on all ranks; each is weighted by how often it should come up."""
 
-    draws: int | None = Field(
-        None, ge=0, description="items drawn a step to stand for the catalogue; null: full softmax over all items"
+    draws: StrictInt | None = knob(
+        None, RESULT, "items drawn a step to stand for the catalogue; null: full softmax over all items", ge=0
     )
-    in_batch: bool = Field(True, description="the targets of the whole global batch are candidates too")
-    hard_share: float = Field(
-        0.0, ge=0, lt=1, description="of the draws: neighbours, in the item graph, of the global batch's targets"
+    in_batch: StrictBool = knob(True, RESULT, "the targets of the whole global batch are candidates too")
+    hard_share: StrictFloat = knob(
+        0.0, RESULT, "of the draws: neighbours, in the item graph, of the global batch's targets", ge=0, lt=1
     )
-    popularity_share: float = Field(
-        0.5, ge=0, le=1, description="of the draws that are not hard: by popularity; the rest are uniform"
+    popularity_share: StrictFloat = knob(
+        0.5, RESULT, "of the draws that are not hard: by popularity; the rest are uniform", ge=0, le=1
     )
-    popularity_power: float = Field(0.75, ge=0, le=1, description="draws by popularity go by counts to this power")
+    popularity_power: StrictFloat = knob(0.75, RESULT, "draws by popularity go by counts to this power", ge=0, le=1)
 
     @model_validator(mode="after")
     def _candidates_come_from_somewhere(self) -> NegativesConfig:
@@ -162,72 +168,71 @@ class TrainingConfig(Section):
     """The life of a run."""
 
     negatives: NegativesConfig = NegativesConfig()
-    batch_size: int = Field(512, ge=1, description="targets of a step over all ranks (with windows, on average)")
-    unit: Literal["windows", "prefixes"] = Field(
-        "windows", description="train all targets of a window of a sequence at once, or one prefix row per target"
+    batch_size: StrictInt = knob(512, RESULT, "targets of a step over all ranks (with windows, on average)", ge=1)
+    unit: Literal["windows", "prefixes"] = knob(
+        "windows", RESULT, "train all targets of a window of a sequence at once, or one prefix row per target"
     )
-    window_overlap: float = Field(
-        0.5,
-        ge=0,
-        lt=1,
-        description="of max_length: what the first target of a later window still sees of the one before",
+    window_overlap: StrictFloat = knob(
+        0.5, RESULT, "of max_length: what the first target of a later window still sees of the one before", ge=0, lt=1
     )
-    learning_rate: float = Field(1e-3, gt=0)
-    repeat_learning_rate: float = Field(
-        0.05, gt=0, description="of the gains of model.learn_repeats: scores differ by units, weights by hundredths"
+    learning_rate: StrictFloat = knob(
+        1e-3, RESULT, "of everything but an item table with a learning rate of its own", gt=0
     )
-    weight_decay: float = Field(0.0, ge=0)
-    optimizer: Literal["adam", "adagrad", "sgd"] = Field("adam", description="of everything but a sharded table")
-    max_epochs: int = Field(100, ge=0)
-    max_steps: int | None = Field(None, ge=1, description="stop after this many steps, whatever the epoch")
-    patience: int = Field(10, ge=1, description="epochs without a better validation metric before stopping")
-    metric: str = Field("ndcg@10", description="validation metric that chooses the best checkpoint")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="of products in towers and centres (autocast); weights, views and losses stay float32"
+    repeat_learning_rate: StrictFloat = knob(
+        0.05, RESULT, "of the gains of model.learn_repeats: scores differ by units, weights by hundredths", gt=0
     )
-    gradient_clip: float | None = Field(None, gt=0, description="norm of the dense gradients; null: no clipping")
-    loader_workers: int = Field(0, ge=0, description="processes per rank that prepare batches")
-    checkpoint_minutes: float | None = Field(
-        10.0, gt=0, description="minutes between checkpoints within an epoch; null: only one after each epoch"
+    weight_decay: StrictFloat = knob(0.0, RESULT, "L2 penalty of the dense optimiser", ge=0)
+    optimizer: Literal["adam", "adagrad", "sgd"] = knob("adam", RESULT, "of everything but a sharded table")
+    max_epochs: StrictInt = knob(100, LENGTH, "epochs after which training ends", ge=0)
+    max_steps: StrictInt | None = knob(None, LENGTH, "stop after this many steps, whatever the epoch", ge=1)
+    patience: StrictInt = knob(10, LENGTH, "epochs without a better validation metric before stopping", ge=1)
+    metric: str = knob("ndcg@10", RESULT, "validation metric that chooses the best checkpoint")
+    precision: Literal["float32", "bfloat16"] = knob(
+        "float32", RESULT, "of products in towers and centres (autocast); weights, views and losses stay float32"
     )
-    checkpoint_steps: int | None = Field(None, ge=1, description="checkpoints after each so many steps too")
-    keep_checkpoints: int = Field(2, ge=1, description="latest checkpoints kept beside the best")
-    max_skipped_steps: int = Field(
-        10, ge=0, description="steps in a row that may be skipped, their loss or gradient not finite, before it ends"
+    gradient_clip: StrictFloat | None = knob(None, RESULT, "norm of the dense gradients; null: no clipping", gt=0)
+    loader_workers: StrictInt = knob(0, RUNNING, "processes per rank that prepare batches", ge=0)
+    checkpoint_minutes: StrictFloat | None = knob(
+        10.0, RUNNING, "minutes between checkpoints within an epoch; null: only one after each epoch", gt=0
     )
-    stall_seconds: float = Field(
-        900.0, gt=0, description="a rank that has not moved for so long says which one it waits for, and ends"
+    checkpoint_steps: StrictInt | None = knob(None, RUNNING, "checkpoints after each so many steps too", ge=1)
+    keep_checkpoints: StrictInt = knob(2, RUNNING, "latest checkpoints kept beside the best", ge=1)
+    max_skipped_steps: StrictInt = knob(
+        10, RUNNING, "steps in a row that may be skipped, their loss or gradient not finite, before it ends", ge=0
+    )
+    stall_seconds: StrictFloat = knob(
+        900.0, RUNNING, "a rank that has not moved for so long says which one it waits for, and ends", gt=0
     )
 
 
 class EvaluationConfig(Section):
     """Full-catalogue ranking."""
 
-    ks: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (10, 20, 50), min_length=1, description="cut-offs of Recall@K and NDCG@K"
+    ks: tuple[Annotated[StrictInt, Field(ge=1)], ...] = knob(
+        (10, 20, 50), SCORE, "cut-offs of Recall@K and NDCG@K", min_length=1
     )
-    user_batch: int = Field(256, ge=1, description="users scored at a time")
-    item_block: int = Field(16384, ge=1, description="items scored at a time")
-    held_items_gib: float = Field(
-        1.0, ge=0, description="item vectors a rank holds while ranking; beyond, every sweep encodes them again"
+    user_batch: StrictInt = knob(256, RUNNING, "users scored at a time", ge=1)
+    item_block: StrictInt = knob(16384, RUNNING, "items scored at a time", ge=1)
+    held_items_gib: StrictFloat = knob(
+        1.0, RUNNING, "item vectors a rank holds while ranking; beyond, every sweep encodes them again", ge=0
     )
-    users_per_pass: int = Field(
-        65536, ge=1, description="users whose vectors are on every rank at once; each pass sweeps the items again"
+    users_per_pass: StrictInt = knob(
+        65536, RUNNING, "users whose vectors are on every rank at once; each pass sweeps the items again", ge=1
     )
-    mask_history: bool = Field(False, description="remove a user's history from the ranking")
-    cooccurrence_weight: float = Field(
-        0.0, ge=0, description="add so much times the item graph's O, summed over the user's input, to a score"
+    mask_history: StrictBool = knob(False, SCORE, "remove a user's history from the ranking")
+    cooccurrence_weight: StrictFloat = knob(
+        0.0, SCORE, "add so much times the item graph's O, summed over the user's input, to a score", ge=0
     )
-    cooccurrence_decay: float = Field(
-        0.9, gt=0, le=1, description="what an item of the input counts in that sum against the one after it"
+    cooccurrence_decay: StrictFloat = knob(
+        0.9, SCORE, "what an item of the input counts in that sum against the one after it", gt=0, le=1
     )
-    cooccurrence_cap: int | None = Field(
-        None, ge=1, description="how many of the strongest entries of an item's row of O count; null: all"
+    cooccurrence_cap: StrictInt | None = knob(
+        None, SCORE, "how many of the strongest entries of an item's row of O count; null: all", ge=1
     )
-    ties: Literal["pessimistic", "optimistic", "id"] = Field(
-        "pessimistic", description="tied items rank above the target, below it, or by ascending id"
+    ties: Literal["pessimistic", "optimistic", "id"] = knob(
+        "pessimistic", SCORE, "tied items rank above the target, below it, or by ascending id"
     )
-    bootstrap_samples: int = Field(1000, ge=0, description="resamples of users behind the 95% intervals; 0: none")
+    bootstrap_samples: StrictInt = knob(1000, SCORE, "resamples of users behind the 95% intervals; 0: none", ge=0)
 
     @field_validator("ks")
     @classmethod
@@ -240,15 +245,15 @@ class EvaluationConfig(Section):
 class ClusterConfig(Section):
     """Ray and its workers."""
 
-    num_workers: int | tuple[int, int] = Field(
-        2, description="ranks of a training or evaluation; [least, most]: as many as the cluster has room for"
+    num_workers: StrictInt | tuple[StrictInt, StrictInt] = knob(
+        2, RUNNING, "ranks of a training or evaluation; [least, most]: as many as the cluster has room for"
     )
-    use_gpu: bool | Literal["auto"] = Field("auto", description="one GPU per worker; auto: if the cluster has them")
-    cpus_per_worker: float = Field(1, gt=0)
-    address: str | None = Field(None, description="Ray cluster to join; null: RAY_ADDRESS, else a local one")
-    max_failures: int = Field(2, ge=-1, description="restarts from the latest checkpoint; -1: no limit")
-    resize_seconds: float = Field(
-        60.0, gt=0, description="with [least, most] workers: how often to look whether there is room for more"
+    use_gpu: StrictBool | Literal["auto"] = knob("auto", RUNNING, "one GPU per worker; auto: if the cluster has them")
+    cpus_per_worker: StrictFloat = knob(1, RUNNING, "cores, and threads, of each worker", gt=0)
+    address: str | None = knob(None, RUNNING, "Ray cluster to join; null: RAY_ADDRESS, else a local one")
+    max_failures: StrictInt = knob(2, RUNNING, "restarts from the latest checkpoint; -1: no limit", ge=-1)
+    resize_seconds: StrictFloat = knob(
+        60.0, RUNNING, "with [least, most] workers: how often to look whether there is room for more", gt=0
     )
 
     @property
@@ -280,13 +285,20 @@ class ClusterConfig(Section):
 class Config(Section):
     """A whole experiment: three folders and how to get from one to the next."""
 
-    dataset: str | None = Field(None, description="dataset folder or URI, from jobs/prepare_data.py")
-    graph: str | None = Field(None, description="graph folder or URI, from jobs/build_graph.py")
-    run: str | None = Field(None, description="run folder or URI: config, checkpoints, metrics")
-    seed: int = Field(0, ge=0, lt=2**31)
-    ablation: Ablation = Field(
+    dataset: str | None = knob(None, PLACE, "dataset folder or URI, from jobs/prepare_data.py")
+    graph: str | None = knob(None, PLACE, "graph folder or URI, from jobs/build_graph.py")
+    run: str | None = knob(None, PLACE, "run folder or URI: config, checkpoints, metrics")
+    seed: StrictInt = knob(
+        0,
+        RESULT,
+        "of every random number: initial weights, order of the data, dropout, negatives, graph centres",
+        ge=0,
+        lt=2**31,
+    )
+    ablation: Ablation = knob(
         "none",
-        description="the paper's study: without distance weighting, co-occurrence enhancement, "
+        RESULT,
+        "the paper's study: without distance weighting, co-occurrence enhancement, "
         "modal relation graphs, or interest-centralised attention; build the graph with the same value",
     )
     graph_options: GraphConfig = GraphConfig()

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, StrictInt, ValidationError, field_validator, model_validator
 
 from configs.errors import InputError
-from configs.loading import load_config, read_yaml
-from configs.schema import Config, Section
+from configs.knobs import Section
+from configs.loading import load_config
+from configs.schema import Config
+from configs.yaml_text import read_yaml
 
 _ROOT = Path(__file__).resolve().parent.parent
 # A variant names folders and rows of tables.
@@ -28,7 +30,7 @@ _MOST_TRIALS = 10_000
 # What a study decides itself, and (`cluster`) what has no influence on a result.
 _NOT_VARIED = ("dataset", "graph", "run", "seed", "cluster")
 _NOT_SET = ("graph", "run", "seed", "cluster.num_workers", "cluster.cpus_per_worker")
-_ONE_RANK = ("cluster.num_workers=1",)
+_ONE_RANK = {"cluster.num_workers": 1}
 
 
 class Study(Section):
@@ -36,7 +38,7 @@ class Study(Section):
 
     base: str = Field(min_length=1, description="preset, a path from the repository's root")
     title: str = Field(min_length=1, description="what is asked, in a sentence")
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...]
+    seeds: tuple[Annotated[StrictInt, Field(ge=0, lt=2**31)], ...]
     variants: dict[str, dict[str, Any]] | None = Field(None, description="name to {section.field: value}")
     grid: dict[str, list[Any]] | None = Field(None, description="section.field to its values; variants: the product")
     baseline: str | None = Field(None, description="the variant that the others are compared with")
@@ -160,20 +162,19 @@ def expand(study: Study, path: str, overrides: Iterable[str] = ()) -> list[Trial
     given = list(overrides)
     for override in given:
         _check_not_the_studys(override, study, path)
-    graph_seed = _load(study, path, []).seed
+    graph_seed = _load(study, path, [], {}).seed
     trials = []
     for variant, knobs in study.named_variants().items():
-        settings = [f"{key}={json.dumps(value, default=str)}" for key, value in knobs.items()]
         for seed in study.seeds:
-            config = _load(study, f"{path}, variant {variant}", [*settings, *given, f"seed={seed}", *_ONE_RANK])
+            config = _load(study, f"{path}, variant {variant}", given, {**knobs, "seed": seed, **_ONE_RANK})
             trials.append(Trial(variant, seed, dict(knobs), graph_seed, config))
     return trials
 
 
-def _load(study: Study, where: str, overrides: list[str]) -> Config:
-    """The preset with overrides; messages name it as the study does."""
+def _load(study: Study, where: str, overrides: list[str], assigned: dict[str, Any]) -> Config:
+    """The preset with the study's own knobs and overrides; messages name the preset as the study does."""
     try:
-        return load_config(str(_ROOT / study.base), overrides)
+        return load_config(str(_ROOT / study.base), overrides, assigned)
     except InputError as error:
         raise InputError(f"study {where}: {str(error).replace(f'{_ROOT}/', '')}") from None
 

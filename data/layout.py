@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from configs.errors import InputError
 from configs.modalities import check_modality_name
+from configs.paths import expand_home
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -49,7 +50,7 @@ def local_path(path: str) -> Path:
         raise InputError("an empty path where a file or folder is expected; name one")
     if "://" in path:
         raise InputError(f"{path}: is a URI where a local folder is needed; name a path")
-    return Path(path)
+    return Path(expand_home(path))
 
 
 def fingerprint_files(folder: Path, modalities: Sequence[str]) -> str:

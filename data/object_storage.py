@@ -26,6 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from configs.errors import InputError
+from configs.paths import expand_home
 from data.object_folder import ObjectFolder, check_name, is_uri
 
 MANIFEST = "manifest.json"
@@ -36,7 +37,8 @@ _SPARE_BYTES = 1 << 28
 
 def cache_folder() -> Path:
     """Where copies lie: `MDSREC_CACHE`, else ~/.cache/mdsrec."""
-    return Path(os.environ.get("MDSREC_CACHE") or Path.home() / ".cache" / "mdsrec").absolute()
+    named = os.environ.get("MDSREC_CACHE")
+    return (Path(expand_home(named)) if named else Path.home() / ".cache" / "mdsrec").absolute()
 
 
 def fetched(path: str, what: str = "dataset") -> Path:
@@ -54,7 +56,7 @@ def fetched(path: str, what: str = "dataset") -> Path:
             disk that is full. Nothing half-written stays.
     """
     if not is_uri(path):
-        return Path(path)
+        return Path(expand_home(path))
     remote = ObjectFolder(path)
     manifest = remote.read(MANIFEST)
     if manifest is None:

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from configs.errors import InputError
 from data import interactions as steps
-from data.features import detect_features, read_features
+from data.feature_files import detect_features
+from data.features import read_features
 from data.formats.recbole import read_recbole
 from data.formats.table import read_table
 from data.formats.unisrec import read_unisrec
@@ -78,7 +79,7 @@ def raw_content(
 ) -> DatasetContent:
     """Raw interactions as a dataset's content.
 
-    In this order: rows with a null and exact duplicates go, the k-core stays, users and items are
+    In this order: rows with a null or empty value and exact duplicates go, the k-core stays, users and items are
     numbered in order of first appearance, each user's interactions are sorted by time (ties keep input
     order), the most recent are kept, and the split is drawn.
 
@@ -92,6 +93,7 @@ def raw_content(
         table = read_table(path, options.user_column, options.item_column, options.timestamp_column)
     sequences, user_ids, item_ids, split, dropped = _sequences(table, path, options)
     aligned, unknown = read_features(features, ids_files, item_ids, rows_are_items=False)
+    unit = steps.timestamp_unit(table)
     parameters = {option.name: getattr(options, option.name) for option in fields(options) if option.name != "split"}
     if kind == "recbole":
         parameters = {name: value for name, value in parameters.items() if not name.endswith("_column")}
@@ -101,7 +103,9 @@ def raw_content(
         item_source_ids=item_ids,
         features=aligned,
         split=split,
-        source={"format": kind, "path": path, "features": dict(features)} | parameters,
+        source={"format": kind, "path": path, "features": dict(features)}
+        | parameters
+        | ({"timestamp_unit": unit} if unit else {}),
         dropped=dropped | unknown,
     )
 

@@ -10,6 +10,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from data.ragged import ragged_indices
+
+# Interactions looked at together.
+_BLOCK = 1 << 20
+
 Split = Literal["train", "valid", "test", "next"]
 
 
@@ -90,6 +95,32 @@ class Targets:
         users = np.searchsorted(self._ends, index, side="right")  # skips users without a target
         before = np.where(users > 0, self._ends[users - 1], 0)
         return users, self._first[users] + (index - before)
+
+
+def repeats_history(data: SequenceArrays, users: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Whether the item at each position is also somewhere before it in the user's sequence, bool [B].
+
+    Args:
+        users, positions: int64 [B]; 0 <= position < length of the user's sequence.
+    Memory: the interactions of `_BLOCK` or of one user, whichever are more.
+    """
+    distinct, owner = np.unique(users, return_inverse=True)
+    lengths = data.offsets[distinct + 1] - data.offsets[distinct]
+    ends = np.cumsum(lengths)
+    block = (ends - lengths) // _BLOCK  # users that begin in the same block of interactions are looked at together
+    found = np.zeros(len(users), dtype=bool)
+    for number in np.unique(block):
+        first, last = np.searchsorted(block, [number, number + 1])
+        sizes = lengths[first:last]
+        items = np.asarray(data.items[ragged_indices(data.offsets[distinct[first:last]], sizes)])
+        owners = np.repeat(np.arange(len(sizes)), sizes)
+        order = np.lexsort((items, owners))  # stable: equal items of a user stay in the order of time
+        same = (items[order][1:] == items[order][:-1]) & (owners[order][1:] == owners[order][:-1])
+        repeated = np.zeros(len(items), dtype=bool)
+        repeated[order[1:][same]] = True
+        own = (owner >= first) & (owner < last)
+        found[own] = repeated[(np.cumsum(sizes) - sizes)[owner[own] - first] + positions[own]]
+    return found
 
 
 def gather_histories(

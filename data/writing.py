@@ -145,7 +145,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     modalities = sorted(manifest["modalities"])
     sizes = {name: (folder / name).stat().st_size for name in content_files(modalities)}
     complete = manifest | {"bytes": sizes, "fingerprint": fingerprint_files(folder, modalities)}
-    (folder / MANIFEST).write_text(json.dumps(complete, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(complete, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_sequences(file: Path, sequences: Sequences) -> None:

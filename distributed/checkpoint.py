@@ -12,8 +12,6 @@ without it is unfinished.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +27,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from configs.errors import InputError
+from configs.plain_json import json_text
 from distributed.checkpoint_index import (
     DamagedCheckpoint,
     Progress,
@@ -38,7 +37,7 @@ from distributed.checkpoint_index import (
     steps_in,
     steps_of,
 )
-from distributed.durable_files import file_digest, flush_to_disk, write_text
+from distributed.durable_files import file_digest, replace_folder, restore_replaced, write_text
 from distributed.run_storage import RunStorage
 from distributed.sharding import ShardedSystem
 from distributed.snapshot import snapshot
@@ -130,11 +129,9 @@ class Checkpoints:
             progress.world = self.world.size
             progress.files = {name: digest for part in self.world.gather(own) for name, digest in part.items()}
             if self._keeps_folder:
-                write_text(pending.aside / "progress.json", json.dumps(asdict(progress), indent=1))
-                flush_to_disk(pending.aside)
-                shutil.rmtree(final, ignore_errors=True)
-                os.replace(pending.aside, final)
-                flush_to_disk(self.folder)
+                write_text(pending.aside / "progress.json", json_text(asdict(progress), indent=1))
+                # A run that stopped after the last step of an epoch saves that step again when it goes on.
+                replace_folder(pending.aside, final)
             self._publish(final, list(own), progress)
             if self._keeps_folder:
                 self._prune(progress)
@@ -231,7 +228,13 @@ class Checkpoints:
         )
 
     def bring(self) -> None:
-        """Have here what the run's URI holds, if it is one: small files, and the latest and the best checkpoint."""
+        """Have here what the run's URI holds, if it is one: small files, and the latest and the best checkpoint.
+
+        Also brings back a checkpoint that an interrupted `finish` had moved out of the way of its successor.
+        """
+        if self._keeps_folder:
+            restore_replaced(self.folder)
+        self.world.barrier()
         self.storage.pull()
         self.world.barrier()
 
@@ -300,7 +303,7 @@ class Checkpoints:
         self.world.barrier()
         if self._keeps_folder:
             index = {"latest": progress.step, "best": progress.best_step}
-            write_text(self.folder / "index.json", json.dumps(index, indent=1))
+            write_text(self.folder / "index.json", json_text(index, indent=1))
         if self.world.is_first:
             small = [name for name in _SMALL if (self.storage.local / name).exists()]
             self.storage.push(small, [f"checkpoints/{path.name}/progress.json", "checkpoints/index.json"])

@@ -12,6 +12,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from configs.errors import InputError
 
+# Names, among fingerprints, the graph of a run that does not train on one and whose scores read it.
+RANKING_GRAPH = "ranking_graph"
 # int() takes digits of other scripts, and raises above 4,300 of them.
 STEP = re.compile(r"[0-9]{1,18}")
 
@@ -32,7 +34,7 @@ class Progress:
         best_step: the step it was seen at.
         stale_epochs: validations since then.
         seconds: training time of completed epochs, over restarts.
-        fingerprints: of the dataset and graph this run trains on.
+        fingerprints: of the dataset and graph this run trains on, and of the graph that only its ranking reads.
         world: ranks that wrote it.
         files: SHA-256 of each file of the checkpoint; empty before it is saved.
     """
@@ -89,11 +91,14 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
     path = step_folder(folder, step)
     progress = read_progress(path, step)
     for what, fingerprint in fingerprints.items():
-        if progress.fingerprints.get(what) != fingerprint:
-            raise InputError(
-                f"run {run}: was trained on {what} {progress.fingerprints.get(what)}, and the one given is "
-                f"{fingerprint}; give the {what} it began with, or train a new run"
-            )
+        found = progress.fingerprints.get(what)
+        if found == fingerprint or (what == RANKING_GRAPH and found is None):  # earlier versions did not record it
+            continue
+        verb, noun = ("validated with", "graph") if what == RANKING_GRAPH else ("trained on", what)
+        raise InputError(
+            f"run {run}: was {verb} {noun} {found}, and the one given is {fingerprint}; give the {noun} it began with, "
+            "or train a new run"
+        )
     return path, progress
 
 

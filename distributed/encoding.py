@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from configs.errors import InputError
 from configs.loading import load_config, override_config
+from configs.plain_json import json_text
 from configs.schema import Config
 from distributed.checkpoint import Checkpoints
-from distributed.checkpoint_index import find_checkpoint
+from distributed.checkpoint_index import RANKING_GRAPH, find_checkpoint
 from distributed.durable_files import write_text
 from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs, build_system, open_inputs
@@ -25,6 +26,7 @@ from distributed.scoring import SPLITS, Scorer, summarise
 from distributed.sharding import ShardedSystem, shard
 from distributed.telemetry import Track, unwatched, versions
 from distributed.world import World
+from evaluation.settings import differing_settings, score_settings, settings_suffix
 
 
 def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best") -> Config:
@@ -43,7 +45,7 @@ def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best"
 
 
 def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, ShardedSystem, int | None]:
-    """Open a run's inputs and fill its model from a checkpoint; the step is None for a model without any."""
+    """Open a run's inputs and fill its model from a checkpoint; the step is None for a model that is not trained."""
     assert config.run is not None
     if world.device.type == "cpu":
         keep_freed_memory()
@@ -69,7 +71,7 @@ def check_restorable(config: Config, checkpoint: str) -> None:
 
 
 def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwatched) -> dict[str, Any]:
-    """Rank valid and test with a checkpoint; rank 0 writes RUN/evaluation-<checkpoint>.json."""
+    """Rank valid and test with a checkpoint; rank 0 writes the result to `evaluation_path`."""
     inputs, sharded, step = restore(config, checkpoint, world)
     scorer = Scorer(sharded, inputs, config, world, track)
     splits: dict[str, dict[str, Any]] = {split: summarise(scorer.rank(split), inputs, config) for split in SPLITS}
@@ -77,20 +79,43 @@ def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwat
         "model": config.model.name,
         "checkpoint_step": step,
         **{split: found.pop("metrics") for split, found in splits.items()},
+        "settings": score_settings(config.evaluation),
         "details": splits,
         "num_workers": world.size,
+        "fingerprints": inputs.result_fingerprints,
         "versions": versions(),
     }
     if world.is_first:
-        path = evaluation_path(config, checkpoint)
-        write_text(path, json.dumps(result, indent=1) + "\n")
+        path = evaluation_path(config, checkpoint, inputs)
+        write_text(path, json_text(result, indent=1) + "\n")
         RunStorage(config.run or "").push([path.name])
     return result
 
 
-def evaluation_path(config: Config, checkpoint: str) -> Path:
-    """Where `evaluate` writes (a run at a URI has it there too)."""
-    return RunStorage(config.run or "").local / f"evaluation-{checkpoint}.json"
+def evaluation_path(config: Config, checkpoint: str, inputs: Inputs) -> Path:
+    """Where `evaluate` writes (a run at a URI has it there too).
+
+    evaluation-<checkpoint>.json with the run's own settings. The name of a result of other settings says in what they
+    differ, so that no result replaces one that was ranked otherwise.
+    """
+    assert config.run is not None
+    run = RunStorage(config.run).local
+    own = load_config(str(run / "config.yaml"))
+    differing = differing_settings(own.evaluation, config.evaluation)
+    graph = inputs.result_fingerprints.get(RANKING_GRAPH)
+    recorded = _recorded_fingerprints(run).get(RANKING_GRAPH)
+    # Versions that did not record it ranked with the graph of the run's own config.
+    if graph != recorded and not (recorded is None and own.reads_graph):
+        differing["graph"] = "none" if graph is None else graph[:12]
+    return run / f"evaluation-{checkpoint}{settings_suffix(differing)}.json"
+
+
+def _recorded_fingerprints(run: Path) -> dict[str, str]:
+    """What a finished run says that its metrics were made from; nothing of an unfinished one."""
+    try:
+        return dict(json.loads((run / "metrics.json").read_text())["fingerprints"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def recommend(

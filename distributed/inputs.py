@@ -15,6 +15,7 @@ from configs.schema import Config
 from data.dataset import Dataset
 from data.item_plan import ItemPlanner
 from data.object_storage import fetched
+from distributed.checkpoint_index import RANKING_GRAPH
 from graph_builder.store import Graph
 from model.item_table import ItemTable
 from model.protocol import CatalogueInfo
@@ -36,9 +37,15 @@ class Inputs:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """What a checkpoint must have been trained on to be continued."""
+        """What the weights of a checkpoint must have been trained on."""
         graph = {"graph": self.graph.fingerprint} if self.graph and self.trains_on_graph else {}
         return {"dataset": self.dataset.fingerprint, **graph}
+
+    @property
+    def result_fingerprints(self) -> dict[str, str]:
+        """What metrics are made from: as `fingerprints`, and the graph that only the ranking reads."""
+        ranking = {RANKING_GRAPH: self.graph.fingerprint} if self.graph and not self.trains_on_graph else {}
+        return {**self.fingerprints, **ranking}
 
     def planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Plans the items of a step for a model with these needs."""

@@ -12,8 +12,9 @@ from ray.exceptions import RayError
 from configs.errors import InputError
 from configs.schema import ClusterConfig
 from distributed.interruption import STOP_FILE
+from distributed.rank_task import quiet_libraries
 from distributed.ray_cluster import workers_use_gpu
-from distributed.ray_train import first_sigterm, quiet_libraries
+from distributed.stop_requests import first_signal
 from distributed.trials import Job, Outcome, run_trial, stop_file
 
 
@@ -21,8 +22,8 @@ class RayTrials:
     """One task per trial on the connected cluster.
 
     One whose process or node dies is started again, where another has room, and goes on from its checkpoint:
-    `cluster.max_failures` times. A file `stop` in the study's folder, which SIGTERM puts there, ends the running ones
-    with a checkpoint, and no other begins.
+    `cluster.max_failures` times. A file `stop` in the study's folder, which SIGTERM or Ctrl-C puts there, ends the
+    running ones with a checkpoint, and no other begins.
     """
 
     def __init__(self, cluster: ClusterConfig, threads: int, parallel: int | None) -> None:
@@ -52,7 +53,7 @@ class RayTrials:
         most = self._parallel or len(waiting)
         running: dict[Any, Job] = {}
         stop = stop_file(waiting[0])
-        with first_sigterm(stop.touch):
+        with first_signal(stop.touch):
             while waiting or running:
                 while waiting and len(running) < most:
                     job = waiting.pop()

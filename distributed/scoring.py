@@ -16,7 +16,7 @@ from torch import Tensor
 from configs.schema import Config
 from data.batches import assemble, span_items
 from data.item_plan import positions_of
-from data.sequences import Split, Targets, target_items
+from data.sequences import Split, Targets, repeats_history, target_items
 from data.spans import spans_before
 from distributed.inputs import Inputs
 from distributed.random_streams import seed_for
@@ -252,8 +252,12 @@ class CenterSums:
 
 
 def summarise(ranked: Ranked, inputs: Inputs, config: Config) -> dict[str, Any]:
-    """Metrics, 95% bootstrap intervals, and metrics by popularity, history length and modality presence."""
+    """Metrics, 95% bootstrap intervals, and metrics by popularity, history length, modality presence and repeats.
+
+    `repeat_share` is the share of targets that the user's history already holds.
+    """
     data, options = inputs.dataset, config.evaluation
+    repeats = repeats_history(data, ranked.users, ranked.positions)
     slices = {
         **bucket_masks("target popularity", data.popularity()[ranked.items], POPULARITY_EDGES),
         **bucket_masks("history length", ranked.positions, HISTORY_EDGES),
@@ -261,8 +265,10 @@ def summarise(ranked: Ranked, inputs: Inputs, config: Config) -> dict[str, Any]:
     for modality in data.modalities:
         present = data.presence(modality)[ranked.items]
         slices |= {f"target with {modality}": present, f"target without {modality}": ~present}
+    slices |= {"target in the history": repeats, "target new to the user": ~repeats}
     return {
         "targets": len(ranked.ranks),
+        "repeat_share": float(repeats.mean()) if len(repeats) else None,
         "metrics": ranking_metrics(ranked.ranks, options.ks),
         "intervals": bootstrap_intervals(ranked.ranks, options.ks, options.bootstrap_samples, config.seed),
         "slices": sliced_metrics(ranked.ranks, slices, options.ks),

@@ -13,27 +13,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.errors import InputError
+from configs.knobs import Decides
 from configs.schema import Config
 from configs.study import Study, Trial
 from data.dataset import Dataset
-from distributed.checkpoint_index import DamagedCheckpoint, find_checkpoint
+from distributed.checkpoint_index import RANKING_GRAPH, DamagedCheckpoint, find_checkpoint
 from distributed.durable_files import write_text
 from distributed.inputs import open_inputs
 from distributed.interruption import STOP_FILE
-from distributed.run_folder import open_run_folder
+from distributed.placement import device_type
+from distributed.run_folder import FIXED_IN_A_RUN, open_run_folder
 from distributed.trainer import check_trainable
 from distributed.trials import Job, Outcome, TrialExecutor
 from evaluation.study_report import write_report
 from evaluation.study_results import is_finished, read_fingerprints, trial_folder
-from graph_builder.build import build_graph, shaping_parameters
+from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
 from graph_builder.executor import Executor
 from graph_builder.store import graph_fingerprint
 
-# A run may go on with more of them; trials that are compared must not differ in them.
-_FIXED = (
-    *("training.max_epochs", "training.max_steps", "training.patience"),
-    *("evaluation.ks", "evaluation.mask_history", "evaluation.ties"),
-)
+# A run may be continued with more epochs; trials that are compared must not differ in them.
+_FIXED = FIXED_IN_A_RUN | {Decides.LENGTH}
 _MARK = "study.yaml"
 
 
@@ -65,10 +64,31 @@ def run_study(
         write_report(study, trials, folder)
         if not pending:
             return []
+        _check_before_start(pending, dataset)
         graph_executor, trial_executor = start(pending[0].config)
         build_graphs(pending, dataset, graph_executor)
         check_variants(pending, "cuda" if trial_executor.use_gpu else "cpu")
         return _train(pending, folder, trial_executor, lambda: write_report(study, trials, folder))
+
+
+def _check_before_start(trials: Sequence[Trial], dataset: Dataset) -> None:
+    """What can be refused while no executor has started: trials without a graph, and graphs that cannot be built.
+
+    Raises:
+        InputError: names the trial.
+    """
+    device = device_type(trials[0].config.cluster)
+    check_variants([trial for trial in trials if trial.config.graph is None], device)
+    for graph, trial in {trial.config.graph: trial for trial in reversed(trials)}.items():
+        if graph is None:
+            continue
+        options = trial.config.graph_options
+        try:
+            check_buildable(dataset, graph, options)
+            for name, facts in dataset.manifest["modalities"].items():
+                check_centers(name, options.num_centers, facts["num_present"], dataset.num_items)
+        except InputError as error:
+            raise InputError(f"trial {trial.name}, its graph: {error}") from None
 
 
 def place(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> list[Trial]:
@@ -92,7 +112,7 @@ def check_continued(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> 
     """
     for trial in trials:
         try:
-            open_run_folder(trial.config, fixed=_FIXED)
+            open_run_folder(trial.config, _FIXED | {Decides.GRAPH} if trial.config.reads_graph else _FIXED)
         except InputError as error:
             raise InputError(
                 f"trial {trial.name} is another one than before: {error} (for a study: another --output)"
@@ -112,9 +132,10 @@ def check_continued(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> 
 
 def _fingerprints(trial: Trial, dataset: Dataset) -> dict[str, str]:
     found = {"dataset": dataset.fingerprint}
-    if trial.config.trains_on_graph:
+    if trial.config.reads_graph:
         parameters = shaping_parameters(trial.config.graph_options)
-        found["graph"] = graph_fingerprint(dataset.fingerprint, parameters, trial.graph_seed)
+        what = "graph" if trial.config.trains_on_graph else RANKING_GRAPH
+        found[what] = graph_fingerprint(dataset.fingerprint, parameters, trial.graph_seed)
     return found
 
 
@@ -170,7 +191,7 @@ def build_graphs(trials: Sequence[Trial], dataset: Dataset, executor: Executor) 
             raise InputError(f"trial {trial.name}, its graph: {error}") from None
 
 
-def check_variants(trials: Sequence[Trial], device_type: str) -> None:
+def check_variants(trials: Sequence[Trial], device: str | None) -> None:
     """What training would refuse of a variant, refused before any trial starts; graphs are built.
 
     Raises:
@@ -178,7 +199,7 @@ def check_variants(trials: Sequence[Trial], device_type: str) -> None:
     """
     for trial in {trial.variant: trial for trial in reversed(trials)}.values():
         try:
-            check_trainable(trial.config, open_inputs(trial.config), device_type)
+            check_trainable(trial.config, open_inputs(trial.config), device)
         except InputError as error:
             raise InputError(f"trial {trial.name}: {error}") from None
 

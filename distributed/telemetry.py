@@ -11,7 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 from torch.utils.tensorboard import SummaryWriter
 
-from distributed.durable_files import write_text
+from configs.plain_json import json_text
+from distributed.durable_files import append_line, write_text
 from distributed.world import World
 
 Item = TypeVar("Item")
@@ -45,11 +46,14 @@ class Telemetry:
             self.board = SummaryWriter(str(Path(run) / "tensorboard"), purge_step=resumed_step + 1)
 
     def record(self, step: int, **values: Any) -> None:
-        """One record: numbers, or dicts of numbers (such as valid={"ndcg@10": ...})."""
+        """One record: numbers, or dicts of numbers (such as valid={"ndcg@10": ...}).
+
+        The record is on disk when this returns. The checkpoint of its epoch is written afterwards, so a loss of power
+        cannot leave a checkpoint whose record is missing.
+        """
         if not self.active:
             return
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+        append_line(self.path, json_text({"step": step, "time": round(time.time(), 3), **values}))
         for name, value in values.items():
             scalars = {f"{name}/{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
             for tag, scalar in scalars.items():
@@ -61,6 +65,11 @@ class Telemetry:
         """A line for the person watching."""
         if self.active:
             print(line, flush=True)
+
+    def epoch_of(self, step: int | None) -> int | None:
+        """The epoch, from 1 on, whose record was made after `step`; None on other ranks, or where there is none."""
+        records = map(json.loads, self._lines() if self.active else [])
+        return next((record["epoch"] for record in records if record["step"] == step), None)
 
     def close(self) -> None:
         if self.active:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from configs.loading import dump_config
+from configs.plain_json import json_text
 from configs.schema import Config
 from data.batches import TrainBatches, check_targets
 from data.item_plan import ItemPlanner
@@ -28,6 +29,7 @@ from distributed.telemetry import Telemetry, Track, unwatched, versions
 from distributed.training_loop import TrainingLoop
 from distributed.watchdog import Watchdog
 from distributed.world import World
+from evaluation.settings import score_settings
 
 
 def train(
@@ -52,9 +54,9 @@ def train(
     config = config.model_copy(update={"run": str(run)})
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-    progress, losses = Progress(fingerprints=inputs.fingerprints), NO_LOSSES
+    progress, losses = Progress(fingerprints=inputs.result_fingerprints), NO_LOSSES
     if checkpoints.exists():
-        progress, losses = checkpoints.resume(sharded, inputs.fingerprints)
+        progress, losses = checkpoints.resume(sharded, inputs.result_fingerprints)
     telemetry = Telemetry(str(run), world, progress.step, progress.epoch)
     if world.is_first:
         write_text(run / "config.yaml", stored_config)
@@ -115,8 +117,11 @@ def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, nu
     return TrainBatches(inputs.dataset, spans, options.batch_size, config.seed, rank, num_ranks, planner, sampler)
 
 
-def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
+def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> None:
     """Everything a rank would refuse, refused before any is started: builds what the first of one rank would.
+
+    Args:
+        device_type: of the ranks; None: not known yet, so that the ranks themselves check the table's optimiser.
 
     Raises:
         InputError: the model does not fit the dataset or graph, the table's optimiser does not exist there,
@@ -127,7 +132,8 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str) -> None:
     inputs.item_planner(recommender.needs)
     if recommender.needs.id_rows:
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
-        choose_optimizer(config.table, sharding, device_type)
+        if device_type is not None:
+            choose_optimizer(config.table, sharding, device_type)
         _batches(config, inputs, planner, 0, 1)
 
 
@@ -171,6 +177,7 @@ def final_metrics(
     metrics = {
         "model": config.model.name,
         **{split: found.pop("metrics") for split, found in splits.items()},
+        "settings": score_settings(config.evaluation),
         "details": splits,
         "epochs": len(epochs),
         "seconds_per_epoch": _mean([record["seconds"] for record in epochs]),
@@ -178,14 +185,14 @@ def final_metrics(
         "num_parameters": count_parameters(sharded, inputs, config),
         "num_workers": world.size,
         "seed": config.seed,
-        "fingerprints": inputs.fingerprints,
+        "fingerprints": inputs.result_fingerprints,
         "versions": versions(),
     }
     if checkpoints.exists():
         metrics["best_step"] = find_checkpoint(checkpoints.run, "best", inputs.fingerprints)[1].step
     if world.is_first:
         assert config.run is not None
-        write_text(Path(config.run) / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        write_text(Path(config.run) / "metrics.json", json_text(metrics, indent=1) + "\n")
     return metrics
 
 

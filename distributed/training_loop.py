@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from configs.contracts import Step
 from configs.errors import InputError
+from configs.plain_json import json_text
 from configs.schema import Config, TrainingConfig
 from data.batches import TrainBatches
 from distributed.checkpoint import Checkpoints
@@ -114,6 +114,8 @@ class TrainingLoop:
             if not self._train_epoch():
                 return False
             self._end_epoch()
+        best = self.telemetry.epoch_of(self.progress.best_step)
+        self.telemetry.say(ending(self.progress, self.config.training, best))
         return True
 
     def _train_epoch(self) -> bool:
@@ -219,7 +221,7 @@ class TrainingLoop:
             path.parent.mkdir(exist_ok=True)
             spans, _ = self.batches.spans(progress.epoch_steps - 1)
             batch = {"users": spans.users.tolist(), "starts": spans.starts.tolist(), "lengths": spans.lengths.tolist()}
-            write_text(path, json.dumps({"step": progress.step, "epoch": progress.epoch + 1, **batch}))
+            write_text(path, json_text({"step": progress.step, "epoch": progress.epoch + 1, **batch}))
         self.telemetry.say(f"step {progress.step}: loss or gradient is not finite; skipped, its batch is in {path}")
         if progress.skipped_in_a_row > limit:
             raise InputError(
@@ -231,11 +233,32 @@ class TrainingLoop:
 
 def decide(progress: Progress, training: TrainingConfig) -> Literal["train", "stop"]:
     """Whether another epoch is to be trained."""
-    if progress.epoch >= training.max_epochs or progress.stale_epochs >= training.patience:
-        return "stop"
+    return "train" if why_stop(progress, training) is None else "stop"
+
+
+def why_stop(progress: Progress, training: TrainingConfig) -> str | None:
+    """The setting that ends training where it stands; None while another epoch is to be trained."""
+    if progress.stale_epochs >= training.patience:
+        return f"{training.metric} was no better for {progress.stale_epochs} epochs (training.patience)"
+    if progress.epoch >= training.max_epochs:
+        return f"training.max_epochs={training.max_epochs}"
     if training.max_steps is not None and progress.step >= training.max_steps:
-        return "stop"
-    return "train"
+        return f"training.max_steps={training.max_steps}"
+    return None
+
+
+def ending(progress: Progress, training: TrainingConfig, best: int | None) -> str:
+    """One line for the end of a training: why there, and which epoch was best.
+
+    Args:
+        best: number of the best epoch; None where no epoch was trained.
+    """
+    line = f"training ends after epoch {progress.epoch}, step {progress.step}: {why_stop(progress, training)}"
+    if best is None:
+        return f"{line}; no epoch was trained"
+    if progress.best_metric is None:
+        return f"{line}; without users to validate on the latest epoch, {best}, counts as the best"
+    return f"{line}; best: epoch {best}, valid {training.metric} {progress.best_metric:.4f}"
 
 
 def note_validation(progress: Progress, metric: float | None) -> bool:

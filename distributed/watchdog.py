@@ -21,6 +21,7 @@ from types import TracebackType
 
 from torch.distributed.distributed_c10d import _get_default_store
 
+from configs.plain_json import json_text
 from distributed.telemetry import Item, Track
 from distributed.world import World
 
@@ -90,7 +91,7 @@ class Watchdog:
             line, collective = self._place()
             beat = Beat(self._step, line, collective, silent, time.time())
             with suppress(RuntimeError):  # the rank that keeps the store may be the one that is gone
-                self._store.set(f"heartbeat/{self._world.rank}", json.dumps(asdict(beat)))
+                self._store.set(f"heartbeat/{self._world.rank}", json_text(asdict(beat)))
             if silent > self._seconds:
                 self._report(stall_report(self._beats(), self._world.rank, silent, 3 * self._every))
                 self._end(os.EX_TEMPFAIL)  # worth another attempt
@@ -150,5 +151,8 @@ def stall_report(beats: Sequence[Beat | None], rank: int, silent: float, late: f
         culprit = beat.step < latest or (in_collective and not beat.collective)
         where = f"step {beat.step}, {beat.line}" + (f", waiting in {beat.collective}" if beat.collective else "")
         lines.append(f"  rank {other}: {where}{' <- the others wait for it' if culprit else ''}")
-    lines.append("This rank ends; with cluster.max_failures left, training goes on from the latest checkpoint.")
+    lines.append(
+        "This rank ends. Ray starts the ranks again, cluster.max_failures times at most; a run without Ray continues "
+        "when its command is repeated. Both continue from the latest checkpoint."
+    )
     return "\n".join(lines)

@@ -210,6 +210,6 @@ def _tile_columns(num_users: int) -> int:
 def _check_finite(finite: bool, block: ItemBlock) -> None:
     if not finite:
         raise FloatingPointError(
-            f"scores of items {block.start}..{block.stop - 1} are not finite: the model diverged; "
-            "use an earlier checkpoint or a smaller learning rate"
+            f"scores of items {block.start}..{block.stop - 1} are not finite: the model diverged; lower "
+            "training.learning_rate or set training.gradient_clip and train a new run, or use an earlier checkpoint"
         )

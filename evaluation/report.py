@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from tabulate import tabulate
 
 
-def metrics_table(rows: Mapping[str, Mapping[str, float]], columns: tuple[str, ...]) -> str:
+def metrics_table(rows: Mapping[str, Mapping[str, float | None]], columns: tuple[str, ...]) -> str:
     """One row per name, one column per metric, four decimals; a metric that was not measured is empty."""
-    body = [[name, *(f"{metrics[c]:.4f}" if c in metrics else "" for c in columns)] for name, metrics in rows.items()]
+    body = [[name, *(_cell(metrics.get(c)) for c in columns)] for name, metrics in rows.items()]
     return tabulate(body, headers=["", *columns], disable_numparse=True)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

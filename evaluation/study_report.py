@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +11,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from configs.plain_json import json_text
 from configs.study import Study, Trial
+from evaluation.settings import ranking_note
 from evaluation.study_plot import chosen_metrics, draw
 from evaluation.study_results import (
     Estimate,
@@ -37,7 +38,7 @@ def write_report(study: Study, trials: Sequence[Trial], folder: Path) -> str:
     summaries = summarise_variants(results, study.baseline)
     _write(folder / "results.json", _json(study, results, summaries, missing))
     _write(folder / "results.csv", _csv(study, results))
-    _write(folder / "results.md", _page(study, summaries, missing, len(trials)))
+    _write(folder / "results.md", _page(study, results, summaries, missing, len(trials)))
     if chosen_metrics(results):
         aside = folder / ".results.png.unfinished"
         draw(study, results, summaries, aside)
@@ -63,14 +64,32 @@ def _cell(estimate: Estimate | None) -> str:
     return f"{estimate.mean:.4f}{error}{change}"
 
 
-def _page(study: Study, summaries: Sequence[VariantSummary], missing: Sequence[str], num_trials: int) -> str:
+def _page(
+    study: Study,
+    results: Sequence[TrialResult],
+    summaries: Sequence[VariantSummary],
+    missing: Sequence[str],
+    num_trials: int,
+) -> str:
     done = f"{num_trials - len(missing)} of {num_trials} trials are finished"
     lines = [f"# {study.title}", "", f"Base `{study.base}`; {done}."]
     if missing:
         lines += ["", f"Not finished: {', '.join(missing)}."]
     if summaries:
-        lines += ["", variants_table(summaries, "pipe"), "", caption(study, summaries), "", "![Results](results.png)"]
+        told = [caption(study, summaries), "", *ranking_notes(results)]
+        lines += ["", variants_table(summaries, "pipe"), "", *told, "", "![Results](results.png)"]
     return "\n".join(lines) + "\n"
+
+
+def ranking_notes(results: Sequence[TrialResult]) -> list[str]:
+    """How the variants were ranked; one note where all were ranked alike."""
+    notes = {result.variant: ranking_note(result.settings, {"test": result.repeat_share}) for result in results}
+    if len(set(notes.values())) == 1:
+        return [next(iter(notes.values()))]
+    by_note: dict[str, list[str]] = {}
+    for variant, note in notes.items():
+        by_note.setdefault(note, []).append(variant)
+    return [f"{', '.join(variants)}: {note}" for note, variants in by_note.items()]
 
 
 def caption(study: Study, summaries: Sequence[VariantSummary]) -> str:
@@ -100,7 +119,7 @@ def _json(
         "variants": [asdict(summary) for summary in summaries],
         "missing": list(missing),
     }
-    return json.dumps(content, indent=1, default=str) + "\n"
+    return json_text(content, indent=1) + "\n"
 
 
 def _csv(study: Study, results: Sequence[TrialResult]) -> str:

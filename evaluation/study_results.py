@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from configs.errors import InputError
-from configs.loading import read_yaml
 from configs.study import Trial
+from configs.yaml_text import read_yaml
+from evaluation.settings import score_settings
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class TrialResult:
         intervals: of each test metric, the run's 95% bootstrap interval over users.
         best_epoch: None for a model that is not trained.
         seconds: of training steps, without ranking and checkpoints.
+        settings: how it was ranked, see `evaluation.settings.score_settings`.
+        repeat_share: of the test targets, those that the user's history already holds; None where it was not counted.
     """
 
     variant: str
@@ -36,6 +39,8 @@ class TrialResult:
     best_epoch: int | None
     epochs: int
     seconds: float
+    settings: dict[str, Any]
+    repeat_share: float | None
 
     def record(self) -> dict[str, Any]:
         """As plain values."""
@@ -126,6 +131,8 @@ def _read(folder: Path, trial: Trial) -> TrialResult:
             best[0] if best else None,
             metrics["epochs"],
             float(sum(epoch["seconds"] for epoch in epochs)),
+            score_settings(trial.config.evaluation),  # which were compared with those of its folder
+            metrics["details"]["test"].get("repeat_share"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from None

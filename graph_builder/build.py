@@ -115,6 +115,31 @@ def _build(
     return manifest
 
 
+def check_buildable(dataset: GraphSource, path: str | Path, options: GraphConfig) -> None:
+    """What `build_graph` refuses without reading features, for a caller whose executor takes long to start.
+
+    Raises:
+        InputError: a folder that holds something else, no items, or gaps that the window's weights cannot count.
+    """
+    check_folder(local_folder(path))
+    if dataset.num_items < 1:
+        raise InputError(f"dataset {dataset.path}: holds no items; prepare it again")
+    largest_gap(dataset, options)
+
+
+def check_centers(modality: str, num_centers: int, num_present: int, num_items: int) -> None:
+    """Whether the items with features of a modality are as many as its centres.
+
+    Raises:
+        InputError: they are fewer.
+    """
+    if num_centers > num_present:
+        raise InputError(
+            f"graph_options.num_centers={num_centers}: only {num_present} of {num_items} items have "
+            f"features in modality {modality!r}; lower num_centers or leave the modality out of the dataset"
+        )
+
+
 def _layout(num_items: int, options: GraphConfig, executor: Executor, pairs_per_task: int) -> dict[str, Any]:
     """How the work is cut: what interrupted work must have in common to be continued."""
     return {
@@ -158,11 +183,7 @@ def _find_present(
 ) -> np.ndarray:
     rows = find_rows(modality, features, num_items, options.block_rows, executor)
     present = rows.present
-    if options.num_centers > present.sum():
-        raise InputError(
-            f"graph_options.num_centers={options.num_centers}: only {present.sum()} of {num_items} items have "
-            f"features in modality {modality!r}; lower num_centers or leave the modality out of the dataset"
-        )
+    check_centers(modality, options.num_centers, int(present.sum()), num_items)
     if rows.mean_cosine is not None and rows.mean_cosine > _LARGE_MEAN_COSINE:
         log.warning(
             "warning: modality %r: the mean cosine of two items' features is %.3f, so neighbours are chosen by small "

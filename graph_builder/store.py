@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from configs.errors import InputError
+from configs.knobs import Decides, all_knobs, decides
+from configs.schema import GraphConfig
 from graph_builder.integrity import check_checksum, check_fields
 from graph_builder.row_blocks import CooccurrenceRows, check_range, open_array
 from graph_builder.work import MANIFEST
@@ -23,7 +25,7 @@ from graph_builder.work import MANIFEST
 SCHEMA_VERSION = 1
 KIND = "item graph"
 # How and where a graph is computed, not what it is.
-LAYOUT_FIELDS = frozenset({"backend", "block_rows", "rows_per_task", "precision", "cpus_per_task", "gpus_per_task"})
+LAYOUT_FIELDS = frozenset(name for name, info in all_knobs(GraphConfig) if decides(info) != Decides.GRAPH)
 _REQUIRED = {"fingerprint", "num_items", "modalities", "parameters", "cooccurrence", "dataset", "finished", "checksum"}
 
 

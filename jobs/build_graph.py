@@ -14,13 +14,15 @@ from configs.schema import Config
 from data.dataset import Dataset
 from data.object_folder import is_uri
 from data.object_storage import locked, published, remote_manifest, work_folder
-from distributed.ray_cluster import absolute_file, check_seen_by_all_nodes, connect, resolve_paths
-from graph_builder.build import build_graph, shaping_parameters
+from distributed.job_paths import absolute_file, resolve_paths
+from distributed.placement import check_cpus
+from distributed.ray_cluster import check_seen_by_all_nodes, connect
+from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
 from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import ArraySource, GraphSource
 from graph_builder.store import graph_fingerprint
 from jobs.build_plan import comparison, nearest_folder, plan_options, print_plan
-from jobs.cli import config_options, job
+from jobs.cli import HomePath, NamedPath, config_options, job
 
 
 @click.command()
@@ -28,12 +30,14 @@ from jobs.cli import config_options, job
 @config_options
 @click.option(
     "--features",
+    type=NamedPath(),
     multiple=True,
     metavar="[NAME=]FILE",
     help="instead of a dataset: .npy [items, width] of a modality, float16 or float32; repeat for more",
 )
 @click.option(
     "--sequences",
+    type=HomePath(),
     metavar="FILE",
     help="instead of a dataset: Parquet or Arrow, `items` list<int> and optionally `train_end`, a row per user",
 )
@@ -68,6 +72,7 @@ def main(
     source = _open_source(config, features, sequences, num_items)
     if isinstance(source, Dataset):
         source.validate()
+    _check_before_ray(source, config.graph, config)
 
     connect(config.cluster)
     options = config.graph_options
@@ -106,6 +111,19 @@ def _build(source: GraphSource, graph: str, config: Config, executor: RayExecuto
         manifest = build_graph(source, folder, options, seed, executor)
         published(folder, graph)
     return manifest
+
+
+def _check_before_ray(source: GraphSource, graph: str, config: Config) -> None:
+    """What can be refused is refused before Ray starts, which takes long.
+
+    Raises:
+        InputError: the folder holds something else, or the options do not fit the source or this machine.
+    """
+    options = config.graph_options
+    check_cpus(config.cluster, f"graph_options.cpus_per_task={options.cpus_per_task}", options.cpus_per_task)
+    check_buildable(source, work_folder(graph) if is_uri(graph) else graph, options)
+    for name, facts in source.manifest["modalities"].items() if isinstance(source, Dataset) else ():
+        check_centers(name, options.num_centers, facts["num_present"], source.num_items)
 
 
 def _is_named(config: Config, features: tuple[str, ...], sequences: str | None) -> bool:

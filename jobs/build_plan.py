@@ -19,13 +19,14 @@ from configs.modalities import check_modality_name
 from configs.schema import Config
 from data.object_folder import is_uri
 from data.object_storage import work_folder
-from distributed.ray_cluster import absolute
+from distributed.job_paths import absolute
 from graph_builder.ceilings import H200, Ceilings, measure_ceilings
 from graph_builder.plan import ModalitySize, PlanRequest, directed_pairs, predict
 from graph_builder.plan_tables import comparison_table, measured_seconds, plan_table, plan_values
 from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import GraphSource, check_features
 from graph_builder.work import load_array, write_json
+from jobs.cli import HomePath
 
 _RATES = [rate.name for rate in fields(Ceilings)]
 _POSITIVE = click.IntRange(min=1)
@@ -35,7 +36,7 @@ _OPTIONS = [
     click.option("--num-pairs", type=click.IntRange(min=0), help="plan: pairs within the window [default: 0]"),
     click.option("--workers", type=_POSITIVE, help="plan: cores of the cluster [default: 1]"),
     click.option("--gpus", type=click.IntRange(min=0), help="plan: GPUs of the cluster [default: 0]"),
-    click.option("--plan-output", metavar="FILE", help="plan: JSON file to write the prediction to"),
+    click.option("--plan-output", type=HomePath(), metavar="FILE", help="plan: JSON file to write the prediction to"),
     *(
         click.option(
             "--" + rate.name.replace("_", "-"),

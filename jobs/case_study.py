@@ -15,11 +15,11 @@ from distributed.case_study import case_study, find_named
 from distributed.durable_files import write_text
 from distributed.encoding import check_restorable, run_config
 from distributed.inputs import open_inputs
-from distributed.ray_cluster import absolute, absolute_file, resolve_paths
-from distributed.ray_train import quiet_libraries
+from distributed.job_paths import absolute, absolute_file, resolve_paths
+from distributed.rank_task import quiet_libraries
 from distributed.world import world_of_one
 from evaluation.case_page import is_page, page
-from jobs.cli import check_output, job, validate
+from jobs.cli import check_output, check_suffix, job, validate
 
 
 @click.command()
@@ -30,7 +30,7 @@ from jobs.cli import check_output, job, validate
 )
 @click.option("--users", metavar="ID,ID", help="users to show, by their ids in the source; else three are picked")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="of what is picked")
-@click.option("--output", required=True, help="HTML file to write")
+@click.option("--output", required=True, help=".html file to write")
 @click.option("--overwrite", is_flag=True, help="replace an earlier page at OUTPUT")
 @click.option("--set", "overrides", multiple=True, help="e.g. graph=GRAPH, evaluation.mask_history=true")
 @job
@@ -51,6 +51,7 @@ def main(
     folder, target = absolute("run", run), Path(absolute_file("output", output))
     assert folder is not None
     named = {"items": _ids("items", items), "users": _ids("users", users)}
+    check_suffix(target, "an HTML page", ".html", ".htm")
     check_output(target, overwrite, _holds_page, "no page of this job")
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     find_named(open_inputs(config), named["items"], named["users"])

@@ -12,11 +12,13 @@ import click
 
 import distributed
 from configs.errors import InputError
+from configs.paths import expand_home
 from distributed.inputs import Inputs
+from distributed.workers import TaskFailed
 
 
 def job(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn an InputError into `error: ...` on stderr and exit status 2, without a traceback."""
+    """Turn an InputError into `error: ...` on stderr and exit status 2, a TaskFailed into status 1; no traceback."""
 
     @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
@@ -26,6 +28,9 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
+        except TaskFailed as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(1)
         except MemoryError as error:
             click.echo(f"error: this machine's memory is too small ({error}); use a larger one, or less data", err=True)
             sys.exit(2)
@@ -33,12 +38,33 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+class HomePath(click.ParamType):
+    """A file, folder or URI, whose leading `~` is the home folder."""
+
+    name = "path"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        return expand_home(value)
+
+
+class NamedPath(click.ParamType):
+    """A file, or NAME=FILE, whose file's leading `~` is the home folder."""
+
+    name = "[name=]path"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        name, equals, file = value.partition("=")
+        return f"{name}={expand_home(file)}" if equals else expand_home(value)
+
+
 def config_options(function: Callable[..., None]) -> Callable[..., None]:
     """`--config FILE` and repeated `--set section.field=value`, passed on as config_path and overrides."""
     overrides = click.option(
         "--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="override a knob of configs/schema.py"
     )
-    path = click.option("--config", "config_path", type=click.Path(), help="YAML file, e.g. configs/scientific.yaml")
+    path = click.option(
+        "--config", "config_path", type=HomePath(), metavar="FILE", help="YAML file, e.g. configs/scientific.yaml"
+    )
     return path(overrides(function))
 
 
@@ -71,6 +97,22 @@ def check_output(target: Path, overwrite: bool, is_earlier: Callable[[Path], boo
         raise InputError(f"--output {target}: exists and is {otherwise}, so it is never replaced; name another file")
     if not overwrite:
         raise InputError(f"--output {target}: exists; name another file or add --overwrite")
+
+
+def check_suffix(target: Path, what: str, *suffixes: str) -> None:
+    """The name of an output says what is in the file.
+
+    Args:
+        what: what the file will be, such as "a Parquet file". suffixes: the ones it may have.
+
+    Raises:
+        InputError: another suffix, or none.
+    """
+    if target.suffix.lower() not in suffixes:
+        raise InputError(
+            f"--output {target}: is to be {what}, but its suffix is {target.suffix!r}; call it "
+            f"{target.stem}{' or '.join(suffixes)}"
+        )
 
 
 def _check_own_packages() -> None:

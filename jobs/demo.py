@@ -13,8 +13,9 @@ import click
 
 from configs.errors import InputError
 from evaluation.report import metrics_table
+from evaluation.settings import ranking_note
 from jobs.build_graph import main as build_graph
-from jobs.cli import job
+from jobs.cli import HomePath, job
 from jobs.evaluate import main as evaluate
 from jobs.prepare_data import main as prepare_data
 from jobs.recommend import main as recommend
@@ -33,7 +34,14 @@ _COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 
 @click.command()
-@click.option("--output", default="demo", show_default=True, help="folder to write to; replaces an earlier demo")
+@click.option(
+    "--output",
+    type=HomePath(),
+    metavar="FOLDER",
+    default="demo",
+    show_default=True,
+    help="folder to write to; replaces an earlier demo",
+)
 @job
 def main(output: str) -> None:
     """Prepare, build graphs, train three systems with two Ray workers, evaluate, recommend, compare."""
@@ -49,11 +57,12 @@ def main(output: str) -> None:
     _run(f"evaluate --run {root}/run-mdsrec --checkpoint latest")
     _run(f"recommend --run {root}/run-mdsrec --k 20 --output {root}/recommendations.parquet")
 
-    rows = {
-        model: json.loads((Path(output) / f"run-{model}" / "metrics.json").read_text())["test"] for model in _MODELS
-    }
+    found = {model: json.loads((Path(output) / f"run-{model}" / "metrics.json").read_text()) for model in _MODELS}
+    rows = {model: metrics["test"] for model, metrics in found.items()}
     print(f"\nTest split, each user's last item ranked among all 1,500 ({time.perf_counter() - began:.0f} s):\n")
     print(metrics_table(rows, _COLUMNS))
+    last = found[_MODELS[-1]]  # all systems are ranked alike
+    print(ranking_note(last["settings"], {"test": last["details"]["test"]["repeat_share"]}))
     print(
         f"\nwrote {root}/dataset, {root}/graph, {root}/run-*/metrics.json and {root}/recommendations.parquet; "
         f"curves: .venv/bin/tensorboard --logdir {root}"

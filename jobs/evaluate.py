@@ -8,10 +8,13 @@ import click
 
 from distributed.encoding import check_restorable, evaluation_path, run_config
 from distributed.inputs import open_inputs
-from distributed.ray_cluster import absolute, connect, resolve_paths
-from distributed.ray_train import run_on_workers
+from distributed.job_paths import absolute, resolve_paths
+from distributed.placement import device_type
 from distributed.run_storage import RunStorage
+from distributed.scoring import SPLITS
+from distributed.workers import run_on_workers
 from evaluation.report import metrics_table
+from evaluation.settings import ranking_note
 from jobs.cli import job, validate
 
 
@@ -26,16 +29,18 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     assert folder is not None
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     check_restorable(config, checkpoint)
-    validate(open_inputs(config))
-    connect(config.cluster)
+    device_type(config.cluster)  # refuses GPUs that are not there
+    inputs = open_inputs(config)
+    validate(inputs)
     run_on_workers("evaluate", config, checkpoint=checkpoint)
 
     RunStorage(folder).pull(checkpoint, tensors=False)
-    path = evaluation_path(config, checkpoint)
+    path = evaluation_path(config, checkpoint, inputs)
     result = json.loads(path.read_text())
     columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
-    print(metrics_table({split: result[split] for split in ("valid", "test")}, columns))
-    for split in ("valid", "test"):
+    print(metrics_table({split: result[split] for split in SPLITS}, columns))
+    print(ranking_note(result["settings"], {split: result["details"][split]["repeat_share"] for split in SPLITS}))
+    for split in SPLITS:
         slices = result["details"][split]["slices"]
         named = {f"{split}, {name} ({found['targets']:,} targets)": found for name, found in slices.items()}
         print("\n" + metrics_table(named, columns))

@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from distributed.inputs import open_graph
-from distributed.ray_cluster import absolute, absolute_file
+from distributed.job_paths import absolute, absolute_file
 from graph_builder.exports import KINDS, export
-from jobs.cli import job
+from jobs.cli import check_suffix, job
+
+_SUFFIXES = {"npz": (".npz",), "parquet": (".parquet",), "edge_index": (".pt", ".pth")}
 
 
 @click.command()
@@ -21,7 +23,7 @@ from jobs.cli import job
     type=click.Choice(list(KINDS)),
     help="npz: scipy.sparse.load_npz; parquet: source, target, weight; edge_index: torch.load, for PyTorch Geometric",
 )
-@click.option("--output", required=True, help="file to write")
+@click.option("--output", required=True, help="file to write: .npz, .parquet, or .pt for edge_index")
 @click.option("--overwrite", is_flag=True, help="replace an earlier export at OUTPUT")
 @job
 def main(graph: str, what: str, to: str, output: str, overwrite: bool) -> None:
@@ -29,6 +31,7 @@ def main(graph: str, what: str, to: str, output: str, overwrite: bool) -> None:
     folder, target = absolute("graph", graph), absolute_file("output", output)
     assert folder is not None
     assert target is not None
+    check_suffix(Path(target), f"a file of --to {to}", *_SUFFIXES[to])
     opened = open_graph(folder)
     opened.validate()
     count = export(opened, what, to, Path(target), overwrite)

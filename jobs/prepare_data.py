@@ -14,13 +14,23 @@ from data.layout import check_output
 from data.object_folder import is_uri
 from data.object_storage import check_unpublished, locked, published, work_folder
 from data.preparation import content_of
-from jobs.cli import job
+from jobs.cli import HomePath, NamedPath, job
 
 _RAW = "raw formats: "
 _OPTIONS = [
-    click.option("--features", multiple=True, metavar="NAME=FILE", help=".npy (row = item) or Parquet (item, vector)"),
     click.option(
-        "--feature-ids", multiple=True, metavar="NAME=FILE", help="source id of each row of a .npy, a line each"
+        "--features",
+        type=NamedPath(),
+        multiple=True,
+        metavar="NAME=FILE",
+        help=".npy (row = item) or Parquet (item, vector)",
+    ),
+    click.option(
+        "--feature-ids",
+        type=NamedPath(),
+        multiple=True,
+        metavar="NAME=FILE",
+        help="source id of each row of a .npy, a line each",
     ),
     click.option("--user-column", help="table: name of the user column [default: user]"),
     click.option("--item-column", help="table: name of the item column [default: item]"),
@@ -77,8 +87,8 @@ def prepare(
 
 @click.command()
 @click.option("--format", required=True, type=click.Choice(["unisrec", "recbole", "table", "synthetic"]))
-@click.option("--input", help="folder (unisrec) or file; nothing for synthetic")
-@click.option("--output", required=True, help="dataset folder or URI to write")
+@click.option("--input", type=HomePath(), metavar="PATH", help="folder (unisrec) or file; nothing for synthetic")
+@click.option("--output", type=HomePath(), metavar="PATH", required=True, help="dataset folder or URI to write")
 @click.option("--overwrite", is_flag=True, help="replace a dataset in folder OUTPUT, once the new one is complete")
 @_all_options
 @job

@@ -11,15 +11,16 @@ import pyarrow.parquet as pq
 from configs.errors import InputError
 from distributed.encoding import check_restorable, run_config
 from distributed.inputs import open_inputs
-from distributed.ray_cluster import absolute, absolute_file, connect, resolve_paths
-from distributed.ray_train import run_on_workers
-from jobs.cli import check_output, job, validate
+from distributed.job_paths import absolute, absolute_file, resolve_paths
+from distributed.placement import device_type
+from distributed.workers import run_on_workers
+from jobs.cli import check_output, check_suffix, job, validate
 
 
 @click.command()
 @click.option("--run", required=True, help="run folder of jobs/train.py")
 @click.option("--k", default=20, show_default=True, type=click.IntRange(min=1), help="items per user")
-@click.option("--output", required=True, help="Parquet file to write: user, rank, item, score")
+@click.option("--output", required=True, help=".parquet file to write: user, rank, item, score")
 @click.option("--checkpoint", default="best", show_default=True, help="latest, best or a step")
 @click.option("--mask-history/--keep-history", default=True, show_default=True, help="leave out what the user has had")
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
@@ -36,15 +37,21 @@ def main(
         raise InputError(
             f"--output {target}: object storage is not supported; name a local file and upload it afterwards"
         )
+    check_suffix(Path(target), "a Parquet file", ".parquet")
     check_output(Path(target), overwrite, _holds_recommendations, "no file of recommendations")
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     check_restorable(config, checkpoint)
+    device_type(config.cluster)  # refuses GPUs that are not there
     validate(open_inputs(config))
-    connect(config.cluster)
     run_on_workers("recommend", config, checkpoint=checkpoint, k=k, output=target, mask_history=mask_history)
 
     rows = pq.read_metadata(target).num_rows
     print(f"wrote {target}: {rows:,} recommendations, up to {k} per user")
+    hidden, ranked_hidden = ("hidden" if hides else "kept" for hides in (mask_history, config.evaluation.mask_history))
+    print(
+        f"Items that users already have are {hidden} in these lists (--mask-history, --keep-history); the run's own "
+        f"metrics were ranked with them {ranked_hidden} (evaluation.mask_history)."
+    )
 
 
 def _holds_recommendations(path: Path) -> bool:

@@ -13,19 +13,26 @@ from configs.errors import InputError
 from configs.schema import Config
 from configs.study import Study, Trial, expand, read_study
 from data.object_folder import is_uri
-from distributed.ray_cluster import absolute, check_seen_by_all_nodes, connect, resolve_paths
+from distributed.job_paths import absolute, resolve_paths
+from distributed.placement import check_cpus
+from distributed.ray_cluster import check_seen_by_all_nodes, connect
 from distributed.ray_study import RayTrials
 from distributed.study import check_study_folder, run_study
 from distributed.trials import TrialExecutor
 from evaluation.study_report import write_report
 from graph_builder.executor import Executor
 from graph_builder.ray_tasks import RayExecutor
-from jobs.cli import job
+from jobs.cli import HomePath, job
 
 
 @click.command()
 @click.option(
-    "--study", "study_path", required=True, metavar="FILE", help="YAML file, e.g. configs/studies/centers.yaml"
+    "--study",
+    "study_path",
+    type=HomePath(),
+    required=True,
+    metavar="FILE",
+    help="YAML file, e.g. configs/studies/centers.yaml",
 )
 @click.option("--output", required=True, metavar="STUDY", help="folder for graphs, trials and results")
 @click.option("--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="override a knob for all trials")
@@ -56,6 +63,9 @@ def main(
         return
 
     def start(config: Config) -> tuple[Executor, TrialExecutor]:
+        check_cpus(config.cluster, f"--cpus-per-trial {cpus_per_trial}", cpus_per_trial)
+        per_task = config.graph_options.cpus_per_task
+        check_cpus(config.cluster, f"graph_options.cpus_per_task={per_task}", per_task)
         connect(config.cluster)
         check_seen_by_all_nodes(folder, f"--output {folder}")
         return RayExecutor(config.graph_options), RayTrials(config.cluster, cpus_per_trial, parallel)

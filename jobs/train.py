@@ -1,4 +1,4 @@
-"""Train a recommender on a Ray cluster: python jobs/train.py --config configs/x.yaml --set run=RUN ..."""
+"""Train a recommender, here or on a Ray cluster: python jobs/train.py --config configs/x.yaml --set run=RUN ..."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from configs.loading import load_config
 from distributed.checkpoint_index import DamagedCheckpoint, find_checkpoint
 from distributed.inputs import Inputs, open_inputs
 from distributed.interruption import STOPPED_FILE
-from distributed.ray_cluster import connect, resolve_paths, workers_use_gpu
-from distributed.ray_train import run_on_workers, stopping_on_sigterm
+from distributed.job_paths import resolve_paths
+from distributed.placement import device_type
 from distributed.run_folder import open_run_folder
+from distributed.scoring import SPLITS
 from distributed.trainer import check_trainable
+from distributed.workers import run_on_workers
 from evaluation.report import metrics_table
+from evaluation.settings import ranking_note
 from jobs.cli import config_options, job, validate
 
 
@@ -28,27 +31,28 @@ from jobs.cli import config_options, job, validate
 def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     """Train to early stopping, evaluate the best checkpoint on valid and test, write RUN/metrics.json.
 
-    The same command again continues where RUN's latest checkpoint stands. SIGTERM, or a file named `stop` in RUN,
-    writes a checkpoint and ends with status 75.
+    The same command again continues where RUN's latest checkpoint stands. Ctrl-C, SIGTERM, or a file named `stop` in
+    RUN, writes a checkpoint and ends with status 75. With cluster.num_workers=1 and no cluster address training runs in
+    this process, without Ray.
     """
     config = resolve_paths(load_config(config_path, overrides))
     storage = open_run_folder(config)
     stated = config.graph_options.model_dump(include=config.graph_options.model_fields_set)
     inputs = open_inputs(config, expected_graph=stated)
     _check_continued(storage.local, inputs)
+    device = device_type(config.cluster)
     validate(inputs)
+    check_trainable(config, inputs, device)
 
-    connect(config.cluster)
-    check_trainable(config, inputs, "cuda" if workers_use_gpu(config.cluster) else "cpu")
-    with stopping_on_sigterm(storage):
-        run_on_workers("train", config)
+    run_on_workers("train", config)
     storage.pull("latest", tensors=False)
     if storage.has(STOPPED_FILE):
         print(f"stopped, with a checkpoint of the latest step; repeat the command to go on with run {config.run}")
         sys.exit(os.EX_TEMPFAIL)  # a scheduler that sees it starts the command again
     metrics = json.loads((storage.local / "metrics.json").read_text())
     columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
-    print(metrics_table({split: metrics[split] for split in ("valid", "test")}, columns))
+    print(metrics_table({split: metrics[split] for split in SPLITS}, columns))
+    print(ranking_note(metrics["settings"], {split: metrics["details"][split]["repeat_share"] for split in SPLITS}))
     written = ", ".join(sorted(path.name for path in storage.local.iterdir()))
     print(f"wrote run {config.run} ({metrics['model']}): {written}")
 
@@ -61,7 +65,7 @@ def _check_continued(run: Path, inputs: Inputs) -> None:
     """
     if (run / "checkpoints" / "index.json").exists():
         with contextlib.suppress(DamagedCheckpoint):  # training goes on from the one before
-            find_checkpoint(str(run), "latest", inputs.fingerprints)
+            find_checkpoint(str(run), "latest", inputs.result_fingerprints)
 
 
 if __name__ == "__main__":

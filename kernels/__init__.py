@@ -1,0 +1,3 @@
+from kernels.numba_cache import choose_numba_cache
+
+choose_numba_cache()

@@ -1,8 +1,7 @@
-"""Columns of tables of any format: they are there, once, and hold ids or whole numbers."""
+"""Columns of tables of any format: each is there, once, and ids are text or whole numbers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 
 from configs.errors import InputError
 
-_EXACT = 2.0**53
+_NAMES_SHOWN = 20
 
 
 def read_parquet(file: Path, columns: Mapping[str, str], next_move: str) -> pa.Table:
@@ -42,26 +41,49 @@ def check_columns(names: Sequence[str], columns: Mapping[str, str], file: str, n
     """
     for role, name in columns.items():
         if name not in names:
-            raise InputError(f"{file}: no column {name!r} among {', '.join(names)}; {next_move.format(role=role)}")
+            raise InputError(f"{file}: no column {name!r} among {shown(names)}; {next_move.format(role=role)}")
         if names.count(name) > 1:
             raise InputError(f"{file}: {names.count(name)} columns are called {name!r}; rename or remove all but one")
         if (other := next(known for known, column in columns.items() if column == name)) != role:
             raise InputError(f"{file}: column {name!r} is named for both {other} and {role}; name one for each")
 
 
-def as_text(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
-    """Ids as large_string.
+def shown(names: Sequence[str]) -> str:
+    """Column names for a message, in quotes so that spaces can be seen."""
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(map(repr, names[:_NAMES_SHOWN])) + more
+
+
+def as_ids(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
+    """Ids as large_string; an empty text is a null.
 
     Raises:
         InputError: they are neither text nor whole numbers.
     """
+    column = decoded(column)
     kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_null(kind) or pa.types.is_integer(kind):
+    if pa.types.is_null(kind) or pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0):
         return column.cast(pa.large_string())
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+    if not is_text(kind):
         raise InputError(f"{file}: column {name} is {kind}, ids must be text or whole numbers; cast it")
+    return as_text(column, file, name)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values of a dictionary-encoded column; other columns as they are."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def as_text(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
+    """A column of text as large_string, with nulls for empty values.
+
+    Raises:
+        InputError: its bytes are not UTF-8.
+    """
     try:
         column.validate(full=True)  # JSON and Parquet are read without a look at the encoding
     except pa.ArrowInvalid as error:
@@ -69,57 +91,6 @@ def as_text(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
         raise InputError(
             f"{file}: column {name} holds bytes that are not UTF-8 text ({reason}); write it again"
         ) from None
-    return column.cast(pa.large_string())
-
-
-def _check_exact(column: pa.ChunkedArray, file: str, name: str) -> None:
-    """Text that went through float64 must be below 2^53, beyond which not every whole number has a float64."""
-    largest = pc.max(pc.abs(column)).as_py()
-    if largest is not None and _EXACT <= largest < math.inf:
-        raise InputError(
-            f"{file}: column {name} holds {largest:.17g} in a column with points or exponents, exact only below 2^53; "
-            "write all of it in whole digits"
-        )
-
-
-def as_whole(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
-    """Timestamps as int64: whole numbers in any notation, or Arrow's own timestamps in their own unit.
-
-    Raises:
-        InputError: a value that is no whole number of 64 bits; names the first.
-    """
-    if pa.types.is_timestamp(column.type):
-        return column.cast(pa.int64())
-    try:
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            try:
-                return column.cast(pa.int64())
-            except pa.ArrowInvalid:
-                numbers = column.cast(pa.float64())  # '1.3e9', as RecBole writes a float
-                _check_exact(numbers, file, name)
-                return numbers.cast(pa.int64())
-        return column.cast(pa.int64())
-    except pa.ArrowInvalid:
-        row = _first_that_is_not_whole(column)
-        raise InputError(
-            f"{file}: column {name} is {column[row].as_py()!r} in row {row + 1} of {len(column)} (header not counted), "
-            "expected a whole number; use whole seconds or milliseconds"
-        ) from None
-    except pa.ArrowNotImplementedError:
-        raise InputError(
-            f"{file}: column {name} is {column.type}, expected whole numbers; use whole seconds or milliseconds"
-        ) from None
-
-
-def _first_that_is_not_whole(column: pa.ChunkedArray) -> int:
-    """By halving; what is cast is twice the column at most."""
-    first, last = 0, len(column)
-    while last - first > 1:
-        middle = (first + last) // 2
-        try:
-            half = column.slice(first, middle - first)
-            (half.cast(pa.float64()) if not pa.types.is_floating(half.type) else half).cast(pa.int64())
-            first = middle
-        except pa.ArrowInvalid:
-            last = middle
-    return first
+    column = column.cast(pa.large_string())
+    is_empty = pc.equal(column, "")
+    return pc.if_else(is_empty, pa.scalar(None, pa.large_string()), column) if pc.any(is_empty).as_py() else column

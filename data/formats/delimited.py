@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Sequence
 
@@ -13,8 +14,12 @@ from data.layout import UNREADABLE, local_path
 
 # A row longer than a block cannot be parsed, and prefixes of long histories are long rows.
 _BLOCK_BYTES = 16 << 20
+_HEADER_BYTES = 1 << 20
 # What pyarrow says of one. (Its handler of malformed rows is not called for those that are not UTF-8.)
 _MALFORMED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
+_SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars", " ": "spaces"}
+_EMPTY_LINES = (b"\n", b"\r\n", b"\xef\xbb\xbf\n", b"\xef\xbb\xbf\r\n")  # before a header; pyarrow skips them too
+_NO_DELIMITER = "\x1f"  # the unit separator, which no id has
 
 
 def read_delimited(
@@ -23,58 +28,130 @@ def read_delimited(
     delimiter: str = "\t",
     quoted: bool = False,
     names: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
     empty_is_null: bool = False,
+    skip_empty_lines: bool = True,
 ) -> pa.Table:
     """A text file as large_string columns; a row with more or fewer columns is refused, never skipped.
 
     Args:
         quoted: whether '"' quotes a value (CSV); RecBole's files have no quoting.
         names: the columns of a file without a header; None: the first row names them.
+        columns: the ones to read, each there once; of the others nothing is looked at. None: all.
         empty_is_null: whether an empty value is a null.
+        skip_empty_lines: whether a line without anything is no row.
 
     Raises:
         InputError: missing, empty, not UTF-8, or a malformed row.
     """
     read = pacsv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, column_names=names)
-    parse = pacsv.ParseOptions(
-        delimiter=delimiter,
-        quote_char='"' if quoted else False,
-        double_quote=quoted,
-        escape_char=False,
-        newlines_in_values=quoted,
-    )
-    header = list(names) if names else read_header(file, delimiter, quoted)
+    parse = _parse_options(delimiter, quoted, skip_empty_lines)
+    wanted = columns or names or read_header(file, delimiter, quoted)
     convert = pacsv.ConvertOptions(
-        column_types={name: pa.large_string() for name in header},
+        column_types={name: pa.large_string() for name in wanted},
+        include_columns=columns,
         strings_can_be_null=empty_is_null,
         null_values=[""] if empty_is_null else [],
     )
     try:
         return pacsv.read_csv(local_path(file), read_options=read, parse_options=parse, convert_options=convert)
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file; check the path") from None
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
         if malformed := _MALFORMED.search(str(error)):
             row, expected, actual, text = malformed.groups()
+            separated = f" separated by {_SEPARATORS[delimiter]}" if delimiter in _SEPARATORS else ""
             raise InputError(
-                f"{file}: row {row} has {actual} columns, expected {expected} ({text[:60]!r:.60}); the file is "
-                "truncated or its delimiter is wrong, restore it"
+                f"{file}: row {row} has {actual} columns, expected {expected}{separated} ({text[:60]!r:.60}); "
+                "the file is truncated or its delimiter is wrong, restore it"
             ) from None
+        if reason == "Empty CSV file":
+            raise InputError(f"{file}: is empty; restore it") from None
         raise InputError(f"{file}: cannot be read ({reason}); write it as UTF-8 text") from None
 
 
+def _parse_options(delimiter: str, quoted: bool, skip_empty_lines: bool = True) -> pacsv.ParseOptions:
+    return pacsv.ParseOptions(
+        delimiter=delimiter,
+        quote_char='"' if quoted else False,
+        double_quote=quoted,
+        escape_char=False,
+        newlines_in_values=quoted,
+        ignore_empty_lines=skip_empty_lines,
+    )
+
+
 def read_header(file: str, delimiter: str = "\t", quoted: bool = False) -> list[str]:
-    """The column names in a file's first line.
+    """The column names in a file's first row, parsed as every other row is.
 
     Raises:
-        InputError: missing or empty file, or bytes that are not UTF-8.
+        InputError: missing or empty file, bytes that are not UTF-8, or a quote that never closes.
     """
     try:
         with local_path(file).open("rb") as source:
-            line = source.readline(1 << 20).decode("utf-8-sig").rstrip("\r\n")
+            line = source.readline(_HEADER_BYTES)
+            while line in _EMPTY_LINES:
+                line = source.readline(_HEADER_BYTES)
+            while (
+                quoted
+                and line.count(b'"') % 2
+                and len(line) < _HEADER_BYTES
+                and (more := source.readline(_HEADER_BYTES))
+            ):
+                line += more  # a line break inside quotes
+        text = line.decode("utf-8-sig").rstrip("\r\n")
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); check the input path") from None
     except UnicodeDecodeError:
         raise InputError(f"{file}: the first line is not UTF-8 text; is it compressed? decompress it") from None
-    if not line:
+    if not text:
         raise InputError(f"{file}: is empty; restore it")
-    return [name.strip('"') if quoted else name for name in line.split(delimiter)]
+    if not quoted:
+        return text.split(delimiter)
+    read = pacsv.ReadOptions(use_threads=False, block_size=2 * _HEADER_BYTES, autogenerate_column_names=True)
+    convert = pacsv.ConvertOptions(default_column_type=pa.large_string(), null_values=[])
+    try:
+        row = pacsv.read_csv(io.BytesIO(f"{text}\n".encode()), read, _parse_options(delimiter, quoted), convert)
+    except pa.ArrowInvalid as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: the header cannot be read ({reason:.200}); correct it") from None
+    return [column[0].as_py() for column in row.columns]
+
+
+def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], delimiter: str = "\t") -> None:
+    """A file whose columns are separated by something else than the delimiter says so.
+
+    Args:
+        header: its columns if separated by the delimiter. wanted: columns that it should have.
+
+    Raises:
+        InputError: all of them are in one column.
+    """
+    if len(header) > 1 or not all(name in header[0] for name in wanted):
+        return
+    between = header[0].partition(wanted[0])[2].lstrip('"')
+    found = next((name for separator, name in _SEPARATORS.items() if between.startswith(separator)), "something else")
+    needed = _SEPARATORS[delimiter]
+    raise InputError(
+        f"{file}: header {header[0]!r:.120} has its columns separated by {found}, expected {', '.join(wanted)} "
+        f"separated by {needed}; write the file with {needed}"
+    )
+
+
+def read_ids(file: str) -> pa.Array:
+    """Source ids, one a line, by the rules of every other text file: large_string.
+
+    A line is an id as it stands, with its spaces and quotes. Empty lines at the end are no ids.
+
+    Raises:
+        InputError: missing, not UTF-8, or an empty line before the last id.
+    """
+    table = read_delimited(file, delimiter=_NO_DELIMITER, names=["id"], empty_is_null=True, skip_empty_lines=False)
+    ids = table.column("id").combine_chunks()
+    is_id = ids.is_valid().to_numpy(zero_copy_only=False)
+    num = len(is_id) - int(is_id[::-1].argmax()) if is_id.any() else 0
+    if not is_id[:num].all():
+        line = int(is_id.argmin()) + 1
+        raise InputError(f"{file}: line {line} is empty; name the item of every feature row")
+    return ids.slice(0, num)

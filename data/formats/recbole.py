@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from configs.errors import InputError
 from data.formats.columns import check_columns
-from data.formats.delimited import read_delimited, read_header
+from data.formats.delimited import check_separator, read_delimited, read_header
 from data.interactions import interaction_table
 from data.layout import local_path
 
@@ -26,6 +26,7 @@ def read_recbole(path: str) -> pa.Table:
     """
     file = str(_inter_file(local_path(path)))
     header = read_header(file)
+    check_separator(file, header, list(_COLUMNS.values()))
     missing = [name for name in _COLUMNS.values() if name not in header]
     if missing:
         raise InputError(
@@ -33,7 +34,7 @@ def read_recbole(path: str) -> pa.Table:
             f"{', '.join(_COLUMNS.values())} (files with item_id_list are --format unisrec)"
         )
     check_columns(header, _COLUMNS, file, "")
-    table = read_delimited(file, empty_is_null=True)
+    table = read_delimited(file, columns=list(_COLUMNS.values()), empty_is_null=True)
     return interaction_table(table, _COLUMNS, file)
 
 

@@ -2,44 +2,62 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
-import pyarrow.json as pajson
 
 from configs.errors import InputError
 from data.formats.columns import check_columns, read_parquet
-from data.formats.delimited import read_delimited, read_header
+from data.formats.delimited import check_separator, read_delimited, read_header
+from data.formats.json_lines import read_json_lines
 from data.interactions import interaction_table
 from data.layout import UNREADABLE, local_path
 
 _NEXT_MOVE = "name it with --{role}-column"
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z", ".tar", ".tgz")
+_ADVICE = {
+    ".tsv": "write it as .csv, with commas",
+    ".json": "write one object a line and call it .jsonl",
+}
 
 
 def read_table(
     path: str, user_column: str = "user", item_column: str = "item", timestamp_column: str = "timestamp"
 ) -> pa.Table:
-    """Interactions of a .parquet, .csv or .jsonl file, in file order.
+    """Interactions of a .parquet, .csv or .jsonl file, in file order; of other columns nothing is looked at.
 
     Returns:
-        Columns user, item (large_string) and timestamp (int64), with the file's nulls.
+        As `interaction_table`: columns user, item (large_string) and timestamp (int64), with nulls.
 
     Raises:
         InputError: another suffix, an unreadable file, a missing column, ids or timestamps of a wrong type.
     """
     file = local_path(path)
     columns = {"user": user_column, "item": item_column, "timestamp": timestamp_column}
+    if file.is_dir():
+        raise InputError(f"{path}: is a folder; --format table reads one .parquet, .csv or .jsonl file")
     if not file.is_file():
         raise InputError(f"{path}: no such file; --format table reads one .parquet, .csv or .jsonl file")
     try:
-        if file.suffix == ".parquet":
-            table = read_parquet(file, columns, _NEXT_MOVE)
-        elif file.suffix == ".csv":
-            check_columns(read_header(path, ",", quoted=True), columns, path, _NEXT_MOVE)
-            table = read_delimited(path, delimiter=",", quoted=True, empty_is_null=True)
-        elif file.suffix in (".jsonl", ".ndjson"):
-            table = pajson.read_json(file, read_options=pajson.ReadOptions(block_size=16 << 20))
-            check_columns(table.column_names, columns, path, _NEXT_MOVE)
-        else:
-            raise InputError(f"{path}: suffix {file.suffix!r} is not .parquet, .csv or .jsonl; rename or convert it")
+        table = _read(file, path, columns)
     except UNREADABLE as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore the file") from None
     return interaction_table(table, columns, path)
+
+
+def _read(file: Path, path: str, columns: dict[str, str]) -> pa.Table:
+    match file.suffix.lower():
+        case ".parquet":
+            return read_parquet(file, columns, _NEXT_MOVE)
+        case ".csv":
+            header, names = read_header(path, ",", quoted=True), list(columns.values())
+            check_separator(path, header, names, ",")
+            check_columns(header, columns, path, _NEXT_MOVE)
+            return read_delimited(path, delimiter=",", quoted=True, columns=names, empty_is_null=True)
+        case ".jsonl" | ".ndjson":
+            return read_json_lines(file, columns, _NEXT_MOVE)
+        case suffix if suffix in _COMPRESSED:
+            raise InputError(f"{path}: is compressed; decompress it first")
+        case suffix:
+            advice = _ADVICE.get(suffix, "convert it")
+            raise InputError(f"{path}: suffix {file.suffix!r} is not .parquet, .csv or .jsonl; {advice}")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from configs.errors import InputError
-from data.formats.delimited import read_delimited, read_header
+from data.formats.delimited import check_separator, read_delimited, read_header
 from data.ragged import offsets_of
 
 _USER, _LIST, _ITEM = "user_id:token", "item_id_list:token_seq", "item_id:token"
@@ -95,6 +95,7 @@ class _Tokens:
 
 def _read_file(file: str) -> pa.Table:
     header = read_header(file)
+    check_separator(file, header, [_USER, _LIST, _ITEM])
     if header != [_USER, _LIST, _ITEM]:
         raise InputError(
             f"{file}: header is {' '.join(header)[:120]!r}, expected {_USER}, {_LIST}, {_ITEM} separated by tabs; "
@@ -147,7 +148,7 @@ def read_index(index: Path) -> pa.Array:
     """Source ids in index order, from a file of rows 'source id TAB index'.
 
     Raises:
-        InputError: an index that is no whole number, repeated, or leaves a gap.
+        InputError: an empty id, or an index that is no whole number, repeated, or leaves a gap.
     """
     table = read_delimited(str(index), names=["source", "index"])
     numbers = _whole_numbers(table.column("index").combine_chunks())
@@ -165,7 +166,10 @@ def read_index(index: Path) -> pa.Array:
             f"{index}: index {repeated[0]} occurs {counts[repeated[0]]} times and {gap} never: the ids have a gap; "
             "number them 0, 1, 2, ..."
         )
-    return table.column("source").combine_chunks().take(pa.array(np.argsort(numbers)))
+    source_ids = table.column("source").combine_chunks()
+    if len(empty := np.flatnonzero(pc.equal(source_ids, "").to_numpy(zero_copy_only=False))):
+        raise InputError(f"{index}: row {empty[0] + 1} has no id; name every item and user of an index file")
+    return source_ids.take(pa.array(np.argsort(numbers)))
 
 
 def _check_known(file: str, kind: str, ids: np.ndarray, rows: np.ndarray, tokens: _Tokens, name: str, num: int) -> None:

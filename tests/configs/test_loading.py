@@ -1,9 +1,89 @@
 """A config is validated when made, and what is wrong with it is said in one line."""
 
 import pytest
+import yaml
 
 from configs.errors import InputError
 from configs.loading import dump_config, load_config, override_config
+
+
+@pytest.mark.parametrize(
+    ("override", "section", "name", "value"),
+    [
+        ("run=/x/exp #2", None, "run", "/x/exp #2"),
+        ("run=/x/a: b", None, "run", "/x/a: b"),
+        ("run=010", None, "run", "010"),
+        ("run=null", None, "run", None),
+        ("run=~", None, "run", "~"),
+        ("dataset=[x]", None, "dataset", "[x]"),
+        ("seed=010", None, "seed", 10),
+        ("training.learning_rate=1e-3", "training", "learning_rate", 0.001),
+        ("training.learning_rate=.5", "training", "learning_rate", 0.5),
+        ("training.gradient_clip=1", "training", "gradient_clip", 1.0),
+        ("evaluation.mask_history=True", "evaluation", "mask_history", True),
+        ("cluster.use_gpu=auto", "cluster", "use_gpu", "auto"),
+        ("cluster.use_gpu=false", "cluster", "use_gpu", False),
+        ("cluster.num_workers=[1, 4]", "cluster", "num_workers", (1, 4)),
+        ("cluster.address=1.2.3.4:6379", "cluster", "address", "1.2.3.4:6379"),
+    ],
+)
+def test_the_schema_knows_how_a_value_is_read(override, section, name, value):
+    config = load_config(None, [override])
+    assert getattr(getattr(config, section) if section else config, name) == value
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("seed: 1:30", "seed='1:30': must be a whole number in digits"),
+        ("training: {batch_size: yes}", "training.batch_size='yes': must be a whole number in digits"),
+        ("training: {batch_size: true}", "training.batch_size=True: must be a whole number in digits"),
+        ("training: {batch_size: '64'}", "training.batch_size='64': must be a whole number in digits"),
+        ("training: {learning_rate: '1'}", "training.learning_rate='1': must be a number, such as 0.1"),
+        ("evaluation: {mask_history: yes}", "evaluation.mask_history='yes': must be true or false"),
+        ("evaluation: {mask_history: 1}", "evaluation.mask_history=1: must be true or false"),
+        ("model: {mdsrec: {rho: {text: true}}}", "model.mdsrec.rho.text=True: must be a number, such as 0.1"),
+        ("evaluation: {ks: [10, yes]}", "evaluation.ks.1='yes': must be a whole number in digits"),
+        ("seed: 0x10", "seed='0x10': must be a whole number in digits"),
+        ("seed: !!int 0x10", "'0x10' is no number"),
+        ("evaluation: {mask_history: !!bool yes}", "'yes' is not true or false"),
+    ],
+)
+def test_numbers_and_truth_are_written_in_one_way(tmp_path, content, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(content)
+    with pytest.raises(InputError) as refused:
+        load_config(str(path))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("training.lr", "training.learning_rate"),
+        ("lr", "training.learning_rate"),
+        ("training.epochs", "training.max_epochs"),
+        ("training.batchsize", "training.batch_size"),
+        ("training.wd", "training.weight_decay"),
+        ("model.embedding_dim", "model.dim"),
+        ("model.n_layers", "model.num_layers"),
+        ("evaluation.k", "evaluation.ks"),
+        ("training.draws", "training.negatives.draws"),
+    ],
+)
+def test_the_knob_that_was_meant_is_named(key, meant):
+    with pytest.raises(InputError, match=f"unknown key {key}; did you mean {meant}\\?"):
+        load_config(None, [f"{key}=1"])
+
+
+def test_text_that_yaml_would_read_otherwise_survives_a_saved_config(tmp_path):
+    path = tmp_path / "config.yaml"
+    for text in ("010", "1:30", "yes", "~", "1e-3", "2024-01-01", " x #1", "a: b"):
+        config = load_config(None, [f"run={text}"])
+        path.write_text(dump_config(config))
+        assert load_config(str(path)) == config
+        assert yaml.safe_load(path.read_text())["run"] == text  # and so do other readers
 
 
 def test_a_dumped_config_reads_back_equal(tmp_path):

@@ -241,6 +241,23 @@ def test_ids_above_32_bits_survive_a_plan_bounded_by_its_union() -> None:
     assert positions_of(plan, np.array([[2**33 - 1, 0], [2**31, 3]])).tolist() == [[6, 0], [3, 1]]
 
 
+def test_members_of_a_centre_stand_in_the_order_of_their_ids() -> None:
+    """Sums round in the order of their terms, so this order decides digits; large enough for an unstable sort."""
+    members = np.random.default_rng(0).integers(-1, 3, 2000)
+    graph = FakeGraph(2000, np.zeros((1, 1)), {"image": np.full((2000, 1), -1)}, {"image": members})
+    rows = planner_of(graph, centers=("image",)).catalogue().centers["image"]
+    for center in range(3):
+        begin, end = rows.indptr[center : center + 2].tolist()
+        assert rows.indices[begin:end].tolist() == np.flatnonzero(members == center).tolist()
+
+
+def test_roles_are_ascending_and_unique() -> None:
+    planner = planner_of(FakeGraph(6, np.zeros((6, 6)), {"image": np.zeros((6, 1), np.int64)}), views=("image",))
+    for roles in ([2, 2, 4], [4, 2], [-1, 2], [2, 6]):
+        with pytest.raises(AssertionError, match=r"roles must be|role outside"):
+            planner.plan(np.array(roles))
+
+
 def test_positions_are_for_items_with_a_role_only() -> None:
     graph = FakeGraph(6, np.zeros((6, 6)), {"image": np.array([[5, 0, 2]] * 6)})
     planner = planner_of(graph, views=("image",))
@@ -251,6 +268,9 @@ def test_positions_are_for_items_with_a_role_only() -> None:
     for item in (3, 5, -1):  # 5 is in the union, as a neighbour
         with pytest.raises(AssertionError, match="without a role"):
             positions_of(plan, np.array([item]))
+    for item in (6, -1):  # beyond the catalogue
+        with pytest.raises(AssertionError, match="without a role"):
+            positions_of(planner.catalogue(), np.array([item]))
 
 
 def sequences(num_users: int, num_items: int, seed: int, first_item: int = 0) -> Sequences:

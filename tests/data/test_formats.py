@@ -232,7 +232,7 @@ def test_table_reads_three_kinds_of_file(suffix: str, tmp_path: Path) -> None:
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     table = read_table(str(file), "who", "what", "when")
     assert table.to_pydict() == {"user": ["a,b", "c"], "item": ["7", "8"], "timestamp": [5, 6]}
-    with pytest.raises(InputError, match=r"no column 'user' among who, what, when; name it with --user-column"):
+    with pytest.raises(InputError, match=r"no column 'user' among 'who', 'what', 'when'; name it with --user-column"):
         read_table(str(file))
     file.write_bytes(file.read_bytes()[:-3] if suffix != "csv" else b"who,what,when\n1,2\n")
     with pytest.raises(InputError, match=rf"x\.{suffix}: "):

@@ -134,7 +134,8 @@ def test_a_mutated_text_is_refused_or_read_as_it_says(kind: str, text: bytes) ->
             except InputError:
                 return
         read = list(zip(*(table.column(name).to_pylist() for name in ("user", "item", "timestamp")), strict=True))
-        assert read == by_lines(kind, contents[f"rows.{kind}"].decode())
+        # Bytes that are not UTF-8 can only be in the name of another column: nothing is looked at there.
+        assert read == by_lines(kind, contents[f"rows.{kind}"].decode(errors="replace"))
 
     check()
 

@@ -10,9 +10,10 @@ from configs.contracts import ItemNeeds, Step
 from data.batches import TrainBatches, mates_of
 from data.item_plan import ItemPlanner
 from data.negatives import CandidateSampler, target_counts
+from data.sequences import target_items
 from data.spans import TrainingSpans
 from tests.data.packed_layout import contexts, real_places
-from tests.data.test_batches import dense, planner_of, random_graph, sequences
+from tests.data.test_batches import FakeGraph, dense, planner_of, random_graph, sequences
 from tests.sequences import Sequences
 
 
@@ -176,3 +177,93 @@ def test_only_items_of_a_history_bring_their_cooccurrences() -> None:
     found = np.zeros_like(expected)
     found[:, planner.plan(roles, seen=seen).union_ids.numpy()] = dense(some).numpy()
     np.testing.assert_allclose(found, expected)
+
+
+def test_weights_of_in_batch_candidates_follow_from_the_spans_of_the_global_batch() -> None:
+    """The chance of another span to be in the batch is (S - 1) / (S_all - 1), in the smaller last batch too."""
+    data = sequences(40, 5000, 6)
+    spans = TrainingSpans(data, "windows", 5, 0.5)
+    sampler = CandidateSampler(target_counts(data, data.popularity()), 20, 0.5, 0.75, True, 9)
+    batches = sampled_batches(data, 0, 1)
+    sizes = []
+    for step in (0, len(batches) - 1):
+        global_batch, _ = batches.spans(step)
+        sizes.append(len(global_batch))
+        targets = target_items(data, *global_batch.targets())
+        ids, log_weights = sampler.sample(0, step, targets, (sizes[-1] - 1) / (len(spans) - 1))
+        for rank in range(3):
+            found = sampled_batches(data, rank, 3)[step]
+            assert ids_of(found, found.batch.candidates).tolist() == ids.tolist()
+            assert found.batch.log_weights.tolist() == log_weights.tolist()
+    assert 1 < sizes[1] < sizes[0] < len(spans)
+
+
+def batches_with_a_graph(seed: int = 3, rank: int = 0, world: int = 1, **needs: object) -> TrainBatches:
+    data = sequences(30, 40, 1)
+    planner = planner_of(random_graph(40, 3, 4), **needs)
+    sampler = CandidateSampler(None, 5, 0.0, 1.0, False, 9, num_items=40)
+    return TrainBatches(data, TrainingSpans(data, "windows", 5, 0.5), 16, seed, rank, world, planner, sampler)
+
+
+def center_draws(batches: TrainBatches, step: int) -> list[int]:
+    plan = batches[step].plan
+    assert plan is not None
+    return plan.union_ids[plan.sampled_centers["image"].indices].tolist()
+
+
+def test_draws_of_centres_change_with_seed_epoch_and_step_and_not_with_the_rank() -> None:
+    seen = []
+    for seed, epoch, step in [(3, 0, 0), (4, 0, 0), (3, 1, 0), (3, 0, 1)]:
+        ranks = [(0, 1), (0, 2), (1, 2)]
+        draws = []
+        for rank, world in ranks:
+            batches = batches_with_a_graph(seed, rank, world, views=("image",), centers=("image",), center_samples=6)
+            batches.set_epoch(epoch)
+            draws.append(center_draws(batches, step))
+        assert draws[0] == draws[1] == draws[2]
+        seen.append(tuple(draws[0]))
+    assert len(set(seen)) == 4
+
+
+def test_a_step_looks_up_the_cooccurrences_of_its_histories_only() -> None:
+    for rank in range(2):
+        step = batches_with_a_graph(3, rank, 2, cooccurrence=True)[0]
+        assert step.plan is not None
+        assert step.plan.cooccurrence is not None
+        history = step.batch.history[torch.from_numpy(real_places(step.batch))]
+        rows = np.flatnonzero(step.plan.cooccurrence.indptr.diff().numpy())
+        assert len(rows)
+        assert set(rows.tolist()) <= set(history.tolist()) < set(range(step.plan.num_roles))
+
+
+def test_random_streams_of_a_step_have_keys_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy pads keys with zeros, so [1, 2] and [1, 2, 0] are one stream: keys must differ without their zeros."""
+    keys: list[tuple[int, ...]] = []
+    original = np.random.default_rng
+
+    def remembering(key: list[int]) -> np.random.Generator:
+        keys.append(tuple(key))
+        return original(key)
+
+    batches = batches_with_a_graph(views=("image",), centers=("image",), center_samples=6)
+    monkeypatch.setattr(np.random, "default_rng", remembering)
+    batches[0]
+    assert len(keys) == len(set(keys)) == 2
+    assert all(key[-1] != 0 and len(key) == 4 for key in keys)
+
+
+@pytest.mark.parametrize("scale", ["mean", "sum"])
+def test_small_clusters_and_items_without_neighbours_count_in_sampled_centres(scale: str) -> None:
+    """One cluster of three members: one has two neighbours, one has one, one has none. Twelve draws each."""
+    links = np.array([[3, 4], [-1, 5], [-1, -1], *[[-1, -1]] * 3])
+    graph = FakeGraph(6, np.zeros((6, 6)), {"image": links}, {"image": np.array([0, 0, 0, -1, -1, -1])}, centers=1)
+    planner = planner_of(graph, views=("image",), centers=("image",), view_scale=scale, center_samples=12)
+    total, rounds = np.zeros(6), 500
+    for seed in range(rounds):
+        plan = planner.plan(np.array([0]), np.random.default_rng(seed))
+        rows = plan.sampled_centers["image"]
+        assert rows.indptr.tolist() == [0, 12]
+        np.add.at(total, plan.union_ids[rows.indices].numpy(), rows.values.numpy())
+    expected = np.array([0, 0, 0, 1 / 6, 1 / 6, 1 / 3]) * (1 if scale == "mean" else np.array([1, 1, 1, 2, 2, 1]))
+    np.testing.assert_allclose(total / rounds, expected, atol=0.03)  # a standard error of .006 at the most
+    assert not total[:3].any(), "the member without neighbours has a view of zeros"

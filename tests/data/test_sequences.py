@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.sequences import Split, Targets, gather_histories, target_items
+from data import sequences
+from data.sequences import Split, Targets, gather_histories, repeats_history, target_items
 from tests.sequences import Sequences
 
 
@@ -67,6 +68,27 @@ def test_histories_are_the_items_before_and_never_the_target(
             assert row.tolist() == before + [0] * (history.shape[1] - length)
             assert length == len(before) >= 1
             assert item == (-1 if split == "next" else lists[user][position])
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_repeats_are_found_as_by_a_loop(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequences, "_BLOCK", block)
+    random = np.random.default_rng(1)
+    lengths = random.integers(0, 9, 30)
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    data = Sequences(5, 30, offsets, random.integers(0, 5, offsets[-1]), lengths, lengths)
+    users = np.repeat(np.arange(30), lengths)
+    positions = np.arange(offsets[-1]) - offsets[users]
+    order = random.permutation(len(users))[: len(users) - 5]  # any order, not all targets of a user
+    users, positions = users[order], positions[order]
+    expected = [
+        data.items[offsets[u] + p] in data.items[offsets[u] : offsets[u] + p]
+        for u, p in zip(users, positions, strict=True)
+    ]
+    found = repeats_history(data, users, positions)
+    assert found.tolist() == expected
+    assert 0 < found.sum() < len(found)
+    assert repeats_history(data, users[:0], positions[:0]).tolist() == []
 
 
 def test_the_three_splits_share_out_every_position_but_the_first() -> None:

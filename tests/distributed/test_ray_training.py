@@ -9,10 +9,10 @@ from benchmarks.faults import (
     Trial,
     add_node,
     cluster_of_two,
+    interrupt_driver,
     kill_worker,
     make_inputs,
     take_node,
-    terminate_driver,
 )
 
 
@@ -33,8 +33,11 @@ def cluster():
 def test_a_disturbed_training_ends_as_a_calm_one(inputs, cluster):
     calm, struck = (Trial(inputs, "mdsrec", name, cluster) for name in ("calm", "struck"))
     calm.run([])
-    struck.run([Strike("sigterm", 9, terminate_driver), Strike("worker", 31, kill_worker, delay=0.1)])
+    struck.run([Strike("Ctrl-C", 9, interrupt_driver), Strike("worker", 31, kill_worker, delay=0.1)])
     assert struck.outcome.sittings == 2
+    log = (struck.folder / "log.txt").read_text()
+    assert "stopped, with a checkpoint of the latest step" in log
+    assert "starting again from the latest checkpoint, restart 1 of 10 (cluster.max_failures)" in log
     assert struck.result() == calm.result()
     assert struck.coverage() == calm.coverage() == (0, 0)
     # The comparison and the count of windows can fail.

@@ -16,6 +16,7 @@ from distributed.score_gains import GainRates, ScoreGains, _by_item
 from distributed.trainer import train
 from distributed.world import world_of_one
 from evaluation.user_batches import user_batch
+from graph_builder.store import Graph
 from tests.distributed.runs import config_of
 from tests.distributed.test_scoring import CASES, results
 from tests.distributed.toy import NUM_ITEMS, ToyGraph, toy_data
@@ -125,4 +126,12 @@ def test_a_run_without_a_graph_can_be_ranked_with_one(folders, tmp_path):
         found = evaluate(run_config(str(tmp_path), (*more, f"graph={folders}/graph")), world, "best")
     assert found["checkpoint_step"] == plain["checkpoint_step"]
     assert found["test"]["ndcg@10"] > plain["test"]["ndcg@10"]
-    assert json.loads((tmp_path / "evaluation-best.json").read_text())["test"] == found["test"]
+    (other,) = tmp_path.glob("evaluation-best-*.json")
+    graph = Graph.open(f"{folders}/graph").fingerprint
+    assert other.name == f"evaluation-best-cooccurrence_weight=5.0,graph={graph[:12]}.json"
+    assert json.loads(other.read_text())["test"] == found["test"]
+    own = json.loads((tmp_path / "evaluation-best.json").read_text())  # not replaced by the other settings' result
+    assert own["test"] == plain["test"]
+    assert (own["settings"]["cooccurrence_weight"], found["settings"]["cooccurrence_weight"]) == (0, 5)
+    assert "ranking_graph" not in own["fingerprints"]
+    assert found["fingerprints"]["ranking_graph"] == graph

@@ -176,7 +176,7 @@ def test_a_file_stop_in_the_study_lets_no_other_trial_begin(tmp_path, study, mon
     [
         ({"a": {"model.name": "sasrec", "model.dim": 16}}, [], "model.dim=8 and the command says 16"),
         ({"a": {"model.name": "sasrec"}}, ["training.max_epochs=5"], "training.max_epochs=2 and the command says 5"),
-        ({"a": {"model.name": "sasrec"}}, ["evaluation.mask_history=true"], "evaluation.mask_history=False"),
+        ({"a": {"model.name": "sasrec"}}, ["evaluation.mask_history=true"], "evaluation.mask_history=false"),
     ],
 )
 def test_a_changed_trial_is_refused(tmp_path, study, variants, overrides, message):
@@ -189,13 +189,55 @@ def test_a_changed_trial_is_refused(tmp_path, study, variants, overrides, messag
     assert finished(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("model", "overrides", "message"),
+    [
+        (
+            "sasrec",
+            ["evaluation.cooccurrence_weight=16"],
+            "cooccurrence_weight=1.0 and the command says 16.0",
+        ),
+        ("sasrec", ["evaluation.cooccurrence_decay=0.1"], "cooccurrence_decay=0.9 and the command says 0.1"),
+        ("sasrec", ["evaluation.cooccurrence_cap=3"], "evaluation.cooccurrence_cap=null and the command says 3"),
+        ("itemknn", ["graph_options.normalization=row_l1"], "graph_options.normalization=row_l2 and the command says"),
+        (
+            "itemknn",
+            ["evaluation.cooccurrence_decay=0.1"],
+            "cooccurrence_decay=0.9 and the command says 0.1",
+        ),
+    ],
+)
+def test_finished_trials_are_not_taken_for_those_of_another_score(study, model, overrides, message):
+    variants = {"a": {"model.name": model, "evaluation.cooccurrence_weight": 1}}
+    assert study(variants, SHORT) == []
+    given = dict(override.split("=") for override in overrides)
+    if "evaluation.cooccurrence_weight" in given:  # a study varies it, so the study's file changes
+        variants, overrides = {"a": {**variants["a"], "evaluation.cooccurrence_weight": 16}}, []
+    with pytest.raises(InputError) as refused:
+        study(variants, SHORT, *overrides)
+    assert message in str(refused.value)
+    assert study({"a": {"model.name": model, "evaluation.cooccurrence_weight": 1}}, SHORT) == []
+
+
+def test_graph_knobs_that_no_trial_reads_may_change(tmp_path, study):
+    variants = {"a": {"model.name": "sasrec"}}
+    assert study(variants, SHORT) == []
+    before = finished(tmp_path)
+    assert study(variants, SHORT, "graph_options.num_neighbors=9") == []
+    assert finished(tmp_path) == before
+
+
 def test_another_graph_or_dataset_is_refused(tmp_path, study):
     study({"a": {"graph_options.num_neighbors": 1}}, "training.max_steps=2")
     (graph,) = (tmp_path / "study/graphs").iterdir()
     for modality in (opened := Graph.open(graph)).modalities:  # as configs/studies/neighbors.yaml says
         assert np.array_equal(opened.neighbors(modality), np.arange(70)[:, None])
-    with pytest.raises(InputError, match=r"a-s0 in .* was trained on another graph than the study now names"):
+    with pytest.raises(InputError, match=r"graph_options\.num_neighbors=1 and the command says 4"):
         study({"a": {"graph_options.num_neighbors": 4}}, "training.max_steps=2")
+    (tmp_path / "base.yaml").write_text(f"seed: 5\n{BASE}")  # of the graphs
+    with pytest.raises(InputError, match=r"a-s0 in .* was trained on another graph than the study now names"):
+        study({"a": {"graph_options.num_neighbors": 1}}, "training.max_steps=2")
+    (tmp_path / "base.yaml").write_text(BASE)
     prepare("synthetic", str(tmp_path / "other"), num_users=60, num_items=40, seed=4)
     with pytest.raises(InputError, match=r"was trained on another dataset"):
         study({"a": {"graph_options.num_neighbors": 1}}, "training.max_steps=2", f"dataset={tmp_path}/other")

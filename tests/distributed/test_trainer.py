@@ -20,12 +20,15 @@ from data.synthetic import SyntheticSpec, synthetic_content
 from distributed.checkpoint_index import Progress
 from distributed.encoding import evaluate, run_config
 from distributed.inputs import Inputs, build_system, open_inputs, popularity_order
+from distributed.run_folder import open_run_folder
 from distributed.scoring import Scorer, summarise
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
 from distributed.trainer import candidate_sampler, check_trainable, train
-from distributed.training_loop import decide, note_validation, nothing_inherited_collected
+from distributed.training_loop import decide, ending, note_validation, nothing_inherited_collected
 from distributed.world import world_of_one
+from graph_builder.build import build_graph
+from graph_builder.executor import SerialExecutor
 from jobs.prepare_data import prepare
 from model.protocol import CatalogueInfo
 from model.zoo import build_model
@@ -187,6 +190,116 @@ def test_stopping_is_decided_by_validation():
     assert seen == [(True, "train"), (True, "train"), (False, "train"), (False, "stop"), (True, "train")]
     assert decide(Progress(epoch=10), training) == "stop"
     assert decide(Progress(step=5), TrainingConfig(max_steps=5)) == "stop"
+
+
+def test_a_run_is_not_continued_with_another_score(folders, tmp_path):
+    """Or the best checkpoint would be chosen among metrics that cannot be compared."""
+    config = config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=1", "evaluation.cooccurrence_weight=1")
+    with world_of_one() as world:
+        train(config, world)
+    for setting in ("evaluation.mask_history=true", "evaluation.cooccurrence_weight=2", "evaluation.ties=id"):
+        other = config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=2", setting)
+        with pytest.raises(
+            InputError, match=r"was begun with evaluation\.\w+=.* to rank a trained run otherwise: jobs/eva"
+        ):
+            open_run_folder(other)
+    longer = (
+        "training.max_epochs=2",
+        "training.patience=3",
+        "evaluation.cooccurrence_weight=1",
+        "evaluation.user_batch=9",
+    )
+    longer_config = config_of(folders, tmp_path / "run", "sasrec", *longer)
+    open_run_folder(longer_config)
+
+    # The same knobs, and another graph behind the scores.
+    dataset = open_inputs(config).dataset
+    options = config.graph_options.model_copy(update={"normalization": "row_l1", "num_centers": 4})
+    build_graph(dataset, str(tmp_path / "graph"), options, 0, SerialExecutor())
+    moved = longer_config.model_copy(update={"graph": str(tmp_path / "graph")})
+    with pytest.raises(InputError, match=r"was validated with graph .*, and the one given is"), world_of_one() as world:
+        train(moved, world)
+    (progress,) = tmp_path.glob("run/checkpoints/step-*/progress.json")
+    assert json.loads(progress.read_text())["fingerprints"]["ranking_graph"] == open_inputs(config).graph.fingerprint
+    with world_of_one() as world:  # ranking a trained run with it is another matter
+        evaluate(run_config(str(tmp_path / "run"), [f"graph={tmp_path}/graph"]), world, "best")
+        assert len(list((tmp_path / "run").glob("evaluation-best-graph=*.json"))) == 1
+        train(longer_config, world)
+
+
+def test_a_run_of_earlier_versions_did_not_note_the_graph_of_its_ranking(folders, tmp_path):
+    settings = ("training.max_epochs=1", "evaluation.cooccurrence_weight=1")
+    with world_of_one() as world:
+        train(config_of(folders, tmp_path, "sasrec", *settings), world)
+        for path in (*tmp_path.glob("checkpoints/*/progress.json"), tmp_path / "metrics.json"):
+            content = json.loads(path.read_text())
+            del content["fingerprints"]["ranking_graph"]
+            path.write_text(json.dumps(content))
+        evaluate(run_config(str(tmp_path)), world, "best")
+        assert [path.name for path in tmp_path.glob("evaluation-*")] == ["evaluation-best.json"]
+        longer = config_of(folders, tmp_path, "sasrec", "training.max_epochs=2", "evaluation.cooccurrence_weight=1")
+        assert train(longer, world)["epochs"] == 2
+
+
+def test_results_say_their_settings_and_do_not_replace_each_other(folders, tmp_path):
+    with world_of_one() as world:
+        metrics = train(config_of(folders, tmp_path, "sasrec", "training.max_epochs=1"), world)
+        evaluate(run_config(str(tmp_path)), world, "best")
+        kept = (tmp_path / "evaluation-best.json").read_bytes()
+        evaluate(run_config(str(tmp_path), ["evaluation.mask_history=true", "evaluation.ks=[10, 3]"]), world, "best")
+    assert (tmp_path / "evaluation-best.json").read_bytes() == kept
+    other = json.loads((tmp_path / "evaluation-best-ks=10+3,mask_history=true.json").read_text())
+    assert (other["settings"]["mask_history"], other["settings"]["ks"]) == (True, [10, 3])
+    for found in (metrics, json.loads(kept)):
+        assert found["settings"]["mask_history"] is False
+        assert set(found["details"]["test"]["slices"]) >= {"target in the history", "target new to the user"}
+        share = found["details"]["test"]["repeat_share"]
+        repeated = found["details"]["test"]["slices"]["target in the history"]["targets"]
+        assert 0 < share < 1
+        assert share == repeated / found["details"]["test"]["targets"]
+
+
+def test_the_end_of_a_training_says_why_and_which_epoch_was_best(folders, tmp_path, capsys, monkeypatch):
+    valid = iter([0.1, 0.3, 0.2, 0.3])
+    monkeypatch.setattr("distributed.training_loop.summarise", lambda *_: {"metrics": {"ndcg@10": next(valid)}})
+    settings = ("training.max_epochs=9", "training.patience=2")
+    with world_of_one() as world:
+        train(config_of(folders, tmp_path / "run", "sasrec", *settings), world)
+    steps = [record["step"] for record in records(tmp_path / "run")]
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2].startswith("epoch 4: ")
+    assert said[-1] == (
+        f"training ends after epoch 4, step {steps[3]}: ndcg@10 was no better for 2 epochs (training.patience); "
+        "best: epoch 2, valid ndcg@10 0.3000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("progress", "training", "best", "line"),
+    [
+        (
+            Progress(epoch=3, step=30, best_metric=0.25, best_step=20),
+            TrainingConfig(max_epochs=3),
+            2,
+            "training ends after epoch 3, step 30: training.max_epochs=3; best: epoch 2, valid ndcg@10 0.2500",
+        ),
+        (
+            Progress(epoch=1, step=5, best_step=5),
+            TrainingConfig(max_steps=5),
+            1,
+            "training ends after epoch 1, step 5: training.max_steps=5; without users to validate on the latest "
+            "epoch, 1, counts as the best",
+        ),
+        (
+            Progress(),
+            TrainingConfig(max_epochs=0),
+            None,
+            "training ends after epoch 0, step 0: training.max_epochs=0; no epoch was trained",
+        ),
+    ],
+)
+def test_each_reason_to_end_is_named(progress, training, best, line):
+    assert ending(progress, training, best) == line
 
 
 def test_telemetry_forgets_the_steps_that_will_be_taken_again(tmp_path):

@@ -11,7 +11,7 @@ from configs.loading import dump_config
 from configs.study import Study, expand
 from evaluation.study_plot import Axis, chosen_metrics
 from evaluation.study_report import write_report
-from evaluation.study_results import read_results, summarise_variants, trial_folder
+from evaluation.study_results import read_fingerprints, read_results, summarise_variants, trial_folder
 
 BASE = {"base": "configs/demo.yaml", "title": "What matters?"}
 NAMES = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (10, 20, 50)]
@@ -148,3 +148,44 @@ def test_damaged_metrics_are_refused(tmp_path):
         (trial_folder(tmp_path, trials[0]) / "metrics.json").write_text(content)
         with pytest.raises(InputError, match=r"metrics\.json: cannot be read"):
             read_results(tmp_path, trials)
+
+
+def test_changes_are_over_the_seeds_that_both_have(tmp_path):
+    study, trials = study_of(seeds=[0, 1, 2], variants=VARIANTS, baseline="none")
+    for trial, value in zip(trials, [0.1, 0.2, None, 0.3, 0.3, 0.9], strict=True):
+        if value is not None:
+            made(tmp_path, trial, value)
+    _, other = summarise_variants(read_results(tmp_path, trials), study.baseline)
+    assert other.seeds == (0, 1, 2)
+    assert other.estimates["test recall@20"].mean == pytest.approx(0.5)
+    assert other.estimates["test recall@20"].change == pytest.approx(0.6 / 0.3 - 1)
+
+
+def test_a_metric_that_some_seed_lacks_has_no_mean_and_one_of_zero_no_change(tmp_path):
+    _, trials = study_of(seeds=[0, 1], variants=VARIANTS, baseline="none")
+    for trial, value in zip(trials, [0.0, 0.0, 0.3, 0.3], strict=True):
+        made(tmp_path, trial, value)
+    results = read_results(tmp_path, trials)
+    more = {**results[2].test, "recall@5": 0.1}  # a metric that seed 1 lacks
+    baseline, other = summarise_variants([*results[:2], replace(results[2], test=more), results[3]], "none")
+    assert (
+        set(other.estimates)
+        == set(baseline.estimates)
+        == {f"{split} {n}" for split in ("test", "valid") for n in NAMES}
+    )
+    assert other.estimates["test recall@20"].change is None
+    assert other.estimates["test recall@20"].mean == pytest.approx(0.3)
+
+
+def test_a_trial_is_read_as_it_was_written(tmp_path):
+    _, trials = study_of(seeds=[0], variants=VARIANTS)
+    made(tmp_path, trials[0], 0.1, epochs=4, best=3)
+    made(tmp_path, trials[1], 0.2)
+    (trial_folder(tmp_path, trials[1]) / "metrics.jsonl").unlink()  # as of a model that is not trained
+    first, second = read_results(tmp_path, trials)
+    assert first.valid == dict.fromkeys(NAMES, 0.2)
+    assert first.test == dict.fromkeys(NAMES, 0.1)
+    assert first.intervals["ndcg@10"] == pytest.approx((0.09, 0.13))
+    assert (first.best_epoch, first.epochs, first.seconds) == (3, 4, 6.0)
+    assert (second.best_epoch, second.seconds) == (None, 0.0)
+    assert read_fingerprints(tmp_path, trials[0]) == {"dataset": "d"}

@@ -51,14 +51,13 @@ def test_the_inputs_are_sound_before_they_are_spoilt(here):
         "prepare_data --format recbole --input {here}/Toy.inter --output {here}/new",
         "prepare_data --format unisrec --input {here}/unisrec --output {here}/new",
         "build_graph --set dataset={here}/dataset --set graph={here}/new --set graph_options.num_centers=3",
-        "export --graph {here}/graph --what cooccurrence --to npz --output {here}/new",
+        "export --graph {here}/graph --what cooccurrence --to npz --output {here}/new.npz",
         "evaluate --run {here}/run",
-        "recommend --run {here}/run --output {here}/new",
-        "case_study --run {here}/run --output {here}/new",
+        "recommend --run {here}/run --output {here}/new.parquet",
+        "case_study --run {here}/run --output {here}/new.html",
     ]
     for command in commands:
         with pytest.raises(AssertionError, match="the command changed files"):
             run_case(Case("nothing", command, nothing), here)
-        new = here / "new"
-        if new.exists():
+        for new in here.glob("new*"):
             shutil.rmtree(new) if new.is_dir() else new.unlink()

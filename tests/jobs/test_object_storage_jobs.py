@@ -68,7 +68,7 @@ def test_training_recommending_and_exporting_read_uris(tmp_path, monkeypatch) ->
 @pytest.mark.timeout(600)
 def test_a_run_at_a_uri_is_trained_by_ray_and_evaluated(s3, tmp_path, monkeypatch) -> None:
     run = f"{ROOT}/run"
-    small = ("model.dim=8", "training.max_epochs=1", "cluster.num_workers=1", f"run={run}")
+    small = ("model.dim=8", "training.max_epochs=1", "cluster.num_workers=1", "cluster.address=local", f"run={run}")
     sets = [part for setting in small for part in ("--set", setting)]
     said = invoke(train, *INPUTS, *sets)
     assert f"wrote run {run} (mdsrec): " in said
@@ -76,7 +76,9 @@ def test_a_run_at_a_uri_is_trained_by_ray_and_evaluated(s3, tmp_path, monkeypatc
     assert {"checkpoints", "config.yaml", "metrics.json", "metrics.jsonl", "plan.txt", "tensorboard"} <= names
     # Another machine, that has none of it.
     monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "cache"))
-    assert "recall@10" in invoke(evaluate, "--run", run)
+    said = invoke(evaluate, "--run", run, "--set", "cluster.address=null")
+    assert said.startswith("running in this process, without Ray")
+    assert "recall@10" in said
     assert "jobs/run/evaluation-best.json" in s3.names("jobs/run/")
 
 

@@ -108,13 +108,9 @@ def without_a_cluster() -> Iterator[None]:
         "jobs.build_graph.connect": _join_only,
         "jobs.build_graph.check_seen_by_all_nodes": lambda _folder, _what: None,
         "jobs.build_graph.RayExecutor": lambda _options: SerialExecutor(),
-        "jobs.train.connect": _join_only,
-        "jobs.train.workers_use_gpu": lambda _cluster: False,
         "jobs.train.run_on_workers": _one_rank,
         "jobs.study.connect": _no_study,
-        "jobs.evaluate.connect": _join_only,
         "jobs.evaluate.run_on_workers": _one_rank,
-        "jobs.recommend.connect": _join_only,
         "jobs.recommend.run_on_workers": _one_rank,
     }
     with ExitStack() as stack:
@@ -136,6 +132,7 @@ def _no_study(_cluster: ClusterConfig) -> None:
 
 
 def _one_rank(task: str, config: Any, **arguments: Any) -> None:
+    _join_only(config.cluster)
     assert task != "train", "nothing was wrong with the input: training would begin"
     with world_of_one() as world:
         {"evaluate": encoding.evaluate, "recommend": encoding.recommend}[task](config, world, **arguments)

@@ -31,6 +31,8 @@ FEATURES = Group(
         Case("an empty .npy file", _NPY, write("text.npy", "")),
         Case("more ids than rows", _NPY, write("text.ids", "i1\n" * 31)),
         Case("an id twice", _NPY, replace("text.ids", "i7\n", "i8\n")),
+        Case("an empty line among the ids", _NPY, replace("text.ids", "i7\n", "\n")),
+        Case("ids that are not there", _NPY.replace("text.ids", "none.ids")),
         Case("ids of something else", _NPY, replace("text.ids", "i", "x", -1)),
         Case("ids that are not text", _NPY, write("text.ids", b"\xff\xfe\n" * 30)),
         Case("the ids are missing", f"{_PARQUET} --features text={{here}}/text.npy"),

@@ -173,8 +173,10 @@ EXPORTS = Group(
         Case("an unknown format", _EXPORT.replace("npz --output", "csv --output")),
         Case("the output is in the graph", _EXPORT.replace("{here}/o", "{here}/graph/o")),
         Case("the output's folder is not there", _EXPORT.replace("{here}/o", "{here}/none/o")),
-        Case("the output is a folder", _EXPORT.replace("/o.npz", "/unisrec")),
-        Case("the output is something else", _EXPORT.replace("/o.npz", "/raw.csv --overwrite")),
+        Case("the output is a folder", _EXPORT, folder("o.npz")),
+        Case("the output is something else", f"{_EXPORT} --overwrite", write("o.npz", "mine")),
+        Case("the output is called by another format", _EXPORT.replace("o.npz", "o.parquet")),
+        Case("an edge index called .npz", _EXPORT.replace("--to npz", "--to edge_index")),
         Case("the output is there", _EXPORT, matrix("o.npz")),
     ),
 )

@@ -16,6 +16,8 @@ _JSONL = f"prepare_data --format table --input {{here}}/raw.jsonl {_OUT}"
 _RECBOLE = f"prepare_data --format recbole --input {{here}}/Toy.inter {_OUT}"
 _UNISREC = f"prepare_data --format unisrec --input {{here}}/unisrec {_OUT}"
 _ROW = "u3,i4,1300000100\n"
+_FLOAT32 = np.array([880394690, 880394632, 880394631] * 3, np.float32)
+_LARGE = "".join(f'{{"user": "u", "item": "i", "timestamp": {time}}}\n' for time in ("9007199254740993", "1.0"))
 _NUMBERS = {"user": [1] * 9, "item": list(range(9))}
 
 FILES = Group(
@@ -26,6 +28,7 @@ FILES = Group(
         Case("a header and no rows", _CSV, write("raw.csv", "user,item,timestamp\n")),
         Case("no header", _CSV, write("raw.csv", _ROW * 9)),
         Case("a semicolon for a comma", _CSV, write("raw.csv", "user;item;timestamp\n" + _ROW.replace(",", ";") * 9)),
+        Case("a space in the header", _CSV, replace("raw.csv", '"item"', '" item"')),
         Case("a column twice", _CSV, write("raw.csv", "user,item,timestamp,item\nu1,i1,1,i2\n")),
         Case("Latin-1 text", _CSV, write("raw.csv", "user,item,timestamp\nJosé,i1,1\n".encode("latin-1") * 5)),
         Case("UTF-16 text", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\n".encode("utf-16"))),
@@ -46,6 +49,11 @@ FILES = Group(
             _JSONL,
             write("raw.jsonl", '[{"user": 1, "item": 2, "timestamp": 3}]'),
         ),
+        Case("a compressed CSV file", _CSV.replace("raw.csv", "raw.csv.gz"), copy("raw.csv", "raw.csv.gz")),
+        Case("a table separated by tabs", _CSV.replace("raw.csv", "raw.tsv"), copy("raw.csv", "raw.tsv")),
+        Case("JSON that is not by lines", _CSV.replace("raw.csv", "raw.json"), copy("raw.jsonl", "raw.json")),
+        Case("spaces for tabs in a RecBole file", _RECBOLE, replace("Toy.inter", "\t", " ", -1)),
+        Case("commas for tabs in the rows of a RecBole file", _RECBOLE, replace("Toy.inter", "u0\ti0\t", "u0,i0,")),
         Case("a URI", "prepare_data --format table --input s3://bucket/raw.parquet --output {here}/out"),
     ),
 )
@@ -53,6 +61,12 @@ FILES = Group(
 ROWS = Group(
     "jobs/prepare_data.py: rows, ids and timestamps",
     (
+        Case("timestamps rounded to float32", _PARQUET, table("raw.parquet", **_NUMBERS, timestamp=_FLOAT32)),
+        Case("timestamps that are true or false", _PARQUET, table("raw.parquet", **_NUMBERS, timestamp=[True] * 9)),
+        Case("a timestamp in hexadecimal digits", _CSV, replace("raw.csv", "1300000060", "0x4d7c6dbc")),
+        Case("a date that does not exist", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,2023-02-29\n")),
+        Case("a day before the month", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,29.02.2024\n")),
+        Case("a large timestamp among fractions in JSON", _JSONL, write("raw.jsonl", _LARGE)),
         Case("a timestamp that is a date", _CSV, replace("raw.csv", "1300000060", "2024-05-01")),
         Case("a timestamp that is NaN", _RECBOLE, replace("Toy.inter", "1300000060", "nan")),
         Case("an infinite timestamp", _RECBOLE, replace("Toy.inter", "1300000060", "inf")),
@@ -61,6 +75,7 @@ ROWS = Group(
         Case("a float NaN timestamp", _PARQUET, table("raw.parquet", **_NUMBERS, timestamp=[1.0] * 8 + [np.nan])),
         Case("timestamps of two types", _JSONL, replace("raw.jsonl", "1300000060", '"soon"')),
         Case("an id that is a fraction", _PARQUET, table("raw.parquet", user=[1.5], item=["a"], timestamp=[1])),
+        Case("ids that are numbers and text", _JSONL, replace("raw.jsonl", '"u1"', "1")),
         Case("ids that are lists", _JSONL, replace("raw.jsonl", '"u0"', '["u0"]', -1)),
         Case("bytes for ids", _PARQUET, table("raw.parquet", user=[b"\xff"], item=["a"], timestamp=[1])),
         Case("a row with too many columns", _CSV, replace("raw.csv", "\n", "\nu3,i4,5,6\n")),
@@ -84,8 +99,13 @@ UNISREC = Group(
         Case("a row without a history", _UNISREC, replace("unisrec/Toy.test.inter", "\n0\t0 ", "\n0\t\t0 ")),
         Case("a history that contradicts the valid file", _UNISREC, replace("unisrec/Toy.test.inter", "\t0 ", "\t1 ")),
         Case("an index with a gap", _UNISREC, write("unisrec/Toy.item2index", "a\t0\nb\t2\n")),
+        Case("an index with an empty id", _UNISREC, write("unisrec/Toy.item2index", "a\t0\n\t1\n")),
         Case("an index with words", _UNISREC, write("unisrec/Toy.item2index", "a\tzero\n")),
         Case("an item beyond the index", _UNISREC, write("unisrec/Toy.item2index", "a\t0\nb\t1\n")),
+        Case("spaces for tabs", _UNISREC, replace("unisrec/Toy.test.inter", "\t", " ", -1)),
+        Case("raw features of another width", _UNISREC, write("unisrec/Toy.feat1CLS", b"\0" * 4096)),
+        Case("features of which nothing says what they are", _UNISREC, copy("text.npy", "unisrec/features.npy")),
+        Case("features as PyTorch's file", _UNISREC, write("unisrec/Toy.text.pt", b"PK")),
         Case("texts under another header", _UNISREC, write("unisrec/Toy.text", "item\ttext\n1\tred\n")),
     ),
 )

@@ -1,0 +1,22 @@
+"""JSON that every reader accepts: numbers that JSON has no word for are written as null."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """Plain values as JSON text. NaN and the infinities become null, which Python would write as words of its own."""
+    return json.dumps(_without_non_finite(value), indent=indent, allow_nan=False)
+
+
+def _without_non_finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_non_finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_non_finite(inner) for inner in value]
+    return value

@@ -1,0 +1,152 @@
+"""JSON lines as an Arrow table of the columns asked for, by explicit types: nothing is guessed from other columns.
+
+Arrow parses the file. Python looks at the first rows to tell text from numbers, and looks for the row to name where
+Arrow refuses one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json as pajson
+
+from configs.errors import InputError
+from data.formats.columns import shown
+
+_BLOCK_BYTES = 16 << 20  # no object may be longer
+_PIECE_CHARACTERS = 1 << 20
+_SPACE = " \t\r\n"
+_DIGITS_REFUSED = re.compile(r"parse:\s*-?[0-9]+$")  # by Arrow: a whole number beyond 64 bits
+
+
+def read_json_lines(file: Path, columns: Mapping[str, str], next_move: str) -> pa.Table:
+    """The columns of a file with one JSON object after the other.
+
+    Args:
+        columns: role (user, item, timestamp) -> the file's own name. next_move: as for `columns.check_columns`.
+
+    Returns:
+        Each column as large_string, as int64, or (timestamps with a point or an exponent) as float64.
+
+    Raises:
+        InputError: a column that no row has, or a value of a type that it may not have; names the row.
+        pa.ArrowException, OSError: the file cannot be read.
+    """
+    types = _types(file, columns, next_move)
+    try:
+        return _read(file, types)
+    except pa.ArrowInvalid as error:
+        time, is_overflow = columns["timestamp"], _DIGITS_REFUSED.search(str(error))
+        if types[time] == pa.int64() and not is_overflow:
+            with contextlib.suppress(pa.ArrowInvalid):
+                return _read_fractions(file, types, time)
+        _name_first_refused(file, columns, types)
+        raise
+
+
+def _read(file: Path, types: Mapping[str, pa.DataType]) -> pa.Table:
+    parse = pajson.ParseOptions(explicit_schema=pa.schema(types), unexpected_field_behavior="ignore")
+    return pajson.read_json(file, read_options=pajson.ReadOptions(block_size=_BLOCK_BYTES), parse_options=parse)
+
+
+def _read_fractions(file: Path, types: dict[str, pa.DataType], time: str) -> pa.Table:
+    """Timestamps with a point or an exponent as float64, or as decimals if float64 would round a fraction away."""
+    floats = _read(file, types | {time: pa.float64()})
+    with contextlib.suppress(pa.ArrowInvalid):  # beyond decimals, which is beyond what timestamps may be
+        decimals = _read(file, types | {time: pa.decimal128(38, 18)})
+        try:
+            decimals.column(time).cast(pa.int64())
+        except pa.ArrowInvalid:
+            return decimals
+    return floats
+
+
+def _types(file: Path, columns: Mapping[str, str], next_move: str) -> dict[str, pa.DataType]:
+    """The type of each column by its first value; a column of nothing but nulls is text."""
+    seen: dict[str, None] = {}
+    types: dict[str, pa.DataType] = {}
+    for row, found in enumerate(_objects(file), start=1):
+        _check_row(found, row, file)
+        seen |= dict.fromkeys(found)
+        for role, name in columns.items():
+            if name not in types and (value := found.get(name)) is not None:
+                _check_value(value, None, role, name, row, file)
+                types[name] = pa.large_string() if isinstance(value, str) else pa.int64()
+        if len(types) == len(columns):
+            break
+    for role, name in columns.items():
+        if seen and name not in seen:
+            raise InputError(f"{file}: no column {name!r} among {shown(list(seen))}; {next_move.format(role=role)}")
+    return {name: types.get(name, pa.large_string()) for name in columns.values()}
+
+
+def _name_first_refused(file: Path, columns: Mapping[str, str], types: Mapping[str, pa.DataType]) -> None:
+    """Raise for the first row that is no JSON or has a value of a wrong type; return where there is none."""
+    for row, found in enumerate(_objects(file), start=1):
+        _check_row(found, row, file)
+        for role, name in columns.items():
+            if (value := found.get(name)) is not None:
+                _check_value(value, types[name], role, name, row, file)
+
+
+def _check_row(found: Any, row: int, file: Path) -> None:
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: row {row} is {found!r:.60}, expected one JSON object a line; write it as JSON lines")
+
+
+def _check_value(value: Any, kind: pa.DataType | None, role: str, name: str, row: int, file: Path) -> None:
+    place = f"{file}: column {name} is {value!r:.60} in row {row}"
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    is_number = is_whole or isinstance(value, float)
+    if role == "timestamp":
+        if not (is_number or isinstance(value, str)):
+            raise InputError(f"{place}, expected a whole number or a date; use whole seconds or milliseconds")
+    elif not (is_whole or isinstance(value, str)):
+        raise InputError(f"{place}, expected text or a whole number; write ids as text")
+    if kind == pa.large_string() and is_number:
+        raise InputError(f"{place}, after text in the rows before; write all as text or all as numbers")
+    if kind == pa.int64() and isinstance(value, str):
+        raise InputError(f"{place}, after numbers in the rows before; write all as text or all as numbers")
+    if is_whole and not -(2**63) <= value < 2**63:
+        next_move = "use whole seconds or milliseconds" if role == "timestamp" else "write ids as text"
+        raise InputError(f"{place}, expected a whole number of 64 bits; {next_move}")
+
+
+def _whole_number(digits: str) -> int | float:
+    """Python refuses to convert thousands of digits, which a column that nobody asked for may hold."""
+    return int(digits) if len(digits) <= 100 else float(digits)
+
+
+def _objects(file: Path) -> Iterator[Any]:
+    """The values of a file one after the other.
+
+    Raises:
+        InputError: something that is not JSON, or an object longer than a block.
+    """
+    decoder, text, num = json.JSONDecoder(strict=False, parse_int=_whole_number), "", 0
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as source:
+        for piece in itertools.chain(iter(lambda: source.read(_PIECE_CHARACTERS), ""), [""]):
+            text, place = text + piece, 0
+            while True:
+                while place < len(text) and text[place] in _SPACE:
+                    place += 1
+                try:
+                    found, end = decoder.raw_decode(text, place)
+                except (ValueError, RecursionError):
+                    break
+                if piece and end == len(text):
+                    break  # a number may go on
+                yield found
+                place, num = end, num + 1
+            text = text[place:]
+            if len(text) > _BLOCK_BYTES:
+                break
+    if text:
+        raise InputError(f"{file}: row {num + 1} is not valid JSON ({text[:60]!r:.60}); restore the file")

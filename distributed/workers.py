@@ -1,0 +1,121 @@
+"""Run a task on all its ranks: in this process where one rank is all, else through Ray."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from configs.errors import InputError
+from configs.schema import Config
+from distributed.durable_files import write_text
+from distributed.placement import device_type, named_address, runs_in_this_process
+from distributed.rank_task import RankError, Task, run_task
+from distributed.run_storage import RunStorage
+from distributed.stop_requests import stopping_on_signals
+from distributed.telemetry import Item, unwatched
+from distributed.temporary_folder import keep_sockets_short
+from distributed.world import world_of_one
+
+ERROR_FILE = "error.txt"  # in the run's folder: the traceback of a task that failed
+
+
+class TaskFailed(Exception):
+    """A task failed on a rank, and its input is not at fault; the message is one line."""
+
+
+def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
+    """Run a task on `cluster.num_workers` ranks and wait for it; its results are in the files that it writes.
+
+    One rank runs in this process, without Ray, if no cluster is named and this is no submitted job; it makes the same
+    numbers and files as a Ray worker would. Within a training, SIGTERM and SIGINT ask for a checkpoint and the end.
+
+    Raises:
+        InputError: the cluster cannot be joined, or a rank met bad input.
+        TaskFailed: any other error of a rank; its traceback is in RUN/error.txt.
+    """
+    assert config.run is not None
+    storage = RunStorage(config.run)
+    with suppress(OSError):
+        (storage.local / ERROR_FILE).unlink(missing_ok=True)
+    try:
+        if runs_in_this_process(config.cluster):
+            _run_in_this_process(task, config, storage, arguments)
+        else:
+            _run_through_ray(task, config, storage, arguments)
+    except RankError as error:
+        if error.refused:
+            raise InputError(error.message) from None
+        where = _kept(storage.local, error.report)
+        raise TaskFailed(f"{task} failed, {error.message}; the traceback is in {where}") from None
+
+
+def _run_in_this_process(task: Task, config: Config, storage: RunStorage, arguments: dict[str, Any]) -> None:
+    kind = device_type(config.cluster)
+    assert kind is not None
+    device = torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    if config.training.loader_workers:
+        keep_sockets_short()
+    track = _bar if sys.stderr.isatty() else unwatched
+    with _threads_of_a_worker(config.cluster.cpus_per_worker) as threads, world_of_one(device) as world:
+        on = "a GPU" if kind == "cuda" else f"CPU ({threads} thread{'s' if threads > 1 else ''})"
+        print(f"running in this process, without Ray, on {on}: cluster.num_workers is 1", flush=True)
+        with _stopping(task, storage):
+            run_task(task, config, world, track, **arguments)
+
+
+def _run_through_ray(task: Task, config: Config, storage: RunStorage, arguments: dict[str, Any]) -> None:
+    from distributed import ray_train  # Ray is imported only where it is used
+    from distributed.ray_cluster import connect
+
+    kind, (setting, address) = device_type(config.cluster), named_address(config.cluster)
+    workers = config.cluster.num_workers
+    count = f"{workers}" if isinstance(workers, int) else f"{workers[0]} to {workers[1]}"
+    place = f"the Ray cluster at {setting}={address}" if address else "a Ray cluster that starts now on this machine"
+    print(f"running on {count} workers of {place}{'' if kind is None else f', on {kind}'}", flush=True)
+    connect(config.cluster)
+    # The signal may have been sent to Ray's processes too. While the handler looks, nothing asks a Ray that is ending.
+    with _stopping(task, storage, lambda: ray_train.end_if_ray_is_lost(storage, 2.0)):
+        ray_train.run_on_ray(task, config, storage, **arguments)
+
+
+def _stopping(
+    task: Task, storage: RunStorage, then: Callable[[], object] = lambda: None
+) -> AbstractContextManager[None]:
+    return stopping_on_signals(storage, then) if task == "train" else nullcontext()
+
+
+@contextmanager
+def _threads_of_a_worker(cpus: float) -> Iterator[int]:
+    """As many threads as Ray gives a worker of so many CPUs: OMP_NUM_THREADS where it is set, else its whole CPUs."""
+    before = torch.get_num_threads()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, int(cpus)))
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _bar(loop: Iterable[Item], total: int, label: str) -> Iterable[Item]:
+    """A `telemetry.Track` on this process's terminal, gone when the loop ends."""
+    return tqdm(loop, total=total, desc=label, leave=False)
+
+
+def _kept(run: Path, report: str) -> str:
+    """Where the traceback is: the run's folder, or stderr if it cannot be written there."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(run / ERROR_FILE, report)
+    except OSError:
+        print(report, file=sys.stderr, flush=True)
+        return "the lines above"
+    return str(run / ERROR_FILE)

@@ -1,0 +1,162 @@
+"""What is on disk when the power goes: nothing that a checkpoint relies on is younger than the checkpoint."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from configs.errors import InputError
+from distributed.checkpoint import Checkpoints, _make_optimizer_state
+from distributed.checkpoint_index import Progress, steps_in
+from distributed.durable_files import replace_folder, write_text
+from distributed.inputs import build_system, open_inputs
+from distributed.sharding import shard
+from distributed.trainer import train
+from distributed.world import world_of_one
+from tests.distributed.runs import config_of
+
+
+class Disk:
+    """What would be found after a loss of power: file contents and folder entries as of their last fsync."""
+
+    def __init__(self, monkeypatch):
+        self._contents, self._names = {}, {}
+        self._fsync = os.fsync
+        monkeypatch.setattr(os, "fsync", self.fsync)
+
+    def fsync(self, handle):
+        self._fsync(handle)
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        if path.is_dir():
+            self._names[path] = {entry.name: entry.stat().st_ino for entry in path.iterdir()}
+        else:
+            self._contents[path.stat().st_ino] = path.read_bytes()
+
+    def names(self, folder):
+        """The entries of a folder and their inodes."""
+        return self._names.get(folder, {})
+
+    def read(self, path):
+        """The content of a file, b"" where its bytes or its name would be lost."""
+        return self._contents.get(self.names(path.parent).get(path.name), b"")
+
+
+def test_the_record_of_an_epoch_and_all_files_are_on_disk_before_its_checkpoint_counts(folders, tmp_path, monkeypatch):
+    disk, found, original = Disk(monkeypatch), [], os.replace
+
+    def replace(source, target):
+        original(source, target)
+        if Path(target).name.startswith("step-"):
+            epoch = json.loads((Path(target) / "progress.json").read_text())["epoch"]
+            records = [json.loads(line) for line in disk.read(tmp_path / "run/metrics.jsonl").splitlines()]
+            found.append((epoch, [record["epoch"] for record in records]))
+
+    def replace_written(source, target):
+        if Path(target).name.startswith("step-"):
+            for file in Path(source).iterdir():
+                assert disk.read(file) == file.read_bytes(), f"{file.name} is not on disk when the checkpoint counts"
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_written)
+    for epochs in (2, 3):  # the second sitting writes the file anew, without what would be trained again
+        with world_of_one() as world:
+            train(config_of(folders, tmp_path / "run", "sasrec", f"training.max_epochs={epochs}"), world)
+    assert found == [(1, [1]), (2, [1, 2]), (3, [1, 2, 3])]
+
+
+def test_written_text_is_on_disk_with_its_name(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch)
+    for content in ("one", "another"):
+        write_text(tmp_path / "file", content)
+        assert disk.read(tmp_path / "file") == content.encode()
+
+
+def test_an_old_folder_goes_when_the_new_one_has_its_name_on_disk(tmp_path, monkeypatch):
+    disk, seen, original = Disk(monkeypatch), [], shutil.rmtree
+    for name, content in (("final", "old"), ("aside", "new")):
+        (tmp_path / name).mkdir()
+        write_text(tmp_path / name / "file", content)
+    new = (tmp_path / "aside").stat().st_ino
+
+    def rmtree(path, **options):
+        if path.exists():
+            seen.append(((path / "file").read_text(), disk.names(tmp_path)["final"]))
+        original(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    replace_folder(tmp_path / "aside", tmp_path / "final")
+    assert seen == [("old", new)]
+    assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def opened(config, world):
+    inputs = open_inputs(config)
+    sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    _make_optimizer_state(sharded)
+    return sharded
+
+
+def checkpoints_of(run, world):
+    checkpoints = Checkpoints(str(run), world, keep=1)
+    checkpoints.bring()
+    return checkpoints
+
+
+def failing(monkeypatch, owner, name, number, error):
+    """Let the n-th call of a function fail that is about the checkpoint of step 10 or its temporary folders."""
+    original, calls = getattr(owner, name), []
+
+    def call(path, *more, **options):
+        if "step-00000010" in Path(path).name:
+            calls.append(path)
+            if len(calls) == number:
+                raise error
+        return original(path, *more, **options)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "number"), [(os, "replace", 1), (os, "replace", 2), (shutil, "rmtree", 1), (shutil, "rmtree", 2)]
+)
+def test_a_step_that_is_saved_again_is_whole_at_any_moment(folders, tmp_path, monkeypatch, owner, name, number):
+    """As after a stop at the last step of an epoch: the next sitting validates, and saves the same step."""
+    config = config_of(folders, tmp_path / "run", "sasrec")
+    with world_of_one() as world:
+        sharded, checkpoints = opened(config, world), checkpoints_of(tmp_path / "run", world)
+        checkpoints.save(sharded, Progress(step=10, best_step=10, epoch=0))
+        with monkeypatch.context() as patch:
+            failing(patch, owner, name, number, Killed())
+            with contextlib.suppress(Killed):
+                checkpoints.save(sharded, Progress(step=10, best_step=10, epoch=1))
+        again = checkpoints_of(tmp_path / "run", world)
+        assert again.exists()
+        assert not list((tmp_path / "run/checkpoints").glob(".*.replaced"))
+        progress, _ = again.resume(sharded, {})
+        assert (progress.step, progress.epoch) in ((10, 0), (10, 1))
+        again.save(sharded, Progress(step=10, best_step=10, epoch=1))
+        assert again.resume(sharded, {})[0].epoch == 1
+        again.save(sharded, Progress(step=20, best_step=20, epoch=2))
+    assert steps_in(tmp_path / "run/checkpoints") == [20]
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["index.json", "step-00000020"]
+
+
+def test_a_step_that_cannot_be_saved_again_stays_as_it_was(folders, tmp_path, monkeypatch):
+    config = config_of(folders, tmp_path / "run", "sasrec")
+    with world_of_one() as world:
+        sharded, checkpoints = opened(config, world), checkpoints_of(tmp_path / "run", world)
+        checkpoints.save(sharded, Progress(step=10, best_step=10, epoch=0))
+        with monkeypatch.context() as patch:
+            failing(patch, os, "replace", 2, OSError(errno.EIO, "Input/output error"))
+            with pytest.raises(InputError, match=r"step-00000010: could not be written .*Input/output error"):
+                checkpoints.save(sharded, Progress(step=10, best_step=10, epoch=1))
+        assert checkpoints.resume(sharded, {})[0].epoch == 0
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["index.json", "step-00000010"]

@@ -1,0 +1,161 @@
+"""How a scorer cuts its work: the sizes of passes, its random streams, and what it forgets between rankings."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from distributed import scoring
+from distributed.channel_scoring import ChannelScorer
+from distributed.inputs import build_system, open_inputs
+from distributed.scoring import CenterSums, Scorer
+from distributed.sharding import shard
+from distributed.world import world_of_one
+from tests.distributed.test_scoring import COOCCURRENCE, config_of
+
+USERS = 120  # of the dataset in `folders`: eight batches of 16, the last of 8
+
+
+@pytest.fixture
+def world():
+    with world_of_one() as one:
+        yield one
+
+
+def scorer_of(folders, world, model, *more, kind=Scorer):
+    config = config_of(folders, model, *more)
+    inputs = open_inputs(config)
+    return kind(shard(build_system(config, inputs), config, inputs.dataset.num_items, world), inputs, config, world)
+
+
+def sizes_of_passes(scorer):
+    """Batches of each pass over "test"; pairs that gain, of each batch."""
+    pairs, original = [], scorer._user_batch
+
+    def counting(*given):
+        found = original(*given)
+        pairs.append(found[1])
+        return found
+
+    scorer._user_batch = counting
+    positions = scorer.inputs.dataset.valid_end.astype(np.int64)
+    with scorer._encoding():
+        blocks = scorer._item_blocks(lambda: None)
+        passes = scorer._passes(np.arange(USERS), positions, True, blocks, lambda: None)
+        return [len(held) for held in passes], pairs
+
+
+@pytest.mark.parametrize(
+    ("users", "sizes"), [(65536, [8]), (48, [3, 3, 2]), (47, [2, 2, 2, 2]), (16, [1] * 8), (1, [1] * 8)]
+)
+def test_a_pass_has_as_many_batches_as_its_users_make(folders, world, users, sizes):
+    scorer = scorer_of(folders, world, "popularity")
+    scorer.users_per_pass = users
+    assert sizes_of_passes(scorer)[0] == sizes
+
+
+def test_a_pass_ends_with_the_batch_that_makes_its_pairs_too_many(folders, world, monkeypatch):
+    scorer = scorer_of(folders, world, "itemknn", *COOCCURRENCE)
+    _, pairs = sizes_of_passes(scorer)
+    limit = pairs[0] + pairs[1]
+    monkeypatch.setattr(scoring, "_MAX_PAIRS", limit)
+    sizes, _ = sizes_of_passes(scorer_of(folders, world, "itemknn", *COOCCURRENCE))
+    ends = np.cumsum(sizes)
+    totals = [(sum(pairs[end - size : end]), pairs[end - 1]) for size, end in zip(sizes, ends, strict=True)]
+    assert sizes[0] == 2
+    assert ends[-1] == 8
+    assert len(sizes) > 2
+    for total, last in totals[:-1]:
+        assert total - last < limit <= total
+
+
+def test_pairs_with_the_items_of_all_ranks_are_counted(folders, world):
+    """Ranks must end their passes alike, whatever items they rank themselves."""
+    scorer = scorer_of(folders, world, "itemknn", *COOCCURRENCE)
+    users, positions = np.arange(8), scorer.inputs.dataset.valid_end[:8].astype(np.int64)
+    found = []
+    for owned in (True, False):
+        blocks = SimpleNamespace(owns=lambda items, owned=owned: np.full(len(items), owned))
+        batch, pairs = scorer._user_batch(users, positions, torch.zeros(8, 1), True, scorer._rates(8), blocks)
+        found.append((pairs, len(batch.gains)))
+    assert found[0][0] == found[1][0] > 0
+    assert found[0][1] > found[1][1] == 0
+
+
+class Seen(Exception):
+    """A ranking has begun."""
+
+
+def seed_of(scorer, begin):
+    """What the default generator was seeded with when a ranking begins."""
+
+    def look(_):
+        raise Seen(torch.initial_seed())
+
+    scorer._item_blocks = look
+    with pytest.raises(Seen) as seen:
+        begin(scorer)
+    return seen.value.args[0]
+
+
+def test_gates_that_are_noisy_in_rankings_have_a_stream_for_each_split_seed_and_rank(folders, world):
+    scorer = scorer_of(folders, world, "popularity")
+    other = scorer_of(folders, world, "popularity", "seed=1")
+    seeds = []
+    for rank in (0, 1):
+        scorer.world = replace(world, rank=rank)
+        seeds += [seed_of(scorer, lambda s, split=split: s.rank(split)) for split in ("valid", "test")]
+    scorer.world = world
+    assert seed_of(scorer, lambda s: s.rank("valid")) == seeds[0]
+    assert len({*seeds, seed_of(other, lambda s: s.rank("valid"))}) == 5
+    cases = scorer_of(folders, world, "sasrec", kind=ChannelScorer)
+    users, positions = np.arange(4), cases.inputs.dataset.valid_end[:4].astype(np.int64)
+    assert seed_of(cases, lambda s: s.study(users, positions, 5)) == seeds[1], "cases are drawn as the test is"
+
+
+def test_a_ranking_is_of_the_weights_as_they_are_and_of_no_dropout(folders, world):
+    scorer = scorer_of(folders, world, "mdsrec", "model.dropout=0.5")
+    before = scorer.rank("test").ranks
+    scorer.system.train()
+    assert (scorer.rank("test").ranks == before).all()
+    assert not scorer.system.training
+    with torch.no_grad():
+        for name, parameter in scorer.system.named_parameters():
+            if "table" in name:
+                parameter.copy_(parameter.roll(1, 0))
+    after = scorer.rank("test").ranks
+    assert (after != before).any()
+    fresh = Scorer(SimpleNamespace(system=scorer.system), scorer.inputs, scorer.config, world)
+    assert (fresh.rank("test").ranks == after).all()
+
+
+@pytest.mark.parametrize("rule", ["pessimistic", "optimistic", "id"])
+def test_ties_are_ranked_by_the_rule_that_is_chosen(folders, world, rule):
+    scorer = scorer_of(folders, world, "popularity", f"evaluation.ties={rule}", "evaluation.mask_history=false")
+    ranked, counts = scorer.rank("test"), scorer.inputs.dataset.popularity()
+    assert len(ranked.items) == USERS
+    for item, rank in zip(ranked.items, ranked.ranks, strict=True):
+        tied = np.flatnonzero(counts == counts[item])
+        ties = {"pessimistic": len(tied) - 1, "optimistic": 0, "id": int((tied < item).sum())}
+        assert rank == 1 + (counts > counts[item]).sum() + ties[rule]
+    assert len(np.unique(counts)) < len(counts), "there are ties"
+
+
+class Clusters:
+    """Four items in three clusters; the second has no member."""
+
+    def clusters(self, modality):  # noqa: ARG002
+        return np.array([0, 2, -1, 0])
+
+    def num_centers(self, modality):  # noqa: ARG002
+        return 3
+
+
+def test_streamed_centres_are_the_means_of_their_members(world):  # noqa: ARG001
+    views = torch.tensor([[1.0, 2.0], [3.0, 4.0], [50.0, 60.0], [7.0, 8.0]])
+    sums = CenterSums(SimpleNamespace(graph=Clusters()), ("image",))
+    for ids in ([0, 1], [], [2, 3]):
+        sums.add(np.array(ids, dtype=np.int64), SimpleNamespace(views={"image": views[ids]}))
+    assert sums.means()["image"].tolist() == [[4.0, 5.0], [0.0, 0.0], [3.0, 4.0]]
