@@ -141,8 +141,6 @@ def _objects(file: Path) -> Iterator[Any]:
                     found, end = decoder.raw_decode(text, place)
                 except (ValueError, RecursionError):
                     break
-                if piece and end == len(text):
-                    break  # a number may go on
                 yield found
                 place, num = end, num + 1
             text = text[place:]

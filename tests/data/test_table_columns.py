@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import InputError
+from data.formats import json_lines
+from data.formats.delimited import read_delimited
 from data.formats.recbole import read_recbole
 from data.formats.table import read_table
 from data.formats.unisrec import read_unisrec
@@ -94,6 +96,21 @@ def test_unused_columns_of_csv_and_parquet_may_hold_anything(tmp_path: Path) -> 
     columns = [pa.array(["u"]), pa.array(["i"]), pa.array([5]), pa.array([b"\xff"]), pa.array([[1]])]
     pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "x.parquet")
     assert rows_of(read_table(str(tmp_path / "x.parquet"))) == [("u", "i", 5)]
+
+
+def test_other_columns_of_text_are_not_kept_in_memory(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.csv", "a,b,c", "1,2,3")
+    table = read_delimited(file, delimiter=",", quoted=True, columns=["c", "a"])
+    assert table.to_pydict() == {"c": ["3"], "a": ["1"]}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_json_is_looked_at_in_pieces_of_any_size(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lines, "_PIECE_CHARACTERS", size)
+    lines = [f'{{"item": "ï{n}\\u00e9\\"", "timestamp": {n}}}' for n in range(9)]
+    file = write(tmp_path / "x.jsonl", *lines, '{"user": "u", "item": 5, "timestamp": 7}')
+    with pytest.raises(InputError, match="column item is 5 in row 10, after text in the rows before"):
+        read_table(file)
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
