@@ -129,7 +129,8 @@ def test_headers_of_csv_are_parsed_as_csv(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
 def test_csv_that_needs_commas_says_what_it_has(separator: str, name: str, tmp_path: Path) -> None:
     for quote in ("", '"'):
-        header = separator.join(f"{quote}{column}{quote}" for column in ("user", "item", "timestamp"))
+        names = ("item", "timestamp", "rating", "user")
+        header = separator.join(f"{quote}{column}{quote}" for column in names)
         file = write(tmp_path / "x.csv", header, separator.join("ui5"))
         with pytest.raises(InputError, match=rf"x\.csv: .*separated by {name}, expected .*separated by commas"):
             read_table(file)
@@ -240,6 +241,19 @@ def test_other_formats_are_refused_with_the_next_move(name: str, advice: str, tm
 def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder; --format table reads one"):
         read_table(str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_column_has_one_role(suffix: str, tmp_path: Path) -> None:
+    rows = {"user": ["u"], "item": ["i"], "timestamp": [5]}
+    file = tmp_path / f"x.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.table(rows), file)
+    else:
+        line = {"csv": "user,item,timestamp\nu,i,5", "jsonl": '{"user": "u", "item": "i", "timestamp": 5}'}[suffix]
+        write(file, line)
+    with pytest.raises(InputError, match="column 'item' is named for both user and item; name one for each"):
+        read_table(str(file), user_column="item")
 
 
 def test_the_case_of_a_suffix_does_not_matter(tmp_path: Path) -> None:
