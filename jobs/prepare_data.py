@@ -39,8 +39,10 @@ _OPTIONS = [
     click.option("--min-item-interactions", type=int, help=f"{_RAW}k-core of the items [default: 5]"),
     click.option("--max-history", type=int, help=f"{_RAW}most recent interactions kept per user [default: all]"),
     click.option("--split", type=click.Choice(["leave-one-out", "global-time"]), help="[default: leave-one-out]"),
-    click.option("--valid-from", type=int, help="global-time: timestamp at which validation starts"),
-    click.option("--test-from", type=int, help="global-time: timestamp at which test starts"),
+    click.option(
+        "--valid-from", type=int, help="global-time: timestamp at which validation starts, in the unit of the data"
+    ),
+    click.option("--test-from", type=int, help="global-time: timestamp at which test starts, in the unit of the data"),
     click.option("--valid-fraction", type=float, help="global-time: the same as a quantile of time [default: 0.8]"),
     click.option("--test-fraction", type=float, help="global-time: the same as a quantile of time [default: 0.9]"),
     click.option("--num-users", type=int, help="synthetic: users [default: 2000]"),

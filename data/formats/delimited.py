@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from configs.errors import InputError
-from data.layout import UNREADABLE, local_path
+from data.layout import local_path
 
 # A row longer than a block cannot be parsed, and prefixes of long histories are long rows.
 _BLOCK_BYTES = 16 << 20
@@ -57,7 +57,9 @@ def read_delimited(
         return pacsv.read_csv(local_path(file), read_options=read, parse_options=parse, convert_options=convert)
     except FileNotFoundError:
         raise InputError(f"{file}: no such file; check the path") from None
-    except UNREADABLE as error:
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({' '.join(str(error).split())}); check the path") from None
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         if malformed := _MALFORMED.search(str(error)):
             row, expected, actual, text = malformed.groups()
@@ -130,8 +132,10 @@ def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], del
     """
     if len(header) > 1 or not all(name in header[0] for name in wanted):
         return
-    between = header[0].partition(wanted[0])[2].lstrip('"')
-    found = next((name for separator, name in _SEPARATORS.items() if between.startswith(separator)), "something else")
+    between = header[0]
+    for name in wanted:
+        between = between.replace(name, "", 1)
+    found = next((name for separator, name in _SEPARATORS.items() if separator in between), "something else")
     needed = _SEPARATORS[delimiter]
     raise InputError(
         f"{file}: header {header[0]!r:.120} has its columns separated by {found}, expected {', '.join(wanted)} "

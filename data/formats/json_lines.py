@@ -7,7 +7,6 @@ Arrow refuses one.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.json as pajson
 
 from configs.errors import InputError
-from data.formats.columns import shown
+from data.formats.columns import check_columns
 
 _BLOCK_BYTES = 16 << 20  # no object may be longer
 _PIECE_CHARACTERS = 1 << 20
@@ -33,10 +32,10 @@ def read_json_lines(file: Path, columns: Mapping[str, str], next_move: str) -> p
         columns: role (user, item, timestamp) -> the file's own name. next_move: as for `columns.check_columns`.
 
     Returns:
-        Each column as large_string, as int64, or (timestamps with a point or an exponent) as float64.
+        Each column as large_string or int64; timestamps with a point or an exponent as float64 or decimals.
 
     Raises:
-        InputError: a column that no row has, or a value of a type that it may not have; names the row.
+        InputError: as `columns.check_columns`, or a value of a type that its column may not have; names the row.
         pa.ArrowException, OSError: the file cannot be read.
     """
     types = _types(file, columns, next_move)
@@ -81,9 +80,8 @@ def _types(file: Path, columns: Mapping[str, str], next_move: str) -> dict[str, 
                 types[name] = pa.large_string() if isinstance(value, str) else pa.int64()
         if len(types) == len(columns):
             break
-    for role, name in columns.items():
-        if seen and name not in seen:
-            raise InputError(f"{file}: no column {name!r} among {shown(list(seen))}; {next_move.format(role=role)}")
+    if seen:
+        check_columns(list(seen), columns, str(file), next_move)
     return {name: types.get(name, pa.large_string()) for name in columns.values()}
 
 
@@ -132,7 +130,7 @@ def _objects(file: Path) -> Iterator[Any]:
     """
     decoder, text, num = json.JSONDecoder(strict=False, parse_int=_whole_number), "", 0
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as source:
-        for piece in itertools.chain(iter(lambda: source.read(_PIECE_CHARACTERS), ""), [""]):
+        while len(text) <= _BLOCK_BYTES and (piece := source.read(_PIECE_CHARACTERS)):
             text, place = text + piece, 0
             while True:
                 while place < len(text) and text[place] in _SPACE:
@@ -141,12 +139,8 @@ def _objects(file: Path) -> Iterator[Any]:
                     found, end = decoder.raw_decode(text, place)
                 except (ValueError, RecursionError):
                     break
-                if piece and end == len(text):
-                    break  # a number may go on
                 yield found
                 place, num = end, num + 1
             text = text[place:]
-            if len(text) > _BLOCK_BYTES:
-                break
     if text:
         raise InputError(f"{file}: row {num + 1} is not valid JSON ({text[:60]!r:.60}); restore the file")

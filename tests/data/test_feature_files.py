@@ -79,6 +79,16 @@ def test_a_raw_file_can_be_named(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.features("augmented"), vectors(768))
 
 
+def test_an_ids_file_says_how_many_rows_a_raw_file_has(tmp_path: Path) -> None:
+    folder = folder_called(tmp_path / "in")
+    vectors(512)[:2].tofile(tmp_path / "x.feat1CLS")
+    (tmp_path / "x.ids").write_text("3\n1\n")
+    files, ids = {"text": str(tmp_path / "x.feat1CLS")}, {"text": str(tmp_path / "x.ids")}
+    dataset = prepare("unisrec", str(tmp_path / "out"), str(folder), features=files, feature_ids=ids)
+    assert dataset.presence("text").tolist() == [False, True, False, True, False]
+    np.testing.assert_array_equal(dataset.features("text")[[3, 1]], vectors(512)[:2])
+
+
 @pytest.mark.parametrize(
     "name",
     [

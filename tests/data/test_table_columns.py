@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.errors import InputError
+from data.formats import json_lines
+from data.formats.delimited import read_delimited
 from data.formats.recbole import read_recbole
 from data.formats.table import read_table
 from data.formats.unisrec import read_unisrec
@@ -96,6 +98,21 @@ def test_unused_columns_of_csv_and_parquet_may_hold_anything(tmp_path: Path) -> 
     assert rows_of(read_table(str(tmp_path / "x.parquet"))) == [("u", "i", 5)]
 
 
+def test_other_columns_of_text_are_not_kept_in_memory(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.csv", "a,b,c", "1,2,3")
+    table = read_delimited(file, delimiter=",", quoted=True, columns=["c", "a"])
+    assert table.to_pydict() == {"c": ["3"], "a": ["1"]}
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+def test_json_is_looked_at_in_pieces_of_any_size(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lines, "_PIECE_CHARACTERS", size)
+    lines = [f'{{"item": "ï{n}\\u00e9\\"", "timestamp": {n}}}' for n in range(9)]
+    file = write(tmp_path / "x.jsonl", *lines, '{"user": "u", "item": 5, "timestamp": 7}')
+    with pytest.raises(InputError, match="column item is 5 in row 10, after text in the rows before"):
+        read_table(file)
+
+
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 def test_headers_of_csv_are_parsed_as_csv(ending: str, tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", 'user,item,timestamp,"price,item"', "u,i,5,9", ending=ending)
@@ -112,7 +129,8 @@ def test_headers_of_csv_are_parsed_as_csv(ending: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
 def test_csv_that_needs_commas_says_what_it_has(separator: str, name: str, tmp_path: Path) -> None:
     for quote in ("", '"'):
-        header = separator.join(f"{quote}{column}{quote}" for column in ("user", "item", "timestamp"))
+        names = ("item", "timestamp", "rating", "user")
+        header = separator.join(f"{quote}{column}{quote}" for column in names)
         file = write(tmp_path / "x.csv", header, separator.join("ui5"))
         with pytest.raises(InputError, match=rf"x\.csv: .*separated by {name}, expected .*separated by commas"):
             read_table(file)
@@ -223,6 +241,19 @@ def test_other_formats_are_refused_with_the_next_move(name: str, advice: str, tm
 def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a folder; --format table reads one"):
         read_table(str(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_column_has_one_role(suffix: str, tmp_path: Path) -> None:
+    rows = {"user": ["u"], "item": ["i"], "timestamp": [5]}
+    file = tmp_path / f"x.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.table(rows), file)
+    else:
+        line = {"csv": "user,item,timestamp\nu,i,5", "jsonl": '{"user": "u", "item": "i", "timestamp": 5}'}[suffix]
+        write(file, line)
+    with pytest.raises(InputError, match="column 'item' is named for both user and item; name one for each"):
+        read_table(str(file), user_column="item")
 
 
 def test_the_case_of_a_suffix_does_not_matter(tmp_path: Path) -> None:

@@ -186,7 +186,13 @@ def test_dates_are_read_alike_in_every_format(suffix: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("suffix", TEXT_FORMATS)
 @pytest.mark.parametrize(
     ("fraction", "unit", "per_second"),
-    [("5", "ms", 10**3), ("000", "ms", 10**3), ("1234", "us", 10**6), ("123456789", "ns", 10**9)],
+    [
+        ("5", "ms", 10**3),
+        ("000", "ms", 10**3),
+        ("1234", "us", 10**6),
+        ("1234567", "ns", 10**9),
+        ("123456789", "ns", 10**9),
+    ],
 )
 def test_fractions_of_a_second_are_kept_in_a_unit_that_holds_them(
     suffix: str, fraction: str, unit: str, per_second: int, tmp_path: Path
