@@ -116,6 +116,16 @@ def wait_for_loss(seconds: float) -> str | None:
             os.close(descriptor)
 
 
+def cluster_in_words(cluster: ClusterConfig) -> str:
+    """Which cluster `connect` starts or joins, for a person."""
+    setting, address = named_address(cluster)
+    if ray.is_initialized():
+        return "the Ray cluster that this process has started or joined already"
+    if address in (None, "local"):
+        return "a Ray cluster that starts now on this machine"
+    return f"the Ray cluster at {setting}={address}"
+
+
 def _check_answers(address: str) -> None:
     """Whether a gRPC server listens there: `ray.init` would wait two minutes, then end this process by SIGTERM.
 

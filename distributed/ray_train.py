@@ -56,11 +56,8 @@ def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any
             losses += 1
             print(_lost(error, losses, allowed), flush=True)
             if 0 <= allowed < losses:
-                raise RankError(
-                    f"workers were lost {losses} times (cluster.max_failures={config.cluster.max_failures})",
-                    str(error) + "\n",
-                    False,
-                ) from None
+                limit = f"more often than cluster.max_failures={allowed} allows" if task == "train" else "try again"
+                raise RankError(f"workers were lost, {limit}", str(error) + "\n", False) from None
     shutil.rmtree(storage.local / "ray", ignore_errors=True)
     storage.remove("ray")
     # Workers' lines reach the driver through Ray's log monitor, a little late; let a job have the last word.
