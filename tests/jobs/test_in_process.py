@@ -173,6 +173,19 @@ def test_a_signal_is_answered_by_a_checkpoint(root, monkeypatch, number):
 
 
 @pytest.mark.usefixtures("no_ray")
+def test_a_signal_after_the_last_step_leaves_a_finished_run(root, monkeypatch):
+    final_metrics = trainer.final_metrics
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return final_metrics(*arguments)
+
+    monkeypatch.setattr(trainer, "final_metrics", interrupted)
+    assert "wrote run" in training(root, "late", *ALONE)
+    assert not (root / "late/stop").exists()
+
+
+@pytest.mark.usefixtures("no_ray")
 def test_a_rank_here_has_the_threads_of_a_ray_worker(root, monkeypatch):
     seen = []
     monkeypatch.setattr(trainer, "train", lambda *_, **__: seen.append(torch.get_num_threads()))
