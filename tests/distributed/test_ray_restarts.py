@@ -54,9 +54,7 @@ def test_lost_workers_are_started_again_as_often_as_allowed(run, capsys):
         "starting again from the latest checkpoint, restart 1 of 2 (cluster.max_failures)"
     )
     assert "restart 2 of 2" in second
-    with pytest.raises(
-        RankError, match=r"^workers were lost, more often than cluster\.max_failures=1 allows$"
-    ) as caught:
+    with pytest.raises(RankError, match=r"^workers were lost, .* cluster\.max_failures=1 allows$") as caught:
         run("train", 1, LOST, LOST)
     assert run.count == 2
     assert "Training failed due to worker errors" in caught.value.report
