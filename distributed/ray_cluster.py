@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import select
 import socket
 import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,6 +57,7 @@ def connect(cluster: ClusterConfig) -> None:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         environment = {"env_vars": {"PYTHONPATH": path}, "worker_process_setup_hook": set_up_worker}
         keep_sockets_short()
+        _provide_token()
         with _own_process_groups():
             # With the dashboard, whose state service Ray Train's own actors ask; without it they warn all along.
             ray.init(
@@ -73,6 +76,22 @@ def connect(cluster: ClusterConfig) -> None:
             "start one with `ray start --head`, set RAY_AUTH_MODE alike on both sides, or unset the address to start "
             "a local cluster"
         ) from None
+
+
+def _provide_token() -> None:
+    """A token for the cluster that starts here, in the environment where Ray cannot keep one in the home folder."""
+    stated = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if stated or os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        return
+    kept = Path(os.path.expanduser("~")) / ".ray" / "auth_token"
+    if kept.exists():
+        return
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=kept.parent):
+            pass
+    except OSError:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 @contextmanager
@@ -114,6 +133,16 @@ def wait_for_loss(seconds: float) -> str | None:
     finally:
         for descriptor in ends:
             os.close(descriptor)
+
+
+def cluster_in_words(cluster: ClusterConfig) -> str:
+    """Which cluster `connect` starts or joins, for a person."""
+    setting, address = named_address(cluster)
+    if ray.is_initialized():
+        return "the Ray cluster that this process has started or joined already"
+    if address in (None, "local"):
+        return "a Ray cluster that starts now on this machine"
+    return f"the Ray cluster at {setting}={address}"
 
 
 def _check_answers(address: str) -> None:

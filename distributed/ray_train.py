@@ -16,7 +16,7 @@ import ray.train
 from ray.experimental import tqdm_ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from configs.loading import parse_config
 from configs.schema import Config
@@ -53,14 +53,13 @@ def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any
             for _, reported in sorted(_failures(error).items()):
                 if isinstance(reported, RankError):
                     raise reported from None
+            if not isinstance(error, WorkerGroupError):  # Ray's controller has itself tried again what is worth it
+                raise RankError(f"Ray Train failed: {one_line(error)}", str(error) + "\n", False) from None
             losses += 1
             print(_lost(error, losses, allowed), flush=True)
             if 0 <= allowed < losses:
-                raise RankError(
-                    f"workers were lost {losses} times (cluster.max_failures={config.cluster.max_failures})",
-                    str(error) + "\n",
-                    False,
-                ) from None
+                limit = f"more often than cluster.max_failures={allowed} allows" if task == "train" else "try again"
+                raise RankError(f"workers were lost, {limit}", str(error) + "\n", False) from None
     shutil.rmtree(storage.local / "ray", ignore_errors=True)
     storage.remove("ray")
     # Workers' lines reach the driver through Ray's log monitor, a little late; let a job have the last word.
@@ -139,7 +138,7 @@ def _trainer(task: Task, config: Config, storage: RunStorage, arguments: dict[st
 
 
 def _failures(error: TrainingFailedError) -> dict[int, BaseException]:
-    """What each failed rank raised, or how it was lost, by rank; empty for an error of Ray's own."""
+    """What each failed rank raised, or how it was lost, by rank; empty for an error of Ray's controller."""
     return getattr(error, "worker_failures", None) or {}
 
 
@@ -147,7 +146,7 @@ def _lost(error: TrainingFailedError, losses: int, allowed: int) -> str:
     """One line: which ranks failed and how, and what happens next."""
     found = [f"rank {rank}: {one_line(failure)[:200]}" for rank, failure in sorted(_failures(error).items())]
     text = "; ".join(found[:2]) + (f"; and {len(found) - 2} more" if len(found) > 2 else "")
-    line = f"lost workers ({text or one_line(error)})"
+    line = f"lost workers ({text})"
     if 0 <= allowed < losses:
         return line
     limit = "without limit" if allowed < 0 else f"of {allowed}"

@@ -43,7 +43,9 @@ def _check_belongs(folder: Path, config: Config, fixed: Collection[Decides]) -> 
         raise InputError(f"run={folder}: is a file; name a folder")
     stored = folder / "config.yaml"
     if not stored.exists():
-        foreign = sorted(p.name for p in folder.iterdir() if p.name not in ("ray", ".config.yaml.unfinished"))
+        foreign = sorted(
+            p.name for p in folder.iterdir() if p.name not in ("ray", "error.txt", ".config.yaml.unfinished")
+        )
         if foreign:
             raise InputError(f"run={folder}: holds {foreign[0]} and no config.yaml, so it is no run; name a new folder")
         return

@@ -33,8 +33,11 @@ def stopping_on_signals(storage: RunStorage, then: Callable[[], object] = lambda
         storage.push([STOP_FILE])
         then()
 
-    with first_signal(ask):
-        yield
+    try:
+        with first_signal(ask):
+            yield
+    finally:
+        storage.discard(STOP_FILE)  # it came after the last step; a training that it stopped has renamed it
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from configs.errors import InputError
 from configs.schema import Config
 from distributed.durable_files import write_text
-from distributed.placement import device_type, named_address, runs_in_this_process
+from distributed.placement import device_type, runs_in_this_process
 from distributed.rank_task import RankError, Task, run_task
 from distributed.run_storage import RunStorage
 from distributed.stop_requests import stopping_on_signals
@@ -74,13 +74,12 @@ def _run_in_this_process(task: Task, config: Config, storage: RunStorage, argume
 
 def _run_through_ray(task: Task, config: Config, storage: RunStorage, arguments: dict[str, Any]) -> None:
     from distributed import ray_train  # Ray is imported only where it is used
-    from distributed.ray_cluster import connect
+    from distributed.ray_cluster import cluster_in_words, connect
 
-    kind, (setting, address) = device_type(config.cluster), named_address(config.cluster)
-    workers = config.cluster.num_workers
+    kind, workers = device_type(config.cluster), config.cluster.num_workers
     count = f"{workers}" if isinstance(workers, int) else f"{workers[0]} to {workers[1]}"
-    place = f"the Ray cluster at {setting}={address}" if address else "a Ray cluster that starts now on this machine"
-    print(f"running on {count} workers of {place}{'' if kind is None else f', on {kind}'}", flush=True)
+    on = {"cpu": ", on CPU", "cuda": ", on GPUs", None: ""}[kind]
+    print(f"running on {count} worker(s) of {cluster_in_words(config.cluster)}{on}", flush=True)
     connect(config.cluster)
     # The signal may have been sent to Ray's processes too. While the handler looks, nothing asks a Ray that is ending.
     with _stopping(task, storage, lambda: ray_train.end_if_ray_is_lost(storage, 2.0)):

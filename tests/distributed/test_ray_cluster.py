@@ -1,5 +1,6 @@
 """Joining a cluster: what listens but is not Ray is told at once. What does not listen: tests/jobs/bad_input."""
 
+import os
 import socket
 import threading
 
@@ -55,6 +56,36 @@ def test_the_address_may_come_from_the_environment(joined, server, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", address)
     connect(ClusterConfig())
     assert joined == [address]
+
+
+@pytest.fixture
+def no_token(monkeypatch):
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")  # so that what the test sets is taken back
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("no_token")
+def test_a_local_cluster_has_a_token_where_the_home_folder_cannot_keep_one(tmp_path, joined, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    connect(ClusterConfig())
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    monkeypatch.setenv("HOME", "/proc/none")
+    connect(ClusterConfig())
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    assert joined == ["local", "local"]
+
+
+@pytest.mark.usefixtures("no_token", "joined")
+@pytest.mark.parametrize(("name", "value"), [("RAY_AUTH_MODE", "disabled"), ("RAY_AUTH_TOKEN_PATH", "/a/token")])
+def test_a_stated_authentication_is_left_alone(monkeypatch, name, value):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("HOME", "/proc/none")
+    monkeypatch.setenv(name, value)
+    connect(ClusterConfig())
+    assert os.environ[name] == value
+    assert "RAY_AUTH_TOKEN" not in os.environ
 
 
 def test_another_service_is_not_joined(joined, server):

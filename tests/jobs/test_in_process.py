@@ -4,6 +4,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -89,8 +92,9 @@ def test_one_worker_makes_here_what_it_makes_through_ray(root, monkeypatch):
         patch.setattr(ray, "init", forbidden)
         for said in train_and_recommend(root, "here", *ALONE):  # evaluate: test_pipeline.py
             assert said.splitlines()[0].startswith("running in this process, without Ray, on CPU (1 thread)")
-    for said in train_and_recommend(root, "ray", *THROUGH_RAY):
-        assert "running on 1 workers of the Ray cluster at cluster.address=local" in said
+    said = train_and_recommend(root, "ray", *THROUGH_RAY)
+    assert said[0].startswith("running on 1 worker(s) of a Ray cluster that starts now on this machine, on CPU\n")
+    assert said[1].startswith("running on 1 worker(s) of the Ray cluster that this process has started")
     assert results(root / "here") == results(root / "ray")
 
     # A rank's own error ends a run through Ray at once: no restart, one line, the traceback in a file.
@@ -110,7 +114,8 @@ def broken(job):
 
     def spoilt(_config, world, **_arguments):
         if world.is_first:
-            raise ZeroDivisionError("of rank 0")
+            own = os.environ["RAY_ADDRESS"] == ray.get_runtime_context().gcs_address
+            raise ZeroDivisionError("of rank 0" if own else "and RAY_ADDRESS does not name the cluster")
         world.barrier()
 
     trainer.train = spoilt
@@ -131,11 +136,20 @@ def test_an_error_of_the_program_is_one_line_and_a_file(root, monkeypatch):
     def spoilt(*_arguments, **_options):
         raise KeyError("of\nours")
 
-    monkeypatch.setattr(trainer, "train", spoilt)
-    said = training(root, "spoilt", *ALONE, status=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train", spoilt)
+        said = training(root, "spoilt", *ALONE, status=1)
     path = root / "spoilt/error.txt"
     assert said.splitlines()[-1] == f"error: train failed, KeyError: 'of\\nours'; the traceback is in {path}"
     assert "in spoilt" in path.read_text()
+    assert "wrote run" in training(root, "spoilt", *ALONE)  # the file does not stand in the way of another attempt
+    assert not path.exists()
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_jobs_of_one_worker_do_not_import_ray():
+    jobs = "import sys, jobs.train, jobs.evaluate, jobs.recommend; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", jobs], cwd=Path(train.__file__).parents[1]).returncode == 0
 
 
 @pytest.mark.usefixtures("no_ray")
@@ -156,6 +170,19 @@ def test_a_signal_is_answered_by_a_checkpoint(root, monkeypatch, number):
     assert "stopped, with a checkpoint of the latest step" in said
     assert json.loads((root / run / "checkpoints/index.json").read_text())["latest"] == 3
     assert "wrote run" in training(root, run, *ALONE)
+
+
+@pytest.mark.usefixtures("no_ray")
+def test_a_signal_after_the_last_step_leaves_a_finished_run(root, monkeypatch):
+    final_metrics = trainer.final_metrics
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGINT)
+        return final_metrics(*arguments)
+
+    monkeypatch.setattr(trainer, "final_metrics", interrupted)
+    assert "wrote run" in training(root, "late", *ALONE)
+    assert not (root / "late/stop").exists()
 
 
 @pytest.mark.usefixtures("no_ray")

@@ -102,7 +102,9 @@ def check_recommendations(root):
 
 
 def test_popularity_needs_no_training(root):
-    invoke(train, *arguments(root, "run-popularity", "--set", "model.name=popularity"))
+    alone = ("--set", "cluster.num_workers=1")  # on more: tests/evaluation/test_ranking.py
+    said = invoke(train, *arguments(root, "run-popularity", "--set", "model.name=popularity", *alone))
+    assert said.startswith("running in this process, without Ray")
     metrics = json.loads((root / "run-popularity/metrics.json").read_text())
     assert metrics["epochs"] == 0
     assert metrics["num_parameters"] == 0
