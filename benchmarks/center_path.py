@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs.contracts import SequenceGroup
 from configs.schema import ModelConfig
+from contracts.batch import SequenceGroup
 from distributed.host_memory import keep_freed_memory
-from model.interest_centers import Piece, in_pieces, personal_centers
-from model.sequence_encoder import SequenceEncoder, layers_of
-from model.sequence_groups import Sequences
+from model.blocks.interest_centers import Piece, in_pieces, personal_centers
+from model.blocks.sequence_encoder import SequenceEncoder, layers_of
+from model.blocks.sequence_groups import Sequences
 
 _ROUNDS = 5
 

@@ -21,13 +21,13 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from data.batches import assemble
+from data.sampling.batches import assemble
+from data.sampling.spans import spans_before
 from data.sequences import Targets
-from data.spans import spans_before
-from distributed.encoding import restore, run_config
+from distributed.inference.encoding import restore, run_config
 from distributed.world import world_of_one
-from model.item_table import item_feature
-from model.item_views import item_rows, sparse_product
+from model.blocks.item_table import item_feature
+from model.blocks.item_views import item_rows, sparse_product
 
 
 @click.command()

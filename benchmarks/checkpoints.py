@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 
 from configs.loading import load_config
-from distributed.checkpoint import Checkpoints
-from distributed.checkpoint_index import Progress
+from distributed.checkpoints.checkpoint import Checkpoints
+from distributed.checkpoints.index import Progress
 from distributed.sharding import shard
 from distributed.world import world_of_one
-from model.item_table import ItemTable
+from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
 from model.zoo import build_model

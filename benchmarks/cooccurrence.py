@@ -27,8 +27,8 @@ import numpy as np
 import scipy.sparse
 
 from configs.schema import GraphConfig
-from graph_builder.cooccurrence import PAIRS_PER_TASK, build_cooccurrence
 from graph_builder.row_blocks import CooccurrenceRows
+from graph_builder.stages.cooccurrence import PAIRS_PER_TASK, build_cooccurrence
 from graph_builder.work import WorkFolder
 
 _MAX_LENGTH = 50

@@ -37,7 +37,7 @@ from tabulate import tabulate
 
 from configs.loading import load_config
 from data.dataset import Dataset
-from distributed.trainer import training_spans
+from distributed.training.trainer import training_spans
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from jobs.prepare_data import prepare

@@ -19,12 +19,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from graph_builder.injection import FeatureSpec
-from graph_builder.neighbor_tasks import NeighborSpec, finish_range, merge_range, order_items, search_block
-from graph_builder.neighbors import default_rows_per_task
-from graph_builder.triangle import blocks_of, triangle_waves
+from graph_builder.stages.injection import FeatureSpec
+from graph_builder.stages.neighbor_tasks import NeighborSpec, finish_range, merge_range, order_items, search_block
+from graph_builder.stages.neighbors import default_rows_per_task
+from graph_builder.stages.triangle import blocks_of, triangle_waves
 from graph_builder.work import WorkFolder, replacing, save_array
-from kernels.cosine_topk import square_norms
+from kernels.cosine.cosine_topk import square_norms
 
 _GIB = 1 << 30
 _ALLOWED = 2 * _GIB

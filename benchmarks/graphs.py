@@ -28,7 +28,7 @@ from tabulate import tabulate
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import cooccurrence
-from kernels.cosine_topk import cosine_neighbors
+from kernels.cosine.cosine_topk import cosine_neighbors
 
 _GEMM_ROWS = 2048
 # How wide a cluster is: items are their centre plus this times a normal vector of the same length.

@@ -21,19 +21,12 @@ from typing import Any
 import click
 import numpy as np
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from kernels.backend import array_module, to_host
-from kernels.cosine_topk import error_bounds, list_slack
-from kernels.cuda_gemm import multiply_fp16
-from kernels.cuda_kernels import (
-    bucket_pairs,
-    compact_lists,
-    injected_rows,
-    pair_dots,
-    scan_tile,
-    unit_rows,
-)
-from kernels.cuda_tile_loop import BUFFER_BYTES, DeviceTileLoop, cut, empty_lists, part_of, tile_shape
+from kernels.cosine.cosine_topk import error_bounds, list_slack
+from kernels.cuda.gemm import multiply_fp16
+from kernels.cuda.launchers import bucket_pairs, compact_lists, injected_rows, pair_dots, scan_tile, unit_rows
+from kernels.cuda.tile_loop import BUFFER_BYTES, DeviceTileLoop, cut, empty_lists, part_of, tile_shape
 
 NUM_NEIGHBORS = 10
 CAPACITY = 96

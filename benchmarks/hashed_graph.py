@@ -45,7 +45,7 @@ class HashedGraph:
     fingerprint: str = "hashed"
 
     def cooccurrence_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See `configs.contracts.GraphRows`; every weight is 1 / sqrt(entries of the row)."""
+        """See `contracts.graph_rows.GraphRows`; every weight is 1 / sqrt(entries of the row)."""
         degree = self.num_cooccurrences
         columns = hashed_items(items, degree, self.num_items, salt=0).ravel()
         weights = np.full(len(columns), max(degree, 1) ** -0.5, dtype=np.float32)

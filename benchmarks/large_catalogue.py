@@ -23,19 +23,19 @@ import click
 import numpy as np
 import torch
 
-from configs.contracts import Step
 from configs.loading import load_config
-from data.batches import TrainBatches
-from data.item_plan import ItemPlanner
+from contracts.batch import Step
+from data.sampling.batches import TrainBatches
+from data.sampling.item_plan import ItemPlanner
 from distributed.inputs import Inputs
-from distributed.read_ahead import read_ahead
 from distributed.sharding import shard
-from distributed.step import TrainSteps
-from distributed.trainer import candidate_sampler, train, training_spans
-from distributed.training_loop import StepOrder, loader_of
+from distributed.training.read_ahead import read_ahead
+from distributed.training.step import TrainSteps
+from distributed.training.trainer import candidate_sampler, train, training_spans
+from distributed.training.training_loop import StepOrder, loader_of
 from distributed.world import World
 from jobs.prepare_data import prepare
-from model.item_table import ItemTable
+from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
 from model.zoo import build_model

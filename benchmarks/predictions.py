@@ -84,7 +84,7 @@ def predict(setting: Setting, num_items: int, world: int, precision: str) -> dic
     links = setting.modalities * setting.neighbors + setting.cooccurrences
     entries = roles * links + setting.modalities * setting.centers * setting.center_samples
     step = StepShape(groups, setting.batch, round(candidates), round(union), round(roles), round(entries))
-    # The loss stays in float32 under autocast (`model/losses.py`).
+    # The loss stays in float32 under autocast (`model/blocks/losses.py`).
     loss = 3 * forward_flops(model, step)["loss"]
     products = (step_flops(model, step) - loss) / _PEAK_FLOPS[precision] + loss / _PEAK_FLOPS["float32"]
     # The loss's logits are made, normalised and used twice; a looked-up row passes through memory about as often.

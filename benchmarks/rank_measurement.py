@@ -22,24 +22,25 @@ from benchmarks.cost_model import Group, ModelShape, StepShape, step_flops
 from benchmarks.hashed_graph import HashedGraph
 from benchmarks.socket_bytes import RankConnections
 from benchmarks.step_clock import Clock, hang_clock, watched
-from configs.contracts import Batch, ItemPlan, Step
 from configs.loading import parse_config
 from configs.schema import Config
-from data.batches import TrainBatches
+from contracts.batch import Batch, Step
+from contracts.item_plan import ItemPlan
 from data.dataset import Dataset
-from distributed.durable_files import write_text
+from data.sampling.batches import TrainBatches
 from distributed.inputs import Inputs, build_system
 from distributed.sharding import ShardedSystem, shard
-from distributed.step import TrainSteps
-from distributed.trainer import candidate_sampler, training_spans
+from distributed.training.step import TrainSteps
+from distributed.training.trainer import candidate_sampler, training_spans
 from distributed.world import World
+from storage.durable_files import write_text
 
 _READ_AHEAD = 2
 
 
 @dataclass
 class Training:
-    """A run's parts, as `distributed.trainer` makes them: the only place here that depends on how it does.
+    """A run's parts, as `distributed.training.trainer` makes them: the only place here that depends on how it does.
 
     Attributes:
         plan: the whole catalogue's; None where every step brings its own.

@@ -1,4 +1,4 @@
-"""Start the ranks of a measurement on the connected Ray cluster, as `distributed.ray_train` starts those of a run."""
+"""Start the ranks of a measurement on the connected Ray cluster, as `distributed.ray.train` starts those of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 from benchmarks.cases import Case
 from configs.loading import parse_config
 from distributed.rank_task import quiet_libraries
-from distributed.ray_cluster import workers_use_gpu
+from distributed.ray.cluster import workers_use_gpu
 
 
 def measure_on_workers(case: Case, folder: Path) -> None:

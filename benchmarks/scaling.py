@@ -23,16 +23,17 @@ from benchmarks.cases import MODALITIES, PARTS, Case, Point, case_of, points_of_
 from benchmarks.cost_model import Draws, bytes_sent, expected_distinct, expected_union, relative_error
 from benchmarks.ray_ranks import measure_on_workers
 from benchmarks.scaling_report import plot, write_table
-from configs.errors import InputError
 from configs.loading import load_config
 from configs.schema import Config
+from contracts.errors import InputError
 from data.dataset import Dataset, write_dataset
-from data.negatives import target_counts
-from data.synthetic import SyntheticSpec, synthetic_content
-from distributed.durable_files import write_text
+from data.prepare.synthetic import synthetic_content
+from data.prepare.synthetic_spec import SyntheticSpec
+from data.sampling.negatives import target_counts
 from distributed.job_paths import absolute
-from distributed.ray_cluster import connect
+from distributed.ray.cluster import connect
 from jobs.cli import config_options, job
+from storage.durable_files import write_text
 
 # Where no --config is given: a sharded table and small unions, whatever the catalogue.
 _DEFAULTS = ("training.negatives.draws=2048", "model.mdsrec.center_samples=64", "table.sharding=row_wise")

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.cases import PARTS
-from distributed.durable_files import write_text
+from storage.durable_files import write_text
 
 Content = dict[str, list[dict[str, Any]]]
 

@@ -26,11 +26,11 @@ from tabulate import tabulate
 from configs.schema import EvaluationConfig
 from data.dataset import Dataset
 from data.ragged import offsets_of
+from data.sampling.spans import spans_before
 from data.sequences import Targets, target_items
-from data.spans import spans_before
 from distributed.host_memory import keep_freed_memory
+from distributed.inference.score_gains import GainRates, ScoreGains
 from distributed.inputs import open_graph
-from distributed.score_gains import GainRates, ScoreGains
 from evaluation.user_batches import user_batch
 
 LENGTH = 50

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from configs.contracts import Step
+from contracts.batch import Step
 from distributed.sharding import ShardedSystem
 
 

@@ -8,18 +8,18 @@ from time import perf_counter
 import torch
 
 from benchmarks.hashed_graph import HashedGraph
-from configs.contracts import Batch, SequenceGroup, Step
 from configs.loading import load_config
-from data.batches import TrainBatches
-from data.item_plan import ItemPlanner
+from contracts.batch import Batch, SequenceGroup, Step
+from data.sampling.batches import TrainBatches
+from data.sampling.item_plan import ItemPlanner
 from data.sequences import SequenceArrays
 from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs
 from distributed.sharding import shard
-from distributed.step import TrainSteps
-from distributed.trainer import candidate_sampler, training_spans
+from distributed.training.step import TrainSteps
+from distributed.training.trainer import candidate_sampler, training_spans
 from distributed.world import World
-from model.item_table import ItemTable
+from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
 from model.zoo import build_model

@@ -24,9 +24,9 @@ _SECONDS_A_STEP = 0.03
 
 def traced(job: dict[str, Any]) -> None:
     """What each worker process runs: the job's own function, with a loop that leaves traces."""
-    from distributed import ray_train
     from distributed.interruption import Wish
-    from distributed.training_loop import TrainingLoop
+    from distributed.ray import train as ray_train
+    from distributed.training.training_loop import TrainingLoop
     from distributed.world import World
 
     def trace_steps(loop: TrainingLoop) -> None:
@@ -56,7 +56,7 @@ def traced(job: dict[str, Any]) -> None:
 def main() -> None:
     """Run jobs/train.py with traces."""
     from benchmarks import traced_training
-    from distributed import ray_train
+    from distributed.ray import train as ray_train
     from jobs import train
 
     ray_train.worker_function = traced_training.traced

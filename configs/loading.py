@@ -11,10 +11,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from configs.errors import InputError
 from configs.knobs import all_knobs
 from configs.schema import Config
 from configs.yaml_text import dump_yaml, parse_yaml, read_yaml
+from contracts.errors import InputError
 
 # What pydantic says of its types, in words for who wrote the config.
 _MESSAGES = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from configs.errors import InputError
+from contracts.errors import InputError
 
 
 class PlainLoader(yaml.SafeLoader):

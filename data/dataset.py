@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.layout import (
     ITEMS,
     SEQUENCES,
@@ -31,10 +31,10 @@ from data.layout import (
     fingerprint_files,
     read_manifest,
 )
-from data.object_storage import fetched
 from data.validation import validate_dataset
 from data.writing import DatasetContent, Sequences, write_folder
-from kernels.array_file import map_array
+from storage.array_file import map_array
+from storage.object_storage import fetched
 
 __all__ = ["Dataset", "DatasetContent", "Sequences", "write_dataset"]
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from configs.errors import InputError
-from configs.modalities import check_modality_name
-from configs.paths import expand_home
+from contracts.errors import InputError
+from contracts.modalities import check_modality_name
+from storage.paths import expand_home
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

@@ -6,23 +6,41 @@ Memory: the memory-mapped pages, O(N) counters and one block; nothing else grows
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.layout import ITEMS, SEQUENCES, UNREADABLE, USERS, feature_file
 from data.writing import block_length
 
-if TYPE_CHECKING:
-    from data.dataset import Dataset
+
+class OpenedDataset(Protocol):
+    """What is checked of an opened dataset; `data.dataset.Dataset` says what each part is."""
+
+    path: str
+    manifest: dict[str, Any]
+    num_users: int
+    num_items: int
+    num_interactions: int
+    modalities: tuple[str, ...]
+    users: np.ndarray
+    offsets: np.ndarray
+    items: np.ndarray
+    timestamps: np.ndarray | None
+    train_end: np.ndarray
+    valid_end: np.ndarray
+
+    def features(self, modality: str) -> np.ndarray: ...
+    def presence(self, modality: str) -> np.ndarray: ...
+
 
 _BLOCK = 1 << 20  # interactions, users or items checked at a time
 _AGAIN = "prepare the dataset again"
 
 
-def validate_dataset(dataset: Dataset) -> None:
+def validate_dataset(dataset: OpenedDataset) -> None:
     """Check an opened dataset.
 
     Raises:
@@ -42,7 +60,7 @@ def validate_dataset(dataset: Dataset) -> None:
         _check_features(dataset, modality)
 
 
-def _check_offsets(dataset: Dataset) -> None:
+def _check_offsets(dataset: OpenedDataset) -> None:
     file = f"{dataset.path}/{SEQUENCES}"
     for name, offsets in (("items", dataset.offsets), ("timestamps", getattr(dataset, "timestamp_offsets", None))):
         if offsets is None:
@@ -78,7 +96,7 @@ def _user_blocks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
         first = last
 
 
-def _check_users(dataset: Dataset, first: int, last: int) -> None:
+def _check_users(dataset: OpenedDataset, first: int, last: int) -> None:
     file = f"{dataset.path}/{SEQUENCES}"
     users = dataset.users[first:last]
     if len(bad := np.flatnonzero(users != np.arange(first, last))):
@@ -96,7 +114,7 @@ def _check_users(dataset: Dataset, first: int, last: int) -> None:
         )
 
 
-def _check_items(dataset: Dataset, first: int, last: int) -> None:
+def _check_items(dataset: OpenedDataset, first: int, last: int) -> None:
     start, stop = int(dataset.offsets[first]), int(dataset.offsets[last])
     items = dataset.items[start:stop]
     if len(bad := np.flatnonzero((items < 0) | (items >= dataset.num_items))):
@@ -106,7 +124,7 @@ def _check_items(dataset: Dataset, first: int, last: int) -> None:
         )
 
 
-def _check_times(dataset: Dataset, first: int, last: int) -> None:
+def _check_times(dataset: OpenedDataset, first: int, last: int) -> None:
     if dataset.timestamps is None:
         return
     start, stop = int(dataset.offsets[first]), int(dataset.offsets[last])
@@ -120,11 +138,11 @@ def _check_times(dataset: Dataset, first: int, last: int) -> None:
         )
 
 
-def _owner(dataset: Dataset, interaction: int) -> int:
+def _owner(dataset: OpenedDataset, interaction: int) -> int:
     return int(np.searchsorted(dataset.offsets, interaction, side="right")) - 1
 
 
-def _count_training(dataset: Dataset, first: int, last: int, popularity: np.ndarray) -> None:
+def _count_training(dataset: OpenedDataset, first: int, last: int, popularity: np.ndarray) -> None:
     start, stop = int(dataset.offsets[first]), int(dataset.offsets[last])
     lengths = np.diff(dataset.offsets[first : last + 1])
     positions = np.arange(start, stop) - np.repeat(dataset.offsets[first:last], lengths)
@@ -159,7 +177,7 @@ def _check_ids(file: str, column: str) -> None:
         pass  # read, and without nulls
 
 
-def _check_popularity(dataset: Dataset, counted: np.ndarray) -> None:
+def _check_popularity(dataset: OpenedDataset, counted: np.ndarray) -> None:
     file = f"{dataset.path}/{ITEMS}"
     for start, popularity in _parquet_blocks(file, "popularity"):
         expected = counted[start : start + len(popularity)]
@@ -170,7 +188,7 @@ def _check_popularity(dataset: Dataset, counted: np.ndarray) -> None:
             )
 
 
-def _check_features(dataset: Dataset, modality: str) -> None:
+def _check_features(dataset: OpenedDataset, modality: str) -> None:
     file = f"{dataset.path}/{feature_file(modality)}"
     features, presence = dataset.features(modality), dataset.presence(modality)
     block_rows = block_length(features.shape[1])

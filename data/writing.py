@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from configs.errors import InputError
-from configs.modalities import check_new_modalities
+from contracts.errors import InputError
+from contracts.modalities import check_new_modalities
 from data.layout import (
     ITEMS,
     MANIFEST,

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from configs.contracts import ItemNeeds
-from configs.errors import InputError
 from configs.schema import Config
+from contracts.errors import InputError
+from contracts.item_plan import ItemNeeds
 from data.dataset import Dataset
-from data.item_plan import ItemPlanner
-from data.object_storage import fetched
-from distributed.checkpoint_index import RANKING_GRAPH
+from data.sampling.item_plan import ItemPlanner
+from distributed.checkpoints.index import RANKING_GRAPH
 from graph_builder.store import Graph
-from model.item_table import ItemTable
+from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
 from model.zoo import build_model
+from storage.object_storage import fetched
 
 
 @dataclass

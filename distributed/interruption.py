@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from configs.schema import TrainingConfig
-from distributed.run_storage import RunStorage
+from distributed.checkpoints.run_storage import RunStorage
 from distributed.world import World
 
 # Seconds between two looks at the run folder, which may be on a far file system.

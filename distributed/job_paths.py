@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 
-from configs.errors import InputError
-from configs.paths import expand_home
 from configs.schema import Config
-from data.object_folder import check_uri, is_uri
+from contracts.errors import InputError
 from distributed.placement import is_submitted_job
+from storage.object_folder import check_uri, is_uri
+from storage.paths import expand_home
 
 
 def resolve_paths(config: Config) -> Config:
     """The config with absolute dataset, graph and run paths (URIs stay as they are).
 
     Raises:
-        InputError: a URI that is not accepted (`data.object_folder.check_uri`).
+        InputError: a URI that is not accepted (`storage.object_folder.check_uri`).
         InputError: a relative path under `ray job submit`, whose working dir is an unpacked copy that
             is deleted with the job: a relative output would vanish, a relative input is not there.
     """

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from pydantic import ValidationError
 
-from configs.errors import InputError
 from configs.schema import ClusterConfig
+from contracts.errors import InputError
 
 # Set by Ray for the driver of `ray job submit`, and by nothing else.
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 
-from configs.errors import InputError
 from configs.schema import Config
+from contracts.errors import InputError
 from distributed.telemetry import Track
 from distributed.world import World
 
@@ -73,7 +73,8 @@ def run_task(task: Task, config: Config, world: World, track: Track, **arguments
         Exception: any other error, of machines.
     """
     quiet_libraries()
-    from distributed import encoding, trainer  # heavy: imported once the process is a rank
+    from distributed.inference import encoding
+    from distributed.training import trainer
 
     tasks: dict[Task, Callable[..., Any]] = {
         "train": trainer.train,

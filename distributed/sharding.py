@@ -27,11 +27,11 @@ from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimiz
 from torchrec.optim.optimizers import in_backward_optimizer_filter
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
-from configs.errors import InputError
 from configs.schema import Config, TableConfig
+from contracts.errors import InputError
 from distributed.world import World
-from model.item_table import TABLE
-from model.repeats import REPEATS
+from model.blocks.item_table import TABLE
+from model.blocks.repeats import REPEATS
 from model.system import RecommenderSystem
 
 Sharding = Literal["data_parallel", "row_wise"]

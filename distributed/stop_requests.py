@@ -7,8 +7,8 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from distributed.checkpoints.run_storage import RunStorage
 from distributed.interruption import STOP_FILE, STOPPED_FILE
-from distributed.run_storage import RunStorage
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _ANSWER = (

@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeVar
 
 from torch.utils.tensorboard import SummaryWriter
 
-from configs.plain_json import json_text
-from distributed.durable_files import append_line, write_text
 from distributed.world import World
+from storage.durable_files import append_line, write_text
+from storage.plain_json import json_text
 
 Item = TypeVar("Item")
 _PACKAGES = ("torch", "torchrec", "ray", "numpy", "pyarrow")

@@ -21,9 +21,9 @@ from types import TracebackType
 
 from torch.distributed.distributed_c10d import _get_default_store
 
-from configs.plain_json import json_text
 from distributed.telemetry import Item, Track
 from distributed.world import World
+from storage.plain_json import json_text
 
 _ROOT = str(Path(__file__).resolve().parent.parent)
 

@@ -12,16 +12,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from configs.errors import InputError
 from configs.schema import Config
-from distributed.durable_files import write_text
+from contracts.errors import InputError
+from distributed.checkpoints.run_storage import RunStorage
 from distributed.placement import device_type, runs_in_this_process
 from distributed.rank_task import RankError, Task, run_task
-from distributed.run_storage import RunStorage
+from distributed.ray.temporary_folder import keep_sockets_short
 from distributed.stop_requests import stopping_on_signals
 from distributed.telemetry import Item, unwatched
-from distributed.temporary_folder import keep_sockets_short
 from distributed.world import world_of_one
+from storage.durable_files import write_text
 
 ERROR_FILE = "error.txt"  # in the run's folder: the traceback of a task that failed
 
@@ -73,8 +73,8 @@ def _run_in_this_process(task: Task, config: Config, storage: RunStorage, argume
 
 
 def _run_through_ray(task: Task, config: Config, storage: RunStorage, arguments: dict[str, Any]) -> None:
-    from distributed import ray_train  # Ray is imported only where it is used
-    from distributed.ray_cluster import cluster_in_words, connect
+    from distributed.ray import train as ray_train
+    from distributed.ray.cluster import cluster_in_words, connect
 
     kind, workers = device_type(config.cluster), config.cluster.num_workers
     count = f"{workers}" if isinstance(workers, int) else f"{workers[0]} to {workers[1]}"

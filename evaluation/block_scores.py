@@ -67,7 +67,7 @@ class CachedTiles:
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         # Imported here: compiled code costs seconds where nothing is ranked.
-        from kernels.rank_counts import add_gains, count_tile, offer_tile
+        from kernels.ranking.rank_counts import add_gains, count_tile, offer_tile
 
         self._count_tile, self._offer_tile, self._add_gains = count_tile, offer_tile, add_gains
         self._pool = pool

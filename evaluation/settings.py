@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from configs.knobs import Decides, all_knobs, decides
-from configs.plain_json import json_text
 from configs.schema import EvaluationConfig
+from storage.plain_json import json_text
 
 # Below this share of repeated targets, an item of the history in a list is nearly always a wasted place.
 FEW_REPEATS = 0.05

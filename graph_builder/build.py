@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError
 from configs.schema import GraphConfig
+from contracts.errors import InputError
 from graph_builder import progress
-from graph_builder.clusters import build_clusters
-from graph_builder.cooccurrence import PAIRS_PER_TASK, build_cooccurrence, largest_gap
 from graph_builder.executor import Executor
-from graph_builder.injection import FeatureSpec, find_rows, inject
 from graph_builder.integrity import checksum
-from graph_builder.neighbors import build_neighbors, chosen_precision, default_rows_per_task
 from graph_builder.source import GraphSource, feature_path
+from graph_builder.stages.clusters import build_clusters
+from graph_builder.stages.cooccurrence import PAIRS_PER_TASK, build_cooccurrence, largest_gap
+from graph_builder.stages.injection import FeatureSpec, find_rows, inject
+from graph_builder.stages.neighbors import build_neighbors, chosen_precision, default_rows_per_task
 from graph_builder.store import (
     KIND,
     LAYOUT_FIELDS,

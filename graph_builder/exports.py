@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from graph_builder.store import Graph
 from graph_builder.work import load_array, num_row_blocks, replacing, row_range
 

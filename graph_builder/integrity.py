@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.errors import InputError
-from configs.modalities import check_modality_name
+from contracts.errors import InputError
+from contracts.modalities import check_modality_name
 from graph_builder.work import MANIFEST, num_row_blocks
 
 _HASH_BYTES = 1 << 22

@@ -12,8 +12,8 @@ from typing import Any
 import ray
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryError, RayTaskError
 
-from configs.errors import InputError
 from configs.schema import GraphConfig
+from contracts.errors import InputError
 from graph_builder.executor import Block, Result, with_progress
 
 # Tasks in flight per core: enough to hide a slow one, few enough not to flood the scheduler.
@@ -30,7 +30,7 @@ class RayExecutor:
     """
 
     def __init__(self, options: GraphConfig) -> None:
-        """Connected already (`distributed.ray_cluster.connect`).
+        """Connected already (`distributed.ray.cluster.connect`).
 
         Raises:
             InputError: a task asks for more than any cluster could grant it (a part of several GPUs).

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from graph_builder.work import load_array, num_row_blocks, replacing, row_range, save_array
 
 _AT_A_TIME = 1 << 22

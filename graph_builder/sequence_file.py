@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configs.errors import InputError
+from contracts.errors import InputError
 
 # Users decoded at a time from Parquet; ids checked and hashed at a time.
 _USERS_AT_A_TIME = 1 << 13

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from configs.errors import InputError
-from configs.modalities import check_new_modalities
+from contracts.errors import InputError
+from contracts.modalities import check_new_modalities
 from graph_builder.sequence_file import open_sequences
 from graph_builder.work import load_array
 

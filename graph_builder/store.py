@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError
 from configs.knobs import Decides, all_knobs, decides
 from configs.schema import GraphConfig
+from contracts.errors import InputError
 from graph_builder.integrity import check_checksum, check_fields
 from graph_builder.row_blocks import CooccurrenceRows, check_range, open_array
 from graph_builder.work import MANIFEST
@@ -30,7 +30,7 @@ _REQUIRED = {"fingerprint", "num_items", "modalities", "parameters", "cooccurren
 
 
 class Graph:
-    """A finished graph, memory-mapped (implements `configs.contracts.GraphRows`).
+    """A finished graph, memory-mapped (implements `contracts.graph_rows.GraphRows`).
 
     Attributes:
         manifest: the content of manifest.json.

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from graph_builder import progress
 from graph_builder.executor import Executor
-from kernels.array_file import map_array
+from storage.array_file import map_array
 
 log = logging.getLogger(__name__)
 

@@ -7,22 +7,22 @@ from typing import Any
 
 import click
 
-from configs.errors import InputError
 from configs.loading import load_config
-from configs.modalities import check_modality_name
 from configs.schema import Config
+from contracts.errors import InputError
+from contracts.modalities import check_modality_name
 from data.dataset import Dataset
-from data.object_folder import is_uri
-from data.object_storage import locked, published, remote_manifest, work_folder
 from distributed.job_paths import absolute_file, resolve_paths
 from distributed.placement import check_cpus
-from distributed.ray_cluster import check_seen_by_all_nodes, connect
+from distributed.ray.cluster import check_seen_by_all_nodes, connect
 from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
 from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import ArraySource, GraphSource
 from graph_builder.store import graph_fingerprint
 from jobs.build_plan import comparison, nearest_folder, plan_options, print_plan
 from jobs.cli import HomePath, NamedPath, config_options, job
+from storage.object_folder import is_uri
+from storage.object_storage import locked, published, remote_manifest, work_folder
 
 
 @click.command()

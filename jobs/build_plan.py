@@ -14,19 +14,19 @@ import click
 import numpy as np
 from tabulate import tabulate
 
-from configs.errors import InputError
-from configs.modalities import check_modality_name
 from configs.schema import Config
-from data.object_folder import is_uri
-from data.object_storage import work_folder
+from contracts.errors import InputError
+from contracts.modalities import check_modality_name
 from distributed.job_paths import absolute
-from graph_builder.ceilings import H200, Ceilings, measure_ceilings
-from graph_builder.plan import ModalitySize, PlanRequest, directed_pairs, predict
-from graph_builder.plan_tables import comparison_table, measured_seconds, plan_table, plan_values
+from graph_builder.cost.ceilings import H200, Ceilings, measure_ceilings
+from graph_builder.cost.plan import ModalitySize, PlanRequest, directed_pairs, predict
+from graph_builder.cost.plan_tables import comparison_table, measured_seconds, plan_table, plan_values
 from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import GraphSource, check_features
 from graph_builder.work import load_array, write_json
 from jobs.cli import HomePath
+from storage.object_folder import is_uri
+from storage.object_storage import work_folder
 
 _RATES = [rate.name for rate in fields(Ceilings)]
 _POSITIVE = click.IntRange(min=1)

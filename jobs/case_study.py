@@ -10,16 +10,16 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from configs.errors import InputError
-from distributed.case_study import case_study, find_named
-from distributed.durable_files import write_text
-from distributed.encoding import check_restorable, run_config
+from contracts.errors import InputError
+from distributed.inference.encoding import check_restorable, run_config
 from distributed.inputs import open_inputs
 from distributed.job_paths import absolute, absolute_file, resolve_paths
 from distributed.rank_task import quiet_libraries
 from distributed.world import world_of_one
-from evaluation.case_page import is_page, page
+from experiments.case_page.collect import case_study, find_named
+from experiments.case_page.page import is_page, page
 from jobs.cli import check_output, check_suffix, job, validate
+from storage.durable_files import write_text
 
 
 @click.command()

@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 import distributed
-from configs.errors import InputError
-from configs.paths import expand_home
+from contracts.errors import InputError
 from distributed.inputs import Inputs
 from distributed.workers import TaskFailed
+from storage.paths import expand_home
 
 
 def job(function: Callable[..., None]) -> Callable[..., None]:

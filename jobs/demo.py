@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from evaluation.report import metrics_table
 from evaluation.settings import ranking_note
 from jobs.build_graph import main as build_graph

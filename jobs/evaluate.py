@@ -6,12 +6,12 @@ import json
 
 import click
 
-from distributed.encoding import check_restorable, evaluation_path, run_config
+from distributed.checkpoints.run_storage import RunStorage
+from distributed.inference.encoding import check_restorable, evaluation_path, run_config
+from distributed.inference.scoring import SPLITS
 from distributed.inputs import open_inputs
 from distributed.job_paths import absolute, resolve_paths
 from distributed.placement import device_type
-from distributed.run_storage import RunStorage
-from distributed.scoring import SPLITS
 from distributed.workers import run_on_workers
 from evaluation.report import metrics_table
 from evaluation.settings import ranking_note

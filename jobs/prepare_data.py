@@ -8,13 +8,13 @@ from typing import Any
 import click
 from tabulate import tabulate
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.dataset import Dataset, write_dataset
 from data.layout import check_output
-from data.object_folder import is_uri
-from data.object_storage import check_unpublished, locked, published, work_folder
-from data.preparation import content_of
+from data.prepare.preparation import content_of
 from jobs.cli import HomePath, NamedPath, job
+from storage.object_folder import is_uri
+from storage.object_storage import check_unpublished, locked, published, work_folder
 
 _RAW = "raw formats: "
 _OPTIONS = [

@@ -8,8 +8,8 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.errors import InputError
-from distributed.encoding import check_restorable, run_config
+from contracts.errors import InputError
+from distributed.inference.encoding import check_restorable, run_config
 from distributed.inputs import open_inputs
 from distributed.job_paths import absolute, absolute_file, resolve_paths
 from distributed.placement import device_type

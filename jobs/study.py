@@ -9,20 +9,20 @@ from pathlib import Path
 
 import click
 
-from configs.errors import InputError
 from configs.schema import Config
-from configs.study import Study, Trial, expand, read_study
-from data.object_folder import is_uri
+from contracts.errors import InputError
 from distributed.job_paths import absolute, resolve_paths
 from distributed.placement import check_cpus
-from distributed.ray_cluster import check_seen_by_all_nodes, connect
-from distributed.ray_study import RayTrials
-from distributed.study import check_study_folder, run_study
-from distributed.trials import TrialExecutor
-from evaluation.study_report import write_report
+from distributed.ray.cluster import check_seen_by_all_nodes, connect
+from experiments.study.definition import Study, Trial, expand, read_study
+from experiments.study.life import check_study_folder, run_study
+from experiments.study.ray_trials import RayTrials
+from experiments.study.report import write_report
+from experiments.study.trials import TrialExecutor
 from graph_builder.executor import Executor
 from graph_builder.ray_tasks import RayExecutor
 from jobs.cli import HomePath, job
+from storage.object_folder import is_uri
 
 
 @click.command()

@@ -11,14 +11,14 @@ from pathlib import Path
 import click
 
 from configs.loading import load_config
-from distributed.checkpoint_index import DamagedCheckpoint, find_checkpoint
+from distributed.checkpoints.index import DamagedCheckpoint, find_checkpoint
+from distributed.checkpoints.run_folder import open_run_folder
+from distributed.inference.scoring import SPLITS
 from distributed.inputs import Inputs, open_inputs
 from distributed.interruption import STOPPED_FILE
 from distributed.job_paths import resolve_paths
 from distributed.placement import device_type
-from distributed.run_folder import open_run_folder
-from distributed.scoring import SPLITS
-from distributed.trainer import check_trainable
+from distributed.training.trainer import check_trainable
 from distributed.workers import run_on_workers
 from evaluation.report import metrics_table
 from evaluation.settings import ranking_note

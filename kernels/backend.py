@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse
 
-from configs.errors import InputError
+from contracts.errors import InputError
 
 Backend = Literal["auto", "cpu", "cuda"]
 

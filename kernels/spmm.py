@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kernels import cuda_kernels
 from kernels.backend import sparse_module, to_host
+from kernels.cuda import launchers as cuda_kernels
 
 # Gathered feature rows held at a time, unless one row alone has more entries.
 MAX_GATHERED_ROWS = 1 << 15

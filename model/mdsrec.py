@@ -16,16 +16,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from configs.contracts import Batch, ItemNeeds
-from configs.errors import InputError
 from configs.schema import ModelConfig
-from model.fused_layer import can_fuse
-from model.fusion import fused_state, gated_centers
-from model.interest_centers import Piece, in_pieces, personal_centers, stored_bytes
-from model.item_views import sparse_product
-from model.protocol import CatalogueInfo, Channel, ItemRows
-from model.recommender import Recommender
-from model.sequence_encoder import (
+from contracts.batch import Batch
+from contracts.errors import InputError
+from contracts.item_plan import ItemNeeds
+from model.blocks.fusion import fused_state, gated_centers
+from model.blocks.interest_centers import Piece, in_pieces, personal_centers, stored_bytes
+from model.blocks.item_views import sparse_product
+from model.blocks.sequence_encoder import (
     EncodedSequences,
     KeysValues,
     SequenceEncoder,
@@ -33,7 +31,10 @@ from model.sequence_encoder import (
     initialise,
     layers_of,
 )
-from model.sequence_groups import Sequences, at_targets, read_groups
+from model.blocks.sequence_groups import Sequences, at_targets, read_groups
+from model.cpu.fused_layer import can_fuse
+from model.protocol import CatalogueInfo, Channel, ItemRows
+from model.recommender import Recommender
 
 
 class MDSRec(Recommender):

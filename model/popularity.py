@@ -1,13 +1,14 @@
 """Popularity: everyone gets the most bought items. The floor of every table; nothing to train.
 
-With weight 0 it is what ItemKNN adds its co-occurrence to (`distributed/score_gains.py`).
+With weight 0 it is what ItemKNN adds its co-occurrence to (`distributed/inference/score_gains.py`).
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from configs.contracts import Batch, ItemNeeds
+from contracts.batch import Batch
+from contracts.item_plan import ItemNeeds
 from model.protocol import Channel, ItemRows
 from model.recommender import Recommender
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from configs.contracts import SparseRows
-from configs.modalities import RESERVED
+from contracts.item_plan import SparseRows
+from contracts.modalities import RESERVED
 
 
 @dataclass(frozen=True)

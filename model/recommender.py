@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from configs.contracts import Batch, ItemNeeds, ItemPlan
-from model.item_views import item_rows
-from model.losses import channel_cross_entropy, sampled_cross_entropy
+from contracts.batch import Batch
+from contracts.item_plan import ItemNeeds, ItemPlan
+from model.blocks.item_views import item_rows
+from model.blocks.losses import channel_cross_entropy, sampled_cross_entropy
+from model.blocks.repeats import RepeatGains, SeenItems, seen_items
 from model.protocol import Channel, ItemRows
-from model.repeats import RepeatGains, SeenItems, seen_items
 
 
 class Recommender(nn.Module):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from configs.contracts import Batch, ItemNeeds
 from configs.schema import ModelConfig
+from contracts.batch import Batch
+from contracts.item_plan import ItemNeeds
+from model.blocks.sequence_encoder import SequenceEncoder, initialise
+from model.blocks.sequence_groups import in_groups
 from model.protocol import Channel, ItemRows
 from model.recommender import Recommender
-from model.sequence_encoder import SequenceEncoder, initialise
-from model.sequence_groups import in_groups
 
 
 class SASRec(Recommender):

@@ -11,13 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from configs.contracts import Batch, ItemNeeds
-from configs.errors import InputError
 from configs.schema import ModelConfig
+from contracts.batch import Batch
+from contracts.errors import InputError
+from contracts.item_plan import ItemNeeds
+from model.blocks.sequence_encoder import SequenceEncoder, initialise
+from model.blocks.sequence_groups import in_groups
 from model.protocol import CatalogueInfo, Channel, ItemRows
 from model.recommender import Recommender
-from model.sequence_encoder import SequenceEncoder, initialise
-from model.sequence_groups import in_groups
 
 
 class SASRecF(Recommender):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torchrec import KeyedJaggedTensor
 
-from configs.contracts import Batch, ItemPlan
-from model.item_table import item_feature
-from model.item_views import item_rows
+from contracts.batch import Batch
+from contracts.item_plan import ItemPlan
+from model.blocks.item_table import item_feature
+from model.blocks.item_views import item_rows
 from model.protocol import ItemRows
 from model.recommender import Recommender
 

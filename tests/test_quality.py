@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from configs.loading import load_config
 from data.dataset import Dataset
-from distributed.trainer import train
+from distributed.training.trainer import train
 from distributed.world import world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from configs.errors import InputError
+from contracts.errors import InputError
 
 _NAMES_SHOWN = 20
 

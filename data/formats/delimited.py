@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.layout import local_path
 
 # A row longer than a block cannot be parsed, and prefixes of long histories are long rows.

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.formats.columns import check_columns
 
 _BLOCK_BYTES = 16 << 20  # no object may be longer

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.formats.columns import check_columns
 from data.formats.delimited import check_separator, read_delimited, read_header
-from data.interactions import interaction_table
+from data.formats.interaction_table import interaction_table
 from data.layout import local_path
 
 _COLUMNS = {"user": "user_id:token", "item": "item_id:token", "timestamp": "timestamp:float"}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.formats.columns import check_columns, read_parquet
 from data.formats.delimited import check_separator, read_delimited, read_header
+from data.formats.interaction_table import interaction_table
 from data.formats.json_lines import read_json_lines
-from data.interactions import interaction_table
 from data.layout import UNREADABLE, local_path
 
 _NEXT_MOVE = "name it with --{role}-column"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.formats.columns import as_text, decoded, is_text
 
 # Whole numbers below these have a float of their own. The next larger whole number has none.

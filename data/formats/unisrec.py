@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.formats.delimited import read_delimited, read_header
 from data.formats.unisrec_rows import read_sequential
 from data.formats.unisrec_sequences import whole_sequences

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.formats.delimited import check_separator, read_delimited, read_header
 from data.ragged import offsets_of
 

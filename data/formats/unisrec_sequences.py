@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.formats.unisrec_rows import Rows
 from data.ragged import first_difference, offsets_of, ragged_indices, take_lists
 

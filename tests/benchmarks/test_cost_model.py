@@ -22,11 +22,11 @@ from benchmarks.cost_model import (
 from benchmarks.rank_measurement import shape_of
 from benchmarks.socket_bytes import RankConnections
 from configs.loading import load_config
-from data.batches import TrainBatches
+from data.sampling.batches import TrainBatches
 from distributed.inputs import Inputs
-from distributed.trainer import candidate_sampler, training_spans
-from model.item_views import item_rows
-from model.losses import sampled_cross_entropy
+from distributed.training.trainer import candidate_sampler, training_spans
+from model.blocks.item_views import item_rows
+from model.blocks.losses import sampled_cross_entropy
 from model.protocol import ItemRows
 from tests.distributed.spawn import run_ranks
 from tests.distributed.test_sharding import build, config_of

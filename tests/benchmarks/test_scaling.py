@@ -11,8 +11,8 @@ from benchmarks.hashed_graph import HashedGraph
 from benchmarks.rank_measurement import measure
 from benchmarks.scaling import numbers, ratios, summary, write_catalogue
 from benchmarks.scaling_report import write_table
-from configs.errors import InputError
 from configs.loading import load_config
+from contracts.errors import InputError
 from tests.distributed.spawn import run_ranks
 
 SHAPE = {"steps": 3, "warmup": 1, "neighbors": 3, "cooccurrences": 4, "centers": 4}

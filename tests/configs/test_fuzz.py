@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import InputError
 from configs.loading import dump_config, load_config
+from contracts.errors import InputError
 from tests.mutation import mutated
 
 TEXT = (Path(__file__).resolve().parents[2] / "configs" / "demo.yaml").read_bytes()

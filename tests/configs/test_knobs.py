@@ -3,12 +3,12 @@
 import pytest
 from pydantic import Field
 
-from configs.errors import InputError
 from configs.knobs import Decides, Section, all_knobs, decides, knob
 from configs.loading import dump_config, load_config
 from configs.schema import Config
 from configs.yaml_text import dump_yaml, parse_yaml
-from distributed.run_folder import FIXED_IN_A_RUN, first_difference, open_run_folder
+from contracts.errors import InputError
+from distributed.checkpoints.run_folder import FIXED_IN_A_RUN, first_difference, open_run_folder
 from graph_builder.store import LAYOUT_FIELDS
 
 

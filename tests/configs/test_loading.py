@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from configs.errors import InputError
 from configs.loading import dump_config, load_config, override_config
+from contracts.errors import InputError
 
 
 @pytest.mark.parametrize(

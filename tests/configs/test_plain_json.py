@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from configs.plain_json import json_text
 from distributed.telemetry import Telemetry
 from distributed.world import world_of_one
+from storage.plain_json import json_text
 
 
 def strict(text):

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from configs.errors import InputError
 from configs.loading import load_config
-from configs.study import Study, expand, read_study
+from contracts.errors import InputError
+from experiments.study.definition import Study, expand, read_study
 
 ROOT = Path(__file__).resolve().parents[2]
 SOUND = {"base": "configs/demo.yaml", "title": "What matters?", "seeds": [0, 1]}

@@ -1,10 +1,10 @@
-"""The packed layout of a batch, read back with plain loops as `configs.contracts` documents it."""
+"""The packed layout of a batch, read back with plain loops as `contracts.batch` documents it."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from configs.contracts import Batch
+from contracts.batch import Batch
 
 
 def contexts(batch: Batch) -> list[list[int]]:

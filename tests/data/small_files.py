@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.dataset import Dataset, DatasetContent, Sequences, write_dataset
-from data.features import AlignedRows
+from data.prepare.features import AlignedRows
 from data.ragged import offsets_of
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"

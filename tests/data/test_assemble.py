@@ -10,11 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.contracts import Batch, ItemNeeds
-from data.batches import assemble, span_items
-from data.item_plan import ItemPlanner, positions_of
+from contracts.batch import Batch
+from contracts.item_plan import ItemNeeds
+from data.sampling.batches import assemble, span_items
+from data.sampling.item_plan import ItemPlanner, positions_of
+from data.sampling.spans import Spans, TrainingSpans, spans_before
 from data.sequences import Targets
-from data.spans import Spans, TrainingSpans, spans_before
 from tests.data.packed_layout import contexts, real_places
 from tests.data.test_batches import sequences
 from tests.sequences import Sequences

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from configs.contracts import Batch, ItemNeeds, ItemPlan, SparseRows
-from configs.errors import InputError
-from data.batches import TrainBatches
-from data.item_plan import ItemPlanner, positions_of
+from contracts.batch import Batch
+from contracts.errors import InputError
+from contracts.item_plan import ItemNeeds, ItemPlan, SparseRows
+from data.sampling.batches import TrainBatches
+from data.sampling.item_plan import ItemPlanner, positions_of
+from data.sampling.spans import TrainingSpans, Unit
 from data.sequences import Targets
-from data.spans import TrainingSpans, Unit
 from tests.data.packed_layout import contexts
 from tests.sequences import Sequences
 

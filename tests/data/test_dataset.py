@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs import modalities
-from configs.errors import InputError
+from contracts import modalities
+from contracts.errors import InputError
 from data import layout, validation
 from data.dataset import Dataset, write_dataset
-from data.features import AlignedRows
+from data.prepare.features import AlignedRows
 from data.writing import Sequences, write_manifest, write_sequences
 from tests.data.small_files import small_content, small_dataset
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.dataset import write_dataset
-from data.preparation import unisrec_content
+from data.prepare.preparation import unisrec_content
 from jobs.prepare_data import prepare
 from tests.data.small_files import write_unisrec
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import grouping
-from data.grouping import group_by_length
+from data.sampling import grouping
+from data.sampling.grouping import group_by_length
 
 
 def groups_of(lengths: list[int], partial: list[bool]) -> list[list[int]]:

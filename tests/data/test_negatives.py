@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from configs.errors import InputError
-from data import negatives
-from data.negatives import CandidateSampler, target_counts
-from data.order import shuffled
+from contracts.errors import InputError
+from data.sampling import negatives
+from data.sampling.negatives import CandidateSampler, target_counts
+from data.sampling.order import shuffled
 from data.sequences import Targets, target_items
 from tests.sequences import Sequences
 

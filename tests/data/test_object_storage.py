@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.errors import InputError
-from data import object_folder, object_storage
+from contracts.errors import InputError
 from data.dataset import Dataset
-from data.object_folder import ObjectFolder, check_name, check_uri
-from data.object_storage import cache_folder, fetched, published
 from jobs.prepare_data import prepare
+from storage import object_folder, object_storage
+from storage.object_folder import ObjectFolder, check_name, check_uri
+from storage.object_storage import cache_folder, fetched, published
 from tests.s3_server import BUCKET, KEY, SECRET, running_server
 
 SIZES = {"num_users": 40, "num_items": 30, "seed": 0}

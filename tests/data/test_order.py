@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.order import balanced_share, global_batch, shuffled, steps_per_epoch
+from data.sampling.order import balanced_share, global_batch, shuffled, steps_per_epoch
 
 sizes = st.one_of(st.sampled_from([1, 2, 3, 4, 5, 63, 64, 65, 1000]), st.integers(1, 3000))
 seeds = st.integers(0, 2**31 - 1)

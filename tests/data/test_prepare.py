@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.dataset import Dataset
-from data.interactions import first_of_duplicates, k_core, most_recent, ordered_by_time
+from data.prepare.interactions import first_of_duplicates, k_core, most_recent, ordered_by_time
 from jobs.prepare_data import main, prepare
 from tests.data.small_files import sequences_of, write_unisrec
 

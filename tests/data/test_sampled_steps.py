@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from configs.contracts import ItemNeeds, Step
-from data.batches import TrainBatches, mates_of
-from data.item_plan import ItemPlanner
-from data.negatives import CandidateSampler, target_counts
+from contracts.batch import Step
+from contracts.item_plan import ItemNeeds
+from data.sampling.batches import TrainBatches, mates_of
+from data.sampling.item_plan import ItemPlanner
+from data.sampling.negatives import CandidateSampler, target_counts
+from data.sampling.spans import TrainingSpans
 from data.sequences import target_items
-from data.spans import TrainingSpans
 from tests.data.packed_layout import contexts, real_places
 from tests.data.test_batches import FakeGraph, dense, planner_of, random_graph, sequences
 from tests.sequences import Sequences

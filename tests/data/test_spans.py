@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.spans import TrainingSpans, spans_before
+from data.sampling.spans import TrainingSpans, spans_before
 from tests.sequences import Sequences
 
 OVERLAPS = [0, 0.5, 0.9]

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.errors import InputError
+from contracts.errors import InputError
+from data.prepare.split import SplitRule, global_time, leave_one_out, time_quantiles
 from data.ragged import first_difference, offsets_of, ragged_indices, take_lists
-from data.split import SplitRule, global_time, leave_one_out, time_quantiles
 
 HISTORIES = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6).map(sorted), min_size=1, max_size=6)
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.errors import InputError
-from data import planted_items, synthetic
+from contracts.errors import InputError
 from data.dataset import Dataset, write_dataset
-from data.planted_items import PlantedItems
-from data.synthetic import SyntheticSpec, synthetic_content
+from data.prepare import planted_items, synthetic
+from data.prepare.planted_items import PlantedItems
+from data.prepare.synthetic import synthetic_content
+from data.prepare.synthetic_spec import SyntheticSpec
 
 SPEC = SyntheticSpec(num_users=1500, num_items=400)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.formats import json_lines
 from data.formats.delimited import read_delimited
 from data.formats.recbole import read_recbole

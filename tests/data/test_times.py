@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from data.formats.recbole import read_recbole
 from data.formats.table import read_table
-from data.interactions import interaction_codes
+from data.prepare.interactions import interaction_codes
 from jobs.prepare_data import prepare
 
 TEXT_FORMATS = ["csv", "inter", "jsonl", "parquet"]

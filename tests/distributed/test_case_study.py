@@ -5,17 +5,17 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from configs.errors import InputError
-from data.batches import assemble
+from contracts.errors import InputError
+from data.sampling.batches import assemble
+from data.sampling.spans import spans_before
 from data.sequences import Targets
-from data.spans import spans_before
-from distributed.case_study import NUM_ITEMS, NUM_USERS, case_study, find_named
-from distributed.channel_scoring import ChannelScorer
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
-from distributed.trainer import train
+from distributed.training.trainer import train
 from distributed.world import world_of_one
-from evaluation.case_page import page
+from experiments.case_page.channel_scoring import ChannelScorer
+from experiments.case_page.collect import NUM_ITEMS, NUM_USERS, case_study, find_named
+from experiments.case_page.page import page
 from tests.distributed.runs import REPEAT_GAINS, SAMPLED, config_of, set_repeat_gains
 
 REPEATS = ("mdsrec", "evaluation.mask_history=false", "model.learn_repeats=true")

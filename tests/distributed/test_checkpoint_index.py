@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
-from configs.errors import InputError
-from distributed.checkpoint_index import DamagedCheckpoint, Progress, find_checkpoint, step_folder, steps_in, steps_of
+from contracts.errors import InputError
+from distributed.checkpoints.index import DamagedCheckpoint, Progress, find_checkpoint, step_folder, steps_in, steps_of
 
 
 @pytest.fixture

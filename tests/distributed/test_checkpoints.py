@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from configs.errors import InputError
-from distributed.checkpoint import Checkpoints, _make_optimizer_state, _Pending
-from distributed.checkpoint_index import Progress, find_checkpoint, steps_in
-from distributed.durable_files import file_digest
+from contracts.errors import InputError
+from distributed.checkpoints.checkpoint import Checkpoints, _make_optimizer_state, _Pending
+from distributed.checkpoints.index import Progress, find_checkpoint, steps_in
 from distributed.world import World, world_of_one
+from storage.durable_files import file_digest
 from tests.distributed.test_sharding import build, config_of
 
 

@@ -8,9 +8,9 @@ import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 
-from configs.errors import InputError
-from distributed.guard import GuardedOptimizer
-from distributed.trainer import train
+from contracts.errors import InputError
+from distributed.training.guard import GuardedOptimizer
+from distributed.training.trainer import train
 from distributed.world import world_of_one
 from tests.distributed.runs import config_of, records
 from tests.distributed.spawn import run_ranks

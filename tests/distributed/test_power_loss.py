@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import InputError
-from distributed.checkpoint import Checkpoints, _make_optimizer_state
-from distributed.checkpoint_index import Progress, steps_in
-from distributed.durable_files import replace_folder, write_text
+from contracts.errors import InputError
+from distributed.checkpoints.checkpoint import Checkpoints, _make_optimizer_state
+from distributed.checkpoints.index import Progress, steps_in
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
-from distributed.trainer import train
+from distributed.training.trainer import train
 from distributed.world import world_of_one
+from storage.durable_files import replace_folder, write_text
 from tests.distributed.runs import config_of
 
 

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import torch
 
-from configs.contracts import ItemNeeds
 from configs.loading import load_config
-from distributed import trainer
+from contracts.item_plan import ItemNeeds
 from distributed.inputs import Inputs
 from distributed.random_streams import seed_for
-from distributed.trainer import candidate_sampler
+from distributed.training import trainer
+from distributed.training.trainer import candidate_sampler
 from distributed.world import world_of_one
 from tests.distributed import runs
 from tests.distributed.test_sharding import build, config_of
@@ -57,7 +57,7 @@ def test_dropout_differs_by_rank_step_and_seed_and_by_nothing_else():
 def test_the_numbers_of_steps_go_on_over_epochs(folders, tmp_path, monkeypatch):
     """Step 3 of the second epoch is not step 3 of the first: it has random numbers of its own."""
     seen = []
-    monkeypatch.setattr("distributed.step.seed_for", lambda *key: (seen.append(key), seed_for(*key)))
+    monkeypatch.setattr("distributed.training.step.seed_for", lambda *key: (seen.append(key), seed_for(*key)))
     config = runs.config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=2", "seed=5")
     with world_of_one() as world:
         trainer.train(config, world)

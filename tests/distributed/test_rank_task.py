@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from distributed.rank_task import RankError, is_of_machines
 from tests.distributed.spawn import run_ranks
 

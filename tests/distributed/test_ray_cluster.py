@@ -7,10 +7,10 @@ import threading
 import pytest
 import ray
 
-from configs.errors import InputError
 from configs.schema import ClusterConfig
-from distributed import ray_cluster
-from distributed.ray_cluster import connect
+from contracts.errors import InputError
+from distributed.ray import cluster as ray_cluster
+from distributed.ray.cluster import connect
 
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 

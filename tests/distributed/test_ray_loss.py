@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from distributed import ray_cluster
-from distributed.ray_train import end_if_ray_is_lost
-from distributed.run_storage import RunStorage
+from distributed.checkpoints.run_storage import RunStorage
+from distributed.ray import cluster as ray_cluster
+from distributed.ray.train import end_if_ray_is_lost
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import pytest
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from configs.loading import load_config
-from distributed import ray_train
+from distributed.checkpoints.run_storage import RunStorage
 from distributed.rank_task import RankError
-from distributed.run_storage import RunStorage
+from distributed.ray import train as ray_train
 
 LOST = WorkerGroupError("lost", {1: ConnectionError("the actor died"), 0: RuntimeError("connection\nclosed by peer")})
 

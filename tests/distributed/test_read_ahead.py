@@ -2,7 +2,7 @@
 
 import pytest
 
-from distributed.read_ahead import read_ahead
+from distributed.training.read_ahead import read_ahead
 
 
 def noted(count, log, error=None):

@@ -5,11 +5,11 @@ import os
 
 import pytest
 
-from data.object_folder import ObjectFolder
-from data.object_storage import work_folder
-from distributed.encoding import evaluate, run_config
-from distributed.trainer import train
+from distributed.inference.encoding import evaluate, run_config
+from distributed.training.trainer import train
 from distributed.world import world_of_one
+from storage.object_folder import ObjectFolder
+from storage.object_storage import work_folder
 from tests.distributed.runs import config_of, records
 from tests.distributed.spawn import run_ranks
 from tests.distributed.test_resume import Broken, breaking, resumed, saved

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-from distributed.checkpoint import Checkpoints, _tensors
-from distributed.checkpoint_index import find_checkpoint
-from distributed.encoding import evaluate, run_config
+from distributed.checkpoints.checkpoint import Checkpoints, _tensors
+from distributed.checkpoints.index import find_checkpoint
+from distributed.inference.encoding import evaluate, run_config
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
-from distributed.trainer import train
+from distributed.training.trainer import train
 from distributed.world import world_of_one
 from tests.distributed.runs import config_of
 from tests.distributed.spawn import run_ranks

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from distributed import interruption
-from distributed.checkpoint import Checkpoints, _make_optimizer_state, losses_of_rank
-from distributed.checkpoint_index import Progress, steps_in
+from distributed.checkpoints.checkpoint import Checkpoints, _make_optimizer_state, losses_of_rank
+from distributed.checkpoints.index import Progress, steps_in
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
-from distributed.trainer import train
+from distributed.training.trainer import train
 from distributed.world import world_of_one
 from tests.distributed.runs import SAMPLED, config_of, records, weights
 
@@ -234,7 +234,7 @@ def test_a_run_without_a_whole_checkpoint_says_so(folders, tmp_path):
         damage(path, "one bit")
     with world_of_one() as world, pytest.raises(InputError, match=r"no checkpoint is whole .*SHA-256 differs"):
         train(config, world)
-    from distributed.encoding import evaluate, run_config
+    from distributed.inference.encoding import evaluate, run_config
 
     with world_of_one() as world, pytest.raises(InputError, match=rf"step-0*{best}: .*SHA-256 differs.*another --chec"):
         evaluate(run_config(str(tmp_path / "run")), world, "best")

@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from configs.errors import InputError
 from configs.knobs import Decides
 from configs.loading import dump_config, load_config
-from distributed.run_folder import open_run_folder
+from contracts.errors import InputError
+from distributed.checkpoints.run_folder import open_run_folder
 
 
 def config_of(run, *more):

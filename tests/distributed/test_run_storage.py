@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import InputError
-from distributed.run_storage import RunStorage
+from contracts.errors import InputError
+from distributed.checkpoints.run_storage import RunStorage
 from tests.s3_server import BUCKET, running_server
 
 
@@ -29,7 +29,7 @@ def node(s3, tmp_path, monkeypatch):
 
 
 def save(storage: RunStorage, step: int, best: int | None, content: str = "weights") -> list[str]:
-    """A checkpoint as `distributed.checkpoint` leaves it; the names of its tensors."""
+    """A checkpoint as `distributed.checkpoints.checkpoint` leaves it; the names of its tensors."""
     folder = storage.local / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     for shard in (1, 2):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.sparse import coo_array
 
-from configs.errors import InputError
 from configs.schema import EvaluationConfig
+from contracts.errors import InputError
 from data.sequences import Targets, target_items
-from distributed import scoring
-from distributed.encoding import evaluate, run_config
+from distributed.inference import scoring
+from distributed.inference.encoding import evaluate, run_config
+from distributed.inference.score_gains import GainRates, ScoreGains, _by_item
 from distributed.inputs import open_inputs
-from distributed.score_gains import GainRates, ScoreGains, _by_item
-from distributed.trainer import train
+from distributed.training.trainer import train
 from distributed.world import world_of_one
 from evaluation.user_batches import user_batch
 from graph_builder.store import Graph

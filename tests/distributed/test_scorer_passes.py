@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from distributed import scoring
-from distributed.channel_scoring import ChannelScorer
+from distributed.inference import scoring
+from distributed.inference.scoring import CenterSums, Scorer
 from distributed.inputs import build_system, open_inputs
-from distributed.scoring import CenterSums, Scorer
 from distributed.sharding import shard
 from distributed.world import world_of_one
+from experiments.case_page.channel_scoring import ChannelScorer
 from tests.distributed.test_scoring import COOCCURRENCE, config_of
 
 USERS = 120  # of the dataset in `folders`: eight batches of 16, the last of 8

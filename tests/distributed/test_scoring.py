@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from configs.loading import load_config
+from distributed.inference.scoring import Scorer
 from distributed.inputs import build_system, open_inputs
-from distributed.scoring import Scorer
 from distributed.sharding import shard
 from distributed.world import world_of_one
 from tests.distributed.runs import set_repeat_gains

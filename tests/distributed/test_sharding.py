@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from configs.contracts import Step
-from configs.errors import InputError
 from configs.loading import load_config
 from configs.schema import TableConfig
-from data.batches import TrainBatches, assemble
-from data.spans import Spans
-from distributed.checkpoint import Checkpoints
-from distributed.checkpoint_index import Progress, find_checkpoint
+from contracts.batch import Step
+from contracts.errors import InputError
+from data.sampling.batches import TrainBatches, assemble
+from data.sampling.spans import Spans
+from distributed.checkpoints.checkpoint import Checkpoints
+from distributed.checkpoints.index import Progress, find_checkpoint
 from distributed.inputs import Inputs
 from distributed.sharding import choose_optimizer, choose_sharding, shard
-from distributed.step import TrainSteps
-from distributed.trainer import candidate_sampler, training_spans
+from distributed.training.step import TrainSteps
+from distributed.training.trainer import candidate_sampler, training_spans
 from distributed.world import world_of_one
 from tests.distributed.spawn import run_ranks
 from tests.distributed.toy import NUM_ITEMS, toy_data, toy_planner, toy_system

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import yaml
 
-from configs.errors import InputError
-from configs.study import expand, read_study
-from distributed import study as study_module
-from distributed import trials as trials_module
+from contracts.errors import InputError
 from distributed.interruption import Interruption
-from distributed.study import held, run_study
-from distributed.trials import SerialTrials
+from experiments.study import life as study_module
+from experiments.study import trials as trials_module
+from experiments.study.definition import expand, read_study
+from experiments.study.life import held, run_study
+from experiments.study.trials import SerialTrials
 from graph_builder.executor import SerialExecutor
 from graph_builder.store import Graph
 from jobs.prepare_data import prepare

@@ -5,14 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from configs.errors import InputError
 from configs.loading import dump_config, parse_config
-from configs.study import Study, expand
+from contracts.errors import InputError
 from data.dataset import Dataset
-from distributed.checkpoint_index import Progress
-from distributed.study import build_graphs, check_continued, check_study_folder, check_variants, held, place, run_study
-from distributed.trials import Outcome
-from evaluation.study_results import read_fingerprints, trial_folder
+from distributed.checkpoints.index import Progress
+from experiments.study.definition import Study, expand
+from experiments.study.life import (
+    build_graphs,
+    check_continued,
+    check_study_folder,
+    check_variants,
+    held,
+    place,
+    run_study,
+)
+from experiments.study.results import read_fingerprints, trial_folder
+from experiments.study.trials import Outcome
 from graph_builder.build import shaping_parameters
 from graph_builder.executor import SerialExecutor
 from graph_builder.store import graph_fingerprint

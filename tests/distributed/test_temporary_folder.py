@@ -6,9 +6,9 @@ import tempfile
 
 import pytest
 
-from configs.errors import InputError
-from distributed import temporary_folder
-from distributed.temporary_folder import LONGEST_FOLDER, keep_sockets_short
+from contracts.errors import InputError
+from distributed.ray import temporary_folder
+from distributed.ray.temporary_folder import LONGEST_FOLDER, keep_sockets_short
 
 
 @pytest.fixture(autouse=True)

@@ -10,22 +10,23 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from configs.errors import InputError
 from configs.schema import ModelConfig, TrainingConfig
-from data.batches import assemble
+from contracts.errors import InputError
 from data.dataset import write_dataset
+from data.prepare.synthetic import synthetic_content
+from data.prepare.synthetic_spec import SyntheticSpec
+from data.sampling.batches import assemble
+from data.sampling.spans import spans_before
 from data.sequences import Targets
-from data.spans import spans_before
-from data.synthetic import SyntheticSpec, synthetic_content
-from distributed.checkpoint_index import Progress
-from distributed.encoding import evaluate, run_config
+from distributed.checkpoints.index import Progress
+from distributed.checkpoints.run_folder import open_run_folder
+from distributed.inference.encoding import evaluate, run_config
+from distributed.inference.scoring import Scorer, summarise
 from distributed.inputs import Inputs, build_system, open_inputs, popularity_order
-from distributed.run_folder import open_run_folder
-from distributed.scoring import Scorer, summarise
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
-from distributed.trainer import candidate_sampler, check_trainable, train
-from distributed.training_loop import decide, ending, note_validation, nothing_inherited_collected
+from distributed.training.trainer import candidate_sampler, check_trainable, train
+from distributed.training.training_loop import decide, ending, note_validation, nothing_inherited_collected
 from distributed.world import world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
@@ -261,7 +262,9 @@ def test_results_say_their_settings_and_do_not_replace_each_other(folders, tmp_p
 
 def test_the_end_of_a_training_says_why_and_which_epoch_was_best(folders, tmp_path, capsys, monkeypatch):
     valid = iter([0.1, 0.3, 0.2, 0.3])
-    monkeypatch.setattr("distributed.training_loop.summarise", lambda *_: {"metrics": {"ndcg@10": next(valid)}})
+    monkeypatch.setattr(
+        "distributed.training.training_loop.summarise", lambda *_: {"metrics": {"ndcg@10": next(valid)}}
+    )
     settings = ("training.max_epochs=9", "training.patience=2")
     with world_of_one() as world:
         train(config_of(folders, tmp_path / "run", "sasrec", *settings), world)

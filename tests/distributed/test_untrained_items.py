@@ -13,10 +13,10 @@ import torch
 
 from configs.loading import load_config
 from data.dataset import write_dataset
-from data.features import AlignedRows
+from data.prepare.features import AlignedRows
 from data.writing import DatasetContent, Sequences
 from distributed.sharding import fill_table
-from distributed.trainer import train
+from distributed.training.trainer import train
 from distributed.world import world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor

@@ -19,7 +19,10 @@ def waiting(step, **more):
 @pytest.mark.parametrize(
     ("culprit", "said"),
     [
-        (waiting(41, collective="", line="data/batches.py:9 fetch"), "rank 1: step 41, data/batches.py:9 fetch <- the"),
+        (
+            waiting(41, collective="", line="data/sampling/batches.py:9 fetch"),
+            "rank 1: step 41, data/sampling/batches.py:9 fetch <- the",
+        ),
         (waiting(42, collective=""), "rank 1: step 42, distributed/world.py:38 sum <- the others wait"),
         (waiting(42, time=10.0), "rank 1: last heard of 90 s ago, at step 42"),
         (None, "rank 1: unheard of; its process or machine is gone <- the others wait"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from configs.contracts import ItemNeeds
 from configs.schema import Config
-from data.item_plan import ItemPlanner
-from model.item_table import ItemTable
+from contracts.item_plan import ItemNeeds
+from data.sampling.item_plan import ItemPlanner
+from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
 from model.zoo import build_model

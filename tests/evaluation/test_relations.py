@@ -5,8 +5,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from evaluation import relations as relations_module
-from evaluation.relations import COOCCURRENCE, Relations, jaccard, pick_items, survey
+from experiments.case_page import relations as relations_module
+from experiments.case_page.relations import COOCCURRENCE, Relations, jaccard, pick_items, survey
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from graph_builder.store import Graph

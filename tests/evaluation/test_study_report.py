@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from configs.errors import InputError
 from configs.loading import dump_config
-from configs.study import Study, expand
-from evaluation.study_plot import Axis, chosen_metrics
-from evaluation.study_report import write_report
-from evaluation.study_results import read_fingerprints, read_results, summarise_variants, trial_folder
+from contracts.errors import InputError
+from experiments.study.definition import Study, expand
+from experiments.study.plot import Axis, chosen_metrics
+from experiments.study.report import write_report
+from experiments.study.results import read_fingerprints, read_results, summarise_variants, trial_folder
 
 BASE = {"base": "configs/demo.yaml", "title": "What matters?"}
 NAMES = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (10, 20, 50)]

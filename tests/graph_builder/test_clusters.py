@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from configs.schema import GraphConfig
-from graph_builder import clusters
-from graph_builder.clusters import build_clusters
 from graph_builder.executor import SerialExecutor
-from graph_builder.injection import FeatureSpec, find_rows
+from graph_builder.stages import clusters
+from graph_builder.stages.clusters import build_clusters
+from graph_builder.stages.injection import FeatureSpec, find_rows
 from graph_builder.work import WorkFolder, save_array
 
 

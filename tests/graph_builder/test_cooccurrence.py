@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs.errors import InputError
 from configs.schema import GraphConfig
-from graph_builder.cooccurrence import block_groups, build_cooccurrence, largest_gap
+from contracts.errors import InputError
 from graph_builder.executor import SerialExecutor
 from graph_builder.row_blocks import CooccurrenceRows
-from graph_builder.window import event_bounds, window_summary
+from graph_builder.stages.cooccurrence import block_groups, build_cooccurrence, largest_gap
+from graph_builder.stages.window import event_bounds, window_summary
 from graph_builder.work import WorkFolder, save_array
 from kernels import reference
 from tests.graph_builder.small_dataset import NUM_ITEMS, CountingExecutor, Interrupted, SmallDataset, content

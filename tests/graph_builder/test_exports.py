@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from graph_builder import exports
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor

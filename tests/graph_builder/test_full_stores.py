@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import ray
 
-from configs.errors import InputError
 from configs.schema import GraphConfig
+from contracts.errors import InputError
 from graph_builder.ray_tasks import RayExecutor
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from graph_builder.sequence_file import open_sequences

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from graph_builder import sequence_file
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from configs.contracts import GraphRows
-from configs.errors import InputError
+from contracts.errors import InputError
+from contracts.graph_rows import GraphRows
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from graph_builder.store import Graph

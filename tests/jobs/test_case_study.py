@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from configs.loading import load_config
-from distributed.trainer import train
+from distributed.training.trainer import train
 from distributed.world import world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor

@@ -11,7 +11,7 @@ import ray
 import scipy.sparse
 from click.testing import CliRunner
 
-from graph_builder.ceilings import Ceilings
+from graph_builder.cost.ceilings import Ceilings
 from graph_builder.store import Graph
 from jobs import build_graph, export, prepare_data
 

@@ -15,8 +15,10 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from distributed import interruption, rank_task, ray_train, trainer, workers
+from distributed import interruption, rank_task, workers
 from distributed.interruption import Interruption
+from distributed.ray import train as ray_train
+from distributed.training import trainer
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from jobs import recommend, train

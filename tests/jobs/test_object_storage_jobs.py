@@ -6,9 +6,11 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from configs.errors import InputError
 from configs.loading import load_config
-from distributed import encoding, ray_cluster, trainer
+from contracts.errors import InputError
+from distributed.inference import encoding
+from distributed.ray import cluster as ray_cluster
+from distributed.training import trainer
 from distributed.world import world_of_one
 from jobs import build_graph, evaluate, export, prepare_data, train
 from tests.jobs.test_graph_jobs import OPTIONS, RATES, invoke, refused

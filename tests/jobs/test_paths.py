@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from configs.loading import load_config
-from configs.paths import expand_home
 from data.dataset import Dataset
 from distributed.job_paths import resolve_paths
 from jobs.prepare_data import main as prepare_data
 from jobs.prepare_data import prepare
+from storage.paths import expand_home
 
 
 @pytest.fixture

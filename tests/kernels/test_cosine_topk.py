@@ -5,16 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from configs.errors import InputError
-from kernels import reference, score_tiles
-from kernels.cosine_topk import (
-    Precision,
-    cosine_neighbors,
-    error_bounds,
-    product_scale,
-    square_norms,
-    unit_rows,
-)
+from contracts.errors import InputError
+from kernels import reference
+from kernels.cosine import score_tiles
+from kernels.cosine.cosine_topk import Precision, cosine_neighbors, error_bounds, product_scale, square_norms, unit_rows
 
 
 def whole_numbers(num_items: int, width: int, seed: int, largest: int = 3) -> np.ndarray:

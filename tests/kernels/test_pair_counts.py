@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import pair_counts, reference
-from kernels.pair_counts import (
+from kernels import reference
+from kernels.cooccurrence import pair_counts
+from kernels.cooccurrence.pair_counts import (
     PairEntries,
     RowSums,
     bucket_pairs,

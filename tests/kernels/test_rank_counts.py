@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels.rank_counts import count_tile, offer_tile
+from kernels.ranking.rank_counts import count_tile, offer_tile
 
 FIRST = 1000  # id of the first item of a tile
 

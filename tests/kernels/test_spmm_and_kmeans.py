@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from configs.errors import InputError
+from contracts.errors import InputError
 from kernels import reference
 from kernels.backend import array_module
 from kernels.kmeans import center_sums, nearest_centers

@@ -7,11 +7,12 @@ import itertools
 import numpy as np
 import pytest
 
-from kernels import score_tiles
-from kernels.exact_dots import offer_all, pair_dots, row_hashes, row_squares, rows_equal
-from kernels.exact_ranking import leave_out_copies
-from kernels.score_tiles import scan_rectangle, scan_triangle, triangle_rounds
-from kernels.threshold_scan import SPARE_PLACES, CandidateLists, compact_lists, offer_entries
+from kernels.candidate_lists import SPARE_PLACES, CandidateLists
+from kernels.cosine import score_tiles
+from kernels.cosine.exact_dots import offer_all, pair_dots, row_hashes, row_squares, rows_equal
+from kernels.cosine.exact_ranking import leave_out_copies
+from kernels.cosine.score_tiles import scan_rectangle, scan_triangle, triangle_rounds
+from kernels.cosine.threshold_scan import compact_lists, offer_entries
 
 BEST = 5
 

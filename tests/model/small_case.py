@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torchrec import KeyedJaggedTensor
 
-from configs.contracts import Batch, ItemNeeds, ItemPlan, SequenceGroup, SparseRows
 from configs.schema import MDSRecConfig, ModelConfig
-from model.item_table import item_feature
+from contracts.batch import Batch, SequenceGroup
+from contracts.item_plan import ItemNeeds, ItemPlan, SparseRows
+from model.blocks.item_table import item_feature
 from model.mdsrec import MDSRec
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem

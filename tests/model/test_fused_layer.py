@@ -12,10 +12,10 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from configs.schema import ModelConfig
-from kernels.layer_loops import gelu_backward, relu_backward, softmax_over_keys, softmax_over_keys_backward
-from model import fused_layer
-from model.interest_centers import center_attention
-from model.sequence_encoder import TransformerLayer
+from kernels.layers.layer_loops import gelu_backward, relu_backward, softmax_over_keys, softmax_over_keys_backward
+from model.blocks.interest_centers import center_attention
+from model.blocks.sequence_encoder import TransformerLayer
+from model.cpu import fused_layer
 
 D, HEADS = 16, 2
 

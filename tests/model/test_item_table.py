@@ -14,7 +14,7 @@ from torchrec.distributed.embedding import EmbeddingCollectionSharder
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
 from torchrec.distributed.planner.types import ParameterConstraints
 
-from model.item_table import TABLE, ItemTable, item_feature
+from model.blocks.item_table import TABLE, ItemTable, item_feature
 from model.system import RecommenderSystem
 from model.zoo import build_model
 from tests.model import small_case as case

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from configs.contracts import ItemPlan, SparseRows
-from model.item_views import item_rows, sparse_product
+from contracts.item_plan import ItemPlan, SparseRows
+from model.blocks.item_views import item_rows, sparse_product
 from tests.model.small_case import sparse
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.contracts import ItemPlan
-from model import losses
-from model.dropout import dropout
-from model.losses import channel_cross_entropy, sampled_cross_entropy
+from contracts.item_plan import ItemPlan
+from model.blocks import losses
+from model.blocks.dropout import dropout
+from model.blocks.losses import channel_cross_entropy, sampled_cross_entropy
 from model.protocol import CatalogueInfo, Channel
 from model.system import RecommenderSystem
 from model.zoo import build_model

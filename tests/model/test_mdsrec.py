@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.errors import InputError
 from configs.schema import ModelConfig
+from contracts.errors import InputError
 from model.mdsrec import MDSRec
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model import losses
-from model.losses import channel_cross_entropy, sampled_cross_entropy
+from model.blocks import losses
+from model.blocks.losses import channel_cross_entropy, sampled_cross_entropy
+from model.blocks.repeats import RepeatGains, SeenItems, seen_items
 from model.protocol import CatalogueInfo, Channel
-from model.repeats import RepeatGains, SeenItems, seen_items
 from model.system import RecommenderSystem
 from model.zoo import build_model
 from tests.model import small_case as case

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model import losses
-from model.losses import channel_cross_entropy, sampled_cross_entropy
+from model.blocks import losses
+from model.blocks.losses import channel_cross_entropy, sampled_cross_entropy
 from model.protocol import Channel
 
 CHANNELS = (Channel("id", 1.0), Channel("image", 0.3))

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from configs.errors import InputError
-from model.feed_forward import feed_forward
-from model.interest_centers import center_attention
+from contracts.errors import InputError
+from model.blocks.interest_centers import center_attention
+from model.blocks.sequence_encoder import SequenceEncoder, TransformerLayer, attention, initialise
+from model.blocks.sequence_groups import Sequences
+from model.cpu.feed_forward import feed_forward
 from model.protocol import CatalogueInfo
-from model.sequence_encoder import SequenceEncoder, TransformerLayer, attention, initialise
-from model.sequence_groups import Sequences
 from model.system import RecommenderSystem
 from model.zoo import build_model
 from tests.model import small_case as case

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from configs.contracts import Batch, ItemPlan, SequenceGroup
 from configs.schema import ModelConfig
-from model import interest_centers, sequence_encoder
-from model.interest_centers import stored_bytes
+from contracts.batch import Batch, SequenceGroup
+from contracts.item_plan import ItemPlan
+from model.blocks import interest_centers, sequence_encoder
+from model.blocks.interest_centers import stored_bytes
+from model.blocks.sequence_groups import Sequences, in_groups
 from model.protocol import CatalogueInfo
-from model.sequence_groups import Sequences, in_groups
 from model.system import RecommenderSystem
 from model.zoo import build_model
 from tests.model import small_case as case

@@ -15,8 +15,8 @@ from unittest import mock
 from click.testing import CliRunner
 
 from configs.schema import ClusterConfig
-from distributed import encoding
-from distributed.ray_cluster import connect
+from distributed.inference import encoding
+from distributed.ray.cluster import connect
 from distributed.world import world_of_one
 from graph_builder.executor import SerialExecutor
 from jobs import build_graph, case_study, demo, evaluate, export, prepare_data, recommend, study, train

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.case_page import GENERATOR
-from evaluation.markup import element
+from experiments.case_page.markup import element
+from experiments.case_page.page import GENERATOR
 from tests.jobs.bad_input.case import Case, Group
 from tests.jobs.bad_input.damage import (
     copy,

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from configs.loading import load_config
 from data.dataset import Dataset
-from distributed.trainer import train
+from distributed.training.trainer import train
 from distributed.world import world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor

@@ -7,7 +7,8 @@ import contextlib
 import numpy as np
 import pytest
 
-from kernels import cuda_kernels, cuda_tile_loop
+from kernels.cuda import launchers as cuda_kernels
+from kernels.cuda import tile_loop as cuda_tile_loop
 from tests.kernels.cuda.emulator import Emulator, compiler
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kernels.cuda_kernels import SOURCES
+from kernels.cuda.launchers import SOURCES
 
 HERE = Path(__file__).parent
 KERNEL = re.compile(r'extern "C" __global__ void __launch_bounds__\((\d+)[, \d]*\) (\w+)\((.*?)\) \{', re.DOTALL)

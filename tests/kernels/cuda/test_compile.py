@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kernels.cuda_kernels import OPTIONS, SOURCES
+from kernels.cuda.launchers import OPTIONS, SOURCES
 from tests.kernels.cuda import nvrtc
 from tests.kernels.cuda.emulator import kernels_of
 

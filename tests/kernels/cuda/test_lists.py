@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from kernels.backend import to_host
-from kernels.cuda_kernels import compact_lists, scan_tile, seed_lines
-from kernels.cuda_tile_loop import empty_lists, part_of
-from kernels.threshold_scan import CandidateLists
+from kernels.candidate_lists import CandidateLists
+from kernels.cuda.launchers import compact_lists, scan_tile, seed_lines
+from kernels.cuda.tile_loop import empty_lists, part_of
 from tests.kernels.cuda import twins
 
 SIZES = [(1, 1), (1, 130), (63, 100), (100, 63), (65, 1000), (200, 129)]

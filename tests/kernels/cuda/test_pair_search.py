@@ -7,13 +7,14 @@ import functools
 import numpy as np
 
 from configs.schema import GraphConfig
-from graph_builder import neighbor_tasks
 from graph_builder.executor import SerialExecutor
-from graph_builder.neighbors import build_neighbors
-from kernels import cuda_kernels, pair_counts
+from graph_builder.stages import neighbor_tasks
+from graph_builder.stages.neighbors import build_neighbors
 from kernels.backend import to_host
-from kernels.cosine_topk import cosine_neighbors, square_norms
-from kernels.pair_search import DeviceSearch, HostSearch, RangeRows
+from kernels.cooccurrence import pair_counts
+from kernels.cosine.cosine_topk import cosine_neighbors, square_norms
+from kernels.cosine.pair_search import DeviceSearch, HostSearch, RangeRows
+from kernels.cuda import launchers as cuda_kernels
 from tests.graph_builder.test_neighbors import built, hard_features, specification
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kernels.backend import to_host
-from kernels.cuda_tile_loop import DeviceTileLoop, cut, empty_lists, tile_shape
+from kernels.cuda.tile_loop import DeviceTileLoop, cut, empty_lists, tile_shape
 
 WIDTH = 64  # products of whole numbers divided by it are exact
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kernels import exact_dots, pair_counts, spmm
+from kernels import spmm
 from kernels.backend import to_host
-from kernels.cuda_gemm import multiply_fp16
-from kernels.cuda_kernels import bucket_pairs, injected_rows, pair_dots, unit_rows
+from kernels.cooccurrence import pair_counts
+from kernels.cosine import exact_dots
+from kernels.cuda.gemm import multiply_fp16
+from kernels.cuda.launchers import bucket_pairs, injected_rows, pair_dots, unit_rows
 from tests.kernels.cuda import twins
 
 

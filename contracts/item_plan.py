@@ -1,0 +1,106 @@
+"""The items of a training step, and what a model needs to know of them.
+
+Shapes: U items of the union, R items with a role, d width of an embedding row, d_m width of a raw feature.
+
+A step touches only the *union* of items it needs. The union is ordered: first the R items that have a *role* (history,
+candidate, centre member), ascending, then the items that are only somebody's neighbour, ascending. Every index in a
+batch is a position in that order, so one index serves the looked-up rows [U, d] and each view computed from them
+[R, d]. With "all items" as the roles, R = U = N and positions are the item ids themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class ItemNeeds:
+    """What a model needs to know of the items of a step, declared once by the model.
+
+    Attributes:
+        id_rows: whether items have a trained ID row (False: no item table at all, as for popularity).
+        cooccurrence: the normalised co-occurrence rows O of items in histories.
+        cooccurrence_cap: how many of the strongest entries of a row are used, as they are; None: all.
+        views: modalities whose graph rows A_m (top-H neighbours) are needed.
+        view_scale: entries of A_m are 1/H ("mean") or 1 ("sum").
+        centers: modalities whose interest centres C_m (cluster means over all items) are needed;
+            such a model has every clustered item in the union, unless they are sampled.
+        center_samples: S, draws that stand for each centre in a training step; None: exact centres.
+        features: names of raw item features [N, d_m] to gather; every one is a feature of the dataset.
+        popularity: how items compare by their training interactions. It is no feature: a dataset may have a feature of
+            any name, this one's too.
+    """
+
+    id_rows: bool = True
+    cooccurrence: bool = False
+    cooccurrence_cap: int | None = None
+    views: tuple[str, ...] = ()
+    view_scale: Literal["mean", "sum"] = "mean"
+    centers: tuple[str, ...] = ()
+    center_samples: int | None = None
+    features: tuple[str, ...] = ()
+    popularity: bool = False
+
+
+@dataclass
+class SparseRows:
+    """A sparse matrix in CSR form: indptr int64 [rows+1], indices int64 [nnz], values float32 [nnz]."""
+
+    indptr: torch.Tensor
+    indices: torch.Tensor
+    values: torch.Tensor
+    num_columns: int
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.indptr) - 1
+
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> SparseRows:
+        return SparseRows(move(self.indptr), move(self.indices), move(self.values), self.num_columns)
+
+
+@dataclass
+class ItemPlan:
+    """The items of a step and how their views are computed from the looked-up rows.
+
+    Attributes:
+        union_ids: int64 [U], item ids to look up; the first `num_roles` have a role.
+        num_roles: R.
+        cooccurrence: [R, U], rows of the normalised O, empty for items that are in no history; or None.
+        views: per modality [R, U], rows of A_m.
+        centers: per modality [k, R], rows of C_m (cluster means), to multiply views with.
+        sampled_centers: per modality [k, U], rows of an unbiased estimate of C_m A_m, to multiply looked-up
+            rows with; a plan has either these or `centers`.
+        features: per name float32 [R, d_m]; all-zero rows are missing.
+        popularity: float32 [R, 1], larger for an item with more training interactions; or None.
+        is_catalogue: all items have a role, so R = U = N and union_ids is 0..N-1.
+    """
+
+    union_ids: torch.Tensor
+    num_roles: int
+    cooccurrence: SparseRows | None = None
+    views: dict[str, SparseRows] = field(default_factory=dict)
+    centers: dict[str, SparseRows] = field(default_factory=dict)
+    sampled_centers: dict[str, SparseRows] = field(default_factory=dict)
+    features: dict[str, torch.Tensor] = field(default_factory=dict)
+    popularity: torch.Tensor | None = None
+    is_catalogue: bool = False
+
+    def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> ItemPlan:
+        """The same plan with every tensor passed through `move` (to a device, to pinned memory)."""
+        return ItemPlan(
+            union_ids=move(self.union_ids),
+            num_roles=self.num_roles,
+            cooccurrence=self.cooccurrence.map(move) if self.cooccurrence else None,
+            views={m: rows.map(move) for m, rows in self.views.items()},
+            centers={m: rows.map(move) for m, rows in self.centers.items()},
+            sampled_centers={m: rows.map(move) for m, rows in self.sampled_centers.items()},
+            features={m: move(x) for m, x in self.features.items()},
+            popularity=move(self.popularity) if self.popularity is not None else None,
+            is_catalogue=self.is_catalogue,
+        )

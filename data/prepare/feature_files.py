@@ -1,0 +1,154 @@
+"""Files of item features: which there are, where they lie beside sequences, and how each is read.
+
+N items of the dataset, R rows of the file, d_m width. A feature file is one of
+    X.npy          [R, d_m]; row = item index, or with an ids file (one source id a line) that item's row
+    X.parquet      columns `item` (source id) and `vector` (list or fixed-size list of float)
+    X.feat1CLS     (any .feat...) float32 without a header, as UniSRec's and MISSRec's scripts write it with
+                   `numpy.ndarray.tofile`; rows as in X.npy, and one of the two widths that these projects use
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contracts.errors import InputError
+from contracts.modalities import is_modality_name
+from data.formats.columns import as_ids, read_parquet
+from data.formats.delimited import read_ids
+from data.layout import UNREADABLE, local_path
+from storage.array_file import map_array
+
+# UniSRec's BERT-base, and MISSRec's CLIP ViT-B/32.
+_RAW_WIDTHS = (768, 512)
+# Which modality is in UniSRec's and MISSRec's own files. The others, such as UniSRec's .feat2CLS (texts with
+# words left out, for its pre-training), are read only where they are named.
+_RAW_MODALITIES = {".feat1CLS": "text", ".feat1Mean": "text", ".feat3CLS": "image"}
+_NEVER_READ = (".npz", ".pt", ".pth", ".h5", ".hdf5", ".pkl", ".pickle", ".safetensors")
+
+
+def read_feature_file(file: str, ids_file: str | None, num_items: int) -> tuple[np.ndarray, pa.Array | None]:
+    """The rows of a file, and the source id of each where the file or an ids file names them.
+
+    Args:
+        num_items: N, the rows that a raw file has if nothing names its rows.
+
+    Raises:
+        InputError: unreadable, of another format, or with ids that do not fit.
+    """
+    path = local_path(file)
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
+        if ids_file:
+            raise InputError(f"{file}: a Parquet file names its items itself; leave --feature-ids out")
+        return _read_vectors(file)
+    is_raw = suffix.startswith(".feat")
+    if suffix != ".npy" and not is_raw:
+        raise InputError(f"{file}: features must be a .npy or .parquet file; convert it")
+    ids = read_ids(ids_file) if ids_file else None
+    array = _read_raw(file, num_items if ids is None else len(ids)) if is_raw else _read_npy(file)
+    if ids is not None and array.ndim and len(ids) != len(array):
+        raise InputError(f"{ids_file}: {len(ids)} ids for {len(array)} feature rows; give exactly one id a row")
+    return array, ids
+
+
+def _read_npy(file: str) -> np.ndarray:
+    try:
+        return map_array(local_path(file))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error}); name an existing file") from None
+    except ValueError as error:
+        raise InputError(f"{file}: not a readable .npy file ({error}); write it again with numpy.save") from None
+
+
+def _read_raw(file: str, num_rows: int) -> np.ndarray:
+    """A memory map [num_rows, d_m]; only the size of the file tells the width."""
+    try:
+        num_bytes = local_path(file).stat().st_size
+        for width in _RAW_WIDTHS:
+            if num_bytes == num_rows * width * 4:
+                return np.memmap(local_path(file), "<f4", mode="r", shape=(num_rows, width))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error}); name an existing file") from None
+    widths = " or ".join(map(str, _RAW_WIDTHS))
+    raise InputError(
+        f"{file}: holds {num_bytes} bytes, expected {num_rows} items x {widths} values of float32; a file "
+        "without a header does not tell its shape, write another shape as .npy with numpy.save"
+    )
+
+
+def _read_vectors(file: str) -> tuple[np.ndarray, pa.Array]:
+    try:
+        table = read_parquet(local_path(file), {"item": "item", "vector": "vector"}, "rename it")
+    except UNREADABLE as error:
+        raise InputError(f"{file}: not a readable Parquet file ({' '.join(str(error).split())}); restore it") from None
+    table = table.filter(pc.is_valid(table.column("vector")))
+    kind = table.schema.field("vector").type
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not lists or not pa.types.is_floating(kind.value_type):
+        raise InputError(f"{file}: column vector is {kind}, expected a list of float; cast it")
+    lengths = pc.list_value_length(table.column("vector")).to_numpy()
+    if len(lengths) == 0:
+        raise InputError(f"{file}: holds no vectors; leave this modality out")
+    if len(bad := np.flatnonzero(lengths != lengths[0])):
+        raise InputError(
+            f"{file}: row {bad[0]} has {lengths[bad[0]]} values, row 0 has {lengths[0]}; make all vectors equally long"
+        )
+    values = pc.list_flatten(table.column("vector")).to_numpy()
+    items = as_ids(table.column("item"), file, "item").combine_chunks()
+    if items.null_count:
+        raise InputError(f"{file}: column item has a null or an empty id; name the item of every vector")
+    return values.reshape(len(lengths), int(lengths[0])), items
+
+
+def detect_features(folder: Path, name: str) -> dict[str, str]:
+    """The feature files beside the sequences of dataset `name`, modality -> file.
+
+    `<name>.<modality>.npy`, `<name>.<modality>_<anything>.npy`, the same with `.parquet` (if its columns are those of a
+    feature file), `<name>.feat1CLS` (text) and `<name>.feat3CLS` (image).
+
+    Raises:
+        InputError: two files for one modality, or a file that is plainly meant as features and would not be read.
+    """
+    found: dict[str, str] = {}
+    for file in sorted(folder.iterdir()):
+        modality = _modality_of(file, name)
+        if modality is None:
+            continue
+        if modality in found:
+            raise InputError(
+                f"{folder}: both {Path(found[modality]).name} and {file.name} are features for {modality}; "
+                f"choose with --features {modality}=FILE"
+            )
+        found[modality] = str(file)
+    return found
+
+
+def _modality_of(file: Path, name: str) -> str | None:
+    """The modality in a file of the folder, None where it is no feature file."""
+    if file.name.startswith(".") or not file.is_file():
+        return None
+    is_own, suffix = file.name.startswith(f"{name}."), file.suffix.lower()
+    own_name = file.stem.removeprefix(f"{name}.")  # of `Sci.text_minilm.npy`: text_minilm
+    has_rows = suffix == ".npy" or (suffix == ".parquet" and _has_vectors(file))
+    if is_own and has_rows and file.stem != name and is_modality_name(modality := own_name.partition("_")[0]):
+        return modality
+    if is_own and file.suffix in _RAW_MODALITIES:
+        return _RAW_MODALITIES[file.suffix]
+    if has_rows or (is_own and (suffix in _NEVER_READ or suffix.startswith(".feat"))):
+        raise InputError(
+            f"{file}: looks like features that would not be read; name the files to read with "
+            f"--features MODALITY=FILE, save it as {name}.MODALITY.npy, or move it away"
+        )
+    return None
+
+
+def _has_vectors(file: Path) -> bool:
+    try:
+        return {"item", "vector"} <= set(pq.read_schema(file).names)
+    except UNREADABLE:
+        return False

@@ -1,0 +1,84 @@
+"""Raw interactions to sequences: nulls, duplicates, k-core, dense ids, time order.
+
+E interactions, U users, N items. Everything is a sort, a bincount or a mask over flat int64 arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from data.ragged import offsets_of, ragged_indices
+
+
+def interaction_codes(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, pa.Array, pa.Array, int]:
+    """Drop rows without a user, an item or a timestamp, and number users and items in order of first appearance.
+
+    Returns:
+        users, items, timestamps int64 [E]; the source id of each user and item code; rows dropped.
+    """
+    complete = table.drop_null()
+    users, user_ids = _codes(complete.column("user"))
+    items, item_ids = _codes(complete.column("item"))
+    times = complete.column("timestamp").to_numpy()
+    return users, items, times, user_ids, item_ids, table.num_rows - complete.num_rows
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    encoded = column.dictionary_encode().unify_dictionaries()
+    if encoded.num_chunks == 0:
+        return np.zeros(0, np.int64), pa.array([], pa.large_string())
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in encoded.chunks]).astype(np.int64)
+    return codes, encoded.chunk(0).dictionary
+
+
+def first_of_duplicates(users: np.ndarray, items: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+    """Mask bool [E] that keeps the first, in input order, of equal (user, item, timestamp)."""
+    order = np.lexsort((timestamps, items, users))  # stable: equal triples stay in input order
+    keep = np.ones(len(users), bool)
+    same = np.ones(max(len(users) - 1, 0), bool)
+    for column in (users, items, timestamps):
+        same &= column[order[1:]] == column[order[:-1]]
+    keep[order[1:][same]] = False
+    return keep
+
+
+def k_core(users: np.ndarray, items: np.ndarray, min_user: int, min_item: int) -> np.ndarray:
+    """Mask bool [E] of the largest set where each user has >= min_user and each item >= min_item interactions.
+
+    Removes users and items below the minimum in turn until nothing changes; the fixpoint does not
+    depend on the order. Repeated interactions of a pair count separately.
+    """
+    kept = np.arange(len(users))
+    while True:
+        enough = np.ones(len(kept), bool)
+        for codes, minimum in ((users[kept], min_user), (items[kept], min_item)):
+            enough &= np.bincount(codes)[codes] >= minimum if len(codes) else True
+        if enough.all():
+            break
+        kept = kept[enough]
+    mask = np.zeros(len(users), bool)
+    mask[kept] = True
+    return mask
+
+
+def renumber(codes: np.ndarray, source_ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Close the gaps between the codes still in use, keeping their order."""
+    used = np.bincount(codes, minlength=len(source_ids)) > 0
+    return (np.cumsum(used) - 1)[codes], source_ids.filter(pa.array(used))
+
+
+def ordered_by_time(users: np.ndarray, timestamps: np.ndarray, num_users: int) -> tuple[np.ndarray, np.ndarray]:
+    """Group by user, oldest first; interactions at the same time keep their input order.
+
+    Returns:
+        order int64 [E] (interactions to take) and offsets int64 [U+1].
+    """
+    order = np.lexsort((timestamps, users))
+    return order, offsets_of(np.bincount(users, minlength=num_users))
+
+
+def most_recent(offsets: np.ndarray, max_history: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of each user's last `max_history` interactions, and their offsets."""
+    lengths = np.minimum(np.diff(offsets), max_history)
+    return ragged_indices(offsets[1:] - lengths, lengths), offsets_of(lengths)

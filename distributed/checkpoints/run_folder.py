@@ -1,0 +1,93 @@
+"""A run folder belongs to one experiment: the command that began it continues it, another one is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from configs.knobs import Decides, all_knobs, decides
+from configs.schema import Config
+from configs.yaml_text import read_yaml
+from contracts.errors import InputError
+from distributed.checkpoints.run_storage import RunStorage
+from storage.plain_json import json_text
+
+# What a knob decides if it must stay when a run is continued. The graph is compared by its fingerprint.
+FIXED_IN_A_RUN = frozenset({Decides.RESULT, Decides.SCORE})
+
+
+def open_run_folder(config: Config, fixed: Collection[Decides] = FIXED_IN_A_RUN) -> RunStorage:
+    """The folder or URI to train into, with its small files and where its latest checkpoint stands here.
+
+    Args:
+        fixed: knobs that decide one of these must be as they were when the run began.
+
+    Raises:
+        InputError: `run` is not set, holds files that are not a run, or holds a run with another config
+            (names the first knob that differs, and both values).
+    """
+    if config.run is None:
+        raise InputError("run: not set; add --set run=RUN, the folder to write checkpoints and metrics to")
+    storage = RunStorage(config.run)
+    storage.pull("latest", tensors=False)
+    _check_belongs(storage.local, config, fixed)
+    return storage
+
+
+def _check_belongs(folder: Path, config: Config, fixed: Collection[Decides]) -> None:
+    """Refuse a folder that is something else's."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"run={folder}: is a file; name a folder")
+    stored = folder / "config.yaml"
+    if not stored.exists():
+        foreign = sorted(
+            p.name for p in folder.iterdir() if p.name not in ("ray", "error.txt", ".config.yaml.unfinished")
+        )
+        if foreign:
+            raise InputError(f"run={folder}: holds {foreign[0]} and no config.yaml, so it is no run; name a new folder")
+        return
+    difference = first_difference(read_yaml(str(stored)), config, fixed)
+    if difference is None:
+        return
+    name, old, new = difference[0], _shown(difference[1]), _shown(difference[2])
+    advice = "repeat the first command to continue it, or name a new run folder"
+    if decides(dict(all_knobs(Config))[name]) == Decides.SCORE:
+        advice += f"; to rank a trained run otherwise: jobs/evaluate.py --run {config.run} --set {name}={new}"
+    raise InputError(f"run={folder}: was begun with {name}={old} and the command says {new}; {advice}")
+
+
+def first_difference(stored: dict[str, Any], config: Config, fixed: Collection[Decides]) -> tuple[str, Any, Any] | None:
+    """The first fixed knob, by name, whose value in a saved config is not `config`'s: name, saved value, new value.
+
+    A knob that the saved config does not know had its present default then.
+    """
+    new = config.model_dump(mode="json")
+    for name, info in sorted(all_knobs(Config), key=lambda knob: knob[0]):
+        if decides(info) in fixed:
+            wanted = _value_at(new, name, None)
+            found = _value_at(stored, name, info.get_default(call_default_factory=True))
+            if _plain(found) != _plain(wanted):
+                return name, found, wanted
+    return None
+
+
+def _value_at(tree: Any, dotted: str, default: Any) -> Any:
+    """The value of a knob in nested sections, or the default where a section or the knob is not there."""
+    for part in dotted.split("."):
+        if not isinstance(tree, dict) or part not in tree:
+            return default
+        tree = tree[part]
+    return tree
+
+
+def _shown(value: Any) -> str:
+    """As one would write it in a config."""
+    return value if isinstance(value, str) else json_text(value)
+
+
+def _plain(value: Any) -> Any:
+    """A tuple as the list that it is in YAML."""
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,180 @@
+"""A run whose folder is a URI: each node works in a local folder, the URI holds the truth.
+
+Layout as in `checkpoint`: a checkpoint's `progress.json` is written after its other files and
+`checkpoints/index.json` after that, here as on a disk, so a reader never meets half a checkpoint.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import InputError
+from distributed.checkpoints.index import STEP
+from storage.object_folder import ObjectFolder, check_name, is_uri
+from storage.object_storage import locked, work_folder
+
+_INDEX = "checkpoints/index.json"
+_PROGRESS = "progress.json"
+_SMALL = ("config.yaml", "plan.txt", "metrics*.json*", "evaluation-*.json")
+
+
+class RunStorage:
+    """Where a run's files are. For a run that is a path, `local` is that path and every method does nothing.
+
+    Attributes:
+        local: the folder to read and write; for a URI, under the cache and the same for every process of a node.
+    """
+
+    def __init__(self, run: str) -> None:
+        """Raises InputError where `run` is a URI that is not accepted."""
+        self._remote = ObjectFolder(run) if is_uri(run) else None
+        self.local = work_folder(run) if self._remote else Path(run)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the run is a URI."""
+        return self._remote is not None
+
+    def pull(self, which: str | None = None, tensors: bool = True) -> None:
+        """Make the local folder what the URI says: small files, and checkpoints that are not here yet.
+
+        Any process of a node may call this; they take turns. Local files that the URI does not have are of
+        another run or were never finished, and go: a run that was deleted there begins anew here.
+
+        Args:
+            which: "latest", "best" or a step: that checkpoint; None: those that the index names.
+            tensors: False: of a checkpoint only its progress.json, which says where it stands.
+
+        Raises:
+            InputError: see `object_folder`, or a checkpoint that is truncated.
+        """
+        if self._remote is None:
+            return
+        with locked(self.local):
+            self.local.mkdir(parents=True, exist_ok=True)
+            there = self._remote.sizes()
+            small = [name for name in there if any(fnmatch.fnmatchcase(name, pattern) for pattern in _SMALL)]
+            for file in self.local.iterdir():
+                if file.is_file() and file.name not in small and any(fnmatch.fnmatchcase(file.name, p) for p in _SMALL):
+                    file.unlink()
+            for name in small:
+                self._fetch(name, there[name])
+            if _INDEX not in there:
+                shutil.rmtree(self.local / "checkpoints", ignore_errors=True)
+                return
+            index = self._remote.read(_INDEX)
+            for step in _steps(index, which, self._remote.uri):
+                self._pull_checkpoint(f"checkpoints/step-{step:08d}", there, tensors)
+            self._fetch(_INDEX, there[_INDEX])
+
+    def push(self, paths: Iterable[str], last: Iterable[str] = ()) -> None:
+        """Upload files by their names relative to the run: `paths`, then each of `last` in order.
+
+        Raises:
+            InputError: the service refuses.
+        """
+        if self._remote is None:
+            return
+        for name in [*paths, *last]:
+            self._remote.upload(self.local / name, name)
+
+    def remove(self, prefix: str) -> None:
+        """Delete what lies below `prefix` at the URI, progress.json first: nobody takes the rest for a checkpoint."""
+        if self._remote is None:
+            return
+        check_name(prefix, self._remote.uri)
+        for name in self._remote.sizes():
+            if name.startswith(f"{prefix}/") and name.endswith(f"/{_PROGRESS}"):
+                self._remote.delete(name)
+        self._remote.delete_below(prefix)
+
+    def folders_there(self, name: str, holding: str = "") -> set[str]:
+        """Names of the folders in a folder of the run at its URI; none for a local run.
+
+        Args:
+            holding: only those that hold this file.
+        """
+        if self._remote is None:
+            return set()
+        inside = (there.removeprefix(f"{name}/") for there in self._remote.sizes() if there.startswith(f"{name}/"))
+        return {
+            part.split("/")[0] for part in inside if "/" in part and part.endswith(f"/{holding}" if holding else "")
+        }
+
+    def rename(self, name: str, other: str) -> None:
+        """Give a small file another name, here and at the URI."""
+        (self.local / name).touch()  # it may have been put at the URI alone
+        os.replace(self.local / name, self.local / other)
+        self.push([other])
+        self.discard(name)
+
+    def discard(self, name: str) -> None:
+        """Delete a small file, if it is there."""
+        (self.local / name).unlink(missing_ok=True)
+        if self._remote is not None and self._remote.read(name) is not None:
+            self._remote.delete(name)
+
+    @property
+    def arrow(self) -> tuple[str, Any]:
+        """Path and pyarrow file system of the run; None for the local one."""
+        if self._remote is None:
+            return str(self.local), None
+        return self._remote.arrow
+
+    def has(self, name: str) -> bool:
+        """Whether the run holds a small file (locally, or at the URI)."""
+        return (self.local / name).exists() or (self._remote is not None and self._remote.read(name) is not None)
+
+    def _pull_checkpoint(self, folder: str, there: dict[str, int], tensors: bool) -> None:
+        """The files of a checkpoint that are not here yet; progress.json last."""
+        assert self._remote is not None
+        progress = f"{folder}/{_PROGRESS}"
+        if progress not in there:
+            return  # `find_checkpoint` says which there are
+        local = self.local / folder
+        same = (local / _PROGRESS).exists() and (local / _PROGRESS).read_bytes() == self._remote.read(progress)
+        if not same:
+            shutil.rmtree(local, ignore_errors=True)
+        for name in there:
+            if tensors and name.startswith(f"{folder}/") and name != progress:
+                file = self.local / name
+                if not file.exists() or file.stat().st_size != there[name]:  # other nodes' shards are not here
+                    self._fetch(name, there[name])
+        if not same:
+            self._fetch(progress, there[progress])
+
+    def _fetch(self, name: str, size: int) -> None:
+        assert self._remote is not None
+        target = self.local / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.unfinished")
+        try:
+            with aside.open("xb") as sink:
+                self._remote.download(name, size, sink)
+            os.replace(aside, target)
+        except OSError as error:
+            raise InputError(
+                f"{target}: cannot be written ({error.strerror or error}); free space, or set MDSREC_CACHE to "
+                "another disk"
+            ) from None
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _steps(index: bytes | None, which: str | None, uri: str) -> list[int]:
+    """The checkpoints to have here, ascending."""
+    try:
+        named = json.loads(index or b"")
+        if which is not None and which not in named:
+            return [int(which)] if STEP.fullmatch(which) else []
+        wanted = named.values() if which is None else [named[which]]
+        return sorted({int(step) for step in wanted if step is not None})
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f"{uri}/{_INDEX}: is not what this code writes; delete the run or restore the file") from None

@@ -1,0 +1,223 @@
+"""Start a local Ray, or join the cluster that is named."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import select
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray._private import services
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from configs.schema import ClusterConfig
+from contracts.errors import InputError
+from distributed.placement import cpus_here, is_submitted_job, named_address
+from distributed.ray.temporary_folder import keep_sockets_short
+from distributed.ray.worker_setup import set_up_worker
+
+log = logging.getLogger(__name__)
+
+# Without these two Ray's driver waits a minute, and is then ended in the middle of a line.
+_VITAL = ("gcs_server", "raylet")
+_started: dict[str, subprocess.Popen[bytes]] = {}
+_ROOT = Path(__file__).resolve().parents[2]
+_ANSWER_SECONDS = 5.0
+# What opens an HTTP/2 connection, and so gRPC (RFC 9113, 3.4): each side's first frame is SETTINGS, type 4.
+_SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
+# Never sent to a cluster as code; .rayignore says the same to `ray job submit --working-dir`.
+_NOT_CODE = [".git", ".venv", "demo", "runs", "tests", "docs", "**/__pycache__"]
+
+
+def connect(cluster: ClusterConfig) -> None:
+    """Join `cluster.address`, else RAY_ADDRESS, else start a local cluster for this process.
+
+    Workers import the packages by their top-level names: under `ray job submit` Ray puts the working
+    dir on their path; on a local cluster they get this checkout's path; a driver that joins a
+    cluster from outside uploads the checkout.
+
+    Raises:
+        InputError: no cluster answers at the address, or it is none.
+    """
+    if ray.is_initialized():
+        return
+    quiet = {"logging_level": logging.WARNING, "log_to_driver": True}
+    setting, address = named_address(cluster)
+    if address in (None, "local"):
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {"env_vars": {"PYTHONPATH": path}, "worker_process_setup_hook": set_up_worker}
+        keep_sockets_short()
+        _provide_token()
+        with _own_process_groups():
+            # With the dashboard, whose state service Ray Train's own actors ask; without it they warn all along.
+            ray.init(
+                address="local", num_cpus=cpus_here(cluster), include_dashboard=True, runtime_env=environment, **quiet
+            )
+        return
+    environment = {"worker_process_setup_hook": set_up_worker}
+    if not is_submitted_job():
+        environment |= {"working_dir": str(_ROOT), "excludes": _NOT_CODE}
+    try:
+        _check_answers(address)
+        ray.init(address=address, runtime_env=environment, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"{setting}={address}: no Ray cluster could be joined ({' '.join(str(error).split())[:300]}); "
+            "start one with `ray start --head`, set RAY_AUTH_MODE alike on both sides, or unset the address to start "
+            "a local cluster"
+        ) from None
+
+
+def _provide_token() -> None:
+    """A token for the cluster that starts here, in the environment where Ray cannot keep one in the home folder."""
+    stated = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    if stated or os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        return
+    kept = Path(os.path.expanduser("~")) / ".ray" / "auth_token"
+    if kept.exists():
+        return
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=kept.parent):
+            pass
+    except OSError:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+@contextmanager
+def _own_process_groups() -> Iterator[None]:
+    """Within, Ray starts its processes in process groups of their own, and they are noted for `wait_for_loss`.
+
+    A signal to this process's group, as terminals and batch systems send it, then reaches this process alone: it asks
+    for a checkpoint, and Ray lives until that is written. Ray's processes end with this one all the same.
+    """
+    popen = services.ConsolePopen
+    _started.clear()
+
+    def started(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        process: subprocess.Popen[bytes] = popen(command, process_group=0, **options)
+        if (name := Path(command[0]).name) in _VITAL:
+            _started[name] = process
+        return process
+
+    services.ConsolePopen = started
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
+
+
+def wait_for_loss(seconds: float) -> str | None:
+    """Wait so long for the end of a process that Ray cannot do without; its name, None if this process started none.
+
+    Whoever is told late is ended by Ray's library first, without a word.
+    """
+    ends: dict[int, str] = {}
+    try:
+        for name, process in _started.items():
+            if process.poll() is not None:
+                return name
+            ends[os.pidfd_open(process.pid)] = name
+        ended, _, _ = select.select(list(ends), [], [], seconds)
+        return ends[ended[0]] if ended else None
+    finally:
+        for descriptor in ends:
+            os.close(descriptor)
+
+
+def cluster_in_words(cluster: ClusterConfig) -> str:
+    """Which cluster `connect` starts or joins, for a person."""
+    setting, address = named_address(cluster)
+    if ray.is_initialized():
+        return "the Ray cluster that this process has started or joined already"
+    if address in (None, "local"):
+        return "a Ray cluster that starts now on this machine"
+    return f"the Ray cluster at {setting}={address}"
+
+
+def _check_answers(address: str) -> None:
+    """Whether a gRPC server listens there: `ray.init` would wait two minutes, then end this process by SIGTERM.
+
+    Raises:
+        OSError, ValueError: none does, or no host or port can have that name.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if int(port) > 65535:
+        raise ValueError("ports end at 65535")  # the resolver would take it modulo 65536
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
+            return
+        connection.sendall(_HTTP2_GREETING)
+        if connection.makefile("rb").read(len(_SETTINGS))[3:4] != _SETTINGS[3:4]:
+            raise ConnectionError("what listens there is not Ray; is it another port of the head node?")
+
+
+def workers_use_gpu(cluster: ClusterConfig) -> bool:
+    """Whether each worker takes a GPU; "auto" looks at what the connected cluster has.
+
+    Raises:
+        InputError: GPUs were asked for by name and the cluster has fewer than workers.
+    """
+    available = int(ray.cluster_resources().get("GPU", 0))
+    if cluster.use_gpu == "auto":
+        chosen = available >= cluster.fewest_workers
+        if available and not chosen:
+            log.warning("cluster has %d GPUs for %d workers: training on CPUs", available, cluster.fewest_workers)
+        return chosen
+    if cluster.use_gpu and available < cluster.fewest_workers:
+        raise InputError(
+            f"cluster.use_gpu=true: the cluster has {available} GPUs for {cluster.fewest_workers} workers; "
+            "lower cluster.num_workers, add nodes, or set cluster.use_gpu=auto"
+        )
+    return bool(cluster.use_gpu)
+
+
+def check_seen_by_all_nodes(folder: Path, what: str) -> None:
+    """Whether the nodes of the connected cluster see the same folder, which tasks on them exchange files through.
+
+    Nothing is asked of a cluster of one node.
+
+    Raises:
+        InputError: some node does not.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    parent = folder.parent
+    probe = parent / f".{folder.name}.{uuid.uuid4().hex}.probe"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+    except OSError as error:
+        raise InputError(f"{what}: cannot be written ({error.strerror}); name another folder") from None
+    try:
+        asked = [_sees.options(scheduling_strategy=_on(node)).remote(str(probe)) for node in nodes]
+        blind = [node["NodeManagerAddress"] for node, seen in zip(nodes, ray.get(asked), strict=True) if not seen]
+    finally:
+        probe.unlink(missing_ok=True)
+    if blind:
+        raise InputError(
+            f"{what}: is not seen by {len(blind)} of {len(nodes)} nodes (first {blind[0]}); use storage that all nodes "
+            "mount under the same path, or a cluster of one node"
+        )
+
+
+def _on(node: dict[str, Any]) -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+
+
+@ray.remote(num_cpus=0)
+def _sees(path: str) -> bool:
+    return os.path.exists(path)

@@ -1,0 +1,183 @@
+"""Run a task on every rank through Ray Train: one process per worker, one process group, restarts on failure."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray.train
+from ray.experimental import tqdm_ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
+
+from configs.loading import parse_config
+from configs.schema import Config
+from distributed.checkpoints.run_storage import RunStorage
+from distributed.rank_task import RankError, Task, one_line, run_task
+from distributed.ray.cluster import wait_for_loss, workers_use_gpu
+from distributed.telemetry import unwatched
+from distributed.world import World
+
+_LOOK_EVERY = 0.5  # seconds between two looks whether there is nothing left to watch
+
+
+def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any) -> None:
+    """Run a task on `cluster.num_workers` ranks of the connected cluster and wait for it.
+
+    A training whose workers or nodes are lost is started again up to `cluster.max_failures` times, each time from its
+    latest checkpoint; the other tasks are not. With [least, most] workers it starts on as many as there is room for,
+    goes on with fewer when a node is lost, and with more when there is room again.
+
+    Raises:
+        RankError: a rank met an error that would come back, or workers were lost more often than allowed.
+    """
+    # Passed on to workers: print must reach their stdout, by which a bar's updates travel, not a logger.
+    os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
+    # Else the controller logs each start and failure, pages of it, by a configuration of its own.
+    os.environ["RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING"] = "0"
+    allowed, losses = config.cluster.max_failures if task == "train" else 0, 0
+    while True:
+        try:
+            with _ending_with_ray(storage):
+                _trainer(task, config, storage, arguments).fit()
+            break
+        except TrainingFailedError as error:
+            for _, reported in sorted(_failures(error).items()):
+                if isinstance(reported, RankError):
+                    raise reported from None
+            if not isinstance(error, WorkerGroupError):  # Ray's controller has itself tried again what is worth it
+                raise RankError(f"Ray Train failed: {one_line(error)}", str(error) + "\n", False) from None
+            losses += 1
+            print(_lost(error, losses, allowed), flush=True)
+            if 0 <= allowed < losses:
+                limit = f"more often than cluster.max_failures={allowed} allows" if task == "train" else "try again"
+                raise RankError(f"workers were lost, {limit}", str(error) + "\n", False) from None
+    shutil.rmtree(storage.local / "ray", ignore_errors=True)
+    storage.remove("ray")
+    # Workers' lines reach the driver through Ray's log monitor, a little late; let a job have the last word.
+    time.sleep(1.0)
+
+
+@contextmanager
+def _ending_with_ray(storage: RunStorage) -> Iterator[None]:
+    """Within, this process ends soon after the Ray that it started, as where a batch system ends all processes."""
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            end_if_ray_is_lost(storage, _LOOK_EVERY)
+
+    thread = threading.Thread(target=watch, name="ray-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def end_if_ray_is_lost(storage: RunStorage, seconds: float, end: Callable[[int], object] = os._exit) -> None:
+    """Look for so long whether the Ray that this process started has ended; if so end too, and say what to do next.
+
+    Ray's own library ends the process otherwise: at once without a word, or after a minute with a page of them.
+    """
+    name = wait_for_loss(seconds)
+    if name is None:
+        return
+    can_continue = (storage.local / "checkpoints" / "index.json").exists()
+    move = "continues from its latest checkpoint" if can_continue else "begins anew"
+    os.write(2, f"error: Ray's process {name} was ended from outside; the same command {move}\n".encode())
+    end(os.EX_TEMPFAIL if can_continue else 1)
+
+
+class _Trainer(TorchTrainer):
+    """Ray's trainer, which leaves Ctrl-C to `stop_requests`: Ray's own answer ends the ranks without a checkpoint."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
+
+
+def _trainer(task: Task, config: Config, storage: RunStorage, arguments: dict[str, Any]) -> _Trainer:
+    """One attempt at the task."""
+    gpu = workers_use_gpu(config.cluster)
+    # Ray keeps its own state of the run here; ours is in RUN, so this folder can go when all is well.
+    path, files = storage.arrow
+    if not storage.is_remote:
+        (storage.local / "ray").mkdir(parents=True, exist_ok=True)
+    return _Trainer(
+        worker_function,
+        # A plain dict crosses the process border and is validated again there; no object is unpickled.
+        train_loop_config={
+            "task": task,
+            "config": config.model_dump(mode="json"),
+            "arguments": arguments,
+            "watched": sys.stderr.isatty(),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=config.cluster.num_workers,
+            elastic_resize_monitor_interval_s=config.cluster.resize_seconds,
+            use_gpu=gpu,
+            resources_per_worker={"CPU": config.cluster.cpus_per_worker, **({"GPU": 1} if gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=f"{task}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
+            storage_path=f"{path}/ray",
+            storage_filesystem=files,
+            # Restarts are decided here, where a rank's own error is told from the loss of a worker.
+            failure_config=FailureConfig(max_failures=0),
+        ),
+    )
+
+
+def _failures(error: TrainingFailedError) -> dict[int, BaseException]:
+    """What each failed rank raised, or how it was lost, by rank; empty for an error of Ray's controller."""
+    return getattr(error, "worker_failures", None) or {}
+
+
+def _lost(error: TrainingFailedError, losses: int, allowed: int) -> str:
+    """One line: which ranks failed and how, and what happens next."""
+    found = [f"rank {rank}: {one_line(failure)[:200]}" for rank, failure in sorted(_failures(error).items())]
+    text = "; ".join(found[:2]) + (f"; and {len(found) - 2} more" if len(found) > 2 else "")
+    line = f"lost workers ({text})"
+    if 0 <= allowed < losses:
+        return line
+    limit = "without limit" if allowed < 0 else f"of {allowed}"
+    return f"{line}; starting again from the latest checkpoint, restart {losses} {limit} (cluster.max_failures)"
+
+
+def on_worker(job: dict[str, Any]) -> None:
+    """What each worker process runs."""
+    world = World.current(ray.train.torch.get_device())
+    # One bar, drawn by the driver from what rank 0 sends; none where nobody watches.
+    track = _bar if job["watched"] and world.is_first else unwatched
+    arguments = job["arguments"]
+    if job["task"] == "train":
+        arguments = {**arguments, "is_leaving": lambda: ray.train.get_preemption_info() is not None}
+    try:
+        run_task(job["task"], parse_config(job["config"], "sent by the job"), world, track, **arguments)
+    except RankError:
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # the driver says it in one line
+        raise
+
+
+# What `run_on_ray` has workers run; the fault injection puts its own around it.
+worker_function: Callable[[dict[str, Any]], None] = on_worker
+
+
+def _bar(loop: Iterable[Any], total: int, label: str) -> Iterator[Any]:
+    """A `telemetry.Track` that the driver's terminal shows while the loop runs."""
+    bar = tqdm_ray.tqdm(desc=label, total=total)
+    try:
+        for item in loop:
+            yield item
+            bar.update(1)
+    finally:
+        bar.close()

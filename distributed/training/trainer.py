@@ -1,0 +1,211 @@
+"""The life of a run on a rank: open, shard, resume, train with early stopping, evaluate the best, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.loading import dump_config
+from configs.schema import Config
+from data.sampling.batches import TrainBatches, check_targets
+from data.sampling.item_plan import ItemPlanner
+from data.sampling.negatives import CandidateSampler, target_counts
+from data.sampling.spans import TrainingSpans
+from data.sequences import SequenceArrays
+from distributed.checkpoints.checkpoint import NO_LOSSES, Checkpoints, Losses
+from distributed.checkpoints.index import Progress, find_checkpoint
+from distributed.host_memory import keep_freed_memory
+from distributed.inference.scoring import SPLITS, Scorer, summarise
+from distributed.inputs import Inputs, build_system, open_inputs
+from distributed.interruption import STOP_FILE, STOPPED_FILE, Interruption
+from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
+from distributed.telemetry import Telemetry, Track, unwatched, versions
+from distributed.training.training_loop import TrainingLoop
+from distributed.watchdog import Watchdog
+from distributed.world import World
+from evaluation.settings import score_settings
+from storage.durable_files import write_text
+from storage.plain_json import json_text
+
+
+def train(
+    config: Config, world: World, track: Track = unwatched, is_leaving: Callable[[], bool] = lambda: False
+) -> dict[str, Any] | None:
+    """Train to early stopping and return what RUN/metrics.json holds; None where RUN/stop asked for the end before.
+
+    Called by every rank with the same config. Continues from RUN/checkpoints if there are any; all ranks
+    see the same metrics, so they take every decision alike.
+
+    Args:
+        is_leaving: whether a machine of the run is about to be taken away; all ranks call it together, and it says the
+            same to all.
+    """
+    assert config.run is not None
+    if world.device.type == "cpu":
+        keep_freed_memory()
+    checkpoints = Checkpoints(config.run, world, config.training.keep_checkpoints)
+    checkpoints.bring()
+    storage, stored_config = checkpoints.storage, dump_config(config)
+    run = storage.local
+    config = config.model_copy(update={"run": str(run)})
+    inputs = open_inputs(config)
+    sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    progress, losses = Progress(fingerprints=inputs.result_fingerprints), NO_LOSSES
+    if checkpoints.exists():
+        progress, losses = checkpoints.resume(sharded, inputs.result_fingerprints)
+    telemetry = Telemetry(str(run), world, progress.step, progress.epoch)
+    if world.is_first:
+        write_text(run / "config.yaml", stored_config)
+        write_text(run / "plan.txt", sharded.plan + "\n")
+    telemetry.say(sharded.plan)
+    if progress.step:
+        telemetry.say(f"going on from step {progress.step}, in epoch {progress.epoch + 1}, on {world.size} ranks")
+
+    with Watchdog(world, run, config.training.stall_seconds) as watchdog:
+        scorer = Scorer(sharded, inputs, config, world, watchdog.watching(track))
+        if sharded.dense_parameters or sharded.sharding:
+            loop = TrainingLoop(
+                config,
+                world,
+                inputs,
+                sharded,
+                _batches(config, inputs, scorer.planner, world.rank, world.size),
+                checkpoints,
+                progress,
+                torch.tensor(losses[0], dtype=torch.float64, device=world.device),
+                _channel_losses(losses, len(sharded.system.recommender.channels), progress, world),
+                scorer,
+                telemetry,
+                Interruption(config.training, storage, world, is_leaving),
+                watchdog,
+            )
+            if not loop.run():
+                telemetry.close()
+                if world.is_first:
+                    storage.rename(STOP_FILE, STOPPED_FILE)
+                return None
+            if checkpoints.exists():
+                checkpoints.load("best", sharded, inputs.fingerprints, weights_only=True)
+        metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, world)
+    telemetry.close()
+    if world.is_first:
+        boards = [str(path.relative_to(run)) for path in (run / "tensorboard").iterdir()]
+        storage.push(["config.yaml", "plan.txt", "metrics.jsonl", *boards], ["metrics.json"])
+    return metrics
+
+
+def _channel_losses(losses: Losses, num_channels: int, progress: Progress, world: World) -> torch.Tensor:
+    """Those of a checkpoint, float64 [C] on the device; NaN within an epoch whose checkpoint did not know them."""
+    unknown = float("nan") if progress.epoch_steps else 0.0
+    return torch.tensor(losses[1:] or [unknown] * num_channels, dtype=torch.float64, device=world.device)
+
+
+def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, num_ranks: int) -> TrainBatches:
+    """What a rank trains.
+
+    Raises:
+        InputError: there is nothing to train on, or the dataset contradicts itself.
+    """
+    spans = training_spans(config, inputs.dataset)
+    check_targets(spans)  # a sampler of candidates cannot be made of none
+    sampler = candidate_sampler(config, inputs)
+    options = config.training
+    return TrainBatches(inputs.dataset, spans, options.batch_size, config.seed, rank, num_ranks, planner, sampler)
+
+
+def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> None:
+    """Everything a rank would refuse, refused before any is started: builds what the first of one rank would.
+
+    Args:
+        device_type: of the ranks; None: not known yet, so that the ranks themselves check the table's optimiser.
+
+    Raises:
+        InputError: the model does not fit the dataset or graph, the table's optimiser does not exist there,
+            or there is nothing to train on.
+    """
+    recommender = build_system(config, inputs).recommender
+    planner = inputs.planner(recommender.needs)
+    inputs.item_planner(recommender.needs)
+    if recommender.needs.id_rows:
+        sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
+        if device_type is not None:
+            choose_optimizer(config.table, sharding, device_type)
+        _batches(config, inputs, planner, 0, 1)
+
+
+def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
+    """What a step trains at once of a user's sequence."""
+    return TrainingSpans(data, config.training.unit, config.model.max_length, config.training.window_overlap)
+
+
+def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None:
+    """What draws the candidates of a step; None for a full softmax."""
+    options, data, graph = config.training.negatives, inputs.dataset, inputs.graph
+    if options.draws is None:
+        return None
+    counted = options.in_batch or options.popularity_share > 0
+    chosen = config.model.mdsrec.modalities
+    modalities = chosen if chosen is not None else (graph.modalities if graph else ())
+    return CandidateSampler(
+        target_counts(data, data.popularity()) if counted else None,
+        options.draws,
+        options.popularity_share,
+        options.popularity_power,
+        options.in_batch,
+        config.seed,
+        None if counted else data.num_items,
+        options.hard_share,
+        [graph.neighbors(m) for m in modalities] if graph and options.hard_share else (),
+    )
+
+
+def final_metrics(
+    config: Config,
+    inputs: Inputs,
+    scorer: Scorer,
+    sharded: ShardedSystem,
+    checkpoints: Checkpoints,
+    world: World,
+) -> dict[str, Any]:
+    """Rank valid and test with the weights as they are; the content of RUN/metrics.json, written by rank 0."""
+    splits: dict[str, dict[str, Any]] = {split: summarise(scorer.rank(split), inputs, config) for split in SPLITS}
+    epochs = _epochs(config)
+    metrics = {
+        "model": config.model.name,
+        **{split: found.pop("metrics") for split, found in splits.items()},
+        "settings": score_settings(config.evaluation),
+        "details": splits,
+        "epochs": len(epochs),
+        "seconds_per_epoch": _mean([record["seconds"] for record in epochs]),
+        "targets_per_second": _mean([record["targets_per_second"] for record in epochs]),
+        "num_parameters": count_parameters(sharded, inputs, config),
+        "num_workers": world.size,
+        "seed": config.seed,
+        "fingerprints": inputs.result_fingerprints,
+        "versions": versions(),
+    }
+    if checkpoints.exists():
+        metrics["best_step"] = find_checkpoint(checkpoints.run, "best", inputs.fingerprints)[1].step
+    if world.is_first:
+        assert config.run is not None
+        write_text(Path(config.run) / "metrics.json", json_text(metrics, indent=1) + "\n")
+    return metrics
+
+
+def count_parameters(sharded: ShardedSystem, inputs: Inputs, config: Config) -> int:
+    """Trained numbers of the whole system, however the table is spread."""
+    towers = sum(p.numel() for p in sharded.system.recommender.parameters())
+    return towers + (inputs.dataset.num_items * config.model.dim if sharded.sharding else 0)
+
+
+def _epochs(config: Config) -> list[dict[str, Any]]:
+    path = Path(config.run or "") / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

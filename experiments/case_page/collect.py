@@ -1,0 +1,202 @@
+"""From a finished run to a page of cases, in one process: who is related to whom, and which channel offers what."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from configs.schema import Config
+from contracts.errors import InputError
+from data.dataset import Dataset
+from data.sequences import Targets
+from distributed.inference.encoding import restore
+from distributed.inputs import Inputs, open_inputs
+from distributed.telemetry import Track, unwatched
+from distributed.world import World
+from experiments.case_page.cases import CaseStudy, Item, ItemCase, UserCase, item_case, most_divided, user_case
+from experiments.case_page.channel_scoring import ChannelScorer
+from experiments.case_page.relations import Overlap, Relations, pick_items, survey
+
+NUM_ITEMS, NUM_USERS = 4, 3  # picked where none are named
+MOST_NAMED = 50
+DRAWN_USERS = 60
+LIST = 10
+_SHORT = (4, 8)  # items of a history that is read at a glance
+_NAMED = "Named by whoever made this page."
+
+
+def case_study(
+    config: Config,
+    world: World,
+    checkpoint: str,
+    items: Sequence[str],
+    users: Sequence[str],
+    seed: int,
+    track: Track = unwatched,
+) -> CaseStudy:
+    """The page of a run: for the items and users with these source ids; where there are none, for picked ones.
+
+    Raises:
+        InputError: see `find_named` and `encoding.restore`.
+    """
+    assert world.size == 1, "a page is made in one process"
+    assert config.run is not None
+    named_items, named_users = find_named(open_inputs(config), items, users)
+    inputs, sharded, step = restore(config, checkpoint, world)
+    data, names = inputs.dataset, _Names(inputs.dataset)
+    relations = Relations(inputs.graph) if inputs.graph else None
+    overlaps, item_cases, item_rule = _items(relations, data, named_items, seed, names, track)
+    scorer = ChannelScorer(sharded, inputs, config, world, track)
+    user_cases, user_rule = _users(scorer, named_users, seed, names)
+    return CaseStudy(
+        model=config.model.name,
+        run=config.run,
+        step=step,
+        num_items=data.num_items,
+        num_users=data.num_users,
+        channels=scorer.channels,
+        relations=relations.names if relations else (),
+        length=relations.length if relations else 0,
+        mu=float(relations.graph.manifest["parameters"].get("mu", 0)) if relations else 0.0,
+        overlaps=tuple(overlaps),
+        items=tuple(item_cases),
+        item_rule=item_rule,
+        users=tuple(user_cases),
+        user_rule=user_rule,
+        hides_history=config.evaluation.mask_history,
+    )
+
+
+def find_named(inputs: Inputs, items: Sequence[str], users: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the named items and users, int64, each once, in the order given.
+
+    Raises:
+        InputError: too many, unknown ones, users without a test item, or items of a run without an item graph.
+    """
+    data = inputs.dataset
+    if items and inputs.graph is None:
+        raise InputError(
+            f"--items {_brief(items[0])}: this run's model reads no item graph, so there is nothing to show of items; "
+            "leave --items out, or name a run of mdsrec"
+        )
+    for flag, given in (("--items", items), ("--users", users)):
+        if len(given) > MOST_NAMED:
+            raise InputError(f"{flag}: {len(given)} are named, and a page shows at most {MOST_NAMED}; name fewer")
+    found_items = _find(data, "item", items)
+    found_users = _find(data, "user", users)
+    without = np.flatnonzero(Targets(data, "test").per_user(found_users) == 0)
+    if len(without):
+        name = data.user_source_ids()[int(found_users[without[0]])].as_py()
+        raise InputError(
+            f"--users {_brief(name)}: has no test item in dataset {data.path} to compare offers with; name another user"
+        )
+    return found_items, found_users
+
+
+class _Names:
+    """Items as a person knows them."""
+
+    def __init__(self, data: Dataset) -> None:
+        self._ids, self._texts = data.item_source_ids(), data.item_texts()
+
+    def __call__(self, item: int) -> Item:
+        text = None if self._texts is None else self._texts[item].as_py()
+        return Item(self._ids[item].as_py(), text if text and text.strip() else None)
+
+
+def _items(
+    relations: Relations | None, data: Dataset, named: np.ndarray, seed: int, names: _Names, track: Track
+) -> tuple[list[Overlap], list[ItemCase], str]:
+    """Overlaps over the catalogue, the items' cases, and how they were chosen; nothing without a graph."""
+    if relations is None:
+        return [], [], ""
+    popularity = data.popularity()
+    overlaps, means = survey(relations, track)
+    items, rule = named, _NAMED
+    if not len(named):
+        items, least = pick_items(means, popularity, NUM_ITEMS, seed)
+        rule = (
+            "Picked by a rule: of the items that have a list by every relation, the most bought quarter (here bought "
+            f"at least {least} times in training); of these, the {len(items)} whose lists have least in common; of "
+            f"equally good ones any, drawn with seed {seed}."
+        )
+    lists = relations.lists(items)
+    lacking = {relation: relations.lacking(relation, items) for relation in relations.names}
+    cases = []
+    for row, item in enumerate(items.tolist()):
+        missing = {relation for relation, rows in lacking.items() if rows[row]}
+        cases.append(item_case(row, names(item), int(popularity[item]), lists, missing, names))
+    return overlaps, cases, rule
+
+
+def _users(scorer: ChannelScorer, named: np.ndarray, seed: int, names: _Names) -> tuple[list[UserCase], str]:
+    """The users' cases at their first test item, and how they were chosen."""
+    data = scorer.inputs.dataset
+    users, positions, rule = _draw_users(data, named, seed)
+    if not len(users):
+        return [], rule
+    ranking = scorer.study(users, positions, LIST)
+    rows = np.arange(len(users))
+    if not len(named):
+        rows = most_divided(ranking.best, NUM_USERS)
+        if len(ranking.best) > 2:
+            rule += f" Of these, the {len(rows)} to whom the parts of the score offer the least in common."
+    user_names = data.user_source_ids()
+    cases = []
+    for row in rows.tolist():
+        first = data.offsets[users[row]]
+        history = data.items[first : first + positions[row]].tolist()
+        cases.append(user_case(row, user_names[int(users[row])].as_py(), ranking, history, names))
+    return cases, rule
+
+
+def _draw_users(data: Dataset, named: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+    """Users and the positions of their first test items, int64 each, and how they were chosen."""
+    targets = Targets(data, "test")
+    counts = targets.per_user()
+    users = named if len(named) else np.flatnonzero(counts)
+    users, positions = targets.locate((np.cumsum(counts) - counts)[users])
+    if len(named):
+        return users, positions, _NAMED
+    if not len(users):
+        return users, positions, "No user of this dataset has a test item."
+    short = (positions >= _SHORT[0]) & (positions <= _SHORT[1])
+    enough = int(short.sum()) >= NUM_USERS
+    pool = np.flatnonzero(short) if enough else np.arange(len(users))
+    size = min(len(pool), DRAWN_USERS if len(pool) > NUM_USERS else NUM_USERS)
+    drawn = np.random.default_rng(seed).choice(pool, size, replace=False)
+    who = f"those who had bought {_SHORT[0]} to {_SHORT[1]} items before" if enough else "all who have a test item"
+    rule = f"Picked by a rule, whether or not the system was right: {size} users, drawn with seed {seed} from {who}."
+    return users[drawn], positions[drawn], rule
+
+
+def _find(data: Dataset, what: str, wanted: Sequence[str]) -> np.ndarray:
+    """Ids int64 of source ids, each once."""
+    if not wanted:
+        return np.zeros(0, dtype=np.int64)
+    known = data.item_source_ids() if what == "item" else data.user_source_ids()
+    places = pc.index_in(pa.array(dict.fromkeys(wanted), type=known.type), value_set=known)
+    for name, place in zip(dict.fromkeys(wanted), places, strict=True):
+        if not place.is_valid:
+            raise InputError(
+                f"--{what}s {_brief(name)}: no such {what} among the {len(known):,} of dataset {data.path}, which have "
+                f"their source's ids, such as {_near(known, name)}"
+            )
+    return places.to_numpy().astype(np.int64)
+
+
+def _near(known: pa.Array, wanted: str) -> str:
+    """The likest of up to a thousand known ids that begin as the wanted one does for longest."""
+    for length in range(min(len(wanted), 64), -1, -1):
+        alike = known.filter(pc.starts_with(known, pattern=wanted[:length]))
+        if len(alike):
+            break
+    return difflib.get_close_matches(wanted[:64], alike[:1000].to_pylist(), n=1, cutoff=0.0)[0]
+
+
+def _brief(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:79]}…"

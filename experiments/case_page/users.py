@@ -1,0 +1,122 @@
+"""The part of a page that shows people: what they bought, what they were offered, and by which part of the score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.case_page.cases import CaseStudy, Offer, UserCase
+from experiments.case_page.markup import Markup, element
+from experiments.case_page.style import NUM_COLORS
+from experiments.case_page.words import channel_word, item_line, tag
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What the bars of one person have in common: the values at their left and right ends; 0 is between them."""
+
+    low: float
+    high: float
+
+    def at(self, value: float) -> float:
+        """Where a value is, in percent from the left."""
+        return 100 * (value - self.low) / (self.high - self.low)
+
+
+def axis_of(offers: Sequence[Offer]) -> Axis:
+    """An axis that all parts of these offers fit on."""
+    parts = [part for offer in offers for part in offer.parts]
+    low, high = min(0.0, *parts), max(0.0, *parts)
+    return Axis(low, high if high > low else low + 1)
+
+
+def user_section(study: CaseStudy) -> list[Markup]:
+    """Heading, rule, legend and the cases."""
+    several = len(study.channels) > 1
+    said = (
+        "A score is the sum of its parts, one bar each; it has no unit, and only differences between items matter."
+        if several
+        else ""
+    )
+    old = (
+        "What a person has bought before is left out of the offers."
+        if study.hides_history
+        else "What a person has bought before may be offered again, and says so."
+    )
+    weights = ", ".join(f"{channel_word(channel)} {channel.weight:g}" for channel in study.channels)
+    times = f"The parts' weights are in the bars already: {weights}." if several else ""
+    legend = " ".join(filter(None, [said, times, old]))
+    return [
+        element("h2", "People and what they were offered"),
+        element("p", study.user_rule, class_="soft small"),
+        element("p", legend, class_="soft small"),
+        *(_user(case, study) for case in study.users),
+    ]
+
+
+def _user(case: UserCase, study: CaseStudy) -> Markup:
+    axis = axis_of([case.next_offer, *case.best])
+    several = len(study.channels) > 1
+    earlier = (
+        [element("p", f"… and {case.num_earlier:,} earlier ones.", class_="soft small")] if case.num_earlier else []
+    )
+    ranks = [f"place {case.next_offer.rank:,} of {study.num_items:,} by the whole score"]
+    if several:
+        names = [channel_word(channel) for channel in study.channels]
+        ranks += [f"{rank:,} by {name} alone" for name, rank in zip(names, case.alone_ranks, strict=True)]
+    offers = [_offer(offer, study, axis) for offer in case.best]
+    alone = [_alone(number, case, study) for number in range(len(study.channels))] if several else []
+    return element(
+        "section",
+        element("h3", "Person ", element("bdi", case.user)),
+        element("h4", "Had bought (most recent last)"),
+        element("ul", *(element("li", item_line(item)) for item in case.history)),
+        *earlier,
+        element("h4", "Really bought next"),
+        element("div", item_line(case.next_offer.item), *_bars(case.next_offer, study, axis), class_="next"),
+        element("p", f"It stood at {'; '.join(ranks)}.", class_="small"),
+        element("h4", f"The {len(offers)} best by the whole score"),
+        element("ol", *offers),
+        element("div", *alone, class_="side"),
+        class_="card",
+    )
+
+
+def _offer(offer: Offer, study: CaseStudy, axis: Axis) -> Markup:
+    inside = [_line(offer), *_bars(offer, study, axis)]
+    return element("li", *inside, class_="next") if offer.is_next else element("li", *inside)
+
+
+def _alone(number: int, case: UserCase, study: CaseStudy) -> Markup:
+    """What one channel would have offered by itself."""
+    name = channel_word(study.channels[number])
+    rows = [element("li", _line(offer), class_="next" if offer.is_next else "") for offer in case.alone[number]]
+    return element(
+        "div",
+        element("h4", f"The {len(rows)} best by {name} alone"),
+        element("ol", *rows),
+        element("p", f"What was really bought is at place {case.alone_ranks[number]:,}.", class_="soft small"),
+    )
+
+
+def _line(offer: Offer) -> Markup:
+    tags = [tag("★ really bought next", "tag hit")] * offer.is_next + [tag("bought before")] * offer.is_old
+    return item_line(offer.item, *tags)
+
+
+def _bars(offer: Offer, study: CaseStudy, axis: Axis) -> list[Markup]:
+    """A bar for each part of the score, from zero to the right, or to the left where it is negative; and the sum."""
+    bars = []
+    for number, (channel, part) in enumerate(zip(study.channels, offer.parts, strict=True)):
+        left, right = sorted((axis.at(0), axis.at(part)))
+        fill = element(
+            "span", class_=f"fill c{number % NUM_COLORS}", style=f"left:{left:.2f}%;width:{right - left:.2f}%"
+        )
+        zero = element("span", class_="zero", style=f"left:{axis.at(0):.2f}%")
+        track = element("span", fill, zero, class_="track")
+        value = element("span", f"{part:.2f}", class_="number")
+        bars.append(element("div", element("span", channel_word(channel)), track, value, class_="bar"))
+    if len(offer.parts) > 1:
+        whole = element("span", f"{offer.score:.2f}", class_="number")
+        bars.append(element("div", element("span", "whole score"), element("span"), whole, class_="bar soft"))
+    return bars

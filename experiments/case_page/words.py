@@ -1,0 +1,51 @@
+"""How items, relations and channels are called on a page."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from experiments.case_page.cases import Item
+from experiments.case_page.markup import Markup, element
+from experiments.case_page.relations import COOCCURRENCE
+from model.protocol import Channel
+
+_TITLE_LENGTH = 80
+
+
+def item_line(item: Item, *tags: Markup) -> Markup:
+    """An item's title, the whole text on hover, its source id, and tags."""
+    if item.text is None:
+        return element("span", element("bdi", item.id), *_spaced(tags))
+    name = element("bdi", title_of(item.text), title=item.text)
+    return element("span", name, " ", element("code", element("bdi", item.id)), *_spaced(tags))
+
+
+def title_of(text: str) -> str:
+    """The beginning of a text, cut at a word."""
+    short = textwrap.shorten(text, _TITLE_LENGTH, placeholder=" …")
+    return short if short.strip(" …") else " ".join(text.split())[: _TITLE_LENGTH - 1] + "…"
+
+
+def tag(text: str, kind: str = "tag") -> Markup:
+    """A small label."""
+    return element("span", text, class_=kind)
+
+
+def relation_word(name: str) -> str:
+    """What makes items related."""
+    return name if name == COOCCURRENCE else f"alike by {name}"
+
+
+def channel_word(channel: Channel) -> str:
+    """What a part of the score listens to: a modality by its name; ours in two words, as no modality's name is."""
+    return "past purchases" if channel.name == "id" and not channel.is_modality else channel.name
+
+
+def joined(words: Sequence[str], last: str = "and") -> str:
+    """A, B and C."""
+    return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def _spaced(tags: Sequence[Markup]) -> list[str]:
+    return [part for one in tags for part in (" ", one)]

@@ -1,0 +1,156 @@
+"""A study's results as files: results.json, results.csv, results.md and results.png."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from tabulate import tabulate
+
+from evaluation.settings import ranking_note
+from experiments.study.definition import Study, Trial
+from experiments.study.plot import chosen_metrics, draw
+from experiments.study.results import (
+    Estimate,
+    TrialResult,
+    VariantSummary,
+    is_finished,
+    read_results,
+    summarise_variants,
+)
+from storage.plain_json import json_text
+
+COLUMNS = ("test recall@10", "test recall@20", "test ndcg@10", "test ndcg@20", "valid ndcg@10")
+
+
+def write_report(study: Study, trials: Sequence[Trial], folder: Path) -> str:
+    """Write the four files from what is finished, and return the table.
+
+    Raises:
+        InputError: see `read_results`.
+    """
+    results = read_results(folder, trials)
+    missing = [trial.name for trial in trials if not is_finished(folder, trial)]
+    summaries = summarise_variants(results, study.baseline)
+    _write(folder / "results.json", _json(study, results, summaries, missing))
+    _write(folder / "results.csv", _csv(study, results))
+    _write(folder / "results.md", _page(study, results, summaries, missing, len(trials)))
+    if chosen_metrics(results):
+        aside = folder / ".results.png.unfinished"
+        draw(study, results, summaries, aside)
+        os.replace(aside, folder / "results.png")
+    return variants_table(summaries)
+
+
+def variants_table(summaries: Sequence[VariantSummary], style: str = "simple") -> str:
+    """A row per variant: mean, standard error over seeds, and change against the baseline."""
+    columns = [name for name in COLUMNS if any(name in summary.estimates for summary in summaries)]
+    rows = [
+        [summary.variant, len(summary.seeds), *(_cell(summary.estimates.get(name)) for name in columns)]
+        for summary in summaries
+    ]
+    return tabulate(rows, headers=["variant", "seeds", *columns], tablefmt=style, disable_numparse=True)
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    error = "" if estimate.error is None else f" ± {estimate.error:.4f}"
+    change = "" if estimate.change is None else f" ({100 * estimate.change:+.1f}%)"
+    return f"{estimate.mean:.4f}{error}{change}"
+
+
+def _page(
+    study: Study,
+    results: Sequence[TrialResult],
+    summaries: Sequence[VariantSummary],
+    missing: Sequence[str],
+    num_trials: int,
+) -> str:
+    done = f"{num_trials - len(missing)} of {num_trials} trials are finished"
+    lines = [f"# {study.title}", "", f"Base `{study.base}`; {done}."]
+    if missing:
+        lines += ["", f"Not finished: {', '.join(missing)}."]
+    if summaries:
+        told = [caption(study, summaries), "", *ranking_notes(results)]
+        lines += ["", variants_table(summaries, "pipe"), "", *told, "", "![Results](results.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def ranking_notes(results: Sequence[TrialResult]) -> list[str]:
+    """How the variants were ranked; one note where all were ranked alike."""
+    notes = {result.variant: ranking_note(result.settings, {"test": result.repeat_share}) for result in results}
+    if len(set(notes.values())) == 1:
+        return [next(iter(notes.values()))]
+    by_note: dict[str, list[str]] = {}
+    for variant, note in notes.items():
+        by_note.setdefault(note, []).append(variant)
+    return [f"{', '.join(variants)}: {note}" for note, variants in by_note.items()]
+
+
+def caption(study: Study, summaries: Sequence[VariantSummary]) -> str:
+    """What the numbers of the table are, and what they are not."""
+    several = any(len(summary.seeds) > 1 for summary in summaries)
+    parts = ["Means over seeds" + (" ± their standard error." if several else "; one seed, so no standard error.")]
+    if study.baseline is not None:
+        parts.append(
+            f"In brackets the relative change of the mean against `{study.baseline}`, over the seeds that both have."
+        )
+        parts.append(
+            "Runs keep no ranks of single users, so there is no interval of paired differences over users: seeds "
+            "alone say how sure a change is."
+        )
+    parts.append("Each trial is ranked with its best checkpoint by validation.")
+    return " ".join(parts)
+
+
+def _json(
+    study: Study, results: Sequence[TrialResult], summaries: Sequence[VariantSummary], missing: Sequence[str]
+) -> str:
+    content = {
+        "title": study.title,
+        "base": study.base,
+        "baseline": study.baseline,
+        "trials": [result.record() for result in results],
+        "variants": [asdict(summary) for summary in summaries],
+        "missing": list(missing),
+    }
+    return json_text(content, indent=1) + "\n"
+
+
+def _csv(study: Study, results: Sequence[TrialResult]) -> str:
+    """A row per finished trial."""
+    metrics = list(dict.fromkeys(f"{split} {name}" for result in results for split, name in _measured(result)))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variant", "seed", *study.varied(), *metrics, "best_epoch", "epochs", "seconds"])
+    for result in results:
+        values = {f"{split} {name}": value for (split, name), value in _measured(result).items()}
+        writer.writerow(
+            [
+                result.variant,
+                result.seed,
+                *(result.overrides.get(key, "") for key in study.varied()),
+                *(values.get(name, "") for name in metrics),
+                "" if result.best_epoch is None else result.best_epoch,
+                result.epochs,
+                round(result.seconds, 3),
+            ]
+        )
+    return text.getvalue()
+
+
+def _measured(result: TrialResult) -> dict[tuple[str, str], float]:
+    """Metrics by split and name."""
+    splits = {"valid": result.valid, "test": result.test}
+    return {(split, name): value for split, found in splits.items() for name, value in found.items()}
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.unfinished")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)

@@ -1,0 +1,170 @@
+"""What the trials of a study came to: read from their run folders, and summed up over seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs.yaml_text import read_yaml
+from contracts.errors import InputError
+from evaluation.settings import score_settings
+from experiments.study.definition import Trial
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A finished trial.
+
+    Attributes:
+        valid, test: metrics of the best checkpoint.
+        intervals: of each test metric, the run's 95% bootstrap interval over users.
+        best_epoch: None for a model that is not trained.
+        seconds: of training steps, without ranking and checkpoints.
+        settings: how it was ranked, see `evaluation.settings.score_settings`.
+        repeat_share: of the test targets, those that the user's history already holds; None where it was not counted.
+    """
+
+    variant: str
+    seed: int
+    overrides: dict[str, Any]
+    valid: dict[str, float]
+    test: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    best_epoch: int | None
+    epochs: int
+    seconds: float
+    settings: dict[str, Any]
+    repeat_share: float | None
+
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric over the seeds of a variant.
+
+    Attributes:
+        error: standard error of the mean over seeds; None of a single one.
+        change: mean over the baseline's mean, less 1, both over the seeds that both have; None without any.
+    """
+
+    mean: float
+    error: float | None
+    change: float | None
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """A variant's finished trials: `estimates` by name, such as "test recall@20"."""
+
+    variant: str
+    seeds: tuple[int, ...]
+    estimates: dict[str, Estimate]
+
+
+def trial_folder(study_folder: Path, trial: Trial) -> Path:
+    """The run folder of a trial."""
+    return study_folder / "trials" / trial.name
+
+
+def is_finished(study_folder: Path, trial: Trial) -> bool:
+    """Whether a trial has its metrics, which are written last."""
+    return (trial_folder(study_folder, trial) / "metrics.json").exists()
+
+
+def read_results(study_folder: Path, trials: Sequence[Trial]) -> list[TrialResult]:
+    """The finished ones of the trials, in their order.
+
+    Raises:
+        InputError: one was trained with another value of a knob that the study varies, or cannot be read.
+    """
+    return [_read(trial_folder(study_folder, trial), trial) for trial in trials if is_finished(study_folder, trial)]
+
+
+def read_fingerprints(study_folder: Path, trial: Trial) -> dict[str, str]:
+    """Of what a finished trial was trained on: "dataset", and "graph" where it has one.
+
+    Raises:
+        InputError: its metrics cannot be read.
+    """
+    path = trial_folder(study_folder, trial) / "metrics.json"
+    try:
+        return dict(json.loads(path.read_text())["fingerprints"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be read ({error!r}); delete {path.parent} to train that trial again")
+
+
+def _read(folder: Path, trial: Trial) -> TrialResult:
+    config = folder / "config.yaml"
+    stored, expected = read_yaml(str(config)), trial.config.model_dump(mode="json")
+    for key in trial.overrides:
+        if _at(stored, key) != _at(expected, key):
+            raise InputError(
+                f"{config}: was trained with {key}={_at(stored, key)} and the study says {_at(expected, key)}; name "
+                "another --output, or correct the study file"
+            )
+    path = folder / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text())
+        lines = folder / "metrics.jsonl"
+        epochs = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
+        best = [epoch["epoch"] for epoch in epochs if epoch["step"] == metrics.get("best_step")]
+        return TrialResult(
+            trial.variant,
+            trial.seed,
+            trial.overrides,
+            metrics["valid"],
+            metrics["test"],
+            {name: (low, high) for name, (low, high) in metrics["details"]["test"]["intervals"].items()},
+            best[0] if best else None,
+            metrics["epochs"],
+            float(sum(epoch["seconds"] for epoch in epochs)),
+            score_settings(trial.config.evaluation),  # which were compared with those of its folder
+            metrics["details"]["test"].get("repeat_share"),
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _at(tree: Mapping[str, Any], dotted: str) -> Any:
+    node: Any = tree
+    for part in dotted.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def summarise_variants(results: Sequence[TrialResult], baseline: str | None) -> list[VariantSummary]:
+    """Means over seeds, in the order in which variants first come."""
+    by_variant: dict[str, dict[int, dict[str, float]]] = {}
+    for result in results:
+        values = {f"test {k}": v for k, v in result.test.items()} | {f"valid {k}": v for k, v in result.valid.items()}
+        by_variant.setdefault(result.variant, {})[result.seed] = values
+    compared = by_variant.get(baseline or "", {})
+    summaries = []
+    for variant, by_seed in by_variant.items():
+        names = [name for name in next(iter(by_seed.values())) if all(name in values for values in by_seed.values())]
+        other = {} if variant == baseline else compared
+        estimates = {name: _estimate(name, by_seed, other) for name in names}
+        summaries.append(VariantSummary(variant, tuple(by_seed), estimates))
+    return summaries
+
+
+def _estimate(name: str, own: Mapping[int, dict[str, float]], other: Mapping[int, dict[str, float]]) -> Estimate:
+    values = np.array([measured[name] for measured in own.values()])
+    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    shared = [seed for seed in own if name in other.get(seed, {})]
+    theirs = sum(other[seed][name] for seed in shared)
+    change = sum(own[seed][name] for seed in shared) / theirs - 1 if theirs else None
+    return Estimate(float(values.mean()), error, change)

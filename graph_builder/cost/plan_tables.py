@@ -1,0 +1,100 @@
+"""A plan for people and for programs: its table, plain values, and a finished build's seconds beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tabulate import tabulate
+
+from graph_builder.cost.plan import Plan, Stage
+
+# Labels of the build, or how they begin, that are part of a stage of another name.
+_PARTS = {
+    "reading ": "features-",
+    "pairs": "cooccurrence",
+    "joining": "cooccurrence",
+    "k-means-": "clusters-",
+    "merge-": "neighbors-",
+    "finish-": "neighbors-",
+}
+
+
+def plan_table(plan: Plan) -> str:
+    """A line per stage and the total."""
+    rows = [(stage.name, f"{stage.num_tasks:,}", *_amounts(stage), _largest_term(stage)) for stage in plan.stages]
+    total = _time(plan.seconds), _size(plan.memory), _size(sum(stage.bytes_moved for stage in plan.stages))
+    rows.append(("total", "", *total, ""))
+    headers = ["stage", "tasks", "time", "memory per process", "bytes moved", "mostly"]
+    return tabulate(rows, headers, colalign=("left", *["right"] * 4, "left"), disable_numparse=True)
+
+
+def plan_values(plan: Plan) -> dict[str, Any]:
+    """Plain values, for JSON: request, ceilings, stages with the seconds of every term, total."""
+    request = asdict(plan.request) | {"options": plan.request.options.model_dump(mode="json")}
+    stages = [{"seconds": stage.seconds, **asdict(stage)} for stage in plan.stages]
+    total = {"seconds": plan.seconds, "memory": plan.memory}
+    return {"request": request, "ceilings": asdict(plan.ceilings), "stages": stages, "total": total}
+
+
+def measured_seconds(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by stage of a finished build, from those by label (`Executor.seconds`)."""
+    found: dict[str, float] = {}
+    for label, value in seconds.items():
+        stage = _stage_of(label)
+        found[stage] = found.get(stage, 0.0) + value
+    return found
+
+
+def comparison(plan: Plan, measured: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
+    """(stage, predicted seconds, measured seconds) in the order of the plan; None where nothing was measured."""
+    return [(stage.name, stage.seconds, measured.get(stage.name)) for stage in plan.stages]
+
+
+def comparison_table(plan: Plan, measured: Mapping[str, float]) -> str:
+    """`comparison` with the ratio of measurement to prediction, and the total of the stages that have both."""
+    both = comparison(plan, measured)
+    known = [(predicted, found) for _, predicted, found in both if found is not None]
+    both.append(("total", sum(predicted for predicted, _ in known), sum(found for _, found in known)))
+    rows = [
+        (name, _time(predicted), "-" if found is None else _time(found), _ratio(predicted, found))
+        for name, predicted, found in both
+    ]
+    headers = ["stage", "predicted", "measured", "measured / predicted"]
+    return tabulate(rows, headers, colalign=("left", "right", "right", "right"), disable_numparse=True)
+
+
+def _stage_of(label: str) -> str:
+    """The plan's stage that a label of the build is a part of."""
+    for part, stage in _PARTS.items():
+        if label.startswith(part):
+            return stage + label.removeprefix(part)
+    return label
+
+
+def _amounts(stage: Stage) -> tuple[str, str, str]:
+    return _time(stage.seconds), _size(stage.memory), _size(stage.bytes_moved)
+
+
+def _largest_term(stage: Stage) -> str:
+    name = max(stage.terms, key=lambda term: stage.terms[term])
+    return f"{name} ({stage.terms[name] / stage.seconds:.0%})" if stage.seconds else ""
+
+
+def _ratio(predicted: float, found: float | None) -> str:
+    return "-" if not found or not predicted else f"{found / predicted:.2f}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.3g} h"
+
+
+def _size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.3g} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:,.3g} TB"

@@ -1,0 +1,231 @@
+"""The tasks of the neighbour search: pure functions of what lies on disk, each leaving one file.
+
+    work/neighbors-<m>/order.npy, searched.npy, copies.npy      who is searched, and in which order
+                       residual-00000.json                      of a range, where rows are rounded to float16
+                       block-00000-00001.npz                    candidates of both ranges of a block
+                       range-00000.npz                          what the blocks so far found for a range, and which
+                       finished-00000.npz                       final lists of a range
+
+`neighbors` says when they run. Legend: n rows of a range, H neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from graph_builder.stages.injection import FeatureSpec
+from graph_builder.stages.triangle import Block
+from graph_builder.work import load_array, num_row_blocks, read_json, row_range, save_array, save_block, write_json
+from kernels.candidate_lists import CandidateLists
+from kernels.cosine.cosine_topk import Precision
+from kernels.cosine.exact_ranking import finish_lists, leave_out_copies
+from kernels.cosine.pair_search import HostSearch, PairSearch, RangeRows, Side, find_dots, find_search
+from kernels.cosine.threshold_scan import compact_lists, offer_entries
+
+_PACKED = ("line", "slack", "overflowed", "offsets", "ids", "scores")
+
+
+@dataclass(frozen=True)
+class NeighborSpec:
+    """What the tasks need to know; small, so that it travels with each."""
+
+    features: FeatureSpec
+    rows_per_task: int
+    others: int  # neighbours beside the item itself
+    include_self: bool
+    precision: Precision
+    threads: int
+
+    @property
+    def folder(self) -> Path:
+        return self.features.work.path / f"neighbors-{self.features.modality}"
+
+    @property
+    def num_ranges(self) -> int:
+        return num_row_blocks(self.rows_per_task, len(load_array(self.folder / "order.npy")))
+
+    @property
+    def num_neighbors(self) -> int:
+        return self.others + self.include_self
+
+    def rows(self, index: int) -> slice:
+        """Positions in the order."""
+        return row_range(index, self.rows_per_task, len(load_array(self.folder / "order.npy")))
+
+    def residual_path(self, index: int) -> Path:
+        return self.folder / f"residual-{index:05d}.json"
+
+    def block_path(self, block: Block) -> Path:
+        return self.folder / f"block-{block[0]:05d}-{block[1]:05d}.npz"
+
+    def range_path(self, index: int) -> Path:
+        return self.folder / f"range-{index:05d}.npz"
+
+    def finished_path(self, index: int) -> Path:
+        return self.folder / f"finished-{index:05d}.npz"
+
+
+def order_items(spec: NeighborSpec, _: int) -> None:
+    """Who is searched, by cluster: likely neighbours meet first, so later blocks let little through.
+
+    Missing items and surplus copies are left out. Memory: about 60 bytes per item.
+    """
+    features = spec.features
+    squares = np.asarray(load_array(features.squares))
+    labels = np.asarray(load_array(features.work.graph / "clusters" / f"{features.modality}.npy"))
+    copies, originals = leave_out_copies(np.asarray(load_array(features.injected)), squares, spec.others)
+    searched = squares > 0
+    searched[copies] = False
+    order = np.flatnonzero(searched)
+    order = order[np.argsort(labels[order], kind="stable")]
+    save_array(spec.folder / "searched.npy", searched)
+    save_array(spec.folder / "copies.npy", np.stack([copies, originals]))
+    save_array(spec.folder / "order.npy", order)
+
+
+def find_residual(spec: NeighborSpec, index: int) -> None:
+    """The largest rounding residual of a range: the error bounds of all rows depend on that of all."""
+    search = find_search(spec.features.backend, spec.precision, spec.threads)
+    write_json(spec.residual_path(index), search.largest_residual(*_rows(spec, spec.rows(index))))
+
+
+def search_block(spec: NeighborSpec, block: Block) -> None:
+    """Candidates that the ranges of a block have for each other (or one has for itself)."""
+    search = find_search(spec.features.backend, spec.precision, spec.threads)
+    largest = _largest_residual(spec) if search.precision == "float16" else 0.0
+    indices = sorted(set(block))
+    sides = [_side(spec, search, index, largest) for index in indices]
+    arrays: dict[str, np.ndarray] = {}
+    for index, lists in zip(indices, search.search(sides, spec.others), strict=True):
+        arrays |= {f"{name}-{index}": array for name, array in _packed(lists).items()}
+    save_block(spec.block_path(block), **arrays)
+
+
+def merge_range(spec: NeighborSpec, task: tuple[int, list[Block]]) -> None:
+    """What the blocks of a wave found for a range joins what was found before."""
+    index, blocks = task
+    path = spec.range_path(index)
+    merged = sorted(merged_blocks(spec, index) | set(blocks))
+    parts = [(path, "")] if path.exists() else []
+    parts += [(spec.block_path(block), f"-{index}") for block in blocks]
+    lists: CandidateLists | None = None
+    for file, suffix in parts:
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name + suffix] for name in _PACKED}
+        if lists is None:
+            lists = CandidateLists.empty(found["slack"], spec.others)
+        np.maximum(lists.line, found["line"], out=lists.line)
+        np.logical_or(lists.overflowed, found["overflowed"], out=lists.overflowed)
+        offer_entries(lists, found["offsets"], found["ids"], found["scores"], spec.others)
+    assert lists is not None
+    compact_lists(lists, spec.others)
+    save_block(path, merged=np.array(merged, dtype=np.int64), **_packed(lists))
+
+
+def merged_blocks(spec: NeighborSpec, index: int) -> set[Block]:
+    """The blocks whose candidates a range's file already holds."""
+    if not spec.range_path(index).exists():
+        return set()
+    with np.load(spec.range_path(index), allow_pickle=False) as arrays:
+        return {(int(row), int(column)) for row, column in arrays["merged"]}
+
+
+def finish_range(spec: NeighborSpec, index: int) -> None:
+    """Final lists of a range, ids int64 and scores float32 [n, H]; and `fallback` int64 [2].
+
+    The latter: rows without a certificate, and those of them that only float64 could rank.
+    """
+    order = load_array(spec.folder / "order.npy")
+    rows = spec.rows(index)
+    items = np.asarray(order[rows])
+    offsets, positions = np.zeros(len(items) + 1, dtype=np.int64), np.zeros(0, dtype=np.int32)
+    overflowed = np.zeros(len(items), dtype=bool)
+    if spec.others:
+        with np.load(spec.range_path(index), allow_pickle=False) as arrays:
+            offsets, positions, overflowed = arrays["offsets"], arrays["ids"], arrays["overflowed"]
+    uncertified = int(np.count_nonzero(overflowed))
+    if uncertified and spec.precision == "float16":
+        offsets, positions, overflowed = _search_again(spec, rows.start, offsets, positions, overflowed)
+    ids, scores = finish_lists(
+        np.asarray(load_array(spec.features.injected)),
+        np.asarray(load_array(spec.features.squares)),
+        items,
+        offsets,
+        order[positions],
+        overflowed,
+        np.asarray(load_array(spec.folder / "searched.npy")),
+        spec.num_neighbors,
+        spec.include_self,
+        spec.threads,
+        find_dots(spec.features.backend),
+    )
+    fallback = np.array([uncertified, np.count_nonzero(overflowed)])
+    save_block(spec.finished_path(index), ids=ids, scores=scores, fallback=fallback)
+
+
+def _search_again(
+    spec: NeighborSpec, first: int, offsets: np.ndarray, positions: np.ndarray, overflowed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows that float16 could not separate, in float32 against everybody: far cheaper than all items in float64.
+
+    Returns offsets, positions and overflowed of the whole range, with the new lists in their places.
+    """
+    failed = np.flatnonzero(overflowed)
+    order = load_array(spec.folder / "order.npy")
+    search = HostSearch("float32", spec.threads)
+    features, squares = load_array(spec.features.injected), load_array(spec.features.squares)
+    own = np.asarray(order[first + failed])
+    # One more than wanted, because here a row meets itself.
+    side = search.side(RangeRows(features[own], squares[own], -len(failed)), spec.others + 1, 0.0)
+    for index in range(spec.num_ranges):
+        other = search.side(RangeRows(*_rows(spec, spec.rows(index)), spec.rows(index).start), 1, 0.0)
+        other.lists.line[:] = np.inf  # one-sided: the columns have their lists
+        search.search([side, other], spec.others + 1)
+    lists = side.lists
+    lists.used[lists.overflowed] = 0
+    counts = np.diff(offsets)
+    counts[failed] = lists.used
+    again, found, _ = lists.entries()
+    itself = np.repeat(first + failed, np.diff(again)) == found
+    counts[failed] -= np.bincount(np.repeat(np.arange(len(failed)), np.diff(again))[itself], minlength=len(failed))
+    joined = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts)])
+    result = np.empty(joined[-1], dtype=np.int32)
+    is_new = np.zeros(len(counts), dtype=bool)
+    is_new[failed] = True
+    new_entries = np.repeat(is_new, counts)
+    result[new_entries] = found[~itself]
+    result[~new_entries] = positions
+    still = np.zeros(len(counts), dtype=bool)
+    still[failed] = lists.overflowed
+    return joined, result, still
+
+
+def _side(spec: NeighborSpec, search: PairSearch, index: int, largest_residual: float) -> Side:
+    """A range with empty lists and the lines that earlier waves have shown."""
+    line = None
+    if spec.range_path(index).exists():
+        with np.load(spec.range_path(index), allow_pickle=False) as arrays:
+            line = arrays["line"]
+    rows = spec.rows(index)
+    return search.side(RangeRows(*_rows(spec, rows), rows.start, line), spec.others, largest_residual)
+
+
+def _rows(spec: NeighborSpec, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+    """Injected features float32 [n, d] and squares float64 [n] of a range of the order."""
+    items = np.asarray(load_array(spec.folder / "order.npy")[rows])
+    return load_array(spec.features.injected)[items], load_array(spec.features.squares)[items]
+
+
+def _largest_residual(spec: NeighborSpec) -> float:
+    return max(read_json(spec.residual_path(index)) for index in range(spec.num_ranges))
+
+
+def _packed(lists: CandidateLists) -> dict[str, np.ndarray]:
+    """Lists as arrays without their empty places; an overflowed list is worth nothing and has no entries."""
+    lists.used[lists.overflowed] = 0
+    offsets, ids, scores = lists.entries()
+    arrays = (lists.line, lists.slack, lists.overflowed, offsets, ids, scores)
+    return dict(zip(_PACKED, arrays, strict=True))

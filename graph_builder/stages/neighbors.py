@@ -1,0 +1,154 @@
+"""Modal graphs: the exact cosine top-H of the injected features (MDSRec Eq. 4-5), each pair of items once.
+
+    1. order     the items to search, by cluster, cut into row ranges
+    2. blocks    of the triangle of ranges, a task each: candidate lists for both of its ranges
+    3. merges    after each wave of blocks (`triangle`): one list per row, and block files are dropped
+    4. finish    a task per range: candidates ranked in float64, overflowed rows searched again
+
+A finished block is its file, or its name in the merged files of both of its ranges: nothing finished is
+computed again, whatever was killed when. `kernels.cosine.cosine_topk` states the rule and the proof.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from configs.schema import GraphConfig
+from graph_builder import progress
+from graph_builder.executor import Executor
+from graph_builder.stages.injection import FeatureSpec
+from graph_builder.stages.neighbor_tasks import (
+    NeighborSpec,
+    find_residual,
+    finish_range,
+    merge_range,
+    merged_blocks,
+    order_items,
+    search_block,
+)
+from graph_builder.stages.triangle import blocks_of, triangle_waves
+from graph_builder.work import load_array, num_row_blocks, read_json, replacing, write_json
+from kernels.cosine.cosine_topk import Precision
+from kernels.cosine.exact_ranking import finish_copies
+
+# Rows of a range unless the config says otherwise. On a core a block of them is seconds of work; on a GPU it
+# must be more, and a million rows of 512 float16 are 1 GB. Beyond 64 ranges, larger ones rather than more.
+_ROWS_ON_CPU = 1 << 15
+_ROWS_ON_GPU = 1 << 20
+_MAX_RANGES = 64
+
+
+def build_neighbors(
+    features: FeatureSpec, options: GraphConfig, executor: Executor, rows_per_task: int
+) -> dict[str, Any]:
+    """Write GRAPH/neighbors/<modality>.npy and .scores.npy; returns what the manifest says of them.
+
+    A build that is continued must have the `rows_per_task` and `chosen_precision` it began with: lists of
+    blocks with other ranges or other error bounds cannot be merged.
+    """
+    spec = NeighborSpec(
+        features=features,
+        rows_per_task=rows_per_task,
+        others=options.num_neighbors - options.include_self,
+        include_self=options.include_self,
+        precision=chosen_precision(options, executor.uses_gpu),
+        threads=options.cpus_per_task,
+    )
+    record_path = spec.folder / "record.json"
+    record = read_json(record_path)
+    if record is not None:
+        return record
+    modality = features.modality
+    if not (spec.folder / "order.npy").exists():
+        # In a task: the driver of a submitted job may be a small machine.
+        progress.begin(f"order of items by {modality} cluster")
+        list(executor.run_blocks(functools.partial(order_items, spec), [0]))
+    if spec.others:
+        if spec.precision == "float16":
+            pending = [index for index in range(spec.num_ranges) if not spec.residual_path(index).exists()]
+            residuals = executor.run_blocks(functools.partial(find_residual, spec), pending, on_gpu=True)
+            list(progress.counted(residuals, f"residuals-{modality}", len(pending)))
+        _search(spec, executor)
+    pending = [index for index in range(spec.num_ranges) if not spec.finished_path(index).exists()]
+    list(executor.run_blocks(functools.partial(finish_range, spec), pending, label=f"finish-{modality}", on_gpu=True))
+    progress.begin(f"writing lists of {modality}")
+    fallback, searched_in_full = _write_lists(spec)
+    searched = len(load_array(spec.folder / "order.npy"))
+    record = {
+        "certified_fraction": 1 - fallback / max(searched, 1),
+        "fallback_rows": fallback,
+        "float64_rows": searched_in_full,
+        "copies_left_out": load_array(spec.folder / "copies.npy").shape[1],
+    }
+    write_json(record_path, record)
+    for index in range(spec.num_ranges):
+        spec.range_path(index).unlink(missing_ok=True)
+        spec.finished_path(index).unlink(missing_ok=True)
+    return record
+
+
+def default_rows_per_task(num_items: int, uses_gpu: bool) -> int:
+    """Rows on each side of a block where the config does not say."""
+    return max(_ROWS_ON_GPU if uses_gpu else _ROWS_ON_CPU, num_row_blocks(_MAX_RANGES, num_items))
+
+
+def chosen_precision(options: GraphConfig, uses_gpu: bool) -> Precision:
+    """By the config, else by the cluster, not by what a task happens to find: all tasks must agree."""
+    if options.precision != "auto":
+        return options.precision
+    return "float16" if uses_gpu else "float32"
+
+
+def _search(spec: NeighborSpec, executor: Executor) -> None:
+    """Steps 2 and 3, from wherever an earlier call was stopped."""
+    merged = {index: merged_blocks(spec, index) for index in range(spec.num_ranges)}
+    modality = spec.features.modality
+    for wave in triangle_waves(spec.num_ranges):
+        done = {block for block in wave if all(block in merged[index] for index in block)}
+        pending = [block for block in wave if block not in done and not spec.block_path(block).exists()]
+        search = functools.partial(search_block, spec)
+        list(executor.run_blocks(search, pending, label=f"neighbors-{modality}", on_gpu=True))
+        new = {index: [b for b in blocks_of(wave, index) if b not in merged[index]] for index in merged}
+        tasks = [(index, blocks) for index, blocks in new.items() if blocks]
+        list(executor.run_blocks(functools.partial(merge_range, spec), tasks, label=f"merge-{modality}"))
+        for index, blocks in tasks:
+            merged[index].update(blocks)
+        for block in wave:
+            spec.block_path(block).unlink(missing_ok=True)
+
+
+def _write_lists(spec: NeighborSpec) -> tuple[int, int]:
+    """All lists in item order; a missing item's is itself, then padding. Memory: a range at a time.
+
+    Returns the numbers of rows without a certificate, and of those scored against all items in float64.
+    """
+    features = spec.features
+    folder = features.work.graph / "neighbors"
+    shape = (features.num_items, spec.num_neighbors)
+    order = load_array(spec.folder / "order.npy")
+    fallback = np.zeros(2, dtype=np.int64)
+    with (
+        replacing(folder / f"{features.modality}.npy") as ids_file,
+        replacing(folder / f"{features.modality}.scores.npy") as scores_file,
+    ):
+        ids = np.lib.format.open_memmap(ids_file, mode="w+", dtype=np.int64, shape=shape)
+        scores = np.lib.format.open_memmap(scores_file, mode="w+", dtype=np.float32, shape=shape)
+        for first in range(0, shape[0], spec.rows_per_task):
+            last = min(first + spec.rows_per_task, shape[0])
+            ids[first:last] = -1
+            ids[first:last, 0] = np.arange(first, last)
+        for index in range(spec.num_ranges):
+            with np.load(spec.finished_path(index), allow_pickle=False) as arrays:
+                items = order[spec.rows(index)]
+                ids[items], scores[items] = arrays["ids"], arrays["scores"]
+                fallback += arrays["fallback"]
+        copies, originals = (np.asarray(part) for part in load_array(spec.folder / "copies.npy"))
+        if len(copies):
+            rows, squares = (np.asarray(load_array(path)) for path in (features.injected, features.squares))
+            ids[copies], scores[copies] = finish_copies(rows, squares, copies, originals, ids, spec.include_self)
+        ids.flush()
+        scores.flush()
+    return int(fallback[0]), int(fallback[1])

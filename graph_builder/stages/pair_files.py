@@ -1,0 +1,133 @@
+"""Entries (row, column, gap) of O on disk, between the tasks that make them and those that add them up.
+
+    events-00000.bin          of one range of events: columns, gaps, rows and starts of PairEntries, one
+                              after the other: 5 bytes an entry for N <= 2^31 and gaps below 256, and 12 a row
+    events-00000.blocks.npy   int64 [2, blocks+1]: how many rows and entries come before each block of
+                              rows; written last
+    blocks.npy                int64 [events ranges, 2, blocks+1]: those of all ranges
+
+A row range of one file is four slices of it, which are read, not mapped: there are as many openings
+as there are ranges of events times ranges of rows, and a read costs a tenth of a new map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+import numpy as np
+
+from graph_builder.work import load_array, num_row_blocks, replacing, save_array
+from kernels.cooccurrence.pair_counts import PairEntries, gap_dtype, item_dtype
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """Where they lie and what form they have; small, so that it travels with each task."""
+
+    folder: Path
+    num_items: int
+    block_rows: int
+    max_gap: int
+    num_ranges: int
+
+    @property
+    def num_blocks(self) -> int:
+        return num_row_blocks(self.block_rows, self.num_items)
+
+    def is_written(self, index: int) -> bool:
+        return self._blocks_path(index).exists()
+
+    def write(self, index: int, entries: PairEntries) -> None:
+        """Write the entries of one range of events."""
+        with replacing(self._path(index)) as temporary, temporary.open("wb") as file:
+            for array in (entries.columns, entries.gaps, entries.rows, entries.starts):
+                array.tofile(file)
+        edges = np.arange(self.num_blocks + 1) * self.block_rows
+        rows_before = np.searchsorted(entries.rows, edges)
+        save_array(self._blocks_path(index), np.stack([rows_before, entries.starts[rows_before]]))
+
+    def join_tables(self) -> np.ndarray:
+        """Write blocks.npy, once all ranges are written, and return it."""
+        if not self._table_path.exists():
+            tables = [np.load(self._blocks_path(index), allow_pickle=False) for index in range(self.num_ranges)]
+            save_array(self._table_path, np.stack(tables))
+        return load_array(self._table_path)
+
+    def rows_of(self, blocks: range) -> tuple[int, int]:
+        """The first row of some blocks, and the first after them."""
+        return blocks.start * self.block_rows, min(blocks.stop * self.block_rows, self.num_items)
+
+    def slices(self, blocks: range, rows: range) -> list[PairSlice]:
+        """The slices of all files that hold entries of `rows`, which lie in `blocks`; their entries are not read."""
+        table = load_array(self._table_path)
+        items = item_dtype(self.num_items)
+        found = []
+        # Of each file: rows before the blocks, before their end, and in all; and so for entries.
+        edges = np.asarray(table[:, :, [blocks.start, blocks.stop, -1]]).tolist()
+        for index, ((first, last, num_rows), (_, _, num_entries)) in enumerate(edges):
+            if first == last:
+                continue
+            rows_begin = num_entries * (items.itemsize + gap_dtype(self.max_gap).itemsize)
+            starts_begin = rows_begin + num_rows * items.itemsize
+            with self._path(index).open("rb", buffering=0) as file:
+                row_ids = _read(file, rows_begin + first * items.itemsize, items, last - first)
+                starts = _read(file, starts_begin + first * 8, np.dtype(np.int64), last - first + 1)
+            found.append(PairSlice(index, num_entries, row_ids, starts))
+        return narrowed(found, rows)
+
+    def entries(self, part: PairSlice) -> PairEntries:
+        """Those of a slice; `starts` begins where the slice does, `columns` and `gaps` are from there on."""
+        items, gaps = item_dtype(self.num_items), gap_dtype(self.max_gap)
+        first, count = int(part.starts[0]), int(part.starts[-1] - part.starts[0])
+        with self._path(part.index).open("rb", buffering=0) as file:
+            columns = _read(file, first * items.itemsize, items, count)
+            gap = _read(file, part.num_entries * items.itemsize + first * gaps.itemsize, gaps, count)
+        return PairEntries(part.rows, part.starts, columns, gap)
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"events-{index:05d}.bin"
+
+    def _blocks_path(self, index: int) -> Path:
+        return self.folder / f"events-{index:05d}.blocks.npy"
+
+    @property
+    def _table_path(self) -> Path:
+        return self.folder / "blocks.npy"
+
+
+@dataclass(frozen=True)
+class PairSlice:
+    """Some rows of one file.
+
+    Attributes:
+        index: of the file; num_entries: in all of it.
+        rows, starts: as in PairEntries, but `starts` begins where the slice does.
+    """
+
+    index: int
+    num_entries: int
+    rows: np.ndarray
+    starts: np.ndarray
+
+
+def narrowed(slices: list[PairSlice], rows: range) -> list[PairSlice]:
+    """What the slices hold of `rows`; without those that hold nothing."""
+    found = []
+    for part in slices:
+        begin, end = np.searchsorted(part.rows, [rows.start, rows.stop]).tolist()
+        if begin < end:
+            found.append(PairSlice(part.index, part.num_entries, part.rows[begin:end], part.starts[begin : end + 1]))
+    return found
+
+
+def _read(file: FileIO, begin: int, dtype: np.dtype, count: int) -> np.ndarray:
+    array = np.empty(count, dtype=dtype)
+    rest = array.view(np.uint8).data
+    file.seek(begin)
+    while rest:  # one call reads 2 GiB at most
+        num_bytes = file.readinto(rest)
+        assert num_bytes
+        rest = rest[num_bytes:]
+    return array

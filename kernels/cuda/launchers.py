@@ -1,0 +1,278 @@
+"""Launchers of the CUDA kernels in `kernels/cuda`: CuPy arrays in and out, on the current device and stream.
+
+Each .cu file states its kernels' contract, design and bound. It is compiled once per device by NVRTC (CuPy keeps
+the binaries on disk). Importing this module needs no CuPy; calling does.
+A kernel trusts its arguments, so the launchers assert what it assumes. (`multiply_fp16` is in `cuda_gemm`.)
+
+Legend: n rows with a list, C places of a list, q x b scores of a tile, H neighbours, d width, p pairs.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kernels.backend import to_host
+from kernels.candidate_lists import CandidateLists
+from kernels.cooccurrence.pair_counts import PairEntries, gap_dtype
+
+SOURCES = Path(__file__).parent
+OPTIONS = ("--std=c++17",)  # CuPy adds the architecture and -ftz=true
+# What the kernels are compiled for: at most so many places of a list, and lines seeded from so many maxima.
+MAX_CAPACITY = 1024
+MAX_NEIGHBORS = 64
+# float16 values in 16 bytes: rows of `unit_rows` are padded to whole vectors, as tensor cores want them.
+HALF_VECTOR = 8
+
+_NULL = np.uintp(0)
+_BLOCK = 256
+_WARPS = _BLOCK // 32
+
+
+def scan_tile(
+    scores: Any,
+    row_lists: CandidateLists,
+    first_row_id: int,
+    column_lists: CandidateLists | None,
+    first_column_id: int,
+    panel: Any = None,
+) -> None:
+    """Offer the scores of a tile to the lists of its rows and, unless null, to those of its columns.
+
+    Args:
+        scores: float32 [q, b], rows contiguous, 16-byte aligned, the row stride a multiple of 4 values.
+        row_lists, column_lists: lists of exactly the tile's q rows and b columns.
+        first_row_id, first_column_id: positions of the first row and column.
+        panel: int32 [2] on the device, for launches that a CUDA graph repeats: what to add to
+            first_row_id, and how many of `row_lists`, which are then more than q, to skip.
+    """
+    q, b, stride = _tile(scores)
+    capacity = row_lists.ids.shape[1]
+    assert len(row_lists.ids) == q or panel is not None
+    assert column_lists is None or column_lists.ids.shape == (b, capacity)
+    rows, columns = (_arrays(lists, "line used ids scores") for lists in (row_lists, column_lists))
+    places = (np.int32(capacity), np.int32(first_row_id), np.int32(first_column_id), _NULL if panel is None else panel)
+    arguments = (scores, np.int32(q), np.int32(b), stride, *rows, *columns, *places)
+    _launch("threshold_scan", "scan_tile", (-(-b // 128), -(-q // 64), 1), _BLOCK, arguments)
+
+
+def seed_lines(
+    scores: Any,
+    lists: CandidateLists,
+    of_rows: bool,
+    num_neighbors: int,
+    first_row_id: int,
+    first_column_id: int,
+    panel: Any = None,
+) -> None:
+    """Raise the lines of a tile's rows (`of_rows`) or columns to what the tile alone shows, lists being empty or not.
+
+    The lists' entries are not touched. Arguments as for `scan_tile` (`panel`: only of rows); H <= 64.
+    """
+    assert 1 <= num_neighbors <= MAX_NEIGHBORS
+    q, b, stride = _tile(scores)
+    assert len(lists.line) == (q if of_rows else b) or panel is not None
+    name = "seed_row_lines" if of_rows else "seed_column_lines"
+    grid = (-(-q // _WARPS) if of_rows else -(-b // 32), 1, 1)
+    sizes = (np.int32(q), np.int32(b), stride)
+    places: tuple[Any, ...] = (np.int32(num_neighbors), np.int32(first_row_id), np.int32(first_column_id))
+    if of_rows:
+        places = (*places, _NULL if panel is None else panel)
+    _launch("threshold_scan", name, grid, _BLOCK, (scores, *sizes, lists.line, lists.slack, *places))
+
+
+def compact_tile(
+    scores: Any,
+    row_lists: CandidateLists,
+    first_row_id: int,
+    column_lists: CandidateLists | None,
+    first_column_id: int,
+    num_neighbors: int,
+    trigger: int = 0,
+    panel: Any = None,
+) -> None:
+    """After `scan_tile`, with its arguments and before the scores are overwritten: makes room in the lists.
+
+    Lists with `trigger` entries or more get their line raised as far as they allow and lose what is below.
+    A list that the tile overflowed is offered its scores again, with a higher line; it is marked as overflowed
+    only if more than C entries reach the line that C entries justify. C <= 1024.
+    """
+    q, b, stride = _tile(scores)
+    assert len(row_lists.line) == q or panel is not None
+    assert column_lists is None or len(column_lists.line) == b
+    places = (np.int32(num_neighbors), np.int32(trigger), np.int32(first_row_id), np.int32(first_column_id))
+    _compact((scores, np.int32(q), np.int32(b), stride), row_lists, column_lists, places, panel)
+
+
+def compact_lists(lists: CandidateLists, num_neighbors: int, trigger: int = 0) -> None:
+    """The same for lists whose tiles are gone: what had overflowed is lost, and marked."""
+    places = (np.int32(num_neighbors), np.int32(trigger), np.int32(0), np.int32(0))
+    _compact((_NULL, np.int32(len(lists.line)), np.int32(0), np.int64(0)), lists, None, places, None)
+
+
+def _compact(
+    tile: tuple[Any, ...],
+    row_lists: CandidateLists,
+    column_lists: CandidateLists | None,
+    places: tuple[np.int32, ...],
+    panel: Any,
+) -> None:
+    capacity = row_lists.ids.shape[1]
+    assert places[0] <= capacity <= MAX_CAPACITY
+    rows, columns = (_arrays(lists, "line used ids scores slack overflowed") for lists in (row_lists, column_lists))
+    num_lists = int(tile[1]) + (len(column_lists.line) if column_lists is not None else 0)
+    arguments = (*tile, *rows, *columns, np.int32(capacity), *places, _NULL if panel is None else panel)
+    _launch("threshold_scan", "compact_lists", (-(-num_lists // 16), 1, 1), 128, arguments)
+
+
+def _arrays(lists: CandidateLists | None, names: str) -> list[Any]:
+    return [_NULL if lists is None else getattr(lists, name) for name in names.split()]
+
+
+def pair_dots(left: Any, left_index: Any, right: Any, right_index: Any) -> Any:
+    """Dot products float64 [p] of rows left[left_index] and right[right_index]: the bits of `exact_dots.pair_dots`.
+
+    Args:
+        left, right: float32 [*, d], C order. left_index, right_index: int64 [p].
+    """
+    pairs, width = len(left_index), left.shape[1]
+    out = _empty(left, (pairs,), np.float64)
+    arrays = (left, right, left_index, right_index)
+    _launch("pair_dots", "pair_dots", _warps(pairs), _BLOCK, (*arrays, np.int64(pairs), np.int32(width), out))
+    return out
+
+
+def host_pair_dots(
+    xp: Any, left: np.ndarray, left_index: np.ndarray, right: np.ndarray, right_index: np.ndarray
+) -> np.ndarray:
+    """`exact_dots.pair_dots` of matrices in host memory (or memory maps), of which only the rows named are sent."""
+    sides = []
+    for matrix, index in ((left, left_index), (right, right_index)):
+        needed, compact = np.unique(index, return_inverse=True)
+        sides += [xp.asarray(np.ascontiguousarray(matrix[needed])), xp.asarray(compact)]
+    return to_host(pair_dots(*sides))
+
+
+def unit_rows(rows: Any, squares: Any) -> tuple[Any, Any]:
+    """float16 rows of length sqrt(d) and their residuals for length 1, rounded up (see unit_rows.cu).
+
+    Args:
+        rows: float32 [n, d], C order, d <= 65536. squares: float64 [n] of `square_norms`, 0 where missing.
+
+    Returns units float16 [n, d rounded up to a multiple of 8], padded with zeros, and residuals float32 [n].
+    """
+    n, width = rows.shape
+    assert width <= 1 << 16
+    padded = -(-width // HALF_VECTOR) * HALF_VECTOR
+    units, residuals = _empty(rows, (n, padded), np.float16), _empty(rows, (n,), np.float32)
+    sizes = (np.int64(n), np.int32(width), np.int32(padded))
+    _launch("unit_rows", "unit_rows", _warps(n), _BLOCK, (rows, squares, *sizes, units, residuals))
+    return units, residuals
+
+
+def injected_rows(indptr: Any, columns: Any, weights: Any, features: Any, own: Any, mu: float) -> Any:
+    """mu * O E + E of a block of rows, float32 [b, d]: the bytes of `spmm.injected_rows` on the CPU.
+
+    Args:
+        indptr, columns, weights: CSR rows of O: int64 [b+1] into the other two, int64, float32.
+        features: E float16 or float32 [*, d], what `columns` points into; own: E's rows of the block
+            [b, d], the same dtype. C order.
+    """
+    num_rows, width = own.shape
+    assert features.dtype == own.dtype
+    assert len(indptr) == num_rows + 1
+    out = _empty(own, (num_rows, width), np.float32)
+    values = 16 // features.dtype.itemsize
+    aligned = width % values == 0 and all(_address(array) % 16 == 0 for array in (features, own))
+    warps = num_rows * -(-width // (32 * values))
+    scalars = (np.int64(num_rows), np.int32(width), np.float64(mu), np.int32(aligned))
+    name = f"injected_rows_{features.dtype.name}"
+    _launch("injected_rows", name, _warps(warps), _BLOCK, (indptr, columns, weights, features, own, *scalars, out))
+    return out
+
+
+def host_bucket_pairs(
+    xp: Any, items: np.ndarray, offsets: np.ndarray, max_gap: int, centers: tuple[int, int] | None = None
+) -> PairEntries:
+    """`pair_counts.bucket_pairs` of arrays in host memory, int32 items."""
+    entries = bucket_pairs(xp.asarray(items), xp.asarray(offsets), max_gap, centers)
+    return PairEntries(*(to_host(array) for array in entries))
+
+
+def bucket_pairs(items: Any, offsets: Any, max_gap: int, centers: tuple[int, int] | None = None) -> PairEntries:
+    """`pair_counts.bucket_pairs` on the device, for int32 items: the same entries, in any order within a row.
+
+    Memory: 5 to 8 bytes per entry and 24 per centre.
+    """
+    assert items.dtype == np.int32
+    xp = _module(items)
+    first, last = centers or (0, len(items))
+    rows, buckets = xp.unique(items[first:last], return_inverse=True)
+    buckets = buckets.astype(xp.int64)
+    counts = xp.zeros(len(rows), dtype=xp.uint64)
+    scalars = tuple(np.int64(value) for value in (first, last, len(offsets) - 1, max_gap))
+    grid = _warps(last - first)
+    _launch("pair_counts", "count_pairs", grid, _BLOCK, (items, buckets, offsets, *scalars, counts))
+    starts = xp.zeros(len(rows) + 1, dtype=xp.int64)
+    starts[1:] = xp.cumsum(counts.astype(xp.int64))
+    total = int(starts[-1])
+    gaps = _empty(items, (total,), gap_dtype(max_gap))
+    columns = _empty(items, (total,), np.int32)
+    cursors = starts[:-1].astype(xp.uint64)
+    name = f"place_pairs_{gaps.dtype.name}"
+    _launch("pair_counts", name, grid, _BLOCK, (items, buckets, offsets, *scalars, cursors, columns, gaps))
+    filled = counts > 0
+    return PairEntries(rows[filled], xp.concatenate([starts[:1], starts[1:][filled]]), columns, gaps)
+
+
+def _tile(scores: Any) -> tuple[int, int, np.int64]:
+    q, b = scores.shape
+    stride = scores.strides[0] // 4
+    assert scores.strides[1] == 4 or b == 1
+    assert stride % 4 == 0
+    assert _address(scores) % 16 == 0
+    return q, b, np.int64(stride)
+
+
+def _warps(count: int) -> tuple[int, int, int]:
+    """A grid with a warp for each of `count` pieces of work."""
+    return (-(-count // _WARPS), 1, 1)
+
+
+def _empty(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    return _module(like).empty(shape, dtype=dtype)
+
+
+def _module(array: Any) -> Any:
+    """The array's own module: NumPy where the tests emulate the kernels, else CuPy."""
+    if isinstance(array, np.ndarray):
+        return np
+    import cupy
+
+    return cupy
+
+
+def _address(array: Any) -> int:
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr
+
+
+def _launch(source: str, name: str, grid: tuple[int, int, int], block: int, arguments: tuple[Any, ...]) -> None:
+    import cupy
+
+    if min(grid) > 0:
+        _kernel(source, name, cupy.cuda.Device().id)(grid, (block, 1, 1), arguments)
+
+
+@functools.cache
+def _kernel(source: str, name: str, device: int) -> Any:
+    return _module_of_source(source, device).get_function(name)
+
+
+@functools.cache
+def _module_of_source(source: str, device: int) -> Any:  # noqa: ARG001  (a device has its own)
+    import cupy
+
+    return cupy.RawModule(code=(SOURCES / f"{source}.cu").read_text(), options=OPTIONS)

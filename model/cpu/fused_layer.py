@@ -1,0 +1,140 @@
+"""The dense half of a Transformer layer in one pass over memory: on CPU, in float32, without dropout.
+
+LayerNorm(h + W2 act(W1 h + b1) + b2) with h = LayerNorm(states + attended), forward and backward, for a run of rows
+at a time that stays in the second cache. Interest centres are most of a step, and much of their time outside of
+matrix products went into passes over memory and dozens of small operators (docs/log.md has the figures).
+
+Shapes: n rows, s rows of states that are added to them in turn, d width, f feed-forward width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from kernels.layers import layer_loops
+from model.cpu.feed_forward import linear
+
+_aten = torch.ops.aten
+# Rows at a time: a buffer of 2,048 x 256 floats is a second cache.
+_RUN = 2048
+
+
+def can_fuse(tensor: Tensor) -> bool:
+    """Whether `residual_feed_forward` can be used in the place of torch's own operators.
+
+    Its loops have one thread: with more, torch's operators share the work better.
+    """
+    plain = tensor.dtype != torch.float32 or tensor.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+    return not plain and torch.get_num_threads() == 1 and torch.backends.mkldnn.is_available()
+
+
+def residual_feed_forward(
+    states: Tensor,
+    attended: Tensor,
+    attention_norm: nn.LayerNorm,
+    expand: nn.Linear,
+    contract: nn.Linear,
+    ffn_norm: nn.LayerNorm,
+    relu: bool,
+) -> Tensor:
+    """A post-norm layer after its attention, both norms with the same eps: [..., d].
+
+    Args:
+        states: [..., d], or with leading dimensions of 1 where `attended` has more.
+        attended: [..., d], what they found.
+    """
+    rows = _DenseHalf.apply(
+        states.flatten(0, -2),
+        attended.flatten(0, -2),
+        *(parameter for part in (attention_norm, expand, contract, ffn_norm) for parameter in (part.weight, part.bias)),
+        attention_norm.eps,
+        relu,
+    )
+    return cast(Tensor, rows).view(attended.shape)
+
+
+class _DenseHalf(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, states_sd: Tensor, attended_nd: Tensor, *rest: Any) -> Tensor:
+        gamma1, beta1, w1, b1, w2, b2, gamma2, beta2, eps, relu = rest
+        states_sd, attended_nd = states_sd.contiguous(), attended_nd.contiguous()
+        n, d = attended_nd.shape
+        normal1, normal2, out = (torch.empty(n, d) for _ in range(3))
+        scales1, scales2 = torch.empty(n), torch.empty(n)
+        step = _run_rows(n, len(states_sd))
+        hidden, update, active = torch.empty(step, d), torch.empty(step, d), torch.empty(step, len(w1))
+        first_norm = _arrays(torch.zeros(d), gamma1, beta1), _arrays(normal1, scales1)
+        second_norm = _arrays(b2, gamma2, beta2), _arrays(normal2, scales2, out)
+        added, found, h, contracted = _arrays(states_sd, attended_nd, hidden, update)
+        inner = []
+        for run in _runs(n, step):
+            m = run.stop - run.start
+            own = added if len(added) < n else added[run]
+            gains, kept = first_norm
+            layer_loops.add_norm(own, found[run], *gains, np.float32(eps), *(a[run] for a in kept), h[:m])
+            inner.append(linear(hidden[:m], w1, b1))
+            if relu:
+                torch.clamp_min(inner[-1], 0, out=active[:m])
+            else:
+                _aten.gelu.out(inner[-1], out=active[:m])
+            torch.mm(active[:m], w2.T, out=update[:m])
+            gains, kept = second_norm
+            layer_loops.add_norm(h[:m], contracted[:m], *gains, np.float32(eps), *(a[run] for a in kept))
+        ctx.save_for_backward(normal1, scales1, normal2, scales2, gamma1, beta1, w1, w2, gamma2, *inner)
+        ctx.num_states, ctx.relu = len(states_sd), relu
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_nd: Tensor) -> tuple[Tensor | None, ...]:
+        normal1, scales1, normal2, scales2, gamma1, beta1, w1, w2, gamma2, *inner = ctx.saved_tensors
+        n, d = grad_nd.shape
+        sum_grad = torch.empty(n, d)
+        step = _run_rows(n, ctx.num_states)
+        hidden_grad = torch.empty(step, d)
+        active, inner_grad = torch.empty(step, len(w1)), torch.empty(step, len(w1))
+        w1_grad_T, w2_grad = torch.zeros(d, len(w1)), torch.zeros_like(w2)  # the faster ways round
+        sizes = d, d, len(w1), d, d, d, d
+        zeros = torch.zeros(sum(sizes)).split(sizes)
+        gamma1_grad, beta1_grad, b1_grad, b2_grad, gamma2_grad, beta2_grad, unused = zeros
+        sums1, sums2 = _arrays(gamma1_grad, beta1_grad, unused), _arrays(gamma2_grad, beta2_grad, b2_grad)
+        kept1, kept2 = _arrays(normal1, scales1), _arrays(normal2, scales2)
+        grad, done, g1, g2, h_grad, act, act_grad, b1_sums = _arrays(
+            grad_nd.contiguous(), sum_grad, gamma1, gamma2, hidden_grad, active, inner_grad, b1_grad
+        )
+        through = layer_loops.relu_backward if ctx.relu else layer_loops.gelu_backward
+        for run, inner_mf in zip(_runs(n, step), inner, strict=True):
+            m = run.stop - run.start
+            layer_loops.add_norm_backward(grad[run], *(a[run] for a in kept2), g2, h_grad[:m], *sums2)
+            back, wide = hidden_grad[:m], inner_grad[:m]
+            torch.mm(back, w2, out=wide)
+            through(inner_mf.numpy(), act_grad[:m], act[:m], b1_sums)
+            w2_grad.addmm_(back.T, active[:m])
+            w1_grad_T.addmm_(normal1[run].T, wide)
+            back.addmm_(wide, w1)
+            layer_loops.add_norm_backward(h_grad[:m], *(a[run] for a in kept1), g1, done[run], *sums1)
+        # Of h = gamma1 * normal1 + beta1, without making h anew.
+        w1_grad_T.mul_(gamma1[:, None]).add_(torch.outer(beta1, b1_grad))
+        states_grad = sum_grad if ctx.num_states == n else sum_grad.view(-1, ctx.num_states, d).sum(0)
+        norm1, norm2 = (gamma1_grad, beta1_grad), (gamma2_grad, beta2_grad)
+        return states_grad, sum_grad, *norm1, w1_grad_T.T, b1_grad, w2_grad, b2_grad, *norm2, None, None
+
+
+def _run_rows(n: int, num_states: int) -> int:
+    """Rows of a run: each begins with the first of the states, where these are fewer than rows."""
+    step = _RUN if num_states in (0, n) else max(1, _RUN // num_states) * num_states
+    return max(1, min(n, step))
+
+
+def _runs(n: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
+def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    return tuple((tensor.detach() if tensor.requires_grad else tensor).numpy() for tensor in tensors)
