@@ -148,7 +148,7 @@ def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None
     if options.draws is None:
         return None
     counted = options.in_batch or options.popularity_share > 0
-    chosen = config.model.mdsrec.modalities
+    chosen = config.model.graph_modalities
     modalities = chosen if chosen is not None else (graph.modalities if graph else ())
     return CandidateSampler(
         target_counts(data, data.popularity()) if counted else None,
