@@ -48,7 +48,10 @@ class Immediately:
 
     def submit(self, write, *arguments):
         written = Future()
-        written.set_result(write(*arguments))
+        try:
+            written.set_result(write(*arguments))
+        except Exception as error:
+            written.set_exception(error)
         return written
 
 
