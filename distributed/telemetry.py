@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from torch.utils.tensorboard import SummaryWriter
 
+from contracts.errors import InputError
 from distributed.world import World
 from storage.durable_files import append_line, write_text
 from storage.plain_json import json_text
@@ -41,7 +42,7 @@ class Telemetry:
         self.active = world.is_first
         if self.active:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [line for line in self._lines() if json.loads(line)["epoch"] <= epochs]
+            kept = [line for number, line in enumerate(self._lines(), 1) if self._epoch(number, line) <= epochs]
             write_text(self.path, "".join(line + "\n" for line in kept))
             self.board = SummaryWriter(str(Path(run) / "tensorboard"), purge_step=resumed_step + 1)
 
@@ -74,6 +75,20 @@ class Telemetry:
     def close(self) -> None:
         if self.active:
             self.board.close()
+
+    def _epoch(self, number: int, line: str) -> int:
+        """The epoch of a record.
+
+        Raises:
+            InputError: it is no record, so the file was damaged or edited.
+        """
+        try:
+            return int(json.loads(line)["epoch"])
+        except (ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{self.path}: line {number} is {line[:40]!r}, expected the JSON record of an epoch; restore the file "
+                "from a copy, or delete it (training goes on, without the records of earlier epochs)"
+            ) from None
 
     def _lines(self) -> list[str]:
         # A killed writer may leave half a line at the end; it is of a step that will be taken again.

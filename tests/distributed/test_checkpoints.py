@@ -105,7 +105,7 @@ def test_a_checkpoint_is_of_the_moment_it_was_started(tmp_path, world, monkeypat
     original = Checkpoints._write
     monkeypatch.setattr(Checkpoints, "_write", lambda *given: (begin.wait(30), original(*given))[1])
     before, progress = values_of(sharded), Progress(step=5, best_step=None, epoch_steps=5)
-    checkpoints.start(sharded, progress, loss=2.5)
+    checkpoints.start(sharded, progress, (2.5, 1.0, 1.5))
     assert checkpoints.is_pending
     assert checkpoints.is_writing
     progress.step, progress.epoch_steps = 6, 6
@@ -114,8 +114,8 @@ def test_a_checkpoint_is_of_the_moment_it_was_started(tmp_path, world, monkeypat
             value.add_(1)
     begin.set()
     checkpoints.finish()
-    found, loss = checkpoints.load("latest", sharded, {})
-    assert (found.step, found.epoch_steps, loss) == (5, 5, 2.5)
+    found, losses = checkpoints.load("latest", sharded, {})
+    assert (found.step, found.epoch_steps, losses) == (5, 5, (2.5, 1.0, 1.5))
     after = values_of(sharded)
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
@@ -142,16 +142,16 @@ def test_the_latest_are_kept_and_the_best_that_each_of_them_knew(tmp_path, world
 
 def test_losses_of_an_epoch_under_way_are_counted_once_on_another_number_of_ranks(tmp_path, world, monkeypatch):
     sharded, original = built(world), Checkpoints._state
-    assert "loss/4" in Checkpoints(str(tmp_path), replace(world, rank=4))._state(sharded, 1.0)
+    assert "loss/4" in Checkpoints(str(tmp_path), replace(world, rank=4))._state(sharded, (1.0,))
     others = {f"loss/{rank}": torch.tensor(0.25 * rank, dtype=torch.float64) for rank in (1, 2)}
     monkeypatch.setattr(Checkpoints, "_state", lambda *given: {**original(*given), **others})
-    Checkpoints(str(tmp_path), world).save(sharded, Progress(step=5, best_step=5), loss=1.0)
+    Checkpoints(str(tmp_path), world).save(sharded, Progress(step=5, best_step=5), (1.0,))
     monkeypatch.undo()
     path, _ = find_checkpoint(str(tmp_path), "latest", {})
     progress = json.loads((path / "progress.json").read_text())
     for wrote, rank, loss in [(3, 0, 1.75), (3, 1, 0.0), (1, 0, 1.0)]:
         (path / "progress.json").write_text(json.dumps({**progress, "world": wrote}))
-        assert Checkpoints(str(tmp_path), replace(world, rank=rank)).load("latest", sharded, {})[1] == loss
+        assert Checkpoints(str(tmp_path), replace(world, rank=rank)).load("latest", sharded, {})[1] == (loss,)
 
 
 def test_weights_alone_leave_the_optimisers_as_they_are(tmp_path, world):

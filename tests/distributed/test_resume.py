@@ -2,7 +2,7 @@
 
 import json
 import shutil
-import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -26,19 +26,38 @@ class Broken(Exception):
     """What a lost process looks like from inside: nothing after it is run."""
 
 
-def breaking(after: int, pause: float = 0.0):
-    """A track that breaks off after so many items (steps, and rounds of rankings), with a pause before each."""
+def breaking(after: int):
+    """A track that breaks off after so many items (steps, and rounds of rankings)."""
 
     def track(loop, total, label):  # noqa: ARG001
         nonlocal after
         for item in loop:
-            time.sleep(pause)
             yield item
             after -= 1
             if after == 0:
                 raise Broken
 
     return track
+
+
+class Immediately:
+    """Stands for the thread that writes checkpoints: each is written before the next step begins."""
+
+    def __init__(self, *_):
+        pass
+
+    def submit(self, write, *arguments):
+        written = Future()
+        try:
+            written.set_result(write(*arguments))
+        except Exception as error:
+            written.set_exception(error)
+        return written
+
+
+@pytest.fixture
+def written_at_once(monkeypatch):
+    monkeypatch.setattr("distributed.checkpoints.checkpoint.ThreadPoolExecutor", Immediately)
 
 
 def train_until_done(config, breaks):
@@ -71,6 +90,7 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(folders, tmp_path, model,
         assert torch.equal(one[1], other[1]), one[0]
 
 
+@pytest.mark.usefixtures("written_at_once")
 def test_a_checkpoint_from_before_channels_were_recorded_is_gone_on_from(folders, tmp_path, monkeypatch):
     """The epoch that it is within gets the loss of the whole, but not of each channel; later epochs get both."""
     straight, broken = (config_of(folders, tmp_path / name, "sasrec", *STEPS) for name in ("straight", "broken"))
@@ -84,7 +104,7 @@ def test_a_checkpoint_from_before_channels_were_recorded_is_gone_on_from(folders
     with monkeypatch.context() as patch, world_of_one() as world:
         patch.setattr(Checkpoints, "_state", earlier)
         with pytest.raises(Broken):
-            train(broken, world, breaking(5, pause=0.25))
+            train(broken, world, breaking(5))
     assert steps_in(tmp_path / "broken/checkpoints") == [3]
     with world_of_one() as world:
         train(broken, world)
@@ -166,12 +186,13 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["gone", "cut", "one bit", "progress"])
+@pytest.mark.usefixtures("written_at_once")
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(folders, tmp_path, capsys, how):
     with world_of_one() as world:
         whole = train(config_of(folders, tmp_path / "straight", "sasrec"), world)
     config = config_of(folders, tmp_path / "run", "sasrec", *STEPS)
     with world_of_one() as world, pytest.raises(Broken):
-        train(config, world, breaking(8, pause=0.25))  # checkpoints are written meanwhile
+        train(config, world, breaking(8))
     folder = tmp_path / "run/checkpoints/step-00000006"
     file = folder / "progress.json" if how == "progress" else next(folder.glob("*.safetensors"))
     damage(file, "cut" if how == "progress" else how)
@@ -240,10 +261,11 @@ def test_a_run_without_a_whole_checkpoint_says_so(folders, tmp_path):
         evaluate(run_config(str(tmp_path / "run")), world, "best")
 
 
+@pytest.mark.usefixtures("written_at_once")
 def test_a_full_disk_is_said_and_harms_nothing(folders, tmp_path, monkeypatch):
     config = config_of(folders, tmp_path / "run", "sasrec", *STEPS)
     with world_of_one() as world, pytest.raises(Broken):
-        train(config, world, breaking(4, pause=0.25))
+        train(config, world, breaking(4))
     before = {p: p.read_bytes() for p in (tmp_path / "run/checkpoints").rglob("*") if p.is_file()}
     import errno
 

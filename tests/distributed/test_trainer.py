@@ -317,6 +317,15 @@ def test_telemetry_forgets_the_steps_that_will_be_taken_again(tmp_path):
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [10, 20]
 
 
+@pytest.mark.parametrize("damaged", ["\0\0\0\0", "[1]", '{"step": 3}', '{"epoch": null}'])
+def test_a_damaged_record_is_named(tmp_path, damaged):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"epoch": 1}}\n{damaged}\n')
+    with world_of_one() as world, pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is .*delete it"):
+        Telemetry(str(tmp_path), world, 5, 2)
+    assert path.read_text().endswith(f"{damaged}\n")
+
+
 def test_inputs_that_do_not_belong_together_are_named(folders, tmp_path):
     other = prepare("synthetic", str(tmp_path / "other"), num_users=60, num_items=40, seed=4)
     config = config_of(folders, tmp_path / "run")
