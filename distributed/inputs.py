@@ -51,7 +51,9 @@ class Inputs:
         """Plans the items of a step for a model with these needs."""
         features = {name: self.dataset.features(name) for name in needs.features}
         popularity = popularity_order(self.dataset) if needs.popularity else None
-        return ItemPlanner(needs, self.dataset.num_items, self.graph, features, popularity)
+        return ItemPlanner(
+            needs=needs, num_items=self.dataset.num_items, graph=self.graph, features=features, popularity=popularity
+        )
 
     def item_planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Plans blocks of candidates, which need neither history views nor centres: no block drags in the rest."""

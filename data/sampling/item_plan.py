@@ -47,6 +47,7 @@ class ItemPlanner:
 
     def __init__(
         self,
+        *,
         needs: ItemNeeds,
         num_items: int,
         graph: GraphRows | None,

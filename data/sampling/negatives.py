@@ -109,6 +109,7 @@ class CandidateSampler:
 
     def __init__(
         self,
+        *,
         counts: np.ndarray | None,
         num_draws: int,
         popularity_share: float,

@@ -38,7 +38,7 @@ SPLITS: tuple[Split, ...] = ("valid", "test")
 _MAX_PAIRS = 1 << 25
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Ranked:
     """Ranked targets of a split: users, positions, items and 1-based ranks, int64 [n] each."""
 
@@ -52,7 +52,7 @@ class Scorer:
     """Scores users against the whole catalogue with a sharded system. Every method is a collective."""
 
     def __init__(
-        self, sharded: ShardedSystem, inputs: Inputs, config: Config, world: World, track: Track = unwatched
+        self, *, sharded: ShardedSystem, inputs: Inputs, config: Config, world: World, track: Track = unwatched
     ) -> None:
         self.system = sharded.system
         self.inputs = inputs
@@ -68,7 +68,9 @@ class Scorer:
         self._user_planner = inputs.planner(replace(self.needs, centers=())) if self._streams_centers else self.planner
         self._centers: dict[str, Tensor] = {}
         self._sums: CenterSums | None = None
-        self._gains = ScoreGains(inputs.dataset, inputs.graph, config.model.max_length, config.evaluation)
+        self._gains = ScoreGains(
+            data=inputs.dataset, graph=inputs.graph, max_length=config.model.max_length, options=config.evaluation
+        )
         self.held_bytes = config.evaluation.held_items_gib * 2**30
         self.users_per_pass = config.evaluation.users_per_pass
 
@@ -87,7 +89,7 @@ class Scorer:
             counts = np.stack(count_ranks(passes, blocks))
         counts[:, order] = counts.copy()
         ranks = ranks_from_counts(counts[0], counts[1], counts[2], self.config.evaluation.ties)
-        return Ranked(users, positions, items, ranks)
+        return Ranked(users=users, positions=positions, items=items, ranks=ranks)
 
     def recommend(self, k: int, mask_history: bool) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Top-k for what each user does next: users [B], item ids [B, K] (-1: none), scores [B, K]."""
@@ -103,7 +105,15 @@ class Scorer:
     def _item_blocks(self, tick: Callable[[], None]) -> ItemBlocks:
         """This rank's item vectors; and the exact centres, where they are streamed."""
         num_items, size, world = self.inputs.dataset.num_items, self.config.evaluation.item_block, self.world
-        blocks = ItemBlocks(self._encode_items, num_items, size, world.rank, world.size, self.held_bytes, tick)
+        blocks = ItemBlocks(
+            encode=self._encode_items,
+            num_items=num_items,
+            item_block=size,
+            rank=world.rank,
+            world=world.size,
+            held_bytes=self.held_bytes,
+            on_round=tick,
+        )
         if self._streams_centers:
             self._sums = CenterSums(self.inputs, self.needs.centers)
             for _ in blocks.sweep():
@@ -143,7 +153,10 @@ class Scorer:
     def _rates(self, num_users: int) -> GainRates:
         """What users gain in the whole score."""
         repeats, weight = self.system.recommender.repeat_gains().sum(), self.config.evaluation.cooccurrence_weight
-        return GainRates(*(np.full(num_users, float(rate), dtype=np.float32) for rate in (repeats, weight)))
+        return GainRates(
+            repeats=np.full(num_users, float(repeats), dtype=np.float32),
+            cooccurrence=np.full(num_users, float(weight), dtype=np.float32),
+        )
 
     def _own_vectors(self, users: np.ndarray, positions: np.ndarray, tick: Callable[[], None]) -> Iterator[Tensor]:
         """Vectors of global batches rank, rank + W, ...; empty ones where the users have run out."""

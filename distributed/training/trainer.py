@@ -57,7 +57,7 @@ def train(
     progress, losses = Progress(fingerprints=inputs.result_fingerprints), NO_LOSSES
     if checkpoints.exists():
         progress, losses = checkpoints.resume(sharded, inputs.result_fingerprints)
-    telemetry = Telemetry(str(run), world, progress.step, progress.epoch)
+    telemetry = Telemetry(run=str(run), world=world, resumed_step=progress.step, epochs=progress.epoch)
     if world.is_first:
         write_text(run / "config.yaml", stored_config)
         write_text(run / "plan.txt", sharded.plan + "\n")
@@ -65,23 +65,25 @@ def train(
     if progress.step:
         telemetry.say(f"going on from step {progress.step}, in epoch {progress.epoch + 1}, on {world.size} ranks")
 
-    with Watchdog(world, run, config.training.stall_seconds) as watchdog:
-        scorer = Scorer(sharded, inputs, config, world, watchdog.watching(track))
+    with Watchdog(world=world, run=run, seconds=config.training.stall_seconds) as watchdog:
+        scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=watchdog.watching(track))
         if sharded.dense_parameters or sharded.sharding:
             loop = TrainingLoop(
-                config,
-                world,
-                inputs,
-                sharded,
-                _batches(config, inputs, scorer.planner, world.rank, world.size),
-                checkpoints,
-                progress,
-                torch.tensor(losses[0], dtype=torch.float64, device=world.device),
-                _channel_losses(losses, len(sharded.system.recommender.channels), progress, world),
-                scorer,
-                telemetry,
-                Interruption(config.training, storage, world, is_leaving),
-                watchdog,
+                config=config,
+                world=world,
+                inputs=inputs,
+                sharded=sharded,
+                batches=_batches(config, inputs, scorer.planner, world.rank, world.size),
+                checkpoints=checkpoints,
+                progress=progress,
+                loss=torch.tensor(losses[0], dtype=torch.float64, device=world.device),
+                channel_losses=_channel_losses(losses, len(sharded.system.recommender.channels), progress, world),
+                scorer=scorer,
+                telemetry=telemetry,
+                interruption=Interruption(
+                    training=config.training, storage=storage, world=world, is_leaving=is_leaving
+                ),
+                watchdog=watchdog,
             )
             if not loop.run():
                 telemetry.close()
@@ -114,7 +116,16 @@ def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, nu
     check_targets(spans)  # a sampler of candidates cannot be made of none
     sampler = candidate_sampler(config, inputs)
     options = config.training
-    return TrainBatches(inputs.dataset, spans, options.batch_size, config.seed, rank, num_ranks, planner, sampler)
+    return TrainBatches(
+        data=inputs.dataset,
+        spans=spans,
+        batch_size=options.batch_size,
+        seed=config.seed,
+        rank=rank,
+        world=num_ranks,
+        planner=planner,
+        candidates=sampler,
+    )
 
 
 def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> None:
@@ -139,7 +150,9 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> 
 
 def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
     """What a step trains at once of a user's sequence."""
-    return TrainingSpans(data, config.training.unit, config.model.max_length, config.training.window_overlap)
+    return TrainingSpans(
+        data=data, unit=config.training.unit, max_length=config.model.max_length, overlap=config.training.window_overlap
+    )
 
 
 def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None:
@@ -151,15 +164,15 @@ def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None
     chosen = config.model.mdsrec.modalities
     modalities = chosen if chosen is not None else (graph.modalities if graph else ())
     return CandidateSampler(
-        target_counts(data, data.popularity()) if counted else None,
-        options.draws,
-        options.popularity_share,
-        options.popularity_power,
-        options.in_batch,
-        config.seed,
-        None if counted else data.num_items,
-        options.hard_share,
-        [graph.neighbors(m) for m in modalities] if graph and options.hard_share else (),
+        counts=target_counts(data, data.popularity()) if counted else None,
+        num_draws=options.draws,
+        popularity_share=options.popularity_share,
+        popularity_power=options.popularity_power,
+        in_batch=options.in_batch,
+        seed=config.seed,
+        num_items=None if counted else data.num_items,
+        hard_share=options.hard_share,
+        neighbors=[graph.neighbors(m) for m in modalities] if graph and options.hard_share else (),
     )
 
 

@@ -74,7 +74,7 @@ def nothing_inherited_collected() -> Iterator[None]:
         gc.unfreeze()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainingLoop:
     """What an epoch needs; every method is called by every rank.
 
@@ -101,7 +101,7 @@ class TrainingLoop:
     def __post_init__(self) -> None:
         self._order = StepOrder(len(self.batches))
         self._loader = loader_of(self.batches, self._order, self.config.training.loader_workers, self.world)
-        self._steps = TrainSteps(self.sharded, self.batches.plan, self.config, self.world)
+        self._steps = TrainSteps(sharded=self.sharded, plan=self.batches.plan, config=self.config, world=self.world)
         self._saving = 0.0
 
     def run(self) -> bool:

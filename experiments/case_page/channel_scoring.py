@@ -86,17 +86,17 @@ class ChannelScorer(Scorer):
         others = len(self.channels) - len(repeats)  # co-occurrence, if it is a channel
         of_repeats = np.concatenate([whole.repeats, repeats, np.zeros(others, np.float32)])
         related = np.concatenate([whole.cooccurrence, np.zeros_like(repeats), whole.cooccurrence[:others]])
-        return GainRates(np.repeat(of_repeats, num_users), np.repeat(related, num_users))
+        return GainRates(repeats=np.repeat(of_repeats, num_users), cooccurrence=np.repeat(related, num_users))
 
     def _gained(self, users: np.ndarray, positions: np.ndarray, items: np.ndarray) -> np.ndarray:
         """What items int64 [V, B, K] gain in each channel's part: float64 [V, B, K, C]; 0 where the item is -1."""
         asked = np.arange(len(users))[:, None] * self.inputs.dataset.num_items + items
         ones, none = np.ones(len(users), dtype=np.float32), np.zeros(len(users), dtype=np.float32)
-        held = self._gain_of(users, positions, asked, GainRates(ones, none))
+        held = self._gain_of(users, positions, asked, GainRates(repeats=ones, cooccurrence=none))
         parts = [held * gain for gain in self.system.recommender.repeat_gains().double().numpy()]
         if len(self.channels) > len(parts):
             weight = np.float32(self.config.evaluation.cooccurrence_weight)
-            parts.append(self._gain_of(users, positions, asked, GainRates(none, weight * ones)))
+            parts.append(self._gain_of(users, positions, asked, GainRates(repeats=none, cooccurrence=weight * ones)))
         return np.stack(parts, axis=-1) * (items >= 0)[..., None]
 
     def _gain_of(self, users: np.ndarray, positions: np.ndarray, asked: np.ndarray, rates: GainRates) -> np.ndarray:

@@ -50,7 +50,7 @@ def case_study(
     data, names = inputs.dataset, _Names(inputs.dataset)
     relations = Relations(inputs.graph) if inputs.graph else None
     overlaps, item_cases, item_rule = _items(relations, data, named_items, seed, names, track)
-    scorer = ChannelScorer(sharded, inputs, config, world, track)
+    scorer = ChannelScorer(sharded=sharded, inputs=inputs, config=config, world=world, track=track)
     user_cases, user_rule = _users(scorer, named_users, seed, names)
     return CaseStudy(
         model=config.model.name,

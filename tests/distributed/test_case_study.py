@@ -38,7 +38,7 @@ def scorer_of(folders, world, case, *more):
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
     set_repeat_gains(sharded.system)
-    return ChannelScorer(sharded, inputs, config, world)
+    return ChannelScorer(sharded=sharded, inputs=inputs, config=config, world=world)
 
 
 def located(data, split):

@@ -127,7 +127,9 @@ def test_a_ranking_is_of_the_weights_as_they_are_and_of_no_dropout(folders, worl
                 parameter.copy_(parameter.roll(1, 0))
     after = scorer.rank("test").ranks
     assert (after != before).any()
-    fresh = Scorer(SimpleNamespace(system=scorer.system), scorer.inputs, scorer.config, world)
+    fresh = Scorer(
+        sharded=SimpleNamespace(system=scorer.system), inputs=scorer.inputs, config=scorer.config, world=world
+    )
     assert (fresh.rank("test").ranks == after).all()
 
 

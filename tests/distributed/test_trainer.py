@@ -74,7 +74,7 @@ def test_ranks_equal_scoring_the_whole_catalogue(folders, tmp_path, model):
     with world_of_one() as world:
         inputs = open_inputs(config)
         sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-        scorer = Scorer(sharded, inputs, config, world)
+        scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world)
         ranked = scorer.rank("test")
         system, plan = sharded.system, scorer.planner.catalogue()
         targets = Targets(inputs.dataset, "test")
@@ -116,7 +116,7 @@ def test_a_model_that_samples_its_centres_is_ranked_with_exact_ones(folders, tmp
         with world_of_one() as world:
             inputs = open_inputs(config)
             sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-            scorer = Scorer(sharded, inputs, config, world)
+            scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world)
             found.append(scorer.rank("test").ranks)
     # The same but for float32 rounding, which may turn near-ties round.
     assert (found[0] == found[1]).mean() > 0.95
@@ -307,13 +307,13 @@ def test_each_reason_to_end_is_named(progress, training, best, line):
 
 def test_telemetry_forgets_the_steps_that_will_be_taken_again(tmp_path):
     with world_of_one() as world:
-        first = Telemetry(str(tmp_path), world, 0, 0)
+        first = Telemetry(run=str(tmp_path), world=world, resumed_step=0, epochs=0)
         for epoch in (1, 2, 3):
             first.record(10 * epoch, epoch=epoch, loss=1.0)
         first.close()
         with (tmp_path / "metrics.jsonl").open("a") as file:
             file.write('{"step": 40, "lo')  # the writer was killed here
-        Telemetry(str(tmp_path), world, 25, 2).close()
+        Telemetry(run=str(tmp_path), world=world, resumed_step=25, epochs=2).close()
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [10, 20]
 
 
