@@ -73,7 +73,7 @@ def train(
                 world=world,
                 inputs=inputs,
                 sharded=sharded,
-                batches=_batches(config, inputs, scorer.planner, world.rank, world.size),
+                batches=_batches(config, inputs, scorer.encoder.planner, world.rank, world.size),
                 checkpoints=checkpoints,
                 progress=progress,
                 loss=torch.tensor(losses[0], dtype=torch.float64, device=world.device),

@@ -76,7 +76,7 @@ def test_ranks_equal_scoring_the_whole_catalogue(folders, tmp_path, model):
         sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
         scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world)
         ranked = scorer.rank("test")
-        system, plan = sharded.system, scorer.planner.catalogue()
+        system, plan = sharded.system, scorer.encoder.planner.catalogue()
         targets = Targets(inputs.dataset, "test")
         spans = spans_before(*targets.locate(np.arange(len(targets))), config.model.max_length)
         batch = assemble(inputs.dataset, spans, len(targets), lambda ids: ids)
