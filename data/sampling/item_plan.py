@@ -31,8 +31,7 @@ class ItemPlanner:
         features: raw features by name, [N, d_m], in memory or memory-mapped.
         popularity: float32 [N], see `ItemPlan.popularity`; None if the model needs none.
     Raises:
-        InputError: the model needs a graph, a modality or a feature that is not there, or the graph is
-            of another catalogue.
+        InputError: see `check_needs`.
     """
 
     def __init__(
@@ -45,24 +44,7 @@ class ItemPlanner:
         popularity: np.ndarray | None = None,
     ) -> None:
         assert popularity is not None or not needs.popularity, "the model needs the items' popularity"
-        assert needs.id_rows or not (needs.cooccurrence or needs.views), "graph rows multiply ID rows"
-        wanted = ["co-occurrence"] * needs.cooccurrence + [f"{m} neighbours" for m in needs.views]
-        wanted += [f"{m} centres" for m in needs.centers]
-        if wanted and graph is None:
-            raise InputError(
-                f"the model needs an item graph ({', '.join(wanted)}) and none is given: "
-                "build one with jobs/build_graph.py and pass --set graph=GRAPH"
-            )
-        if wanted and graph is not None and graph.num_items != num_items:
-            raise InputError(
-                f"the graph has {graph.num_items:,} items and the dataset {num_items:,}: they do not belong "
-                "together; build the graph of this dataset with jobs/build_graph.py"
-            )
-        for name in needs.features:
-            if name not in features:
-                raise InputError(f"the model needs item feature {name!r}; the dataset has {sorted(features)}")
-            if len(features[name]) != num_items:
-                raise InputError(f"feature {name!r} has {len(features[name]):,} rows for {num_items:,} items")
+        check_needs(needs, num_items, graph, features)
         self.needs = needs
         self.num_items = num_items
         self._graph = graph
@@ -235,6 +217,32 @@ class ItemPlanner:
                 f"graph: a {what} of item {item} is {links.ids[entry]}, outside 0..{self.num_items - 1}: "
                 "the graph is corrupt; rebuild it with jobs/build_graph.py"
             )
+
+
+def check_needs(needs: ItemNeeds, num_items: int, graph: GraphRows | None, features: Mapping[str, np.ndarray]) -> None:
+    """Whether what a model needs of its items is there.
+
+    Raises:
+        InputError: a graph or a feature is missing, or is of another catalogue.
+    """
+    assert needs.id_rows or not (needs.cooccurrence or needs.views), "graph rows multiply ID rows"
+    wanted = ["co-occurrence"] * needs.cooccurrence + [f"{m} neighbours" for m in needs.views]
+    wanted += [f"{m} centres" for m in needs.centers]
+    if wanted and graph is None:
+        raise InputError(
+            f"the model needs an item graph ({', '.join(wanted)}) and none is given: "
+            "build one with jobs/build_graph.py and pass --set graph=GRAPH"
+        )
+    if wanted and graph is not None and graph.num_items != num_items:
+        raise InputError(
+            f"the graph has {graph.num_items:,} items and the dataset {num_items:,}: they do not belong "
+            "together; build the graph of this dataset with jobs/build_graph.py"
+        )
+    for name in needs.features:
+        if name not in features:
+            raise InputError(f"the model needs item feature {name!r}; the dataset has {sorted(features)}")
+        if len(features[name]) != num_items:
+            raise InputError(f"feature {name!r} has {len(features[name]):,} rows for {num_items:,} items")
 
 
 def positions_of(plan: ItemPlan, item_ids: np.ndarray) -> np.ndarray:

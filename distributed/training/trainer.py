@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from configs.loading import dump_config
@@ -129,7 +130,10 @@ def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, nu
 
 
 def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> None:
-    """Everything a rank would refuse, refused before any is started: builds what the first of one rank would.
+    """Refuse before any rank is started what a rank would refuse.
+
+    Builds the model (the rows of its item table are not allocated). Batches, plans and the sampler of candidates are
+    not built: what they read is checked.
 
     Args:
         device_type: of the ranks; None: not known yet, so that the ranks themselves check the table's optimiser.
@@ -138,14 +142,14 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> 
         InputError: the model does not fit the dataset or graph, the table's optimiser does not exist there,
             or there is nothing to train on.
     """
-    recommender = build_system(config, inputs).recommender
-    planner = inputs.planner(recommender.needs)
-    inputs.item_planner(recommender.needs)
-    if recommender.needs.id_rows:
+    needs = build_system(config, inputs).recommender.needs
+    inputs.check_needs(needs)
+    if needs.id_rows:
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
         if device_type is not None:
             choose_optimizer(config.table, sharding, device_type)
-        _batches(config, inputs, planner, 0, 1)
+        check_targets(training_spans(config, inputs.dataset))
+        _candidate_sources(config, inputs)
 
 
 def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
@@ -157,23 +161,39 @@ def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
 
 def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None:
     """What draws the candidates of a step; None for a full softmax."""
-    options, data, graph = config.training.negatives, inputs.dataset, inputs.graph
+    options = config.training.negatives
     if options.draws is None:
         return None
-    counted = options.in_batch or options.popularity_share > 0
-    chosen = config.model.mdsrec.modalities
-    modalities = chosen if chosen is not None else (graph.modalities if graph else ())
+    counts, neighbors = _candidate_sources(config, inputs)
     return CandidateSampler(
-        counts=target_counts(data, data.popularity()) if counted else None,
+        counts=counts,
         num_draws=options.draws,
         popularity_share=options.popularity_share,
         popularity_power=options.popularity_power,
         in_batch=options.in_batch,
         seed=config.seed,
-        num_items=None if counted else data.num_items,
+        num_items=None if counts is not None else inputs.dataset.num_items,
         hard_share=options.hard_share,
-        neighbors=[graph.neighbors(m) for m in modalities] if graph and options.hard_share else (),
+        neighbors=neighbors,
     )
+
+
+def _candidate_sources(config: Config, inputs: Inputs) -> tuple[np.ndarray | None, list[np.ndarray]]:
+    """What candidates are drawn from, where the config asks for it: target counts int64 [N], and each modality's
+    neighbours int64 [N, H].
+
+    Raises:
+        InputError: the dataset contradicts itself.
+    """
+    options, data, graph = config.training.negatives, inputs.dataset, inputs.graph
+    if options.draws is None:
+        return None, []
+    counted = options.in_batch or options.popularity_share > 0
+    counts = target_counts(data, data.popularity()) if counted else None
+    if graph is None or not options.hard_share:
+        return counts, []
+    chosen = config.model.mdsrec.modalities
+    return counts, [graph.neighbors(m) for m in (chosen if chosen is not None else graph.modalities)]
 
 
 def final_metrics(

@@ -15,7 +15,9 @@ from contracts.errors import InputError
 from data.dataset import write_dataset
 from data.prepare.synthetic import synthetic_content
 from data.prepare.synthetic_spec import SyntheticSpec
-from data.sampling.batches import assemble
+from data.sampling.batches import TrainBatches, assemble
+from data.sampling.item_plan import ItemPlanner
+from data.sampling.negatives import CandidateSampler
 from data.sampling.spans import spans_before
 from data.sequences import Targets
 from distributed.checkpoints.index import Progress
@@ -169,6 +171,18 @@ def test_what_a_rank_would_refuse_of_its_sampler_is_refused_before_any_starts(fo
     monkeypatch.setattr(type(inputs.dataset), "popularity", lambda dataset: np.zeros(dataset.num_items, np.int64))
     with pytest.raises(InputError, match="popularity"):
         check_trainable(config, inputs, "cpu")
+
+
+@pytest.mark.parametrize("model", ["mdsrec", "sasrec", "popularity"])
+def test_nothing_is_built_only_to_be_refused(folders, monkeypatch, model):
+    def refuse(*_, **__):
+        raise AssertionError("built before any rank is started")
+
+    config = config_of(folders, "unused", model, *(HARD if model == "mdsrec" else DRAWN))
+    inputs = open_inputs(config)
+    for built in (TrainBatches, CandidateSampler, ItemPlanner):
+        monkeypatch.setattr(built, "__init__", refuse)
+    check_trainable(config, inputs, "cpu")
 
 
 def test_a_sampler_of_nothing_to_train_on_is_refused_like_a_full_softmax(folders, monkeypatch):
