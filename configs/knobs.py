@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
@@ -32,6 +32,10 @@ class Decides(StrEnum):
     PLACE = "place"
 
 
+RESULT, SCORE, LENGTH = Decides.RESULT, Decides.SCORE, Decides.LENGTH
+GRAPH, RUNNING, PLACE = Decides.GRAPH, Decides.RUNNING, Decides.PLACE
+
+
 class Section(BaseModel):
     """A group of knobs: unknown names are refused, values are checked, nothing changes after."""
 
@@ -53,8 +57,16 @@ def decides(info: FieldInfo) -> Decides:
 def all_knobs(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every knob below a section by its dotted name, in the order of the schema; sections themselves are none."""
     for name, info in section.model_fields.items():
-        inner = info.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        inner = section_of(info)
+        if inner is not None:
             yield from all_knobs(inner, f"{prefix}{name}.")
         else:
             yield prefix + name, info
+
+
+def section_of(info: FieldInfo) -> type[BaseModel] | None:
+    """The section that a field holds, also where it may be None; None for a knob."""
+    for kind in (info.annotation, *get_args(info.annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None

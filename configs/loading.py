@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import reprlib
 from collections.abc import Iterable, Mapping
 from types import UnionType
@@ -11,10 +12,14 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from configs.knobs import all_knobs
+from configs.knobs import all_knobs, section_of
+from configs.model_options import ModelConfig
 from configs.schema import Config
+from configs.systems.registry import SYSTEMS
 from configs.yaml_text import dump_yaml, parse_yaml, read_yaml
 from contracts.errors import InputError
+
+log = logging.getLogger(__name__)
 
 # What pydantic says of its types, in words for who wrote the config.
 _MESSAGES = {
@@ -43,9 +48,35 @@ def load_config(path: str | None, overrides: Iterable[str] = (), assigned: Mappi
     source = path or "the defaults"
     for key, value in (assigned or {}).items():
         _assign(tree, key, value)
-    for override in overrides:
+    given = list(overrides)
+    for override in given:
         _override(tree, override)
+    _drop_sections_of_other_systems(tree, source, [*(assigned or {}), *(o.partition("=")[0].strip() for o in given)])
     return parse_config(tree, source)
+
+
+def _drop_sections_of_other_systems(tree: dict[str, Any], source: str, given: Iterable[str]) -> None:
+    """Take out what other systems than the named one would read, and say so in a line.
+
+    Args:
+        given: knobs that were set one by one, and not by the file: whoever sets one means it.
+
+    Raises:
+        InputError: one of those is another system's.
+    """
+    model = tree.get("model")
+    if not isinstance(model, dict):
+        return
+    name = model.get("name", ModelConfig.model_fields["name"].default)
+    for other in [system for system in SYSTEMS if system != name and model.get(system) is not None]:
+        section = f"model.{other}"
+        for key in given:
+            if f"{key}.".startswith(f"{section}."):
+                raise InputError(
+                    f"--set {key}: is a knob of {other}, and model.name={name}; leave it out, or set model.name={other}"
+                )
+        del model[other]
+        log.warning("%s: section %s is not read, as model.name=%s", source, section, name)
 
 
 def override_config(config: Config, overrides: Iterable[str], allowed: tuple[str, ...]) -> Config:
@@ -171,8 +202,8 @@ def _is_short_for(short: str, name: str) -> bool:
 def _field_names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
     for name, info in section.model_fields.items():
         yield prefix + name
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from _field_names(info.annotation, f"{prefix}{name}.")
+        if (inner := section_of(info)) is not None:
+            yield from _field_names(inner, f"{prefix}{name}.")
 
 
 _KNOBS = dict(all_knobs(Config))

@@ -86,7 +86,7 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
     if not config.reads_graph:
         return Inputs(dataset, None)
     if config.graph is None:
-        who = "mdsrec" if config.trains_on_graph else "evaluation.cooccurrence_weight"
+        who = f"model.name={config.model.name}" if config.trains_on_graph else "evaluation.cooccurrence_weight"
         raise InputError(f"graph: not set, and {who} needs one; build it with jobs/build_graph.py")
     graph = open_graph(
         config.graph,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from configs.schema import ModelConfig
 from model.mdsrec import MDSRec
 from model.popularity import Popularity
@@ -10,6 +12,15 @@ from model.recommender import Recommender
 from model.sasrec import SASRec
 from model.sasrecf import SASRecF
 
+# ItemKNN's scores are co-occurrence alone, which ranking adds to any system's (`distributed/inference/score_gains.py`).
+MODELS: dict[str, Callable[[ModelConfig, CatalogueInfo], Recommender]] = {
+    "mdsrec": MDSRec,
+    "sasrec": lambda config, _: SASRec(config),
+    "sasrecf": SASRecF,
+    "itemknn": lambda *_: Popularity(weight=0.0),
+    "popularity": lambda *_: Popularity(weight=1.0),
+}
+
 
 def build_model(config: ModelConfig, info: CatalogueInfo) -> Recommender:
     """The recommender that a config names, with fresh weights; its `needs` say what to load for it.
@@ -17,17 +28,7 @@ def build_model(config: ModelConfig, info: CatalogueInfo) -> Recommender:
     Raises:
         InputError: the config asks for something that the catalogue lacks.
     """
-    recommender = _build(config, info)
+    recommender = MODELS[config.name](config, info)
     if config.learn_repeats:
         recommender.learn_repeats()
     return recommender
-
-
-def _build(config: ModelConfig, info: CatalogueInfo) -> Recommender:
-    if config.name == "mdsrec":
-        return MDSRec(config, info)
-    if config.name == "sasrec":
-        return SASRec(config)
-    if config.name == "sasrecf":
-        return SASRecF(config, info)
-    return Popularity(weight=0.0 if config.name == "itemknn" else 1.0)

@@ -8,6 +8,7 @@ from typing import Any
 
 from configs.knobs import Decides, all_knobs, decides
 from configs.schema import Config
+from configs.systems.registry import SYSTEMS
 from configs.yaml_text import read_yaml
 from contracts.errors import InputError
 from distributed.checkpoints.run_storage import RunStorage
@@ -65,8 +66,9 @@ def first_difference(stored: dict[str, Any], config: Config, fixed: Collection[D
     A knob that the saved config does not know had its present default then.
     """
     new = config.model_dump(mode="json")
+    others = tuple(f"model.{system}." for system in SYSTEMS if system != config.model.name)
     for name, info in sorted(all_knobs(Config), key=lambda knob: knob[0]):
-        if decides(info) in fixed:
+        if decides(info) in fixed and not name.startswith(others):
             wanted = _value_at(new, name, None)
             found = _value_at(stored, name, info.get_default(call_default_factory=True))
             if _plain(found) != _plain(wanted):

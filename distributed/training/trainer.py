@@ -192,7 +192,7 @@ def _candidate_sources(config: Config, inputs: Inputs) -> tuple[np.ndarray | Non
     counts = target_counts(data, data.popularity()) if counted else None
     if graph is None or not options.hard_share:
         return counts, []
-    chosen = config.model.mdsrec.modalities
+    chosen = config.model.graph_modalities
     return counts, [graph.neighbors(m) for m in (chosen if chosen is not None else graph.modalities)]
 
 
