@@ -96,10 +96,19 @@ def _steps(world: World, num_items: int, count: int) -> tuple[float, float]:
     torch.manual_seed(0)
     recommender = build_model(config.model, CatalogueInfo(num_items))
     system = RecommenderSystem(ItemTable(num_items, config.model.dim, 0.02, device="meta"), recommender)
-    planner = ItemPlanner(recommender.needs, num_items, None, {})
+    planner = ItemPlanner(needs=recommender.needs, num_items=num_items, graph=None, features={})
     spans, sampler = training_spans(config, data), candidate_sampler(config, Inputs(data, None))  # type: ignore[arg-type]
-    batches = TrainBatches(data, spans, 512, 0, world.rank, world.size, planner, sampler)
-    steps = TrainSteps(shard(system, config, num_items, world), batches.plan, config, world)
+    batches = TrainBatches(
+        data=data,
+        spans=spans,
+        batch_size=512,
+        seed=0,
+        rank=world.rank,
+        world=world.size,
+        planner=planner,
+        candidates=sampler,
+    )
+    steps = TrainSteps(sharded=shard(system, config, num_items, world), plan=batches.plan, config=config, world=world)
     waits: list[float] = []
     loader = islice(loader_of(batches, StepOrder(len(batches)), config.training.loader_workers, world), count)
     ends = []

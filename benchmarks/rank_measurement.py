@@ -61,16 +61,18 @@ def open_training(config: Config, graph: HashedGraph | None, world: World) -> Tr
     torch.manual_seed(config.seed * 1_000_003 + world.rank)
     dataset = inputs.dataset
     batches = TrainBatches(
-        dataset,
-        training_spans(config, dataset),
-        config.training.batch_size,
-        config.seed,
-        world.rank,
-        world.size,
-        inputs.planner(sharded.system.recommender.needs),
-        candidate_sampler(config, inputs),
+        data=dataset,
+        spans=training_spans(config, dataset),
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        rank=world.rank,
+        world=world.size,
+        planner=inputs.planner(sharded.system.recommender.needs),
+        candidates=candidate_sampler(config, inputs),
     )
-    return Training(sharded, batches, batches.plan, TrainSteps(sharded, batches.plan, config, world).run)
+    return Training(
+        sharded, batches, batches.plan, TrainSteps(sharded=sharded, plan=batches.plan, config=config, world=world).run
+    )
 
 
 def groups_of(batch: Batch) -> tuple[Group, ...]:

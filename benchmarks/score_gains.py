@@ -48,7 +48,7 @@ def main(dataset: str, graph: str, batches: int, batch: int, dim: int) -> None:
     keep_freed_memory()  # as training does
     data = Dataset.open(dataset)
     relations = open_graph(graph, dataset_fingerprint=data.fingerprint)
-    gains = ScoreGains(data, relations, LENGTH, EvaluationConfig(cooccurrence_weight=1))
+    gains = ScoreGains(data=data, graph=relations, max_length=LENGTH, options=EvaluationConfig(cooccurrence_weight=1))
     targets = Targets(data, "test")
     items = torch.randn(data.num_items, dim)
     seconds: dict[str, list[float]] = {"pairs": [], "sparse product": [], "dense product": []}
@@ -56,7 +56,7 @@ def main(dataset: str, graph: str, batches: int, batch: int, dim: int) -> None:
     for first in range(0, min(batches * batch, len(targets)), batch):
         users, positions = targets.locate(np.arange(first, min(first + batch, len(targets))))
         wanted = target_items(data, users, positions)
-        rates = GainRates(np.zeros(len(users), np.float32), np.ones(len(users), np.float32))
+        rates = GainRates(repeats=np.zeros(len(users), np.float32), cooccurrence=np.ones(len(users), np.float32))
 
         def pairs(users=users, positions=positions, wanted=wanted, rates=rates) -> int:  # type: ignore[no-untyped-def]
             return len(user_batch(torch.empty(0), wanted, *gains.pairs(users, positions, wanted, False, rates)).gains)

@@ -43,12 +43,21 @@ class TrainedForm:
         torch.manual_seed(0)
         recommender = build_model(config.model, info)
         system = RecommenderSystem(ItemTable(data.num_items, config.model.dim, 0.02, device="meta"), recommender)
-        planner = ItemPlanner(recommender.needs, data.num_items, graph, {})
+        planner = ItemPlanner(needs=recommender.needs, num_items=data.num_items, graph=graph, features={})
         sampler = candidate_sampler(config, Inputs(data, graph))  # type: ignore[arg-type]
         self._batches = TrainBatches(
-            data, training_spans(config, data), config.training.batch_size, 0, world.rank, world.size, planner, sampler
+            data=data,
+            spans=training_spans(config, data),
+            batch_size=config.training.batch_size,
+            seed=0,
+            rank=world.rank,
+            world=world.size,
+            planner=planner,
+            candidates=sampler,
         )
-        self._steps = TrainSteps(shard(system, config, data.num_items, world), self._batches.plan, config, world)
+        self._steps = TrainSteps(
+            sharded=shard(system, config, data.num_items, world), plan=self._batches.plan, config=config, world=world
+        )
         self._padded, self._next, self._trained = form == PADDED, 0, 0
 
     def targets_per_second(self, count: int) -> float:

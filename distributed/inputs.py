@@ -13,7 +13,7 @@ from configs.schema import Config
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
 from data.dataset import Dataset
-from data.sampling.item_plan import ItemPlanner
+from data.sampling.item_plan import ItemPlanner, check_needs
 from distributed.checkpoints.index import RANKING_GRAPH
 from graph_builder.store import Graph
 from model.blocks.item_table import ItemTable
@@ -49,13 +49,25 @@ class Inputs:
 
     def planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Plans the items of a step for a model with these needs."""
-        features = {name: self.dataset.features(name) for name in needs.features}
         popularity = popularity_order(self.dataset) if needs.popularity else None
-        return ItemPlanner(needs, self.dataset.num_items, self.graph, features, popularity)
+        return ItemPlanner(
+            needs=needs,
+            num_items=self.dataset.num_items,
+            graph=self.graph,
+            features=self._features(needs),
+            popularity=popularity,
+        )
+
+    def check_needs(self, needs: ItemNeeds) -> None:
+        """Whether a model with these needs can be trained on these inputs; see `item_plan.check_needs`."""
+        check_needs(needs, self.dataset.num_items, self.graph, self._features(needs))
 
     def item_planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Plans blocks of candidates, which need neither history views nor centres: no block drags in the rest."""
         return self.planner(replace(needs, centers=(), cooccurrence=False))
+
+    def _features(self, needs: ItemNeeds) -> dict[str, np.ndarray]:
+        return {name: self.dataset.features(name) for name in needs.features}
 
 
 def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None) -> Inputs:

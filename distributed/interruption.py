@@ -43,6 +43,7 @@ class Interruption:
 
     def __init__(
         self,
+        *,
         training: TrainingConfig,
         storage: RunStorage,
         world: World,

@@ -40,7 +40,7 @@ _DENSE = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad, "sgd": torch
 _TABLE = {**_DENSE, "rowwise_adagrad": RowWiseAdagrad}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ShardedSystem:
     """A system spread over ranks.
 
@@ -114,12 +114,12 @@ def shard(system: RecommenderSystem, config: Config, num_items: int, world: Worl
     parts += _dense_optimizers(rest, config)
     text = "\n".join(line for line in str(plan).splitlines() if line.strip()) + f"\ntable optimizer: {name}"
     return ShardedSystem(
-        parallel,
-        parallel.module,
-        CombinedOptimizer(parts),
-        list(dense.values()),
-        sharding,
-        text,
+        parallel=parallel,
+        system=parallel.module,
+        optimizer=CombinedOptimizer(parts),
+        dense_parameters=list(dense.values()),
+        sharding=sharding,
+        plan=text,
     )
 
 
@@ -180,7 +180,14 @@ def _without_table(system: RecommenderSystem, config: Config) -> ShardedSystem:
     dense = dict(system.named_parameters())
     parallel = nn.parallel.DistributedDataParallel(system) if dense else system
     optimizer = CombinedOptimizer(_dense_optimizers(dense, config))
-    return ShardedSystem(parallel, system, optimizer, list(dense.values()), None, "no item table")
+    return ShardedSystem(
+        parallel=parallel,
+        system=system,
+        optimizer=optimizer,
+        dense_parameters=list(dense.values()),
+        sharding=None,
+        plan="no item table",
+    )
 
 
 def _is_table(key: str) -> bool:

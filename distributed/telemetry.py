@@ -37,7 +37,7 @@ class Telemetry:
     Records past the epochs that a run resumes after are of steps that will be taken again, and are removed.
     """
 
-    def __init__(self, run: str, world: World, resumed_step: int, epochs: int) -> None:
+    def __init__(self, *, run: str, world: World, resumed_step: int, epochs: int) -> None:
         self.path = Path(run) / "metrics.jsonl"
         self.active = world.is_first
         if self.active:

@@ -28,7 +28,7 @@ from storage.plain_json import json_text
 _ROOT = str(Path(__file__).resolve().parent.parent)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Beat:
     """A heartbeat.
 
@@ -51,7 +51,7 @@ class Beat:
 class Watchdog:
     """Watches the thread that made it, from another one, from the first sign of life on; a context manager."""
 
-    def __init__(self, world: World, run: Path, seconds: float, end: Callable[[int], object] = os._exit) -> None:
+    def __init__(self, *, world: World, run: Path, seconds: float, end: Callable[[int], object] = os._exit) -> None:
         """`seconds` without a sign of life count as a stall; `end` takes the process down."""
         self._world, self._run, self._seconds, self._end = world, run, seconds, end
         self._every = min(seconds / 4, 5.0)
@@ -89,7 +89,7 @@ class Watchdog:
         while not self._done.wait(self._every):
             silent = time.monotonic() - self._alive_at
             line, collective = self._place()
-            beat = Beat(self._step, line, collective, silent, time.time())
+            beat = Beat(step=self._step, line=line, collective=collective, silent=silent, time=time.time())
             with suppress(RuntimeError):  # the rank that keeps the store may be the one that is gone
                 self._store.set(f"heartbeat/{self._world.rank}", json_text(asdict(beat)))
             if silent > self._seconds:

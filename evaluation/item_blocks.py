@@ -45,6 +45,7 @@ class ItemBlocks:
 
     def __init__(
         self,
+        *,
         encode: Callable[[np.ndarray], Tensor],
         num_items: int,
         item_block: int,

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-@dataclass
+@dataclass(kw_only=True)
 class UserBatch:
     """Encoded users of one batch, and what is added to the scores of some items for some of them.
 
@@ -45,7 +45,9 @@ def user_batch(
     keys, gains = keys[order], gains[order]
     first = np.flatnonzero(np.concatenate([np.ones(min(len(keys), 1), dtype=bool), keys[1:] != keys[:-1]]))
     least = np.minimum.reduceat(gains, first) if len(first) else gains
-    return UserBatch(vectors, targets, keys[first] // rows, keys[first] % rows, least)
+    return UserBatch(
+        vectors=vectors, targets=targets, gain_items=keys[first] // rows, gain_users=keys[first] % rows, gains=least
+    )
 
 
 def exchange(mine: Iterable[Tensor], num_users: int, batch_size: int) -> Iterator[Tensor]:

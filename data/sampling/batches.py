@@ -94,6 +94,7 @@ class TrainBatches(Dataset[Step]):
 
     def __init__(
         self,
+        *,
         data: SequenceArrays,
         spans: TrainingSpans,
         batch_size: int,

@@ -7,8 +7,7 @@ an exact centre, which reads all of it) is asked for; sampled centres keep 8 byt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,16 +15,7 @@ import torch
 from contracts.errors import InputError
 from contracts.graph_rows import GraphRows
 from contracts.item_plan import ItemNeeds, ItemPlan, SparseRows
-from kernels.cooccurrence.pair_counts import strongest
-
-
-@dataclass(frozen=True)
-class _Links:
-    """CSR whose columns are still ids: indptr int64 [rows+1], ids int64 [nnz], values float32 [nnz]."""
-
-    indptr: np.ndarray
-    ids: np.ndarray
-    values: np.ndarray
+from data.sampling.item_links import Links, LinksKind, LinksName, order_union, row_starts, strongest_links
 
 
 class ItemPlanner:
@@ -41,12 +31,12 @@ class ItemPlanner:
         features: raw features by name, [N, d_m], in memory or memory-mapped.
         popularity: float32 [N], see `ItemPlan.popularity`; None if the model needs none.
     Raises:
-        InputError: the model needs a graph, a modality or a feature that is not there, or the graph is
-            of another catalogue.
+        InputError: see `check_needs`.
     """
 
     def __init__(
         self,
+        *,
         needs: ItemNeeds,
         num_items: int,
         graph: GraphRows | None,
@@ -54,24 +44,7 @@ class ItemPlanner:
         popularity: np.ndarray | None = None,
     ) -> None:
         assert popularity is not None or not needs.popularity, "the model needs the items' popularity"
-        assert needs.id_rows or not (needs.cooccurrence or needs.views), "graph rows multiply ID rows"
-        wanted = ["co-occurrence"] * needs.cooccurrence + [f"{m} neighbours" for m in needs.views]
-        wanted += [f"{m} centres" for m in needs.centers]
-        if wanted and graph is None:
-            raise InputError(
-                f"the model needs an item graph ({', '.join(wanted)}) and none is given: "
-                "build one with jobs/build_graph.py and pass --set graph=GRAPH"
-            )
-        if wanted and graph is not None and graph.num_items != num_items:
-            raise InputError(
-                f"the graph has {graph.num_items:,} items and the dataset {num_items:,}: they do not belong "
-                "together; build the graph of this dataset with jobs/build_graph.py"
-            )
-        for name in needs.features:
-            if name not in features:
-                raise InputError(f"the model needs item feature {name!r}; the dataset has {sorted(features)}")
-            if len(features[name]) != num_items:
-                raise InputError(f"feature {name!r} has {len(features[name]):,} rows for {num_items:,} items")
+        check_needs(needs, num_items, graph, features)
         self.needs = needs
         self.num_items = num_items
         self._graph = graph
@@ -107,45 +80,59 @@ class ItemPlanner:
         assert (np.diff(roles) > 0).all(), "roles must be ascending and unique"
         assert len(roles) == 0 or (roles[0] >= 0 and roles[-1] < self.num_items), "role outside the catalogue"
         samples = self.needs.center_samples
-        centers = {m: self._center_links(m) for m in self.needs.centers if samples is None}
-        sampled = {}
-        if samples is not None and self.needs.centers:
+        linked: dict[LinksName, Links] = {}
+        if samples is None:
+            linked |= {("centers", m): self._center_links(m) for m in self.needs.centers}
+        elif self.needs.centers:
             assert rng is not None, "sampled centres need a generator"
-            sampled = {m: self._sampled_center_links(m, samples, rng) for m in self.needs.centers}
-        if centers:
-            has_role = np.zeros(self.num_items, dtype=bool)
-            for ids in (roles, *(links.ids for links in centers.values())):
-                has_role[ids] = True
-            roles = np.flatnonzero(has_role)
-        cooccurrence = self._cooccurrence_links(roles, seen) if self.needs.cooccurrence else None
-        views = {m: self._view_links(m, roles) for m in self.needs.views}
-        linked = [*centers.values(), *views.values(), *sampled.values(), *([cooccurrence] if cooccurrence else [])]
+            linked |= {("sampled centers", m): self._sampled_center_links(m, samples, rng) for m in self.needs.centers}
+        roles = self._with_members(roles, [links.ids for (kind, _), links in linked.items() if kind == "centers"])
+        if self.needs.cooccurrence:
+            linked["cooccurrence", ""] = self._cooccurrence_links(roles, seen)
+        linked |= {("views", m): self._view_links(m, roles) for m in self.needs.views}
         is_catalogue = len(roles) == self.num_items
-        union_ids, positions = _order_union(roles, [links.ids for links in linked], is_catalogue)
-        num_centered = len(centers)
-        columns = [len(roles)] * num_centered + [len(union_ids)] * (len(linked) - num_centered)
-        rows = [
-            SparseRows(as_tensor(links.indptr), as_tensor(indices), as_tensor(links.values), num_columns)
-            for links, indices, num_columns in zip(linked, positions, columns, strict=True)
-        ]
+        union_ids, positions = order_union(roles, {name: links.ids for name, links in linked.items()}, is_catalogue)
+        rows = {
+            name: SparseRows(
+                indptr=as_tensor(links.indptr),
+                indices=as_tensor(positions[name]),
+                values=as_tensor(links.values),
+                # Exact centres are means of items that all have a role, and these come first in the union.
+                num_columns=len(roles) if name[0] == "centers" else len(union_ids),
+            )
+            for name, links in linked.items()
+        }
+
+        def by_modality(wanted: LinksKind) -> dict[str, SparseRows]:
+            return {modality: found for (kind, modality), found in rows.items() if kind == wanted}
+
         return ItemPlan(
             union_ids=as_tensor(union_ids),
             num_roles=len(roles),
-            cooccurrence=rows[-1] if cooccurrence else None,
-            views=dict(zip(views, rows[num_centered:], strict=False)),
-            centers=dict(zip(centers, rows, strict=False)),
-            sampled_centers=dict(zip(sampled, rows[num_centered + len(views) :], strict=False)),
+            cooccurrence=rows.get(("cooccurrence", "")),
+            views=by_modality("views"),
+            centers=by_modality("centers"),
+            sampled_centers=by_modality("sampled centers"),
             features={m: as_tensor(self._features[m][roles].astype(np.float32)) for m in self.needs.features},
             popularity=self._popularity_of(roles),
             is_catalogue=is_catalogue,
         )
+
+    def _with_members(self, roles: np.ndarray, members: Sequence[np.ndarray]) -> np.ndarray:
+        """The roles, and these members of centres, int64 ascending; the same array where there are no centres."""
+        if not members:
+            return roles
+        has_role = np.zeros(self.num_items, dtype=bool)
+        for ids in (roles, *members):
+            has_role[ids] = True
+        return np.flatnonzero(has_role)
 
     def _popularity_of(self, roles: np.ndarray) -> torch.Tensor | None:
         if self._popularity is None or not self.needs.popularity:
             return None
         return as_tensor(self._popularity[roles].astype(np.float32)[:, None])
 
-    def _cooccurrence_links(self, roles: np.ndarray, seen: np.ndarray | None) -> _Links:
+    def _cooccurrence_links(self, roles: np.ndarray, seen: np.ndarray | None) -> Links:
         assert self._graph is not None
         wanted = np.ones(len(roles), dtype=bool)
         if seen is not None:
@@ -154,29 +141,29 @@ class ItemPlanner:
         indptr, items, weights = self._graph.cooccurrence_rows(roles[wanted])
         lengths = np.zeros(len(roles), dtype=np.int64)
         lengths[wanted] = np.diff(indptr)
-        indptr = _indptr(lengths)
-        links = _Links(indptr.astype(np.int64), items.astype(np.int64), weights.astype(np.float32))
+        indptr = row_starts(lengths)
+        links = Links(indptr.astype(np.int64), items.astype(np.int64), weights.astype(np.float32))
         if self.needs.cooccurrence_cap is not None:
-            links = _strongest_links(links, self.needs.cooccurrence_cap)
+            links = strongest_links(links, self.needs.cooccurrence_cap)
         self._check(links, roles, "co-occurrence")
         return links
 
-    def _view_links(self, modality: str, roles: np.ndarray) -> _Links:
+    def _view_links(self, modality: str, roles: np.ndarray) -> Links:
         assert self._graph is not None
         neighbors = np.asarray(self._graph.neighbors(modality)[roles], dtype=np.int64)  # [R, H], -1 pads
         real = neighbors != -1
         counts = real.sum(axis=1)
         scale = 1.0 / np.maximum(counts, 1) if self.needs.view_scale == "mean" else np.ones(len(counts))
-        links = _Links(_indptr(counts), neighbors[real], np.repeat(scale, counts).astype(np.float32))
+        links = Links(row_starts(counts), neighbors[real], np.repeat(scale, counts).astype(np.float32))
         self._check(links, roles, f"{modality} neighbour")
         return links
 
-    def _center_links(self, modality: str) -> _Links:
+    def _center_links(self, modality: str) -> Links:
         """Cluster means over item ids [k, N]: 1 / size for each member, ascending; an empty cluster is an empty row."""
         members, sizes = self._members(modality)
-        return _Links(_indptr(sizes), members, np.repeat(1.0 / np.maximum(sizes, 1), sizes).astype(np.float32))
+        return Links(row_starts(sizes), members, np.repeat(1.0 / np.maximum(sizes, 1), sizes).astype(np.float32))
 
-    def _sampled_center_links(self, modality: str, samples: int, rng: np.random.Generator) -> _Links:
+    def _sampled_center_links(self, modality: str, samples: int, rng: np.random.Generator) -> Links:
         """An unbiased estimate of C_m A_m over item ids [k, N], with S entries a centre.
 
         Each draw is a member of the cluster, then one of its neighbours, both uniform: the mean of their
@@ -197,7 +184,7 @@ class ItemPlanner:
         # A member without neighbours has a view of zeros: its entry is there with weight 0.
         ids = np.where(counts > 0, neighbors[np.arange(len(chosen)), column], chosen)
         scale = np.minimum(counts, 1) if self.needs.view_scale == "mean" else counts
-        links = _Links(_indptr(drawn), ids, (scale / samples).astype(np.float32))
+        links = Links(row_starts(drawn), ids, (scale / samples).astype(np.float32))
         self._check(links, np.arange(len(sizes)), f"{modality} neighbour of a member of centre")
         return links
 
@@ -221,7 +208,7 @@ class ItemPlanner:
         sizes = np.bincount(clusters[members], minlength=num_centers)
         return members[np.argsort(clusters[members], kind="stable")], sizes
 
-    def _check(self, links: _Links, roles: np.ndarray, what: str) -> None:
+    def _check(self, links: Links, roles: np.ndarray, what: str) -> None:
         """An id outside the catalogue would not raise in a sharded table: it would return another row."""
         if links.ids.size and (links.ids.min() < 0 or links.ids.max() >= self.num_items):
             entry = int(np.flatnonzero((links.ids < 0) | (links.ids >= self.num_items))[0])
@@ -232,36 +219,30 @@ class ItemPlanner:
             )
 
 
-def _strongest_links(links: _Links, cap: int) -> _Links:
-    """The `cap` largest values of each row, as they are and in their order; of equal ones the smallest ids.
+def check_needs(needs: ItemNeeds, num_items: int, graph: GraphRows | None, features: Mapping[str, np.ndarray]) -> None:
+    """Whether what a model needs of its items is there.
 
-    The rule of a graph built with max_neighbors=cap, which cuts rows after their normalisation too.
+    Raises:
+        InputError: a graph or a feature is missing, or is of another catalogue.
     """
-    lengths = np.diff(links.indptr)
-    if lengths.max(initial=0) <= cap:
-        return links
-    lengths, kept = strongest(lengths, links.values, cap)
-    return _Links(_indptr(lengths), links.ids[kept], links.values[kept])
-
-
-def _order_union(
-    roles: np.ndarray, linked: list[np.ndarray], is_catalogue: bool
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The union in its order, int64 [U], and the positions in it of each array of `linked` ids.
-
-    One sort of everything: on 5 million ids it took 0.8 s, against 2.5 s for a plain np.unique (a hash
-    set in NumPy 2.4) and 2 to 4 s for searching the ids in the union afterwards.
-    """
-    if is_catalogue:
-        return roles, linked
-    ids, inverse = np.unique(np.concatenate([roles, *linked]), return_inverse=True)
-    is_role = np.zeros(len(ids), dtype=bool)
-    is_role[inverse[: len(roles)]] = True
-    order = np.concatenate([np.flatnonzero(is_role), np.flatnonzero(~is_role)])
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    ends = np.cumsum([len(roles), *map(len, linked)])
-    return ids[order], np.split(place[inverse], ends[:-1])[1:]
+    assert needs.id_rows or not (needs.cooccurrence or needs.views), "graph rows multiply ID rows"
+    wanted = ["co-occurrence"] * needs.cooccurrence + [f"{m} neighbours" for m in needs.views]
+    wanted += [f"{m} centres" for m in needs.centers]
+    if wanted and graph is None:
+        raise InputError(
+            f"the model needs an item graph ({', '.join(wanted)}) and none is given: "
+            "build one with jobs/build_graph.py and pass --set graph=GRAPH"
+        )
+    if wanted and graph is not None and graph.num_items != num_items:
+        raise InputError(
+            f"the graph has {graph.num_items:,} items and the dataset {num_items:,}: they do not belong "
+            "together; build the graph of this dataset with jobs/build_graph.py"
+        )
+    for name in needs.features:
+        if name not in features:
+            raise InputError(f"the model needs item feature {name!r}; the dataset has {sorted(features)}")
+        if len(features[name]) != num_items:
+            raise InputError(f"feature {name!r} has {len(features[name]):,} rows for {num_items:,} items")
 
 
 def positions_of(plan: ItemPlan, item_ids: np.ndarray) -> np.ndarray:
@@ -275,11 +256,6 @@ def positions_of(plan: ItemPlan, item_ids: np.ndarray) -> np.ndarray:
         known = item_ids.size == 0 or bool(positions.max() < len(roles) and (roles[positions] == item_ids).all())
     assert known, "an item without a role in the plan"
     return positions
-
-
-def _indptr(counts: np.ndarray) -> np.ndarray:
-    """Row starts int64 [rows+1] of rows with these many entries."""
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:

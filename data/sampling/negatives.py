@@ -57,10 +57,10 @@ class CandidateSampler:
 
     is how often item j is expected as a negative of a row of whose span j is not a target. For the draws this is
     immediate. A global batch is S of the S_all training spans, uniform and without replacement
-    (`data.sampling.order`), so given that one of them is a row's own, each other span, and each of its targets, is there with chance
-    (S - 1) / (S_all - 1); all counts_j targets of item j are in other spans, and expectations add. The targets W of
-    the row's own span are there for certain, so the loss scores them once with weight 1, whatever their n_j, and
-    leaves the row's own target t out. So for every row and any f,
+    (`data.sampling.order`). So given that one of them is a row's own, each other span, and each of its targets, is
+    there with chance (S - 1) / (S_all - 1); all counts_j targets of item j are in other spans, and expectations add.
+    The targets W of the row's own span are there for certain, so the loss scores them once with weight 1, whatever
+    their n_j, and leaves the row's own target t out. So for every row and any f,
 
         sum over W - {t} of f(j) + E[sum over candidates j outside W of n_j / E_j * f(j)] = sum over j != t of f(j),
 
@@ -109,6 +109,7 @@ class CandidateSampler:
 
     def __init__(
         self,
+        *,
         counts: np.ndarray | None,
         num_draws: int,
         popularity_share: float,

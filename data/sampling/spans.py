@@ -16,7 +16,7 @@ from data.sequences import SequenceArrays, Targets
 Unit = Literal["windows", "prefixes"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Spans:
     """S stretches of users' sequences. Span s sees the items at positions start .. end-1 of its user's
     sequence; its last `num_targets` items predict each the item after it.
@@ -34,7 +34,12 @@ class Spans:
         return len(self.users)
 
     def __getitem__(self, index: np.ndarray) -> Spans:
-        return Spans(self.users[index], self.starts[index], self.ends[index], self.num_targets[index])
+        return Spans(
+            users=self.users[index],
+            starts=self.starts[index],
+            ends=self.ends[index],
+            num_targets=self.num_targets[index],
+        )
 
     @property
     def lengths(self) -> np.ndarray:
@@ -50,7 +55,12 @@ class Spans:
 def spans_before(users: np.ndarray, positions: np.ndarray, max_length: int) -> Spans:
     """The up to `max_length` items before each target (users, positions), int64 [B], and that target alone."""
     ends = np.asarray(positions, dtype=np.int64)
-    return Spans(np.asarray(users, dtype=np.int64), np.maximum(0, ends - max_length), ends, np.ones_like(ends))
+    return Spans(
+        users=np.asarray(users, dtype=np.int64),
+        starts=np.maximum(0, ends - max_length),
+        ends=ends,
+        num_targets=np.ones_like(ends),
+    )
 
 
 class TrainingSpans:
@@ -69,7 +79,7 @@ class TrainingSpans:
         overlap: in [0, 1), of L.
     """
 
-    def __init__(self, data: SequenceArrays, unit: Unit, max_length: int, overlap: float) -> None:
+    def __init__(self, *, data: SequenceArrays, unit: Unit, max_length: int, overlap: float) -> None:
         assert 0 <= overlap < 1, overlap
         self.unit, self._max_length = unit, max_length
         self._targets = Targets(data, "train")
@@ -95,4 +105,4 @@ class TrainingSpans:
         done = np.where(number > 0, self._max_length + (number - 1) * self._stride, 0)
         size = np.where(number > 0, self._stride, self._max_length)
         ends = np.minimum(done + size, self._targets.per_user(users))
-        return Spans(users, np.maximum(0, ends - self._max_length), ends, ends - done)
+        return Spans(users=users, starts=np.maximum(0, ends - self._max_length), ends=ends, num_targets=ends - done)

@@ -73,7 +73,7 @@ def check_restorable(config: Config, checkpoint: str) -> None:
 def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwatched) -> dict[str, Any]:
     """Rank valid and test with a checkpoint; rank 0 writes the result to `evaluation_path`."""
     inputs, sharded, step = restore(config, checkpoint, world)
-    scorer = Scorer(sharded, inputs, config, world, track)
+    scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=track)
     splits: dict[str, dict[str, Any]] = {split: summarise(scorer.rank(split), inputs, config) for split in SPLITS}
     result = {
         "model": config.model.name,
@@ -133,7 +133,7 @@ def recommend(
     they are made, to a temporary name that becomes `output` when complete.
     """
     inputs, sharded, _ = restore(config, checkpoint, world)
-    scorer = Scorer(sharded, inputs, config, world, track)
+    scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=track)
     lists = scorer.recommend(k, mask_history)
     if not world.is_first:
         for _ in lists:  # the collectives behind each list need every rank

@@ -25,7 +25,7 @@ from data.sequences import SequenceArrays
 from kernels.cooccurrence.pair_counts import strongest
 
 
-@dataclass
+@dataclass(kw_only=True)
 class GainRates:
     """How much each of B users gains: float32 [B] each, in their order.
 
@@ -38,7 +38,7 @@ class GainRates:
     cooccurrence: np.ndarray
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ScoreGains:
     """Finds the pairs of a batch of users; `graph` is None where co-occurrence is not asked for."""
 

@@ -32,7 +32,7 @@ from distributed.world import World
 from model.blocks.item_table import item_feature
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DeviceStep(Pipelineable):
     """A step that TorchRec can move, and whose `feature` it exchanges ahead of time."""
 
@@ -48,7 +48,7 @@ class DeviceStep(Pipelineable):
         feature = self.feature.to(device, non_blocking) if self.feature is not None else None
         # A plan that is there stays the same object: the catalogue's keeps its transposed rows from step to step.
         plan = self.plan if self.plan.union_ids.device.type == device.type else self.plan.map(move)
-        return DeviceStep(feature, plan, self.batch.map(move), self.number)
+        return DeviceStep(feature=feature, plan=plan, batch=self.batch.map(move), number=self.number)
 
     def record_stream(self, stream: torch.Stream) -> None:
         def record(tensor: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class DeviceStep(Pipelineable):
 class TrainSteps:
     """Trains steps; a rank's shares of the loss add up to the mean over the global batch."""
 
-    def __init__(self, sharded: ShardedSystem, plan: ItemPlan | None, config: Config, world: World) -> None:
+    def __init__(self, *, sharded: ShardedSystem, plan: ItemPlan | None, config: Config, world: World) -> None:
         """`plan` is that of the whole catalogue; None where every step brings its own."""
         self.sharded, self.world = sharded, world
         self._precision = config.training.precision
@@ -111,8 +111,8 @@ class TrainSteps:
     def _device_step(self, step: Step, number: int) -> DeviceStep:
         if step.plan is None:
             assert self._plan is not None
-            return DeviceStep(self._feature, self._plan, step.batch, number)
-        return DeviceStep(self._feature_of(step.plan), step.plan, step.batch, number)
+            return DeviceStep(feature=self._feature, plan=self._plan, batch=step.batch, number=number)
+        return DeviceStep(feature=self._feature_of(step.plan), plan=step.plan, batch=step.batch, number=number)
 
     def _feature_of(self, plan: ItemPlan) -> KeyedJaggedTensor | None:
         system = self.sharded.system

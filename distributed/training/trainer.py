@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from configs.loading import dump_config
@@ -57,7 +58,7 @@ def train(
     progress, losses = Progress(fingerprints=inputs.result_fingerprints), NO_LOSSES
     if checkpoints.exists():
         progress, losses = checkpoints.resume(sharded, inputs.result_fingerprints)
-    telemetry = Telemetry(str(run), world, progress.step, progress.epoch)
+    telemetry = Telemetry(run=str(run), world=world, resumed_step=progress.step, epochs=progress.epoch)
     if world.is_first:
         write_text(run / "config.yaml", stored_config)
         write_text(run / "plan.txt", sharded.plan + "\n")
@@ -65,23 +66,25 @@ def train(
     if progress.step:
         telemetry.say(f"going on from step {progress.step}, in epoch {progress.epoch + 1}, on {world.size} ranks")
 
-    with Watchdog(world, run, config.training.stall_seconds) as watchdog:
-        scorer = Scorer(sharded, inputs, config, world, watchdog.watching(track))
+    with Watchdog(world=world, run=run, seconds=config.training.stall_seconds) as watchdog:
+        scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=watchdog.watching(track))
         if sharded.dense_parameters or sharded.sharding:
             loop = TrainingLoop(
-                config,
-                world,
-                inputs,
-                sharded,
-                _batches(config, inputs, scorer.planner, world.rank, world.size),
-                checkpoints,
-                progress,
-                torch.tensor(losses[0], dtype=torch.float64, device=world.device),
-                _channel_losses(losses, len(sharded.system.recommender.channels), progress, world),
-                scorer,
-                telemetry,
-                Interruption(config.training, storage, world, is_leaving),
-                watchdog,
+                config=config,
+                world=world,
+                inputs=inputs,
+                sharded=sharded,
+                batches=_batches(config, inputs, scorer.encoder.planner, world.rank, world.size),
+                checkpoints=checkpoints,
+                progress=progress,
+                loss=torch.tensor(losses[0], dtype=torch.float64, device=world.device),
+                channel_losses=_channel_losses(losses, len(sharded.system.recommender.channels), progress, world),
+                scorer=scorer,
+                telemetry=telemetry,
+                interruption=Interruption(
+                    training=config.training, storage=storage, world=world, is_leaving=is_leaving
+                ),
+                watchdog=watchdog,
             )
             if not loop.run():
                 telemetry.close()
@@ -114,11 +117,23 @@ def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, nu
     check_targets(spans)  # a sampler of candidates cannot be made of none
     sampler = candidate_sampler(config, inputs)
     options = config.training
-    return TrainBatches(inputs.dataset, spans, options.batch_size, config.seed, rank, num_ranks, planner, sampler)
+    return TrainBatches(
+        data=inputs.dataset,
+        spans=spans,
+        batch_size=options.batch_size,
+        seed=config.seed,
+        rank=rank,
+        world=num_ranks,
+        planner=planner,
+        candidates=sampler,
+    )
 
 
 def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> None:
-    """Everything a rank would refuse, refused before any is started: builds what the first of one rank would.
+    """Refuse before any rank is started what a rank would refuse.
+
+    Builds the model (the rows of its item table are not allocated). Batches, plans and the sampler of candidates are
+    not built: what they read is checked.
 
     Args:
         device_type: of the ranks; None: not known yet, so that the ranks themselves check the table's optimiser.
@@ -127,40 +142,58 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> 
         InputError: the model does not fit the dataset or graph, the table's optimiser does not exist there,
             or there is nothing to train on.
     """
-    recommender = build_system(config, inputs).recommender
-    planner = inputs.planner(recommender.needs)
-    inputs.item_planner(recommender.needs)
-    if recommender.needs.id_rows:
+    needs = build_system(config, inputs).recommender.needs
+    inputs.check_needs(needs)
+    if needs.id_rows:
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
         if device_type is not None:
             choose_optimizer(config.table, sharding, device_type)
-        _batches(config, inputs, planner, 0, 1)
+        check_targets(training_spans(config, inputs.dataset))
+        _candidate_sources(config, inputs)
 
 
 def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
     """What a step trains at once of a user's sequence."""
-    return TrainingSpans(data, config.training.unit, config.model.max_length, config.training.window_overlap)
+    return TrainingSpans(
+        data=data, unit=config.training.unit, max_length=config.model.max_length, overlap=config.training.window_overlap
+    )
 
 
 def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None:
     """What draws the candidates of a step; None for a full softmax."""
-    options, data, graph = config.training.negatives, inputs.dataset, inputs.graph
+    options = config.training.negatives
     if options.draws is None:
         return None
-    counted = options.in_batch or options.popularity_share > 0
-    chosen = config.model.graph_modalities
-    modalities = chosen if chosen is not None else (graph.modalities if graph else ())
+    counts, neighbors = _candidate_sources(config, inputs)
     return CandidateSampler(
-        target_counts(data, data.popularity()) if counted else None,
-        options.draws,
-        options.popularity_share,
-        options.popularity_power,
-        options.in_batch,
-        config.seed,
-        None if counted else data.num_items,
-        options.hard_share,
-        [graph.neighbors(m) for m in modalities] if graph and options.hard_share else (),
+        counts=counts,
+        num_draws=options.draws,
+        popularity_share=options.popularity_share,
+        popularity_power=options.popularity_power,
+        in_batch=options.in_batch,
+        seed=config.seed,
+        num_items=None if counts is not None else inputs.dataset.num_items,
+        hard_share=options.hard_share,
+        neighbors=neighbors,
     )
+
+
+def _candidate_sources(config: Config, inputs: Inputs) -> tuple[np.ndarray | None, list[np.ndarray]]:
+    """What candidates are drawn from, where the config asks for it: target counts int64 [N], and each modality's
+    neighbours int64 [N, H].
+
+    Raises:
+        InputError: the dataset contradicts itself.
+    """
+    options, data, graph = config.training.negatives, inputs.dataset, inputs.graph
+    if options.draws is None:
+        return None, []
+    counted = options.in_batch or options.popularity_share > 0
+    counts = target_counts(data, data.popularity()) if counted else None
+    if graph is None or not options.hard_share:
+        return counts, []
+    chosen = config.model.graph_modalities
+    return counts, [graph.neighbors(m) for m in (chosen if chosen is not None else graph.modalities)]
 
 
 def final_metrics(

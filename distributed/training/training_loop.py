@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ from configs.schema import Config, TrainingConfig
 from contracts.batch import Step
 from contracts.errors import InputError
 from data.sampling.batches import TrainBatches
-from distributed.checkpoints.checkpoint import Checkpoints
+from distributed.checkpoints.checkpoint import Checkpoints, Losses
 from distributed.checkpoints.index import Progress
 from distributed.inference.scoring import Scorer, summarise
 from distributed.inputs import Inputs
@@ -74,7 +74,7 @@ def nothing_inherited_collected() -> Iterator[None]:
         gc.unfreeze()
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainingLoop:
     """What an epoch needs; every method is called by every rank.
 
@@ -101,7 +101,7 @@ class TrainingLoop:
     def __post_init__(self) -> None:
         self._order = StepOrder(len(self.batches))
         self._loader = loader_of(self.batches, self._order, self.config.training.loader_workers, self.world)
-        self._steps = TrainSteps(self.sharded, self.batches.plan, self.config, self.world)
+        self._steps = TrainSteps(sharded=self.sharded, plan=self.batches.plan, config=self.config, world=self.world)
         self._saving = 0.0
 
     def run(self) -> bool:
@@ -155,12 +155,12 @@ class TrainingLoop:
             progress.epoch_seconds = before + time.perf_counter() - began - self._saving
             wish = self.interruption.agreed(progress.step, self.checkpoints.is_writing)
             if self.checkpoints.is_pending and self.interruption.nobody_writes:
-                self._save(self.checkpoints.finish)
+                self._finish_checkpoint()
             if wish == Wish.STOP:
-                self._save()
+                self._write_checkpoint()
                 return False
             if wish == Wish.CHECKPOINT and progress.epoch_steps < last:
-                self._save(self.checkpoints.start)
+                self._start_checkpoint()
         return True
 
     def _end_epoch(self) -> None:
@@ -191,24 +191,40 @@ class TrainingLoop:
             **({"skipped_steps": skipped} if skipped else {}),
             **({"checkpoint_seconds": self._saving} if self._saving else {}),
         )
-        self._save()
+        self._write_checkpoint()
         self.telemetry.say(
             f"epoch {progress.epoch}: loss {loss:.4f}, valid {metric} {valid.get(metric, float('nan')):.4f}"
             f"{' (best)' if is_best else ''}, {seconds:.1f} s, {rate:,.0f} targets/s"
         )
 
-    def _save(self, how: Callable[..., None] | None = None) -> None:
-        """Write a checkpoint and wait for it; or only begin one, or finish it (`how`)."""
-        began = time.perf_counter()
-        if how == self.checkpoints.finish:
-            self.checkpoints.finish()
-        else:
-            (how or self.checkpoints.save)(
-                self.sharded, self.progress, (float(self.loss), *self.channel_losses.tolist())
-            )
+    def _write_checkpoint(self) -> None:
+        """Write a checkpoint and wait until it is on disk."""
+        with self._saving_time():
+            self.checkpoints.save(self.sharded, self.progress, self._losses())
             self.interruption.saved()
+
+    def _start_checkpoint(self) -> None:
+        """Copy the state and let a thread write it while training goes on."""
+        with self._saving_time():
+            self.checkpoints.start(self.sharded, self.progress, self._losses())
+            self.interruption.saved()
+
+    def _finish_checkpoint(self) -> None:
+        """Make the checkpoint count that `_start_checkpoint` began."""
+        with self._saving_time():
+            self.checkpoints.finish()
+
+    @contextmanager
+    def _saving_time(self) -> Iterator[None]:
+        """Adds the time spent within to the checkpoint time of the epoch; the watchdog hears of the rank afterwards."""
+        began = time.perf_counter()
+        yield
         self.watchdog.alive()
         self._saving += time.perf_counter() - began
+
+    def _losses(self) -> Losses:
+        """This rank's sums of losses in the epoch under way: of the whole loss, then of each channel."""
+        return (float(self.loss), *self.channel_losses.tolist())
 
     def _note_skipped(self) -> None:
         """Count a step whose loss or gradient was not finite, keep its batch for a look, and stop after too many."""

@@ -16,7 +16,6 @@ from torch import Tensor
 from data.sequences import target_items
 from distributed.inference.score_gains import GainRates
 from distributed.inference.scoring import Scorer
-from distributed.random_streams import seed_for
 from evaluation.metrics import ranks_from_counts
 from evaluation.ranking import count_ranks, top_items
 from experiments.case_page.cases import Ranking
@@ -24,11 +23,17 @@ from experiments.case_page.relations import COOCCURRENCE
 from model.protocol import Channel
 
 
-class ChannelScorer(Scorer):
-    """Ranks by all channels together and by each alone, streaming the same item blocks as `rank` does.
+class ChannelScorer:
+    """Ranks by all channels together and by each alone, over the same item blocks as `Scorer.rank`.
 
     A channel alone is the user's vector with all others zero, so one sweep over the items serves all views.
     """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.inputs = scorer.inputs
+        self._scorer, self._encoder = scorer, scorer.encoder
+        self._recommender = scorer.system.recommender
+        self._options = scorer.config.evaluation
 
     def study(self, users: np.ndarray, positions: np.ndarray, k: int) -> Ranking:
         """Targets (users, positions), int64 [B], among all items in every view, and the best
@@ -36,17 +41,20 @@ class ChannelScorer(Scorer):
 
         Ranks are those of `rank` but for float32 rounding: products of another shape may turn near-ties round.
         """
-        options, data = self.config.evaluation, self.inputs.dataset
-        self._catalogue = None
-        seed_for("ranking test", self.config.seed, 0, self.world.rank)
-        with self._encoding(), self._progress(len(users), "scoring cases", sweeps=2) as tick:
-            blocks = self._item_blocks(tick)
-            widths = [x.shape[1] for x in self._channel_vectors(np.zeros(0, dtype=np.int64))]
-            views = in_views(self._encode_users(users, positions), widths, len(self.channels) - len(widths))
-            every, at = np.tile(users, len(views)), np.tile(positions, len(views))
-            rates = self._rates_of_views(len(users))
-            batch, _ = self._user_batch(every, at, views.flatten(0, 1), options.mask_history, rates, blocks)
-            ranks = ranks_from_counts(*count_ranks([[batch]], blocks), options.ties)
+        data = self.inputs.dataset
+        self._scorer.begin("test")
+        with self._scorer.sweeping(len(users), "scoring cases", sweeps=2) as (blocks, _):
+            widths = [x.shape[1] for x in self._encoder.items_by_channel(np.zeros(0, dtype=np.int64))]
+            views = in_views(self._encoder.users(users, positions), widths, len(self.channels) - len(widths))
+            batch, _ = self._scorer.user_batch(
+                users=np.tile(users, len(views)),
+                positions=np.tile(positions, len(views)),
+                vectors=views.flatten(0, 1),
+                hide=self._options.mask_history,
+                rates=self._rates_of_views(len(users)),
+                blocks=blocks,
+            )
+            ranks = ranks_from_counts(*count_ranks([[batch]], blocks), self._options.ties)
             best, _ = next(iter(top_items([[batch]], blocks, k)))
             shown = best.cpu().numpy().reshape(len(views), len(users), -1)
             targets = target_items(data, users, positions)
@@ -57,16 +65,11 @@ class ChannelScorer(Scorer):
             users, positions, targets, ranks.reshape(len(views), -1), shown, parts[:, :, :-1], parts[0, :, -1]
         )
 
-    def _channel_vectors(self, ids: np.ndarray) -> list[Tensor]:
-        """Per channel [n, d_c] of items int64 [n], ascending and unique."""
-        rows = self.system.item_rows(self.item_planner.plan(ids).map(self._move))
-        return self.system.recommender.item_vectors(rows)
-
     def _parts(self, views: Tensor, items: np.ndarray) -> np.ndarray:
         """Every channel's part of the scores of items int64 [V, B, K]: float64 [V, B, K, C]; 0 where the item is -1."""
         ids, place = np.unique(np.maximum(items, 0), return_inverse=True)
-        vectors = self._channel_vectors(ids)
-        found = torch.from_numpy(place.reshape(items.shape)).to(self.world.device)
+        vectors = self._encoder.items_by_channel(ids)
+        found = torch.from_numpy(place.reshape(items.shape)).to(views.device)
         users = views[0].split([x.shape[1] for x in vectors], dim=1)
         parts = [
             torch.einsum("bd,vbkd->vbk", user.double(), x.double()[found])
@@ -77,31 +80,31 @@ class ChannelScorer(Scorer):
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The model's, and co-occurrence where it is added."""
-        weight = self.config.evaluation.cooccurrence_weight
-        return (*self.system.recommender.channels, *([Channel(COOCCURRENCE, weight)] if weight else []))
+        weight = self._options.cooccurrence_weight
+        return (*self._recommender.channels, *([Channel(COOCCURRENCE, weight)] if weight else []))
 
     def _rates_of_views(self, num_users: int) -> GainRates:
         """What users gain in each view, view after view: [V * B]."""
-        repeats, whole = self.system.recommender.repeat_gains().numpy(), self._rates(1)
+        repeats, whole = self._recommender.repeat_gains().numpy(), self._scorer.rates(1)
         others = len(self.channels) - len(repeats)  # co-occurrence, if it is a channel
         of_repeats = np.concatenate([whole.repeats, repeats, np.zeros(others, np.float32)])
         related = np.concatenate([whole.cooccurrence, np.zeros_like(repeats), whole.cooccurrence[:others]])
-        return GainRates(np.repeat(of_repeats, num_users), np.repeat(related, num_users))
+        return GainRates(repeats=np.repeat(of_repeats, num_users), cooccurrence=np.repeat(related, num_users))
 
     def _gained(self, users: np.ndarray, positions: np.ndarray, items: np.ndarray) -> np.ndarray:
         """What items int64 [V, B, K] gain in each channel's part: float64 [V, B, K, C]; 0 where the item is -1."""
         asked = np.arange(len(users))[:, None] * self.inputs.dataset.num_items + items
         ones, none = np.ones(len(users), dtype=np.float32), np.zeros(len(users), dtype=np.float32)
-        held = self._gain_of(users, positions, asked, GainRates(ones, none))
-        parts = [held * gain for gain in self.system.recommender.repeat_gains().double().numpy()]
+        held = self._gain_of(users, positions, asked, GainRates(repeats=ones, cooccurrence=none))
+        parts = [held * gain for gain in self._recommender.repeat_gains().double().numpy()]
         if len(self.channels) > len(parts):
-            weight = np.float32(self.config.evaluation.cooccurrence_weight)
-            parts.append(self._gain_of(users, positions, asked, GainRates(none, weight * ones)))
+            weight = np.float32(self._options.cooccurrence_weight)
+            parts.append(self._gain_of(users, positions, asked, GainRates(repeats=none, cooccurrence=weight * ones)))
         return np.stack(parts, axis=-1) * (items >= 0)[..., None]
 
     def _gain_of(self, users: np.ndarray, positions: np.ndarray, asked: np.ndarray, rates: GainRates) -> np.ndarray:
         """Gains float64 of pairs given as row * N + item, of the shape of `asked`."""
-        items, rows, gains = self._gains.pairs(users, positions, np.full(len(users), -1), False, rates)
+        items, rows, gains = self._scorer.gains.pairs(users, positions, np.full(len(users), -1), False, rates)
         keys, first = np.unique(rows * self.inputs.dataset.num_items + items, return_index=True)
         if not len(keys):
             return np.zeros(asked.shape)

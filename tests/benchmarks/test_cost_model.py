@@ -41,7 +41,16 @@ def sampled_step(name):
     system, data = toy_system(config), toy_data()
     planner = toy_planner(system.recommender.needs)
     candidates = candidate_sampler(config, Inputs(data, None))
-    step = TrainBatches(data, training_spans(config, data), 60, 0, 0, 1, planner, candidates)[0]
+    step = TrainBatches(
+        data=data,
+        spans=training_spans(config, data),
+        batch_size=60,
+        seed=0,
+        rank=0,
+        world=1,
+        planner=planner,
+        candidates=candidates,
+    )[0]
     return config, system.recommender.train().double(), step
 
 

@@ -27,7 +27,7 @@ def test_what_json_has_no_word_for_is_null():
 
 def test_an_epoch_without_a_loss_is_a_record_that_any_reader_takes(tmp_path):
     with world_of_one() as world:
-        telemetry = Telemetry(str(tmp_path), world, 0, 0)
+        telemetry = Telemetry(run=str(tmp_path), world=world, resumed_step=0, epochs=0)
         telemetry.record(1, epoch=1, loss=math.nan, valid={"ndcg@10": 0.5})
         telemetry.close()
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()

@@ -22,7 +22,8 @@ from tests.sequences import Sequences
 
 
 def spans_of(rows: list[tuple[int, int, int, int]]) -> Spans:
-    return Spans(*np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+    users, starts, ends, num_targets = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+    return Spans(users=users, starts=starts, ends=ends, num_targets=num_targets)
 
 
 def tensors_of(batch: Batch) -> list[torch.Tensor]:
@@ -105,11 +106,11 @@ def test_targets_to_be_ranked_come_in_their_order_with_the_latest_items(split: s
 def test_indices_are_positions_of_the_plan(unit: str) -> None:
     first_item = 2**33 - 60
     data = sequences(30, 50, 6, first_item)
-    spans = TrainingSpans(data, unit, 4, 0.5).locate(np.arange(20))  # type: ignore[arg-type]
+    spans = TrainingSpans(data=data, unit=unit, max_length=4, overlap=0.5).locate(np.arange(20))  # type: ignore[arg-type]
     plain = assemble(data, spans, 20, lambda ids: ids)
     assert int(plain.targets.min()) >= first_item
     roles = np.unique(np.concatenate([span_items(data, spans), plain.targets.numpy()]))
-    plan = ItemPlanner(ItemNeeds(), data.num_items, None, {}).plan(roles)
+    plan = ItemPlanner(needs=ItemNeeds(), num_items=data.num_items, graph=None, features={}).plan(roles)
     batch = assemble(data, spans, 20, partial(positions_of, plan))
     union = plan.union_ids.tolist()
     assert [[union[place] for place in seen] for seen in contexts(batch)] == contexts(plain)
@@ -120,7 +121,9 @@ def test_indices_are_positions_of_the_plan(unit: str) -> None:
 
 def test_an_empty_share_is_an_empty_batch() -> None:
     data = sequences(30, 50, 6)
-    plan = ItemPlanner(ItemNeeds(), data.num_items, None, {}).plan(np.empty(0, dtype=np.int64))
+    plan = ItemPlanner(needs=ItemNeeds(), num_items=data.num_items, graph=None, features={}).plan(
+        np.empty(0, dtype=np.int64)
+    )
     batch = assemble(data, spans_of([]), 3, partial(positions_of, plan))
     assert contexts(batch) == []
     assert (batch.groups, batch.num_global_targets) == ((), 3)
@@ -129,7 +132,12 @@ def test_an_empty_share_is_an_empty_batch() -> None:
 
 def test_a_moved_batch_is_the_same_batch() -> None:
     data = sequences(30, 50, 6)
-    batch = assemble(data, TrainingSpans(data, "windows", 4, 0.5).locate(np.arange(9)), 20, lambda ids: ids)
+    batch = assemble(
+        data,
+        TrainingSpans(data=data, unit="windows", max_length=4, overlap=0.5).locate(np.arange(9)),
+        20,
+        lambda ids: ids,
+    )
     moved: Batch = batch.map(lambda tensor: tensor.clone())
     assert (moved.groups, moved.num_global_targets, moved.candidates) == (batch.groups, 20, None)
     assert contexts(moved) == contexts(batch)

@@ -64,7 +64,7 @@ def dense(rows: SparseRows) -> torch.Tensor:
 
 def planner_of(graph: FakeGraph, **needs: object) -> ItemPlanner:
     features = {"image": np.arange(graph.num_items * 2, dtype=np.float16).reshape(-1, 2)}
-    return ItemPlanner(ItemNeeds(**needs), graph.num_items, graph, features)  # type: ignore[arg-type]
+    return ItemPlanner(needs=ItemNeeds(**needs), num_items=graph.num_items, graph=graph, features=features)  # type: ignore[arg-type]
 
 
 def check_order(plan: ItemPlan, num_items: int) -> None:
@@ -170,7 +170,9 @@ def test_pads_empty_rows_and_single_items() -> None:
 
 def test_the_catalogue_is_planned_once_and_models_without_a_graph_need_none() -> None:
     counts = np.array([5, 0, 2, 7], dtype=np.float32)
-    planner = ItemPlanner(ItemNeeds(id_rows=False, popularity=True), 4, None, {}, counts)
+    planner = ItemPlanner(
+        needs=ItemNeeds(id_rows=False, popularity=True), num_items=4, graph=None, features={}, popularity=counts
+    )
     assert planner.catalogue() is planner.catalogue()
     plan = planner.plan(np.array([1, 3]))
     assert (plan.union_ids.tolist(), plan.num_roles, plan.popularity.tolist()) == ([1, 3], 2, [[0.0], [7.0]])
@@ -206,13 +208,13 @@ def test_a_graph_that_names_what_is_not_there(needs: dict, spoil: object, messag
 def test_what_is_missing_is_named() -> None:
     graph = random_graph(9, 2, 0)
     with pytest.raises(InputError, match=r"co-occurrence, image neighbours.*build_graph"):
-        ItemPlanner(ItemNeeds(cooccurrence=True, views=("image",)), 9, None, {})
+        ItemPlanner(needs=ItemNeeds(cooccurrence=True, views=("image",)), num_items=9, graph=None, features={})
     with pytest.raises(InputError, match="9 items and the dataset 8"):
-        ItemPlanner(ItemNeeds(views=("image",)), 8, graph, {})
+        ItemPlanner(needs=ItemNeeds(views=("image",)), num_items=8, graph=graph, features={})
     with pytest.raises(InputError, match=r"'text'; the dataset has \['image'\]"):
         planner_of(graph, features=("text",))
     with pytest.raises(InputError, match="3 rows for 9 items"):
-        ItemPlanner(ItemNeeds(features=("text",)), 9, graph, {"text": np.ones((3, 2))})
+        ItemPlanner(needs=ItemNeeds(features=("text",)), num_items=9, graph=graph, features={"text": np.ones((3, 2))})
 
 
 class HugeGraph:
@@ -234,7 +236,7 @@ def test_ids_above_32_bits_survive_a_plan_bounded_by_its_union() -> None:
     graph, num_items = HugeGraph(), HugeGraph.num_items
     needs = ItemNeeds(cooccurrence=True, views=("image",))
     roles = np.array([0, 3, 2**31 - 1, 2**31, 2**31 + 1, 2**32, 2**33 - 1])
-    plan = ItemPlanner(needs, num_items, graph, {}).plan(roles)  # type: ignore[arg-type]
+    plan = ItemPlanner(needs=needs, num_items=num_items, graph=graph, features={}).plan(roles)  # type: ignore[arg-type]
     check_order(plan, num_items)
     assert plan.union_ids[plan.views["image"].indices].reshape(-1, 2).tolist() == graph[roles].tolist()
     assert plan.cooccurrence is not None
@@ -284,8 +286,16 @@ def sequences(num_users: int, num_items: int, seed: int, first_item: int = 0) ->
 
 
 def train_batches(data: Sequences, rank: int, world: int, batch_size: int = 16, unit: Unit = "windows") -> TrainBatches:
-    planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
-    return TrainBatches(data, TrainingSpans(data, unit, 5, 0.5), batch_size, 3, rank, world, planner)
+    planner = ItemPlanner(needs=ItemNeeds(), num_items=data.num_items, graph=None, features={})
+    return TrainBatches(
+        data=data,
+        spans=TrainingSpans(data=data, unit=unit, max_length=5, overlap=0.5),
+        batch_size=batch_size,
+        seed=3,
+        rank=rank,
+        world=world,
+        planner=planner,
+    )
 
 
 @pytest.mark.parametrize("unit", ["windows", "prefixes"])
@@ -293,7 +303,7 @@ def train_batches(data: Sequences, rank: int, world: int, batch_size: int = 16, 
 def test_ranks_train_every_target_once_from_what_came_before_it(world: int, unit: Unit) -> None:
     data = sequences(30, 50, 6)
     ranks = [train_batches(data, rank, world, unit=unit) for rank in range(world)]
-    spans = len(TrainingSpans(data, unit, 5, 0.5))
+    spans = len(TrainingSpans(data=data, unit=unit, max_length=5, overlap=0.5))
     assert spans % ranks[0].spans_per_step, "the last batch is to be a small one"
     assert {len(batches) for batches in ranks} == {-(-spans // ranks[0].spans_per_step)}
     seen, shares = [], []
@@ -349,7 +359,7 @@ def test_a_step_has_the_batch_size_of_targets_on_average(batch_size: int) -> Non
     assert {rows[step].batch.num_global_targets for step in range(len(rows) - 1)} == {batch_size}
     windows = train_batches(data, 0, 1, batch_size)
     sizes = [windows[step].batch.num_global_targets for step in range(len(windows))]
-    per_span = sum(sizes) / len(TrainingSpans(data, "windows", 5, 0.5))
+    per_span = sum(sizes) / len(TrainingSpans(data=data, unit="windows", max_length=5, overlap=0.5))
     assert windows.spans_per_step >= 1
     # A whole number of spans is as near to the batch size as whole spans come.
     assert abs(windows.spans_per_step * per_span - batch_size) <= per_span / 2 or batch_size < per_span

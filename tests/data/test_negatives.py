@@ -89,7 +89,14 @@ def test_ranks_agree_and_steps_and_epochs_and_seeds_differ() -> None:
     batch = np.array([4, 4, 7, 1])
 
     def ids(seed: int, epoch: int, step: int, order: np.ndarray = batch) -> list[list[float]]:
-        sampler = CandidateSampler(np.ones(10**6, np.int64), 64, 0.5, 0.5, True, seed)
+        sampler = CandidateSampler(
+            counts=np.ones(10**6, np.int64),
+            num_draws=64,
+            popularity_share=0.5,
+            popularity_power=0.5,
+            in_batch=True,
+            seed=seed,
+        )
         return [part.tolist() for part in sampler.sample(epoch, step, order)]
 
     keys = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
@@ -100,7 +107,9 @@ def test_ranks_agree_and_steps_and_epochs_and_seeds_differ() -> None:
 @pytest.mark.parametrize(("share", "power"), [(0.0, 1.0), (1.0, 1.0), (1.0, 0.0), (1.0, 0.5), (0.3, 0.75)])
 def test_draws_follow_the_mixture(share: float, power: float) -> None:
     num_draws = 200_000
-    sampler = CandidateSampler(COUNTS, num_draws, share, power, False, 3)
+    sampler = CandidateSampler(
+        counts=COUNTS, num_draws=num_draws, popularity_share=share, popularity_power=power, in_batch=False, seed=3
+    )
     ids, log_weights = sampler.sample(0, 0, NO_TARGETS)
     m = mixture(COUNTS, share, power)
     assert ids.tolist() == np.flatnonzero(m).tolist()
@@ -114,7 +123,16 @@ def test_draws_follow_the_mixture(share: float, power: float) -> None:
 def test_hard_draws_are_neighbours_of_the_batch(hard: float) -> None:
     num_draws, batch = 100_000, np.array([3, 2, 2, 0, 4])
     counts = np.array([1, 0, 2, 1, 3, 0, 0])
-    sampler = CandidateSampler(counts, num_draws, 1.0, 1.0, False, 3, hard_share=hard, neighbors=LINKS)
+    sampler = CandidateSampler(
+        counts=counts,
+        num_draws=num_draws,
+        popularity_share=1.0,
+        popularity_power=1.0,
+        in_batch=False,
+        seed=3,
+        hard_share=hard,
+        neighbors=LINKS,
+    )
     ids, log_weights = sampler.sample(0, 0, batch)
     expected = num_draws * ((1 - hard) * counts / counts.sum() + hard * neighbor_chances(batch))
     assert ids.tolist() == np.flatnonzero(expected).tolist()
@@ -129,7 +147,16 @@ def test_hard_draws_do_not_depend_on_the_order_of_the_batch() -> None:
     batch = np.array([3, 2, 2, 0, 6, 4, 1, 5])
 
     def parts(order: np.ndarray, hard: float = 0.5, links: tuple[np.ndarray, ...] = LINKS) -> list[list[float]]:
-        sampler = CandidateSampler(np.arange(1, 8), 9, 0.5, 0.5, True, 0, hard_share=hard, neighbors=links)
+        sampler = CandidateSampler(
+            counts=np.arange(1, 8),
+            num_draws=9,
+            popularity_share=0.5,
+            popularity_power=0.5,
+            in_batch=True,
+            seed=0,
+            hard_share=hard,
+            neighbors=links,
+        )
         return [part.tolist() for part in sampler.sample(0, 0, order)]
 
     shuffles = [np.random.default_rng(seed).permutation(batch) for seed in range(20)]
@@ -139,7 +166,17 @@ def test_hard_draws_do_not_depend_on_the_order_of_the_batch() -> None:
 
 def test_targets_without_neighbours_leave_the_other_draws() -> None:
     alone = (np.array([[0, -1], [-1, -1]]),)
-    sampler = CandidateSampler(None, 1000, 0.0, 1.0, False, 0, num_items=2, hard_share=0.5, neighbors=alone)
+    sampler = CandidateSampler(
+        counts=None,
+        num_draws=1000,
+        popularity_share=0.0,
+        popularity_power=1.0,
+        in_batch=False,
+        seed=0,
+        num_items=2,
+        hard_share=0.5,
+        neighbors=alone,
+    )
     ids, log_weights = sampler.sample(0, 0, np.array([0, 1, 1]))
     times = np.exp(log_weights.astype(float)) * 250  # 1000 draws, half of them plain, over two items
     np.testing.assert_allclose(times, np.rint(times), atol=1e-3)
@@ -149,7 +186,14 @@ def test_targets_without_neighbours_leave_the_other_draws() -> None:
 
 @pytest.mark.parametrize("scale", [1, 3, 2**40 + 1])
 def test_boundaries_belong_to_the_next_item_with_targets(scale: int) -> None:
-    sampler = CandidateSampler(np.array([0, 0, 1, 0, 2, 1, 0, 0]) * scale, 3, 1.0, 1.0, False, 0)
+    sampler = CandidateSampler(
+        counts=np.array([0, 0, 1, 0, 2, 1, 0, 0]) * scale,
+        num_draws=3,
+        popularity_share=1.0,
+        popularity_power=1.0,
+        in_batch=False,
+        seed=0,
+    )
     assert sampler._draw_popular(Edges(np.random.PCG64(0)), 3).tolist() == [2, 4, 5]
 
 
@@ -172,7 +216,16 @@ def test_sums_over_the_other_items_are_unbiased(
     counts = np.array([0, 1, 4, 0, 2, 3, 2])
     target_list = np.repeat(np.arange(len(counts)), counts)  # 12 targets: T - 1 and T differ by 9%
     values = np.random.default_rng(0).uniform(0.5, 2, len(counts))
-    sampler = CandidateSampler(counts, num_draws, share, power, in_batch, 0, hard_share=hard, neighbors=LINKS)
+    sampler = CandidateSampler(
+        counts=counts,
+        num_draws=num_draws,
+        popularity_share=share,
+        popularity_power=power,
+        in_batch=in_batch,
+        seed=0,
+        hard_share=hard,
+        neighbors=LINKS,
+    )
     reached = (counts > 0) | ((num_draws > 0) and share < 1)
     estimates: dict[int, list[float]] = {int(target): [] for target in np.flatnonzero(counts)}
     for step in range(5_000):
@@ -192,7 +245,16 @@ def test_sums_are_unbiased_for_rows_trained_with_others(num_draws: int, hard: fl
     spans = [np.array(span) for span in ([1, 2], [4, 5, 5], [2], [5, 2, 2, 6], [4], [6])]
     counts = np.bincount(np.concatenate(spans), minlength=7)
     values = np.random.default_rng(0).uniform(0.5, 2, len(counts))
-    sampler = CandidateSampler(counts, num_draws, 0.5, 0.5, True, 0, hard_share=hard, neighbors=LINKS)
+    sampler = CandidateSampler(
+        counts=counts,
+        num_draws=num_draws,
+        popularity_share=0.5,
+        popularity_power=0.5,
+        in_batch=True,
+        seed=0,
+        hard_share=hard,
+        neighbors=LINKS,
+    )
     others = (size - 1) / (len(spans) - 1)
     estimates: list[list[float]] = [[] for _ in spans]
     for step in range(8_000):
@@ -210,7 +272,9 @@ def test_sums_are_unbiased_for_rows_trained_with_others(num_draws: int, hard: fl
 
 
 def test_times_are_merged_over_draws_and_batch() -> None:
-    sampler = CandidateSampler(np.array([3, 5]), 100, 0.5, 1.0, True, 0)
+    sampler = CandidateSampler(
+        counts=np.array([3, 5]), num_draws=100, popularity_share=0.5, popularity_power=1.0, in_batch=True, seed=0
+    )
     ids, log_weights = sampler.sample(0, 0, np.array([1, 1, 0, 1]))
     expected = 100 * mixture(np.array([3, 5]), 0.5, 1.0) + 3 * np.array([3, 5]) / 7
     times = np.exp(log_weights.astype(float)) * expected
@@ -236,7 +300,14 @@ def test_results_have_their_shapes_whatever_the_catalogue(
     batch = target_list[: draw.draw(st.integers(1, len(target_list)))]
     links = np.random.default_rng(len(batch)).integers(-1, len(counts), (len(counts), 3))
     sampler = CandidateSampler(
-        np.array(counts), num_draws, share, power, in_batch, 1, hard_share=hard, neighbors=[links]
+        counts=np.array(counts),
+        num_draws=num_draws,
+        popularity_share=share,
+        popularity_power=power,
+        in_batch=in_batch,
+        seed=1,
+        hard_share=hard,
+        neighbors=[links],
     )
     ids, log_weights = sampler.sample(2, 3, batch)
     assert (ids.dtype, log_weights.dtype) == (np.int64, np.float32)
@@ -253,20 +324,52 @@ def test_results_have_their_shapes_whatever_the_catalogue(
 def test_one_target_is_nobodys_negative() -> None:
     batch = np.array([1])
     for num_draws in (0, 4):
-        ids, log_weights = CandidateSampler(np.array([0, 1]), num_draws, 0.0, 1.0, True, 0).sample(0, 0, batch)
-        drawn = CandidateSampler(None, num_draws, 0.0, 1.0, False, 0, num_items=2).sample(0, 0, batch)
+        ids, log_weights = CandidateSampler(
+            counts=np.array([0, 1]),
+            num_draws=num_draws,
+            popularity_share=0.0,
+            popularity_power=1.0,
+            in_batch=True,
+            seed=0,
+        ).sample(0, 0, batch)
+        drawn = CandidateSampler(
+            counts=None,
+            num_draws=num_draws,
+            popularity_share=0.0,
+            popularity_power=1.0,
+            in_batch=False,
+            seed=0,
+            num_items=2,
+        ).sample(0, 0, batch)
         assert ids.tolist() == drawn[0].tolist()
         assert log_weights.tolist() == drawn[1].tolist()
-    assert len(CandidateSampler(COUNTS, 0, 0.0, 1.0, False, 0).sample(0, 0, np.array([4, 4]))[0]) == 0
+    assert (
+        len(
+            CandidateSampler(
+                counts=COUNTS, num_draws=0, popularity_share=0.0, popularity_power=1.0, in_batch=False, seed=0
+            ).sample(0, 0, np.array([4, 4]))[0]
+        )
+        == 0
+    )
 
 
 def test_ids_are_exact_above_32_and_24_bits() -> None:
     huge = HugeCounts()
     batch = np.array([2**31 + 1, 2**31 + 2**20 - 1, 2**24 + 1])
-    ids, log_weights = CandidateSampler(huge, 0, 0.0, 1.0, True, 0).sample(0, 0, batch)
+    ids, log_weights = CandidateSampler(
+        counts=huge, num_draws=0, popularity_share=0.0, popularity_power=1.0, in_batch=True, seed=0
+    ).sample(0, 0, batch)
     assert ids.tolist() == sorted(batch.tolist())
     np.testing.assert_allclose(log_weights, np.log((len(huge) - 1) / 2), rtol=1e-6)
-    drawn, _ = CandidateSampler(None, 20_000, 0.0, 1.0, False, 0, num_items=len(huge)).sample(0, 0, NO_TARGETS)
+    drawn, _ = CandidateSampler(
+        counts=None,
+        num_draws=20_000,
+        popularity_share=0.0,
+        popularity_power=1.0,
+        in_batch=False,
+        seed=0,
+        num_items=len(huge),
+    ).sample(0, 0, NO_TARGETS)
     assert drawn.min() >= 0
     assert 2**31 < drawn.max() < len(huge)
     assert (drawn[drawn > 2**24] % 2).mean() == pytest.approx(0.5, abs=0.02)  # float32 would make them even
@@ -275,6 +378,8 @@ def test_ids_are_exact_above_32_and_24_bits() -> None:
 def test_popular_ids_are_exact_above_24_bits() -> None:
     counts = np.zeros(2**24 + 9, np.int64)
     counts[-9:] = 3
-    ids, log_weights = CandidateSampler(counts, 9_000, 1.0, 0.5, False, 0).sample(0, 0, NO_TARGETS)
+    ids, log_weights = CandidateSampler(
+        counts=counts, num_draws=9_000, popularity_share=1.0, popularity_power=0.5, in_batch=False, seed=0
+    ).sample(0, 0, NO_TARGETS)
     assert ids.tolist() == list(range(2**24, 2**24 + 9))
     np.testing.assert_allclose(log_weights, 0, atol=0.2)

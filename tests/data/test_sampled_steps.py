@@ -19,9 +19,25 @@ from tests.sequences import Sequences
 
 
 def sampled_batches(data: Sequences, rank: int, world: int, draws: int = 20, in_batch: bool = True) -> TrainBatches:
-    planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
-    sampler = CandidateSampler(target_counts(data, data.popularity()), draws, 0.5, 0.75, in_batch, 9)
-    return TrainBatches(data, TrainingSpans(data, "windows", 5, 0.5), 16, 3, rank, world, planner, sampler)
+    planner = ItemPlanner(needs=ItemNeeds(), num_items=data.num_items, graph=None, features={})
+    sampler = CandidateSampler(
+        counts=target_counts(data, data.popularity()),
+        num_draws=draws,
+        popularity_share=0.5,
+        popularity_power=0.75,
+        in_batch=in_batch,
+        seed=9,
+    )
+    return TrainBatches(
+        data=data,
+        spans=TrainingSpans(data=data, unit="windows", max_length=5, overlap=0.5),
+        batch_size=16,
+        seed=3,
+        rank=rank,
+        world=world,
+        planner=planner,
+        candidates=sampler,
+    )
 
 
 def ids_of(step: Step, positions: torch.Tensor) -> torch.Tensor:
@@ -53,8 +69,16 @@ def test_ranks_train_the_same_targets_against_the_same_candidates_in_any_world(w
 
 
 def full_batches(data: Sequences) -> TrainBatches:
-    planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
-    return TrainBatches(data, TrainingSpans(data, "windows", 5, 0.5), 16, 3, 0, 1, planner)
+    planner = ItemPlanner(needs=ItemNeeds(), num_items=data.num_items, graph=None, features={})
+    return TrainBatches(
+        data=data,
+        spans=TrainingSpans(data=data, unit="windows", max_length=5, overlap=0.5),
+        batch_size=16,
+        seed=3,
+        rank=0,
+        world=1,
+        planner=planner,
+    )
 
 
 def test_histories_of_a_sampled_step_are_those_of_the_full_one() -> None:
@@ -81,9 +105,26 @@ def test_candidates_change_with_the_step_and_the_epoch() -> None:
 def test_ids_that_float32_and_int32_cannot_hold_travel_exactly(huge: int) -> None:
     # The catalogue is as large as its largest id; nothing of its size is made.
     data = sequences(12, 50, 2, first_item=huge)
-    sampler = CandidateSampler(None, 30, 0.0, 1.0, False, 1, num_items=data.num_items)
-    planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
-    batches = TrainBatches(data, TrainingSpans(data, "windows", 5, 0.5), 16, 3, 0, 1, planner, sampler)
+    sampler = CandidateSampler(
+        counts=None,
+        num_draws=30,
+        popularity_share=0.0,
+        popularity_power=1.0,
+        in_batch=False,
+        seed=1,
+        num_items=data.num_items,
+    )
+    planner = ItemPlanner(needs=ItemNeeds(), num_items=data.num_items, graph=None, features={})
+    batches = TrainBatches(
+        data=data,
+        spans=TrainingSpans(data=data, unit="windows", max_length=5, overlap=0.5),
+        batch_size=16,
+        seed=3,
+        rank=0,
+        world=1,
+        planner=planner,
+        candidates=sampler,
+    )
     step = batches[0]
     ids = ids_of(step, step.batch.targets)
     assert int(ids.min()) >= huge
@@ -119,13 +160,24 @@ def test_hard_negatives_are_the_same_on_all_ranks() -> None:
     data = sequences(30, 5000, 1)
     links = [np.random.default_rng(m).integers(-1, 5000, (5000, 4)) for m in range(2)]
     counts = target_counts(data, data.popularity())
-    planner = ItemPlanner(ItemNeeds(), data.num_items, None, {})
-    spans = TrainingSpans(data, "windows", 5, 0.5)
+    planner = ItemPlanner(needs=ItemNeeds(), num_items=data.num_items, graph=None, features={})
+    spans = TrainingSpans(data=data, unit="windows", max_length=5, overlap=0.5)
     seen: list[tuple[list[int], list[float]]] = []
     near: set[int] = set()
     for rank, world in [(0, 1), (0, 3), (2, 3)]:
-        sampler = CandidateSampler(counts, 20, 0.5, 0.75, True, 9, hard_share=0.5, neighbors=links)
-        step = TrainBatches(data, spans, 16, 3, rank, world, planner, sampler)[1]
+        sampler = CandidateSampler(
+            counts=counts,
+            num_draws=20,
+            popularity_share=0.5,
+            popularity_power=0.75,
+            in_batch=True,
+            seed=9,
+            hard_share=0.5,
+            neighbors=links,
+        )
+        step = TrainBatches(
+            data=data, spans=spans, batch_size=16, seed=3, rank=rank, world=world, planner=planner, candidates=sampler
+        )[1]
         ids = ids_of(step, step.batch.candidates)
         seen.append((ids.tolist(), step.batch.log_weights.tolist()))
         if world == 1:
@@ -183,8 +235,15 @@ def test_only_items_of_a_history_bring_their_cooccurrences() -> None:
 def test_weights_of_in_batch_candidates_follow_from_the_spans_of_the_global_batch() -> None:
     """The chance of another span to be in the batch is (S - 1) / (S_all - 1), in the smaller last batch too."""
     data = sequences(40, 5000, 6)
-    spans = TrainingSpans(data, "windows", 5, 0.5)
-    sampler = CandidateSampler(target_counts(data, data.popularity()), 20, 0.5, 0.75, True, 9)
+    spans = TrainingSpans(data=data, unit="windows", max_length=5, overlap=0.5)
+    sampler = CandidateSampler(
+        counts=target_counts(data, data.popularity()),
+        num_draws=20,
+        popularity_share=0.5,
+        popularity_power=0.75,
+        in_batch=True,
+        seed=9,
+    )
     batches = sampled_batches(data, 0, 1)
     sizes = []
     for step in (0, len(batches) - 1):
@@ -202,8 +261,19 @@ def test_weights_of_in_batch_candidates_follow_from_the_spans_of_the_global_batc
 def batches_with_a_graph(seed: int = 3, rank: int = 0, world: int = 1, **needs: object) -> TrainBatches:
     data = sequences(30, 40, 1)
     planner = planner_of(random_graph(40, 3, 4), **needs)
-    sampler = CandidateSampler(None, 5, 0.0, 1.0, False, 9, num_items=40)
-    return TrainBatches(data, TrainingSpans(data, "windows", 5, 0.5), 16, seed, rank, world, planner, sampler)
+    sampler = CandidateSampler(
+        counts=None, num_draws=5, popularity_share=0.0, popularity_power=1.0, in_batch=False, seed=9, num_items=40
+    )
+    return TrainBatches(
+        data=data,
+        spans=TrainingSpans(data=data, unit="windows", max_length=5, overlap=0.5),
+        batch_size=16,
+        seed=seed,
+        rank=rank,
+        world=world,
+        planner=planner,
+        candidates=sampler,
+    )
 
 
 def center_draws(batches: TrainBatches, step: int) -> list[int]:

@@ -50,7 +50,7 @@ train_ends = st.lists(st.one_of(st.integers(0, 14), st.integers(40, 130)), max_s
 def test_every_target_is_in_one_window_and_sees_what_is_promised(
     overlap: float, ends: list[int], max_length: int
 ) -> None:
-    spans = TrainingSpans(data_of(ends), "windows", max_length, overlap)
+    spans = TrainingSpans(data=data_of(ends), unit="windows", max_length=max_length, overlap=overlap)
     seen = times_seen(spans, max_length)
     assert sorted(seen) == [(user, position) for user, end in enumerate(ends) for position in range(1, end)]
     assert spans.num_targets == len(seen)
@@ -65,7 +65,7 @@ def test_every_target_is_in_one_window_and_sees_what_is_promised(
 @settings(max_examples=60, deadline=None)
 @given(ends=train_ends, max_length=st.integers(1, 13))
 def test_a_prefix_row_has_one_target_and_all_that_a_target_may_see(ends: list[int], max_length: int) -> None:
-    spans = TrainingSpans(data_of(ends), "prefixes", max_length, 0.5)
+    spans = TrainingSpans(data=data_of(ends), unit="prefixes", max_length=max_length, overlap=0.5)
     expected = [(user, position) for user, end in enumerate(ends) for position in range(1, end)]
     assert listed(spans) == [(user, max(0, position - max_length), position, 1) for user, position in expected]
     assert (len(spans), spans.num_targets) == (len(expected), len(expected))
@@ -76,21 +76,21 @@ def test_windows_of_a_long_sequence_by_hand() -> None:
     # Targets 1..31 of user 1: the first ten see the beginning; then five at a time, the first of which sees six items.
     expected = [(1, 0, 10, 10), (1, 5, 15, 5), (1, 10, 20, 5), (1, 15, 25, 5), (1, 20, 30, 5), (1, 21, 31, 1)]
     expected += [(3, 0, 10, 10), (4, 0, 10, 10), (4, 1, 11, 1)]
-    assert listed(TrainingSpans(data, "windows", 10, 0.5)) == expected
-    assert listed(TrainingSpans(data, "windows", 10, 0))[:4] == [
+    assert listed(TrainingSpans(data=data, unit="windows", max_length=10, overlap=0.5)) == expected
+    assert listed(TrainingSpans(data=data, unit="windows", max_length=10, overlap=0))[:4] == [
         *[(1, 0, 10, 10), (1, 10, 20, 10), (1, 20, 30, 10)],
         (1, 21, 31, 1),
     ]
-    assert len(TrainingSpans(data, "windows", 10, 0.9)) == (1 + 21) + 1 + (1 + 1)
+    assert len(TrainingSpans(data=data, unit="windows", max_length=10, overlap=0.9)) == (1 + 21) + 1 + (1 + 1)
     last = math.nextafter(1, 0)  # the largest overlap below 1 still moves on
-    assert len(TrainingSpans(data, "windows", 10, last)) == (1 + 21) + 1 + (1 + 1)
+    assert len(TrainingSpans(data=data, unit="windows", max_length=10, overlap=last)) == (1 + 21) + 1 + (1 + 1)
 
 
 @pytest.mark.parametrize("unit", ["windows", "prefixes"])
 @settings(max_examples=40, deadline=None)
 @given(ends=train_ends, seed=st.integers(0, 1000))
 def test_spans_are_located_in_any_order_and_number(unit: str, ends: list[int], seed: int) -> None:
-    spans = TrainingSpans(data_of(ends), unit, 7, 0.5)  # type: ignore[arg-type]
+    spans = TrainingSpans(data=data_of(ends), unit=unit, max_length=7, overlap=0.5)  # type: ignore[arg-type]
     whole = listed(spans)
     assert listed(spans, np.empty(0, dtype=np.int64)) == []
     if whole:
@@ -107,7 +107,7 @@ def test_counts_above_32_bits_are_located(unit: str) -> None:
     length, max_length, stride = 2**38, 50, 25
     ends = np.full(3, length)
     data = Sequences(5, 3, np.arange(4) * (length + 2), np.empty(0, np.int64), ends, ends + 1)
-    spans = TrainingSpans(data, unit, max_length, 0.5)  # type: ignore[arg-type]
+    spans = TrainingSpans(data=data, unit=unit, max_length=max_length, overlap=0.5)  # type: ignore[arg-type]
     num_targets = length - 1
     assert spans.num_targets == 3 * num_targets
     if unit == "prefixes":
@@ -138,14 +138,14 @@ def test_many_users_of_all_kinds_are_told_apart() -> None:
             last = min(done + (5 if done else 10), end - 1)
             expected.append((user, max(0, last - 10), last, last - done))
             done = last
-    spans = TrainingSpans(data_of(ends), "windows", 10, 0.5)
+    spans = TrainingSpans(data=data_of(ends), unit="windows", max_length=10, overlap=0.5)
     assert len(spans) == len(expected)
     index = rng.permutation(len(expected))[:5000]
     assert listed(spans, index) == [expected[number] for number in index]
 
 
 def test_targets_of_spans_are_listed_span_after_span() -> None:
-    spans = TrainingSpans(data_of([32, 4]), "windows", 10, 0.5).locate(np.array([6, 5, 1]))
+    spans = TrainingSpans(data=data_of([32, 4]), unit="windows", max_length=10, overlap=0.5).locate(np.array([6, 5, 1]))
     users, positions = spans.targets()
     assert users.tolist() == [1, 1, 1, 0, 0, 0, 0, 0, 0]
     assert positions.tolist() == [1, 2, 3, 31, 11, 12, 13, 14, 15]

@@ -9,6 +9,7 @@ from contracts.errors import InputError
 from data.sampling.batches import assemble
 from data.sampling.spans import spans_before
 from data.sequences import Targets
+from distributed.inference.scoring import Scorer
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.trainer import train
@@ -38,7 +39,7 @@ def scorer_of(folders, world, case, *more):
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
     set_repeat_gains(sharded.system)
-    return ChannelScorer(sharded, inputs, config, world)
+    return Scorer(sharded=sharded, inputs=inputs, config=config, world=world)
 
 
 def located(data, split):
@@ -60,7 +61,7 @@ def test_the_best_are_those_of_recommend_and_their_parts_add_up(folders, case, s
         users, positions = located(scorer.inputs.dataset, "next")
         lists = list(scorer.recommend(10, scorer.config.evaluation.mask_history))
         ids, scores = (np.concatenate([one[part] for one in lists]) for part in (1, 2))
-        found = scorer.study(users, positions, 10)
+        found = ChannelScorer(scorer).study(users, positions, 10)
     np.testing.assert_array_equal(found.best[0], ids)
     np.testing.assert_allclose(best_scores(found), scores, atol=1e-5)
     assert (found.targets == -1).all()
@@ -74,7 +75,7 @@ def test_ranks_are_those_of_the_evaluation(folders, case):
     with world_of_one() as world:
         scorer = scorer_of(folders, world, case)
         ranked = scorer.rank("test")
-        found = scorer.study(ranked.users, ranked.positions, 10)
+        found = ChannelScorer(scorer).study(ranked.users, ranked.positions, 10)
     np.testing.assert_array_equal(found.ranks[0], ranked.ranks)
     np.testing.assert_array_equal(found.targets, ranked.items)
     for row in range(len(found.users)):
@@ -90,10 +91,10 @@ def test_each_channel_alone_is_its_own_inner_product_and_gains(folders, case):
         scorer = scorer_of(folders, world, case)
         data, system = scorer.inputs.dataset, scorer.system
         users, positions = located(data, "test")
-        found = scorer.study(users, positions, 10)
+        found = ChannelScorer(scorer).study(users, positions, 10)
         system.eval()
         with torch.no_grad():
-            items = system.item_rows(scorer.planner.catalogue())
+            items = system.item_rows(scorer.encoder.planner.catalogue())
             spans = spans_before(users, positions, scorer.config.model.max_length)
             batch = assemble(data, spans, len(users), lambda ids: ids)
             channels = system.recommender.channels

@@ -51,9 +51,12 @@ def test_pairs_are_those_of_a_dense_sum(hide, decay, cap, mixed):
     users, positions = Targets(data, "test").locate(np.arange(len(Targets(data, "test"))))
     targets = target_items(data, users, positions)
     targets[::3] = data.items[data.offsets[users[::3]]]  # bought before
-    rates = GainRates(*np.resize(np.array(mixed, dtype=np.float32), (len(users), 2)).T.copy())
+    repeats, cooccurrence = np.resize(np.array(mixed, dtype=np.float32), (len(users), 2)).T.copy()
+    rates = GainRates(repeats=repeats, cooccurrence=cooccurrence)
     options = EvaluationConfig(cooccurrence_decay=decay, cooccurrence_cap=cap)
-    pairs = ScoreGains(data, ToyGraph(), LENGTH, options).pairs(users, positions, targets, hide, rates)
+    pairs = ScoreGains(data=data, graph=ToyGraph(), max_length=LENGTH, options=options).pairs(
+        users, positions, targets, hide, rates
+    )
     batch = user_batch(None, targets, *pairs)
     found = np.zeros((len(users), NUM_ITEMS))
     found[batch.gain_users, batch.gain_items] = batch.gains

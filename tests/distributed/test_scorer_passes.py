@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from distributed.inference import scoring
-from distributed.inference.scoring import CenterSums, Scorer
+from distributed.inference.scoring import Scorer
+from distributed.inference.vectors import CenterSums
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.world import world_of_one
@@ -24,26 +25,26 @@ def world():
         yield one
 
 
-def scorer_of(folders, world, model, *more, kind=Scorer):
+def scorer_of(folders, world, model, *more):
     config = config_of(folders, model, *more)
     inputs = open_inputs(config)
-    return kind(shard(build_system(config, inputs), config, inputs.dataset.num_items, world), inputs, config, world)
+    sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    return Scorer(sharded=sharded, inputs=inputs, config=config, world=world)
 
 
 def sizes_of_passes(scorer):
     """Batches of each pass over "test"; pairs that gain, of each batch."""
-    pairs, original = [], scorer._user_batch
+    pairs, original = [], scorer.user_batch
 
-    def counting(*given):
-        found = original(*given)
+    def counting(**given):
+        found = original(**given)
         pairs.append(found[1])
         return found
 
-    scorer._user_batch = counting
+    scorer.user_batch = counting
     positions = scorer.inputs.dataset.valid_end.astype(np.int64)
-    with scorer._encoding():
-        blocks = scorer._item_blocks(lambda: None)
-        passes = scorer._passes(np.arange(USERS), positions, True, blocks, lambda: None)
+    with scorer.sweeping(USERS, "test", sweeps=1) as (blocks, tick):
+        passes = scorer._passes(np.arange(USERS), positions, True, blocks, tick)
         return [len(held) for held in passes], pairs
 
 
@@ -78,7 +79,9 @@ def test_pairs_with_the_items_of_all_ranks_are_counted(folders, world):
     found = []
     for owned in (True, False):
         blocks = SimpleNamespace(owns=lambda items, owned=owned: np.full(len(items), owned))
-        batch, pairs = scorer._user_batch(users, positions, torch.zeros(8, 1), True, scorer._rates(8), blocks)
+        batch, pairs = scorer.user_batch(
+            users=users, positions=positions, vectors=torch.zeros(8, 1), hide=True, rates=scorer.rates(8), blocks=blocks
+        )
         found.append((pairs, len(batch.gains)))
     assert found[0][0] == found[1][0] > 0
     assert found[0][1] > found[1][1] == 0
@@ -91,10 +94,10 @@ class Seen(Exception):
 def seed_of(scorer, begin):
     """What the default generator was seeded with when a ranking begins."""
 
-    def look(_):
+    def look(**_):
         raise Seen(torch.initial_seed())
 
-    scorer._item_blocks = look
+    scorer.encoder.item_blocks = look
     with pytest.raises(Seen) as seen:
         begin(scorer)
     return seen.value.args[0]
@@ -110,9 +113,11 @@ def test_gates_that_are_noisy_in_rankings_have_a_stream_for_each_split_seed_and_
     scorer.world = world
     assert seed_of(scorer, lambda s: s.rank("valid")) == seeds[0]
     assert len({*seeds, seed_of(other, lambda s: s.rank("valid"))}) == 5
-    cases = scorer_of(folders, world, "sasrec", kind=ChannelScorer)
+    cases = scorer_of(folders, world, "sasrec")
     users, positions = np.arange(4), cases.inputs.dataset.valid_end[:4].astype(np.int64)
-    assert seed_of(cases, lambda s: s.study(users, positions, 5)) == seeds[1], "cases are drawn as the test is"
+    assert seed_of(cases, lambda s: ChannelScorer(s).study(users, positions, 5)) == seeds[1], (
+        "cases are drawn as the test is"
+    )
 
 
 def test_a_ranking_is_of_the_weights_as_they_are_and_of_no_dropout(folders, world):
@@ -127,7 +132,9 @@ def test_a_ranking_is_of_the_weights_as_they_are_and_of_no_dropout(folders, worl
                 parameter.copy_(parameter.roll(1, 0))
     after = scorer.rank("test").ranks
     assert (after != before).any()
-    fresh = Scorer(SimpleNamespace(system=scorer.system), scorer.inputs, scorer.config, world)
+    fresh = Scorer(
+        sharded=SimpleNamespace(system=scorer.system), inputs=scorer.inputs, config=scorer.config, world=world
+    )
     assert (fresh.rank("test").ranks == after).all()
 
 

@@ -54,7 +54,7 @@ def results(world, folders, case, held_bytes, users_per_pass):
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
     set_repeat_gains(sharded.system)
-    scorer = Scorer(sharded, inputs, config, world, bar)
+    scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=bar)
     scorer.held_bytes, scorer.users_per_pass = held_bytes, users_per_pass
     ranked = scorer.rank("valid")
     lists = list(scorer.recommend(6, mask_history=True))

@@ -63,8 +63,17 @@ def build(config, world):
     planner = toy_planner(sharded.system.recommender.needs)
     data = toy_data()
     candidates = candidate_sampler(config, Inputs(data, None))
-    batches = TrainBatches(data, training_spans(config, data), BATCH, 0, world.rank, world.size, planner, candidates)
-    return sharded, TrainSteps(sharded, batches.plan, config, world), batches
+    batches = TrainBatches(
+        data=data,
+        spans=training_spans(config, data),
+        batch_size=BATCH,
+        seed=0,
+        rank=world.rank,
+        world=world.size,
+        planner=planner,
+        candidates=candidates,
+    )
+    return sharded, TrainSteps(sharded=sharded, plan=batches.plan, config=config, world=world), batches
 
 
 def run_steps(steps, batches, first, last):
@@ -154,7 +163,7 @@ def test_windows_train_as_their_prefix_rows_do():
                 windows, _ = batches.spans(number)
                 users, positions = windows.targets()
                 starts = np.repeat(windows.starts, windows.num_targets)
-                prefixes = Spans(users, starts, positions, np.ones_like(positions))
+                prefixes = Spans(users=users, starts=starts, ends=positions, num_targets=np.ones_like(positions))
                 return Step(assemble(toy_data(), prefixes, len(users), lambda ids: ids))
 
             ready = [rows(n) if expanded else batches[n] for n in range(len(batches))]

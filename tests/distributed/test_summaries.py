@@ -28,7 +28,9 @@ class Catalogue:
 def summary(positions, items, seed=0):
     config = load_config(None, ["evaluation.ks=[2,10]", "evaluation.bootstrap_samples=50", f"seed={seed}"])
     ranks = 1 + np.arange(len(items))
-    ranked = Ranked(np.zeros(len(items), np.int64), np.array(positions), np.array(items), ranks)
+    ranked = Ranked(
+        users=np.zeros(len(items), np.int64), positions=np.array(positions), items=np.array(items), ranks=ranks
+    )
     return summarise(ranked, SimpleNamespace(dataset=Catalogue()), config), ranks
 
 

@@ -15,7 +15,9 @@ from contracts.errors import InputError
 from data.dataset import write_dataset
 from data.prepare.synthetic import synthetic_content
 from data.prepare.synthetic_spec import SyntheticSpec
-from data.sampling.batches import assemble
+from data.sampling.batches import TrainBatches, assemble
+from data.sampling.item_plan import ItemPlanner
+from data.sampling.negatives import CandidateSampler
 from data.sampling.spans import spans_before
 from data.sequences import Targets
 from distributed.checkpoints.index import Progress
@@ -74,9 +76,9 @@ def test_ranks_equal_scoring_the_whole_catalogue(folders, tmp_path, model):
     with world_of_one() as world:
         inputs = open_inputs(config)
         sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-        scorer = Scorer(sharded, inputs, config, world)
+        scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world)
         ranked = scorer.rank("test")
-        system, plan = sharded.system, scorer.planner.catalogue()
+        system, plan = sharded.system, scorer.encoder.planner.catalogue()
         targets = Targets(inputs.dataset, "test")
         spans = spans_before(*targets.locate(np.arange(len(targets))), config.model.max_length)
         batch = assemble(inputs.dataset, spans, len(targets), lambda ids: ids)
@@ -116,7 +118,7 @@ def test_a_model_that_samples_its_centres_is_ranked_with_exact_ones(folders, tmp
         with world_of_one() as world:
             inputs = open_inputs(config)
             sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-            scorer = Scorer(sharded, inputs, config, world)
+            scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world)
             found.append(scorer.rank("test").ranks)
     # The same but for float32 rounding, which may turn near-ties round.
     assert (found[0] == found[1]).mean() > 0.95
@@ -169,6 +171,18 @@ def test_what_a_rank_would_refuse_of_its_sampler_is_refused_before_any_starts(fo
     monkeypatch.setattr(type(inputs.dataset), "popularity", lambda dataset: np.zeros(dataset.num_items, np.int64))
     with pytest.raises(InputError, match="popularity"):
         check_trainable(config, inputs, "cpu")
+
+
+@pytest.mark.parametrize("model", ["mdsrec", "sasrec", "popularity"])
+def test_nothing_is_built_only_to_be_refused(folders, monkeypatch, model):
+    def refuse(*_, **__):
+        raise AssertionError("built before any rank is started")
+
+    config = config_of(folders, "unused", model, *(HARD if model == "mdsrec" else DRAWN))
+    inputs = open_inputs(config)
+    for built in (TrainBatches, CandidateSampler, ItemPlanner):
+        monkeypatch.setattr(built, "__init__", refuse)
+    check_trainable(config, inputs, "cpu")
 
 
 def test_a_sampler_of_nothing_to_train_on_is_refused_like_a_full_softmax(folders, monkeypatch):
@@ -307,13 +321,13 @@ def test_each_reason_to_end_is_named(progress, training, best, line):
 
 def test_telemetry_forgets_the_steps_that_will_be_taken_again(tmp_path):
     with world_of_one() as world:
-        first = Telemetry(str(tmp_path), world, 0, 0)
+        first = Telemetry(run=str(tmp_path), world=world, resumed_step=0, epochs=0)
         for epoch in (1, 2, 3):
             first.record(10 * epoch, epoch=epoch, loss=1.0)
         first.close()
         with (tmp_path / "metrics.jsonl").open("a") as file:
             file.write('{"step": 40, "lo')  # the writer was killed here
-        Telemetry(str(tmp_path), world, 25, 2).close()
+        Telemetry(run=str(tmp_path), world=world, resumed_step=25, epochs=2).close()
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [10, 20]
 
 

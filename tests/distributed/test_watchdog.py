@@ -37,7 +37,7 @@ def test_the_rank_that_the_others_wait_for_is_named(culprit, said):
 
 def test_a_thread_that_moves_is_left_alone_and_one_that_does_not_is_ended(tmp_path, capfd):
     ended = []
-    with world_of_one() as world, Watchdog(world, tmp_path, 0.8, ended.append) as watchdog:
+    with world_of_one() as world, Watchdog(world=world, run=tmp_path, seconds=0.8, end=ended.append) as watchdog:
         for step in range(8):
             watchdog.alive(step)
             time.sleep(0.2)
@@ -51,7 +51,7 @@ def test_a_thread_that_moves_is_left_alone_and_one_that_does_not_is_ended(tmp_pa
 
 def one_rank_dawdles(world, folder):
     told = []
-    with Watchdog(world, folder, 3.0, told.append) as watchdog:
+    with Watchdog(world=world, run=folder, seconds=3.0, end=told.append) as watchdog:
         for step in range(3):
             watchdog.alive(step)
             if step == 2 and world.rank == 1:

@@ -63,4 +63,9 @@ def toy_system(config: Config) -> RecommenderSystem:
 
 
 def toy_planner(needs: ItemNeeds) -> ItemPlanner:
-    return ItemPlanner(needs, NUM_ITEMS, ToyGraph(), {m: np.ones((NUM_ITEMS, 6), np.float32) for m in needs.features})
+    return ItemPlanner(
+        needs=needs,
+        num_items=NUM_ITEMS,
+        graph=ToyGraph(),
+        features={m: np.ones((NUM_ITEMS, 6), np.float32) for m in needs.features},
+    )

@@ -55,7 +55,14 @@ def brute_force(mask_history):
 
 
 def item_blocks(rank, world, item_block, held_bytes, items):
-    return ItemBlocks(lambda ids: items[ids], NUM_ITEMS, item_block, rank, world, held_bytes)
+    return ItemBlocks(
+        encode=lambda ids: items[ids],
+        num_items=NUM_ITEMS,
+        item_block=item_block,
+        rank=rank,
+        world=world,
+        held_bytes=held_bytes,
+    )
 
 
 def passes(rank, world, blocks, per_pass, mask, with_target=True, whole_numbers=True):
@@ -156,7 +163,14 @@ def test_blocks_are_dealt_out_once(world):
     assert {rounds for _, rounds in dealt} == {max(len(blocks) for blocks, _ in dealt)}
     items = np.arange(1000)
     for rank, (blocks, _) in enumerate(dealt):
-        owns = ItemBlocks(lambda ids: torch.ones(len(ids), 1), 1000, 64, rank, world, HELD).owns(items)
+        owns = ItemBlocks(
+            encode=lambda ids: torch.ones(len(ids), 1),
+            num_items=1000,
+            item_block=64,
+            rank=rank,
+            world=world,
+            held_bytes=HELD,
+        ).owns(items)
         assert items[owns].tolist() == [i for start, stop in blocks for i in range(start, stop)]
 
 
@@ -167,7 +181,12 @@ def test_every_rank_encodes_equally_often_and_only_rounds_with_a_target_twice():
         for rank in range(3):
             calls = []
             blocks = ItemBlocks(
-                lambda ids, calls=calls: calls.append(ids) or torch.ones(len(ids), 2), 100, 10, rank, 3, held_bytes
+                encode=lambda ids, calls=calls: calls.append(ids) or torch.ones(len(ids), 2),
+                num_items=100,
+                item_block=10,
+                rank=rank,
+                world=3,
+                held_bytes=held_bytes,
             )
             assert blocks.rounds_of(targets) == {1, 3}
             for sweep in (blocks.sweep(blocks.rounds_of(targets)), blocks.sweep()):
@@ -180,7 +199,14 @@ def test_every_rank_encodes_equally_often_and_only_rounds_with_a_target_twice():
 def test_items_are_held_only_if_the_largest_share_fits():
     for held_bytes, expected in ((3 * 10 * 2 * 4, True), (3 * 10 * 2 * 4 - 1, False)):
         for rank in range(4):  # rank 3 has two blocks, the others three
-            blocks = ItemBlocks(lambda ids: torch.ones(len(ids), 2), 110, 10, rank, 4, held_bytes)
+            blocks = ItemBlocks(
+                encode=lambda ids: torch.ones(len(ids), 2),
+                num_items=110,
+                item_block=10,
+                rank=rank,
+                world=4,
+                held_bytes=held_bytes,
+            )
             first, second = ([id(b.vectors) for b in list(blocks.sweep())] for _ in range(2))
             assert (blocks._held is not None) == expected
             assert (first == second) >= expected

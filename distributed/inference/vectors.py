@@ -1,0 +1,146 @@
+"""User and item vectors of a sharded system: what ranking multiplies with each other.
+
+Shapes: B users, n items, N items of the catalogue, k centres, d width of a view, D width of a concatenated vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from configs.schema import Config
+from data.sampling.batches import assemble, span_items
+from data.sampling.item_plan import positions_of
+from data.sampling.spans import spans_before
+from data.sequences import target_items
+from distributed.inputs import Inputs
+from distributed.world import World
+from evaluation.item_blocks import ItemBlocks
+from model.protocol import ItemRows
+from model.system import RecommenderSystem
+
+
+class Encoder:
+    """Encodes users and items with the weights as they are. Every method is a collective.
+
+    A model that samples its centres in training is ranked with exact centres. These are streamed: `item_blocks` adds
+    them up in one pass over the items, and `users` reads the result. So `item_blocks` is called first.
+
+    Attributes:
+        system: the modules that encode.
+        planner: plans the items of a step, the whole catalogue included.
+        streams_centers: whether `item_blocks` makes a pass over all items for the centres.
+    """
+
+    def __init__(self, *, system: RecommenderSystem, inputs: Inputs, config: Config, world: World) -> None:
+        self.system = system
+        self._inputs, self._config, self._world = inputs, config, world
+        self._needs = needs = system.recommender.needs
+        self.planner = inputs.planner(needs)
+        self._item_planner = inputs.item_planner(needs)
+        self.streams_centers = bool(needs.centers) and needs.center_samples is not None
+        self._user_planner = inputs.planner(replace(needs, centers=())) if self.streams_centers else self.planner
+        self._catalogue: ItemRows | None = None
+        self._centers: dict[str, Tensor] = {}
+        self._sums: CenterSums | None = None
+
+    def forget_catalogue(self) -> None:
+        """Drop the rows of the whole catalogue, because the weights may have changed since they were looked up."""
+        self._catalogue = None
+
+    def item_blocks(self, *, held_bytes: float, on_round: Callable[[], None]) -> ItemBlocks:
+        """This rank's blocks of item vectors, see `ItemBlocks`; makes the exact centres where they are streamed."""
+        blocks = ItemBlocks(
+            encode=self._encode_block,
+            num_items=self._inputs.dataset.num_items,
+            item_block=self._config.evaluation.item_block,
+            rank=self._world.rank,
+            world=self._world.size,
+            held_bytes=held_bytes,
+            on_round=on_round,
+        )
+        if self.streams_centers:
+            self._sums = CenterSums(self._inputs, self._needs.centers)
+            for _ in blocks.sweep():
+                pass
+            self._centers, self._sums = self._sums.means(), None
+        return blocks
+
+    def users(self, users: np.ndarray, positions: np.ndarray) -> Tensor:
+        """Vectors [B, D] of users at positions of their sequences, int64 [B] each.
+
+        Exact centres that are not streamed read the whole catalogue; all else reads the items of the histories only.
+        """
+        data = self._inputs.dataset
+        spans = spans_before(users, positions, self._config.model.max_length)
+        if self._needs.centers and not self.streams_centers:
+            if self._catalogue is None:
+                self._catalogue = self.system.item_rows(self.planner.catalogue().map(self._move))
+            batch = assemble(data, spans, len(users), lambda ids: ids)
+            return self.system.encode_users(self._catalogue, batch.map(self._move))
+        items = target_items(data, users, positions)
+        seen = span_items(data, spans)
+        plan = self._user_planner.plan(np.unique(np.concatenate([seen, items[items >= 0]])), seen=seen)
+        batch = assemble(data, spans, len(users), partial(positions_of, plan))
+        rows = self.system.item_rows(plan.map(self._move))
+        rows.centers = self._centers
+        return self.system.encode_users(rows, batch.map(self._move))
+
+    def items_by_channel(self, ids: np.ndarray) -> list[Tensor]:
+        """For each channel, the vectors [n, width of the channel] of items int64 [n], ascending and unique."""
+        return self.system.recommender.item_vectors(self._item_rows(ids))
+
+    def _encode_block(self, ids: np.ndarray) -> Tensor:
+        """Item vectors [n, D]; where centres are being added up, these items' share is added too."""
+        items = self._item_rows(ids)
+        if self._sums is not None:
+            self._sums.add(ids, items)
+        return self.system.encode_items(items)
+
+    def _item_rows(self, ids: np.ndarray) -> ItemRows:
+        return self.system.item_rows(self._item_planner.plan(ids).map(self._move))
+
+    def _move(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._world.device, non_blocking=True)
+
+
+class CenterSums:
+    """Adds up the views of each centre's members, block after block of the catalogue: C_m A_m E_id, exactly.
+
+    Blocks are summed apart and added in their order, so that the sums round alike for any number of ranks.
+    """
+
+    def __init__(self, inputs: Inputs, modalities: tuple[str, ...]) -> None:
+        assert inputs.graph is not None
+        self._graph, self._modalities = inputs.graph, modalities
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, ids: np.ndarray, items: ItemRows) -> None:
+        """A block of every rank, in order of rank: items int64 [b] (b may be 0), their views [b, d]. A collective."""
+        for m in self._modalities:
+            view = items.views[m]
+            shape = (self._graph.num_centers(m), view.shape[1])
+            block = torch.zeros(shape, dtype=torch.float64, device=view.device)
+            labels = torch.from_numpy(self._graph.clusters(m)[ids]).to(view.device)
+            clustered = labels >= 0
+            block.index_add_(0, labels[clustered], view[clustered].double())
+            blocks = [torch.empty_like(block) for _ in range(dist.get_world_size())]
+            dist.all_gather(blocks, block)
+            for other in blocks:
+                self._sums[m] = self._sums[m] + other if m in self._sums else other
+
+    def means(self) -> dict[str, Tensor]:
+        """Of all blocks added, float32 [k, d]; an empty centre is zero."""
+        centers = {}
+        for m in self._modalities:
+            clusters = np.asarray(self._graph.clusters(m))
+            sizes = np.bincount(clusters[clusters >= 0], minlength=self._graph.num_centers(m))
+            sums = self._sums[m]
+            centers[m] = (sums / torch.from_numpy(np.maximum(sizes, 1)).to(sums.device)[:, None]).float()
+        return centers
