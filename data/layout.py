@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,8 @@ import pyarrow as pa
 
 from contracts.errors import InputError
 from contracts.modalities import check_modality_name
+from storage.durable_files import replacing_folder
+from storage.fingerprints import files_digest
 from storage.paths import expand_home
 
 SCHEMA_VERSION = 1
@@ -26,8 +25,6 @@ USERS = "users.parquet"
 FEATURES = "features"
 # What pyarrow raises at bytes that are no Arrow, Parquet, CSV or JSON.
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
-
-_HASH_BYTES = 1 << 22
 
 
 def feature_file(modality: str) -> str:
@@ -54,14 +51,8 @@ def local_path(path: str) -> Path:
 
 
 def fingerprint_files(folder: Path, modalities: Sequence[str]) -> str:
-    """sha256 over the name, size and content of every content file, read 4 MiB at a time."""
-    digest = hashlib.sha256()
-    for name in content_files(modalities):
-        digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
-        with (folder / name).open("rb") as file:
-            while block := file.read(_HASH_BYTES):
-                digest.update(block)
-    return digest.hexdigest()
+    """SHA-256 over the name, size and content of every content file."""
+    return files_digest((name, folder / name) for name in content_files(modalities))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -167,34 +158,12 @@ def staged_folder(path: str, overwrite: bool) -> Iterator[Path]:
     """
     # Resolved, so that '.' and trailing slashes have a parent and a name.
     target = Path(os.path.abspath(check_output(path, overwrite)))
-    staging: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-        staging.chmod(0o755)  # mkdtemp makes it private; a dataset is read by others
-        yield staging
-        check_output(path, overwrite)
-        _replace(staging, target)
+        with replacing_folder(target) as folder:
+            yield folder
+            check_output(path, overwrite)
     except OSError as error:
         name = error.filename or path
         raise InputError(
             f"output {path}: cannot be written ({name}: {error.strerror or error}); free space or change permissions"
         ) from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _replace(staging: Path, target: Path) -> None:
-    """Rename `staging` to `target`; an old folder steps aside first and returns if that fails."""
-    if not target.exists() or not any(target.iterdir()):
-        staging.rename(target)  # rename(2) replaces an empty folder
-        return
-    aside = staging.with_suffix(".old")
-    target.rename(aside)
-    try:
-        staging.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -6,8 +6,6 @@ jobs ask for it once, before any worker starts.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,8 @@ from typing import Any
 from contracts.errors import InputError
 from contracts.modalities import check_modality_name
 from graph_builder.work import MANIFEST, num_row_blocks
+from storage.fingerprints import canonical_json, files_digest
 
-_HASH_BYTES = 1 << 22
 _AGAIN = "build the graph again"
 # Dotted fields that readers use, their kinds, and the least a number may be.
 _FIELDS: tuple[tuple[str, type, int], ...] = (
@@ -71,26 +69,25 @@ def content_files(manifest: dict[str, Any]) -> Iterator[str]:
 
 
 def checksum(folder: Path, manifest: dict[str, Any]) -> str:
-    """sha256 over the manifest (but for its own checksum) and the name, size and bytes of every other file.
+    """SHA-256 over the manifest (but for its own checksum) and the name, size and bytes of every other file.
 
     Raises:
         InputError: a file is missing, or is a link that leads out of the folder.
     """
     said = {name: value for name, value in manifest.items() if name != "checksum"}
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
-    home = folder.resolve()
-    for name in content_files(manifest):
-        file = folder / name
-        if not (real := file.resolve()).is_relative_to(home):
-            raise InputError(f"{file}: is a link that leaves the graph, to {real}; put the file itself there")
-        try:
-            digest.update(f"{name}\0{file.stat().st_size}\0".encode())
-            with file.open("rb") as opened:
-                while piece := opened.read(_HASH_BYTES):
-                    digest.update(piece)
-        except OSError as error:
-            raise InputError(f"{file}: cannot be read ({error.strerror}); {_AGAIN}") from None
-    return digest.hexdigest()
+    files = ((name, _inside(folder, name)) for name in content_files(manifest))
+    try:
+        return files_digest(files, canonical_json(said))
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); {_AGAIN}") from None
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a file of the graph, which is no link that leads out of its folder."""
+    file = folder / name
+    if not (real := file.resolve()).is_relative_to(folder.resolve()):
+        raise InputError(f"{file}: is a link that leaves the graph, to {real}; put the file itself there")
+    return file
 
 
 def check_checksum(folder: Path, manifest: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ clusters/<m>.npy, <m>.centers.npy        int64 [N], float32 [k, d]
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from contracts.errors import InputError
 from graph_builder.integrity import check_checksum, check_fields
 from graph_builder.row_blocks import CooccurrenceRows, check_range, open_array
 from graph_builder.work import MANIFEST
+from storage.fingerprints import value_digest
 
 SCHEMA_VERSION = 1
 KIND = "item graph"
@@ -180,4 +180,4 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def graph_fingerprint(dataset_fingerprint: str, parameters: dict[str, Any], seed: int) -> str:
     """Names a graph by what it is built from: equal fingerprints, interchangeable graphs."""
     identity = {"schema": SCHEMA_VERSION, "dataset": dataset_fingerprint, "parameters": parameters, "seed": seed}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return value_digest(identity)

@@ -42,7 +42,10 @@ def test_a_graphs_checksum_and_fingerprint(tmp_path: Path) -> None:
     ]
     write(tmp_path, [*blocks, *of_items, "manifest.json"])
     assert checksum(tmp_path, MANIFEST) == "197d38e816f02fc354eba0019c2548f3d9a0a19693e2f8778bfaa821501214cb"
-    assert graph_fingerprint("abc", {"num_neighbors": 4, "mu": 0.5, "window": None}, 7) == "b2e5ce522564108b7b578ca4bf9f0182221d2bfe75fd77c5812cdaef1f422d2e"
+    assert (
+        graph_fingerprint("abc", {"num_neighbors": 4, "mu": 0.5, "window": None}, 7)
+        == "b2e5ce522564108b7b578ca4bf9f0182221d2bfe75fd77c5812cdaef1f422d2e"
+    )
 
 
 def test_the_fingerprint_of_arrays(tmp_path: Path) -> None:
