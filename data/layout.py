@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
+import storage.manifest
 from contracts.errors import InputError
-from contracts.modalities import check_modality_name
 from storage.durable_files import replacing_folder
 from storage.fingerprints import files_digest
+from storage.manifest import MANIFEST, Field, ManifestSchema
 from storage.paths import expand_home
 
 SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
 SEQUENCES = "sequences.arrow"
 ITEMS = "items.parquet"
 USERS = "users.parquet"
@@ -56,66 +55,36 @@ def fingerprint_files(folder: Path, modalities: Sequence[str]) -> str:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished dataset.
+    """The manifest of a finished dataset, with the fields of `SCHEMA`; whether they are true, the files tell.
 
     Raises:
-        InputError: no folder, no manifest (unfinished), not JSON, or another schema version.
+        InputError: see `storage.manifest.read_manifest`.
     """
-    file = folder / MANIFEST
+    return storage.manifest.read_manifest(folder, SCHEMA)
+
+
+def _missing(folder: Path) -> str:
     if not folder.is_dir():
-        raise InputError(f"dataset {folder}: no such folder; write it with jobs/prepare_data.py")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"dataset {folder}: has no {MANIFEST}, so it is not a finished dataset; prepare it again"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{file}: not valid JSON, so truncated or altered; prepare the dataset again") from None
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{file}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}; prepare the dataset again"
-        )
-    return dict(manifest)
+        return f"dataset {folder}: no such folder; write it with jobs/prepare_data.py"
+    return f"dataset {folder}: has no {MANIFEST}, so it is not a finished dataset; prepare it again"
 
 
-def check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """The fields that readers use have the right form; whether they are true, the files tell.
-
-    Raises:
-        InputError: a field that is missing or of another type, or a modality that is no file name.
-    """
-    types = {
-        "num_users": int,
-        "num_items": int,
-        "num_interactions": int,
-        "has_timestamps": bool,
-        "modalities": dict,
-        "bytes": dict,
-        "fingerprint": str,
-    }
-    for name, kind in types.items():
-        _check_field(folder, name, manifest.get(name), kind)
-    for modality, facts in manifest["modalities"].items():
-        try:
-            check_modality_name(modality)
-        except InputError as error:
-            raise InputError(f"{folder / MANIFEST}: {error}") from None
-        _check_field(folder, f"modalities.{modality}", facts, dict)
-        for name, kind in {"dim": int, "dtype": str, "num_present": int}.items():
-            _check_field(folder, f"modalities.{modality}.{name}", facts.get(name), kind)
-
-
-def _check_field(folder: Path, name: str, value: Any, kind: type) -> None:
-    # bool is a kind of int in Python, but no count.
-    if type(value) is not kind or (isinstance(value, int) and value < 0):
-        expected = "int, at least 0" if kind is int else kind.__name__
-        raise InputError(
-            f"{folder / MANIFEST}: field {name} is {value!r:.100}, expected {expected}; prepare the dataset again"
-        )
+SCHEMA = ManifestSchema(
+    what="dataset",
+    version=SCHEMA_VERSION,
+    fields=(
+        Field("num_users", int),
+        Field("num_items", int),
+        Field("num_interactions", int),
+        Field("has_timestamps", bool),
+        Field("modalities", dict),
+        Field("bytes", dict),
+        Field("fingerprint", str),
+    ),
+    modality_fields=(Field("dim", int), Field("dtype", str), Field("num_present", int)),
+    again="prepare the dataset again",
+    missing=_missing,
+)
 
 
 def check_output(path: str, overwrite: bool) -> Path:

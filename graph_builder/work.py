@@ -23,10 +23,10 @@ from contracts.errors import InputError
 from graph_builder import progress
 from graph_builder.executor import Executor
 from storage.durable_files import is_temporary, replacing
+from storage.manifest import MANIFEST
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 _OWN_FOLDERS = ("cooccurrence", "neighbors", "clusters", "work")
 
 

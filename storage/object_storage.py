@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 from contracts.errors import InputError
 from storage.durable_files import replace_folder, replacing_folder
+from storage.manifest import MANIFEST
 from storage.object_folder import ObjectFolder, check_name, is_uri
 from storage.paths import expand_home
 
-MANIFEST = "manifest.json"
 OBJECTS = "objects.json"
 # Left free on the cache's disk when it is known what a copy needs.
 _SPARE_BYTES = 1 << 28

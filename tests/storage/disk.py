@@ -32,3 +32,7 @@ class Disk:
     def read(self, path: Path) -> bytes:
         """The content of a file, b"" where its bytes or its name would be lost."""
         return self._contents.get(self.names(path.parent).get(path.name, -1), b"")
+
+    def holds(self, path: Path) -> bool:
+        """Whether the bytes of a file would be kept, under whatever name."""
+        return self._contents.get(path.stat().st_ino) == path.read_bytes()
