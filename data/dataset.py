@@ -25,7 +25,6 @@ from data.layout import (
     SEQUENCES,
     UNREADABLE,
     USERS,
-    check_manifest,
     content_files,
     feature_file,
     fingerprint_files,
@@ -92,7 +91,6 @@ class Dataset:
     def _open_copy(cls, path: str, folder: Path) -> Dataset:
         """`open`, where the files are known to be in `folder`."""
         manifest = read_manifest(folder)
-        check_manifest(folder, manifest)
         _check_sizes(folder, manifest)
         presence = {f"has_{modality}": pa.bool_() for modality in manifest["modalities"]}
         _check_parquet(folder / ITEMS, manifest["num_items"], _ITEM_COLUMNS | presence)

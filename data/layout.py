@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+import storage.manifest
 from contracts.errors import InputError
-from contracts.modalities import check_modality_name
+from storage.durable_files import replacing_folder
+from storage.fingerprints import files_digest
+from storage.manifest import MANIFEST, Field, ManifestSchema
 from storage.paths import expand_home
 
 SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
 SEQUENCES = "sequences.arrow"
 ITEMS = "items.parquet"
 USERS = "users.parquet"
 FEATURES = "features"
 # What pyarrow raises at bytes that are no Arrow, Parquet, CSV or JSON.
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
-
-_HASH_BYTES = 1 << 22
 
 
 def feature_file(modality: str) -> str:
@@ -54,77 +50,41 @@ def local_path(path: str) -> Path:
 
 
 def fingerprint_files(folder: Path, modalities: Sequence[str]) -> str:
-    """sha256 over the name, size and content of every content file, read 4 MiB at a time."""
-    digest = hashlib.sha256()
-    for name in content_files(modalities):
-        digest.update(f"{name}\0{(folder / name).stat().st_size}\0".encode())
-        with (folder / name).open("rb") as file:
-            while block := file.read(_HASH_BYTES):
-                digest.update(block)
-    return digest.hexdigest()
+    """SHA-256 over the name, size and content of every content file."""
+    return files_digest((name, folder / name) for name in content_files(modalities))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished dataset.
+    """The manifest of a finished dataset, with the fields of `SCHEMA`; whether they are true, the files tell.
 
     Raises:
-        InputError: no folder, no manifest (unfinished), not JSON, or another schema version.
+        InputError: see `storage.manifest.read_manifest`.
     """
-    file = folder / MANIFEST
+    return storage.manifest.read_manifest(folder, SCHEMA)
+
+
+def _missing(folder: Path) -> str:
     if not folder.is_dir():
-        raise InputError(f"dataset {folder}: no such folder; write it with jobs/prepare_data.py")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"dataset {folder}: has no {MANIFEST}, so it is not a finished dataset; prepare it again"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
-    except (ValueError, RecursionError):
-        raise InputError(f"{file}: not valid JSON, so truncated or altered; prepare the dataset again") from None
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{file}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}; prepare the dataset again"
-        )
-    return dict(manifest)
+        return f"dataset {folder}: no such folder; write it with jobs/prepare_data.py"
+    return f"dataset {folder}: has no {MANIFEST}, so it is not a finished dataset; prepare it again"
 
 
-def check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """The fields that readers use have the right form; whether they are true, the files tell.
-
-    Raises:
-        InputError: a field that is missing or of another type, or a modality that is no file name.
-    """
-    types = {
-        "num_users": int,
-        "num_items": int,
-        "num_interactions": int,
-        "has_timestamps": bool,
-        "modalities": dict,
-        "bytes": dict,
-        "fingerprint": str,
-    }
-    for name, kind in types.items():
-        _check_field(folder, name, manifest.get(name), kind)
-    for modality, facts in manifest["modalities"].items():
-        try:
-            check_modality_name(modality)
-        except InputError as error:
-            raise InputError(f"{folder / MANIFEST}: {error}") from None
-        _check_field(folder, f"modalities.{modality}", facts, dict)
-        for name, kind in {"dim": int, "dtype": str, "num_present": int}.items():
-            _check_field(folder, f"modalities.{modality}.{name}", facts.get(name), kind)
-
-
-def _check_field(folder: Path, name: str, value: Any, kind: type) -> None:
-    # bool is a kind of int in Python, but no count.
-    if type(value) is not kind or (isinstance(value, int) and value < 0):
-        expected = "int, at least 0" if kind is int else kind.__name__
-        raise InputError(
-            f"{folder / MANIFEST}: field {name} is {value!r:.100}, expected {expected}; prepare the dataset again"
-        )
+SCHEMA = ManifestSchema(
+    what="dataset",
+    version=SCHEMA_VERSION,
+    fields=(
+        Field("num_users", int),
+        Field("num_items", int),
+        Field("num_interactions", int),
+        Field("has_timestamps", bool),
+        Field("modalities", dict),
+        Field("bytes", dict),
+        Field("fingerprint", str),
+    ),
+    modality_fields=(Field("dim", int), Field("dtype", str), Field("num_present", int)),
+    again="prepare the dataset again",
+    missing=_missing,
+)
 
 
 def check_output(path: str, overwrite: bool) -> Path:
@@ -167,34 +127,12 @@ def staged_folder(path: str, overwrite: bool) -> Iterator[Path]:
     """
     # Resolved, so that '.' and trailing slashes have a parent and a name.
     target = Path(os.path.abspath(check_output(path, overwrite)))
-    staging: Path | None = None
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-        staging.chmod(0o755)  # mkdtemp makes it private; a dataset is read by others
-        yield staging
-        check_output(path, overwrite)
-        _replace(staging, target)
+        with replacing_folder(target) as folder:
+            yield folder
+            check_output(path, overwrite)
     except OSError as error:
         name = error.filename or path
         raise InputError(
             f"output {path}: cannot be written ({name}: {error.strerror or error}); free space or change permissions"
         ) from error
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-def _replace(staging: Path, target: Path) -> None:
-    """Rename `staging` to `target`; an old folder steps aside first and returns if that fails."""
-    if not target.exists() or not any(target.iterdir()):
-        staging.rename(target)  # rename(2) replaces an empty folder
-        return
-    aside = staging.with_suffix(".old")
-    target.rename(aside)
-    try:
-        staging.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -21,7 +21,6 @@ from contracts.errors import InputError
 from contracts.modalities import check_new_modalities
 from data.layout import (
     ITEMS,
-    MANIFEST,
     SCHEMA_VERSION,
     SEQUENCES,
     USERS,
@@ -30,6 +29,7 @@ from data.layout import (
     fingerprint_files,
     staged_folder,
 )
+from storage.manifest import MANIFEST
 
 # Elements of a block of features: 32 MiB of float32, whatever the width.
 _BLOCK_ELEMENTS = 1 << 23

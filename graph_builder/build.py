@@ -27,8 +27,10 @@ from graph_builder.store import (
     local_folder,
     read_manifest,
 )
-from graph_builder.work import MANIFEST, WorkFolder, check_folder, save_array, write_json
+from graph_builder.work import WorkFolder, check_folder, write_json
 from kernels.backend import Backend, array_module
+from storage.array_file import save_array
+from storage.manifest import MANIFEST
 
 log = logging.getLogger(__name__)
 

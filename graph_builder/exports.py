@@ -26,7 +26,9 @@ import pyarrow.parquet as pq
 
 from contracts.errors import InputError
 from graph_builder.store import Graph
-from graph_builder.work import load_array, num_row_blocks, replacing, row_range
+from graph_builder.work import num_row_blocks, row_range
+from storage.array_file import map_array
+from storage.durable_files import replacing
 
 _EDGES_AT_A_TIME = 1 << 20
 _NEIGHBORS = "neighbors:"
@@ -110,7 +112,7 @@ def _cooccurrence_edges(graph: Graph) -> Iterator[Edges]:
     for block in range(num_row_blocks(block_rows, graph.num_items)):
         stem = graph.path / "cooccurrence" / f"block-{block:05d}"
         indptr, indices, weights = (
-            load_array(stem.with_suffix(f".{name}.npy")) for name in ("indptr", "indices", "weights")
+            map_array(stem.with_suffix(f".{name}.npy")) for name in ("indptr", "indices", "weights")
         )
         first_row = row_range(block, block_rows, graph.num_items).start
         for begin in range(0, len(indices), _EDGES_AT_A_TIME):

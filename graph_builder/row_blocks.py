@@ -15,7 +15,9 @@ from typing import BinaryIO
 import numpy as np
 
 from contracts.errors import InputError
-from graph_builder.work import load_array, num_row_blocks, replacing, row_range, save_array
+from graph_builder.work import num_row_blocks, row_range
+from storage.array_file import map_array, save_array
+from storage.durable_files import replacing
 
 _AT_A_TIME = 1 << 22
 _COPIED_BYTES = 1 << 18
@@ -40,7 +42,7 @@ class RowWriter:
 
     def append_all(self, stem: Path) -> None:
         """The rows of a stem that was written."""
-        self.lengths.append(np.diff(load_array(stem.with_suffix(".indptr.npy"))))
+        self.lengths.append(np.diff(map_array(stem.with_suffix(".indptr.npy"))))
         for suffix, target in ((".indices.npy", self._indices), (".weights.npy", self._weights)):
             with stem.with_suffix(suffix).open("rb") as file:
                 np.lib.format.read_magic(file)
@@ -180,7 +182,7 @@ def open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
         InputError: missing, truncated, or of another dtype or shape.
     """
     try:
-        array = load_array(path)
+        array = map_array(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: missing or truncated ({error}); build the graph again") from None
     fits = array.ndim == len(shape) and all(want in (-1, have) for want, have in zip(shape, array.shape, strict=True))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +12,9 @@ import numpy as np
 from contracts.errors import InputError
 from contracts.modalities import check_new_modalities
 from graph_builder.sequence_file import open_sequences
-from graph_builder.work import load_array
+from storage.array_file import map_array
+from storage.fingerprints import files_digest
 
-_HASH_BYTES = 1 << 22
 _DTYPES = (np.float16, np.float32)
 _PREPARE = "prepare the dataset again"
 
@@ -154,7 +153,7 @@ def check_features(path: Path) -> tuple[int, int]:
     if fortran_order:
         raise InputError(f"{path}: lies in column order (Fortran), so a row cannot be read on its own; {save_as}")
     try:
-        load_array(path)
+        map_array(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: shorter than its header says ({error}), so truncated; write it again") from None
     return shape[0], shape[1]
@@ -198,15 +197,4 @@ def _same_num_items(
 
 
 def _fingerprint(num_items: int, features: Mapping[str, Path], sequences: str | None) -> str:
-    digest = hashlib.sha256(f"arrays\0{num_items}\0{sequences}\0".encode())
-    for modality, file in features.items():
-        digest.update(f"{modality}\0{file.stat().st_size}\0".encode())
-        for piece in _pieces(file):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pieces(file: Path) -> Iterable[bytes]:
-    with file.open("rb") as opened:
-        while piece := opened.read(_HASH_BYTES):
-            yield piece
+    return files_digest(features.items(), f"arrays\0{num_items}\0{sequences}\0".encode())

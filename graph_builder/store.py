@@ -8,25 +8,24 @@ clusters/<m>.npy, <m>.centers.npy        int64 [N], float32 [k, d]
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import storage.manifest
 from configs.knobs import Decides, all_knobs, decides
 from configs.schema import GraphConfig
 from contracts.errors import InputError
-from graph_builder.integrity import check_checksum, check_fields
+from graph_builder.integrity import check_checksum
 from graph_builder.row_blocks import CooccurrenceRows, check_range, open_array
-from graph_builder.work import MANIFEST
+from storage.fingerprints import value_digest
+from storage.manifest import MANIFEST, Field, ManifestSchema
 
 SCHEMA_VERSION = 1
 KIND = "item graph"
 # How and where a graph is computed, not what it is.
 LAYOUT_FIELDS = frozenset(name for name, info in all_knobs(GraphConfig) if decides(info) != Decides.GRAPH)
-_REQUIRED = {"fingerprint", "num_items", "modalities", "parameters", "cooccurrence", "dataset", "finished", "checksum"}
 
 
 class Graph:
@@ -149,35 +148,46 @@ def local_folder(path: str | Path) -> Path:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished graph.
+    """The manifest of a finished graph, with the fields of `SCHEMA`.
 
     Raises:
-        InputError: nothing there, unfinished, not a graph, or of another version.
+        InputError: see `storage.manifest.read_manifest`.
     """
-    path = folder / MANIFEST
-    if not path.exists():
-        if (folder / "work").exists():
-            raise InputError(f"graph {folder}: is unfinished; run jobs/build_graph.py again, it continues")
-        raise InputError(f"graph {folder}: has no {MANIFEST}; build it with jobs/build_graph.py --set graph={folder}")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not readable JSON ({error}); build the graph again") from None
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
-        raise InputError(f"{path}: is not the manifest of a graph; name a folder written by jobs/build_graph.py")
-    if manifest.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: schema_version {manifest.get('schema_version')!r}, this code reads {SCHEMA_VERSION}; "
-            "build the graph again"
-        )
-    missing = _REQUIRED - manifest.keys()
-    if missing:
-        raise InputError(f"{path}: lacks {', '.join(sorted(missing))}; build the graph again")
-    check_fields(path, manifest)
-    return manifest
+    return storage.manifest.read_manifest(folder, SCHEMA)
+
+
+def _missing(folder: Path) -> str:
+    if (folder / "work").exists():
+        return f"graph {folder}: is unfinished; run jobs/build_graph.py again, it continues"
+    return f"graph {folder}: has no {MANIFEST}; build it with jobs/build_graph.py --set graph={folder}"
+
+
+SCHEMA = ManifestSchema(
+    what="graph",
+    kind=KIND,
+    maker="jobs/build_graph.py",
+    version=SCHEMA_VERSION,
+    fields=(
+        Field("fingerprint", str),
+        Field("checksum", str),
+        Field("finished", bool),
+        Field("num_items", int, least=1),
+        Field("parameters", dict),
+        Field("parameters.num_neighbors", int, least=1),
+        Field("cooccurrence", dict),
+        Field("cooccurrence.block_rows", int, least=1),
+        Field("dataset", dict),
+        Field("dataset.path", str),
+        Field("dataset.fingerprint", str),
+        Field("modalities", dict),
+    ),
+    modality_fields=(Field("num_centers", int, least=1),),
+    again="build the graph again",
+    missing=_missing,
+)
 
 
 def graph_fingerprint(dataset_fingerprint: str, parameters: dict[str, Any], seed: int) -> str:
     """Names a graph by what it is built from: equal fingerprints, interchangeable graphs."""
     identity = {"schema": SCHEMA_VERSION, "dataset": dataset_fingerprint, "parameters": parameters, "seed": seed}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return value_digest(identity)

@@ -12,11 +12,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +22,11 @@ import numpy as np
 from contracts.errors import InputError
 from graph_builder import progress
 from graph_builder.executor import Executor
-from storage.array_file import map_array
+from storage.durable_files import is_temporary, replacing
+from storage.manifest import MANIFEST
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 _OWN_FOLDERS = ("cooccurrence", "neighbors", "clusters", "work")
 
 
@@ -71,8 +68,9 @@ class WorkFolder:
     def remove(self) -> None:
         """Drop the work files, and temporary files of writers that were killed."""
         shutil.rmtree(self.path, ignore_errors=True)
-        for leftover in self.graph.rglob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        for leftover in self.graph.rglob(".*"):
+            if is_temporary(leftover.name):
+                leftover.unlink(missing_ok=True)
 
     def block_path(self, stage: str, index: int) -> Path:
         return self.path / stage / f"block-{index:05d}.npz"
@@ -132,32 +130,9 @@ def num_row_blocks(block_rows: int, num_rows: int) -> int:
     return -(-num_rows // block_rows)
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it when the block ends well and removed when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: a task that Ray believes lost may still be writing when its copy starts.
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
 def save_block(path: Path, **arrays: np.ndarray) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-
-
-def load_array(path: Path | str) -> np.ndarray:
-    """A read-only memory map of a `.npy` file."""
-    return map_array(path)
 
 
 def join_blocks(blocks: list[Path], name: str, path: Path, num_rows: int) -> None:
@@ -187,12 +162,13 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Replace a JSON file that several processes may write at the same time."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _is_own(path: Path) -> bool:
-    return path.name == MANIFEST or path.name in _OWN_FOLDERS or re.fullmatch(r"\..*\.tmp", path.name) is not None
+    return path.name == MANIFEST or path.name in _OWN_FOLDERS or is_temporary(path.name)
 
 
 def _differences(before: Any, now: dict[str, Any]) -> str:

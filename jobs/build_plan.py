@@ -23,8 +23,9 @@ from graph_builder.cost.plan import ModalitySize, PlanRequest, directed_pairs, p
 from graph_builder.cost.plan_tables import comparison_table, measured_seconds, plan_table, plan_values
 from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import GraphSource, check_features
-from graph_builder.work import load_array, write_json
+from graph_builder.work import write_json
 from jobs.cli import HomePath
+from storage.array_file import map_array
 from storage.object_folder import is_uri
 from storage.object_storage import work_folder
 
@@ -136,7 +137,7 @@ def _request_of(source: GraphSource, **cluster: Any) -> PlanRequest:
     for modality in source.modalities:
         path = source.feature_path(modality)
         _, width = check_features(path)
-        sizes[modality] = ModalitySize(width, load_array(path).dtype.itemsize)
+        sizes[modality] = ModalitySize(width, map_array(path).dtype.itemsize)
     longest = int(np.max(source.train_end, initial=1))
     num_pairs = directed_pairs(source.train_end, cluster["options"].window) // 2
     return PlanRequest(source.num_items, sizes, num_pairs, longest=longest, **cluster)

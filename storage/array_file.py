@@ -1,10 +1,12 @@
-"""A `.npy` file as a memory map, whatever its bytes are."""
+"""`.npy` files: read as a memory map whatever their bytes are, written whole or not at all."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+
+from storage.durable_files import replacing
 
 
 def map_array(path: str | Path) -> np.ndarray:
@@ -23,3 +25,9 @@ def map_array(path: str | Path) -> np.ndarray:
         raise
     except Exception as error:  # NumPy tokenizes, parses and evaluates headers: each stage has its own exceptions
         raise ValueError(" ".join(str(error).split())) from None
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array of any dtype but Python objects to a `.npy` file; see `replacing`."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

@@ -6,7 +6,7 @@ are then checked against the listing and, for a dataset, the manifest's own size
 
     MDSREC_CACHE (~/.cache/mdsrec)
         <name>-<hash of URI and manifest>/     a copy that is whole: never changed, safe to delete
-        <name>-<hash>.lock, .<name>-<hash>.partial/
+        <name>-<hash>.lock, .<name>-<hash>.unfinished/
         work/<name>-<hash of URI>/             what a job writes before it is published
 """
 
@@ -26,10 +26,11 @@ from typing import Any
 from tqdm import tqdm
 
 from contracts.errors import InputError
+from storage.durable_files import replace_folder, replacing_folder
+from storage.manifest import MANIFEST
 from storage.object_folder import ObjectFolder, check_name, is_uri
 from storage.paths import expand_home
 
-MANIFEST = "manifest.json"
 OBJECTS = "objects.json"
 # Left free on the cache's disk when it is known what a copy needs.
 _SPARE_BYTES = 1 << 28
@@ -127,7 +128,7 @@ def published(folder: Path, uri: str) -> None:
         if copy.is_dir():
             shutil.rmtree(folder)
         else:
-            os.replace(folder, copy)
+            replace_folder(folder, copy)
 
 
 @contextlib.contextmanager
@@ -145,10 +146,8 @@ def _cache_name(remote: ObjectFolder, manifest: bytes) -> str:
 
 
 def _download(remote: ObjectFolder, manifest: bytes, copy: Path) -> None:
-    """Fill a folder aside and rename it; the lock is held, so what lies aside is a dead process's."""
+    """Copy all files, and let them count together; the caller holds the lock of `copy`."""
     files = _stated_files(remote, manifest)
-    aside = copy.with_name(f".{copy.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
     total = sum(size for size, _ in files.values())
     free = shutil.disk_usage(copy.parent).free
     if total + _SPARE_BYTES > free:
@@ -156,22 +155,21 @@ def _download(remote: ObjectFolder, manifest: bytes, copy: Path) -> None:
             f"{remote.uri}: its {total:,} bytes do not fit in {copy.parent} ({free:,} free); free space there, or set "
             "MDSREC_CACHE to a larger disk"
         )
-    try:
-        with _progress(total, f"fetch {remote.name}") as bar:
-            for name, (size, sha256) in files.items():
-                (aside / name).parent.mkdir(parents=True, exist_ok=True)
-                with (aside / name).open("xb") as sink:
-                    found = remote.download(name, size, sink)
-                if sha256 is not None and found != sha256:
-                    raise InputError(
-                        f"{remote.uri}/{name}: its content has sha256 {found[:12]}, {OBJECTS} says {sha256[:12]}: "
-                        "altered; publish the folder again"
-                    )
-                bar.update(size)
-        (aside / MANIFEST).write_bytes(manifest)
-        os.replace(aside, copy)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with (
+        replacing_folder(copy, one_writer=True) as folder,
+        _progress(total, f"fetch {remote.name}") as bar,
+    ):
+        for name, (size, sha256) in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with (folder / name).open("xb") as sink:
+                found = remote.download(name, size, sink)
+            if sha256 is not None and found != sha256:
+                raise InputError(
+                    f"{remote.uri}/{name}: its content has sha256 {found[:12]}, {OBJECTS} says {sha256[:12]}: "
+                    "altered; publish the folder again"
+                )
+            bar.update(size)
+        (folder / MANIFEST).write_bytes(manifest)
 
 
 def _stated_files(remote: ObjectFolder, manifest: bytes) -> dict[str, tuple[int, str | None]]:

@@ -40,7 +40,8 @@ from distributed.checkpoints.run_storage import RunStorage
 from distributed.checkpoints.snapshot import snapshot
 from distributed.sharding import ShardedSystem
 from distributed.world import World
-from storage.durable_files import file_digest, replace_folder, restore_replaced, write_text
+from storage.durable_files import replace_folder, restore_replaced, write_text
+from storage.fingerprints import file_digest
 from storage.plain_json import json_text
 
 # Sums over the targets of an epoch so far: of the loss, and of each channel's own (none: not known).

@@ -12,6 +12,7 @@ from configs.systems.registry import SYSTEMS
 from configs.yaml_text import read_yaml
 from contracts.errors import InputError
 from distributed.checkpoints.run_storage import RunStorage
+from storage.durable_files import is_temporary
 from storage.plain_json import json_text
 
 # What a knob decides if it must stay when a run is continued. The graph is compared by its fingerprint.
@@ -44,9 +45,8 @@ def _check_belongs(folder: Path, config: Config, fixed: Collection[Decides]) -> 
         raise InputError(f"run={folder}: is a file; name a folder")
     stored = folder / "config.yaml"
     if not stored.exists():
-        foreign = sorted(
-            p.name for p in folder.iterdir() if p.name not in ("ray", "error.txt", ".config.yaml.unfinished")
-        )
+        own = ("ray", "error.txt")
+        foreign = sorted(p.name for p in folder.iterdir() if p.name not in own and not is_temporary(p.name))
         if foreign:
             raise InputError(f"run={folder}: holds {foreign[0]} and no config.yaml, so it is no run; name a new folder")
         return

@@ -10,13 +10,13 @@ import fnmatch
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import InputError
 from distributed.checkpoints.index import STEP
+from storage.durable_files import replacing
 from storage.object_folder import ObjectFolder, check_name, is_uri
 from storage.object_storage import locked, work_folder
 
@@ -153,19 +153,14 @@ class RunStorage:
     def _fetch(self, name: str, size: int) -> None:
         assert self._remote is not None
         target = self.local / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.unfinished")
         try:
-            with aside.open("xb") as sink:
+            with replacing(target) as temporary, temporary.open("xb") as sink:
                 self._remote.download(name, size, sink)
-            os.replace(aside, target)
         except OSError as error:
             raise InputError(
                 f"{target}: cannot be written ({error.strerror or error}); free space, or set MDSREC_CACHE to "
                 "another disk"
             ) from None
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def _steps(index: bytes | None, which: str | None, uri: str) -> list[int]:

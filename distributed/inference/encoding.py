@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from distributed.sharding import ShardedSystem, shard
 from distributed.telemetry import Track, unwatched, versions
 from distributed.world import World
 from evaluation.settings import differing_settings, score_settings, settings_suffix
-from storage.durable_files import write_text
+from storage.durable_files import replacing, write_text
 from storage.plain_json import json_text
 
 
@@ -142,8 +141,7 @@ def recommend(
     user_names = inputs.dataset.user_source_ids()
     item_names = inputs.dataset.item_source_ids()
     schema = pa.schema([("user", pa.string()), ("rank", pa.int32()), ("item", pa.string()), ("score", pa.float32())])
-    aside = f"{output}.unfinished"
-    with pq.ParquetWriter(aside, schema) as writer:
+    with replacing(Path(output), one_writer=True) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for users, ids, scores in lists:
             rows, columns = np.nonzero(ids >= 0)
             table = {
@@ -153,4 +151,4 @@ def recommend(
                 "score": scores[rows, columns].astype(np.float32),
             }
             writer.write_table(pa.table(table, schema=schema))
-    os.replace(aside, output)
+    Path(f"{output}.unfinished").unlink(missing_ok=True)  # what a killed process of an earlier version left

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from experiments.study.results import (
     read_results,
     summarise_variants,
 )
+from storage.durable_files import replacing, write_text
 from storage.plain_json import json_text
 
 COLUMNS = ("test recall@10", "test recall@20", "test ndcg@10", "test ndcg@20", "valid ndcg@10")
@@ -36,13 +36,12 @@ def write_report(study: Study, trials: Sequence[Trial], folder: Path) -> str:
     results = read_results(folder, trials)
     missing = [trial.name for trial in trials if not is_finished(folder, trial)]
     summaries = summarise_variants(results, study.baseline)
-    _write(folder / "results.json", _json(study, results, summaries, missing))
-    _write(folder / "results.csv", _csv(study, results))
-    _write(folder / "results.md", _page(study, results, summaries, missing, len(trials)))
+    write_text(folder / "results.json", _json(study, results, summaries, missing))
+    write_text(folder / "results.csv", _csv(study, results))
+    write_text(folder / "results.md", _page(study, results, summaries, missing, len(trials)))
     if chosen_metrics(results):
-        aside = folder / ".results.png.unfinished"
-        draw(study, results, summaries, aside)
-        os.replace(aside, folder / "results.png")
+        with replacing(folder / "results.png", one_writer=True) as temporary:
+            draw(study, results, summaries, temporary)
     return variants_table(summaries)
 
 
@@ -148,9 +147,3 @@ def _measured(result: TrialResult) -> dict[tuple[str, str], float]:
     """Metrics by split and name."""
     splits = {"valid": result.valid, "test": result.test}
     return {(split, name): value for split, found in splits.items() for name, value in found.items()}
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.unfinished")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)

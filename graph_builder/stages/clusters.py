@@ -23,9 +23,11 @@ from configs.schema import GraphConfig
 from graph_builder import progress
 from graph_builder.executor import Executor
 from graph_builder.stages.injection import FeatureSpec
-from graph_builder.work import load_array, num_row_blocks, read_json, replacing, row_range, save_array, write_json
+from graph_builder.work import num_row_blocks, read_json, row_range, write_json
 from kernels.backend import array_module, to_host
 from kernels.kmeans import center_sums, nearest_centers
+from storage.array_file import map_array, save_array
+from storage.durable_files import replacing
 
 ROWS_PER_TASK = 1 << 14
 _SAMPLE_PER_CENTER = 256
@@ -109,7 +111,7 @@ def initial_centers(spec: FeatureSpec, options: GraphConfig, seed: int) -> np.nd
     """
     # One stream per modality name: adding a modality leaves the others' centres as they were.
     rng = np.random.default_rng([seed, zlib.crc32(spec.modality.encode())])
-    present = np.flatnonzero(load_array(spec.present))
+    present = np.flatnonzero(map_array(spec.present))
     size = max(options.num_centers, min(_SAMPLE_PER_CENTER * options.num_centers, _MAX_SAMPLE))
     sample = np.sort(rng.choice(present, min(size, len(present)), replace=False))
     points = _points(spec, sample, options.spherical)
@@ -194,10 +196,10 @@ def _write_labels(
 
 def _present_items(spec: FeatureSpec, index: int) -> np.ndarray:
     rows = row_range(index, ROWS_PER_TASK, spec.num_items)
-    return rows.start + np.flatnonzero(load_array(spec.present)[rows])
+    return rows.start + np.flatnonzero(map_array(spec.present)[rows])
 
 
 def _points(spec: FeatureSpec, items: np.ndarray, spherical: bool) -> np.ndarray:
     """Raw features of some present items, float64 [n, d], unit rows if spherical."""
-    points = load_array(spec.features)[items].astype(np.float64)
+    points = map_array(spec.features)[items].astype(np.float64)
     return points / np.sqrt((points * points).sum(axis=1, keepdims=True)) if spherical else points

@@ -14,10 +14,11 @@ import numpy as np
 from contracts.errors import InputError
 from graph_builder.executor import Executor
 from graph_builder.row_blocks import CooccurrenceRows
-from graph_builder.work import WorkFolder, load_array, num_row_blocks, row_range, save_block
+from graph_builder.work import WorkFolder, num_row_blocks, row_range, save_block
 from kernels.backend import Backend, array_module
 from kernels.cosine.cosine_topk import square_norms
 from kernels.spmm import injected_rows
+from storage.array_file import map_array
 
 # In float64 at once, so that they stay in cache.
 _VALUES_AT_A_TIME = 1 << 15
@@ -95,7 +96,7 @@ def inject(spec: FeatureSpec, cooccurrence_block_rows: int, mu: float, executor:
 
 def _look_at_block(path: Path, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     """Which rows are present, bool [n], and the sum of their unit rows, float64 [d]."""
-    features = np.asarray(load_array(path)[rows])
+    features = np.asarray(map_array(path)[rows])
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         row = rows.start + int(finite.argmin())
@@ -115,7 +116,7 @@ def _look_at_block(path: Path, rows: slice) -> tuple[np.ndarray, np.ndarray]:
 
 def _inject_block(spec: FeatureSpec, stage: str, cooccurrence_block_rows: int, mu: float, index: int) -> None:
     rows = row_range(index, spec.block_rows, spec.num_items)
-    features = load_array(spec.features)
+    features = map_array(spec.features)
     cooccurrence = CooccurrenceRows(spec.work.graph / "cooccurrence", cooccurrence_block_rows, spec.num_items)
     csr = cooccurrence.rows(np.arange(rows.start, rows.stop))
     injected = injected_rows(*csr, features, rows, mu, array_module(spec.backend))
@@ -126,5 +127,5 @@ def _inject_block(spec: FeatureSpec, stage: str, cooccurrence_block_rows: int, m
             f"{spec.features}: injecting neighbours' features (graph_options.mu={mu}) overflows float32 in rows "
             f"{rows.start} to {rows.stop - 1} ({error}); scale the features or lower mu"
         ) from None
-    squares[~load_array(spec.present)[rows]] = 0
+    squares[~map_array(spec.present)[rows]] = 0
     save_block(spec.work.block_path(stage, index), injected=injected, squares=squares)

@@ -18,12 +18,13 @@ import numpy as np
 
 from graph_builder.stages.injection import FeatureSpec
 from graph_builder.stages.triangle import Block
-from graph_builder.work import load_array, num_row_blocks, read_json, row_range, save_array, save_block, write_json
+from graph_builder.work import num_row_blocks, read_json, row_range, save_block, write_json
 from kernels.candidate_lists import CandidateLists
 from kernels.cosine.cosine_topk import Precision
 from kernels.cosine.exact_ranking import finish_lists, leave_out_copies
 from kernels.cosine.pair_search import HostSearch, PairSearch, RangeRows, Side, find_dots, find_search
 from kernels.cosine.threshold_scan import compact_lists, offer_entries
+from storage.array_file import map_array, save_array
 
 _PACKED = ("line", "slack", "overflowed", "offsets", "ids", "scores")
 
@@ -45,7 +46,7 @@ class NeighborSpec:
 
     @property
     def num_ranges(self) -> int:
-        return num_row_blocks(self.rows_per_task, len(load_array(self.folder / "order.npy")))
+        return num_row_blocks(self.rows_per_task, len(map_array(self.folder / "order.npy")))
 
     @property
     def num_neighbors(self) -> int:
@@ -53,7 +54,7 @@ class NeighborSpec:
 
     def rows(self, index: int) -> slice:
         """Positions in the order."""
-        return row_range(index, self.rows_per_task, len(load_array(self.folder / "order.npy")))
+        return row_range(index, self.rows_per_task, len(map_array(self.folder / "order.npy")))
 
     def residual_path(self, index: int) -> Path:
         return self.folder / f"residual-{index:05d}.json"
@@ -74,9 +75,9 @@ def order_items(spec: NeighborSpec, _: int) -> None:
     Missing items and surplus copies are left out. Memory: about 60 bytes per item.
     """
     features = spec.features
-    squares = np.asarray(load_array(features.squares))
-    labels = np.asarray(load_array(features.work.graph / "clusters" / f"{features.modality}.npy"))
-    copies, originals = leave_out_copies(np.asarray(load_array(features.injected)), squares, spec.others)
+    squares = np.asarray(map_array(features.squares))
+    labels = np.asarray(map_array(features.work.graph / "clusters" / f"{features.modality}.npy"))
+    copies, originals = leave_out_copies(np.asarray(map_array(features.injected)), squares, spec.others)
     searched = squares > 0
     searched[copies] = False
     order = np.flatnonzero(searched)
@@ -138,7 +139,7 @@ def finish_range(spec: NeighborSpec, index: int) -> None:
 
     The latter: rows without a certificate, and those of them that only float64 could rank.
     """
-    order = load_array(spec.folder / "order.npy")
+    order = map_array(spec.folder / "order.npy")
     rows = spec.rows(index)
     items = np.asarray(order[rows])
     offsets, positions = np.zeros(len(items) + 1, dtype=np.int64), np.zeros(0, dtype=np.int32)
@@ -150,13 +151,13 @@ def finish_range(spec: NeighborSpec, index: int) -> None:
     if uncertified and spec.precision == "float16":
         offsets, positions, overflowed = _search_again(spec, rows.start, offsets, positions, overflowed)
     ids, scores = finish_lists(
-        np.asarray(load_array(spec.features.injected)),
-        np.asarray(load_array(spec.features.squares)),
+        np.asarray(map_array(spec.features.injected)),
+        np.asarray(map_array(spec.features.squares)),
         items,
         offsets,
         order[positions],
         overflowed,
-        np.asarray(load_array(spec.folder / "searched.npy")),
+        np.asarray(map_array(spec.folder / "searched.npy")),
         spec.num_neighbors,
         spec.include_self,
         spec.threads,
@@ -174,9 +175,9 @@ def _search_again(
     Returns offsets, positions and overflowed of the whole range, with the new lists in their places.
     """
     failed = np.flatnonzero(overflowed)
-    order = load_array(spec.folder / "order.npy")
+    order = map_array(spec.folder / "order.npy")
     search = HostSearch("float32", spec.threads)
-    features, squares = load_array(spec.features.injected), load_array(spec.features.squares)
+    features, squares = map_array(spec.features.injected), map_array(spec.features.squares)
     own = np.asarray(order[first + failed])
     # One more than wanted, because here a row meets itself.
     side = search.side(RangeRows(features[own], squares[own], -len(failed)), spec.others + 1, 0.0)
@@ -215,8 +216,8 @@ def _side(spec: NeighborSpec, search: PairSearch, index: int, largest_residual: 
 
 def _rows(spec: NeighborSpec, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     """Injected features float32 [n, d] and squares float64 [n] of a range of the order."""
-    items = np.asarray(load_array(spec.folder / "order.npy")[rows])
-    return load_array(spec.features.injected)[items], load_array(spec.features.squares)[items]
+    items = np.asarray(map_array(spec.folder / "order.npy")[rows])
+    return map_array(spec.features.injected)[items], map_array(spec.features.squares)[items]
 
 
 def _largest_residual(spec: NeighborSpec) -> float:

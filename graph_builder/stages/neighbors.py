@@ -30,9 +30,11 @@ from graph_builder.stages.neighbor_tasks import (
     search_block,
 )
 from graph_builder.stages.triangle import blocks_of, triangle_waves
-from graph_builder.work import load_array, num_row_blocks, read_json, replacing, write_json
+from graph_builder.work import num_row_blocks, read_json, write_json
 from kernels.cosine.cosine_topk import Precision
 from kernels.cosine.exact_ranking import finish_copies
+from storage.array_file import map_array
+from storage.durable_files import replacing
 
 # Rows of a range unless the config says otherwise. On a core a block of them is seconds of work; on a GPU it
 # must be more, and a million rows of 512 float16 are 1 GB. Beyond 64 ranges, larger ones rather than more.
@@ -76,12 +78,12 @@ def build_neighbors(
     list(executor.run_blocks(functools.partial(finish_range, spec), pending, label=f"finish-{modality}", on_gpu=True))
     progress.begin(f"writing lists of {modality}")
     fallback, searched_in_full = _write_lists(spec)
-    searched = len(load_array(spec.folder / "order.npy"))
+    searched = len(map_array(spec.folder / "order.npy"))
     record = {
         "certified_fraction": 1 - fallback / max(searched, 1),
         "fallback_rows": fallback,
         "float64_rows": searched_in_full,
-        "copies_left_out": load_array(spec.folder / "copies.npy").shape[1],
+        "copies_left_out": map_array(spec.folder / "copies.npy").shape[1],
     }
     write_json(record_path, record)
     for index in range(spec.num_ranges):
@@ -128,7 +130,7 @@ def _write_lists(spec: NeighborSpec) -> tuple[int, int]:
     features = spec.features
     folder = features.work.graph / "neighbors"
     shape = (features.num_items, spec.num_neighbors)
-    order = load_array(spec.folder / "order.npy")
+    order = map_array(spec.folder / "order.npy")
     fallback = np.zeros(2, dtype=np.int64)
     with (
         replacing(folder / f"{features.modality}.npy") as ids_file,
@@ -145,9 +147,9 @@ def _write_lists(spec: NeighborSpec) -> tuple[int, int]:
                 items = order[spec.rows(index)]
                 ids[items], scores[items] = arrays["ids"], arrays["scores"]
                 fallback += arrays["fallback"]
-        copies, originals = (np.asarray(part) for part in load_array(spec.folder / "copies.npy"))
+        copies, originals = (np.asarray(part) for part in map_array(spec.folder / "copies.npy"))
         if len(copies):
-            rows, squares = (np.asarray(load_array(path)) for path in (features.injected, features.squares))
+            rows, squares = (np.asarray(map_array(path)) for path in (features.injected, features.squares))
             ids[copies], scores[copies] = finish_copies(rows, squares, copies, originals, ids, spec.include_self)
         ids.flush()
         scores.flush()

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from graph_builder.work import load_array, num_row_blocks, replacing, save_array
+from graph_builder.work import num_row_blocks
 from kernels.cooccurrence.pair_counts import PairEntries, gap_dtype, item_dtype
+from storage.array_file import map_array, save_array
+from storage.durable_files import replacing
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class PairFiles:
         if not self._table_path.exists():
             tables = [np.load(self._blocks_path(index), allow_pickle=False) for index in range(self.num_ranges)]
             save_array(self._table_path, np.stack(tables))
-        return load_array(self._table_path)
+        return map_array(self._table_path)
 
     def rows_of(self, blocks: range) -> tuple[int, int]:
         """The first row of some blocks, and the first after them."""
@@ -61,7 +63,7 @@ class PairFiles:
 
     def slices(self, blocks: range, rows: range) -> list[PairSlice]:
         """The slices of all files that hold entries of `rows`, which lie in `blocks`; their entries are not read."""
-        table = load_array(self._table_path)
+        table = map_array(self._table_path)
         items = item_dtype(self.num_items)
         found = []
         # Of each file: rows before the blocks, before their end, and in all; and so for entries.

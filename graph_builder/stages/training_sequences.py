@@ -14,8 +14,9 @@ import numpy as np
 
 from contracts.errors import InputError
 from graph_builder.source import GraphSource
-from graph_builder.work import load_array, replacing, save_array
 from kernels.cooccurrence.pair_counts import cut_rows, item_dtype
+from storage.array_file import map_array, save_array
+from storage.durable_files import replacing
 
 _COPIED_AT_A_TIME = 1 << 22
 
@@ -35,13 +36,13 @@ class Surroundings(NamedTuple):
 
 def read_around(folder: Path, first: int, last: int, max_gap: int) -> Surroundings:
     """The events [first, last), and of their sequences what is at most `max_gap` before or after them."""
-    offsets = load_array(folder / "offsets.npy")
+    offsets = map_array(folder / "offsets.npy")
     first_user = int(np.searchsorted(offsets, first, side="right")) - 1
     last_user = max(int(np.searchsorted(offsets, last)), first_user)
     around = np.asarray(offsets[first_user : last_user + 1])
     begin = max(int(around[0]), first - max_gap)
     end = max(min(int(around[-1]), last + max_gap), begin)
-    items = np.asarray(load_array(folder / "items.npy")[begin:end])
+    items = np.asarray(map_array(folder / "items.npy")[begin:end])
     return Surroundings(items, np.clip(around, begin, end) - begin, (first - begin, last - begin))
 
 

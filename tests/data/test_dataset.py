@@ -271,14 +271,14 @@ def test_a_failure_midway_leaves_the_old_dataset_and_nothing_else(tmp_path: Path
 def test_a_refused_rename_brings_the_old_dataset_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "d"
     before = small_dataset(path).fingerprint
-    rename = Path.rename
+    replace_path = os.replace
 
-    def refuse_new(self: Path, target: Path) -> Path:
-        if self.suffix == ".partial":
-            raise OSError(13, "Permission denied", str(self))
-        return rename(self, target)
+    def refuse_new(source: Path, target: Path) -> None:
+        if source.suffix == ".unfinished":
+            raise OSError(13, "Permission denied", str(source))
+        replace_path(source, target)
 
-    monkeypatch.setattr(Path, "rename", refuse_new)
+    monkeypatch.setattr(os, "replace", refuse_new)
     with pytest.raises(InputError, match="Permission denied"):
         write_dataset(str(path), small_content([[1, 2, 3]]), overwrite=True)
     dataset = Dataset.open(str(path))

@@ -12,7 +12,7 @@ from contracts.errors import InputError
 from distributed.checkpoints.checkpoint import Checkpoints, _make_optimizer_state, _Pending
 from distributed.checkpoints.index import Progress, find_checkpoint, steps_in
 from distributed.world import World, world_of_one
-from storage.durable_files import file_digest
+from storage.fingerprints import file_digest
 from tests.distributed.test_sharding import build, config_of
 
 

@@ -18,31 +18,7 @@ from distributed.training.trainer import train
 from distributed.world import world_of_one
 from storage.durable_files import replace_folder, write_text
 from tests.distributed.runs import config_of
-
-
-class Disk:
-    """What would be found after a loss of power: file contents and folder entries as of their last fsync."""
-
-    def __init__(self, monkeypatch):
-        self._contents, self._names = {}, {}
-        self._fsync = os.fsync
-        monkeypatch.setattr(os, "fsync", self.fsync)
-
-    def fsync(self, handle):
-        self._fsync(handle)
-        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
-        if path.is_dir():
-            self._names[path] = {entry.name: entry.stat().st_ino for entry in path.iterdir()}
-        else:
-            self._contents[path.stat().st_ino] = path.read_bytes()
-
-    def names(self, folder):
-        """The entries of a folder and their inodes."""
-        return self._names.get(folder, {})
-
-    def read(self, path):
-        """The content of a file, b"" where its bytes or its name would be lost."""
-        return self._contents.get(self.names(path.parent).get(path.name), b"")
+from tests.storage.disk import Disk
 
 
 def test_the_record_of_an_epoch_and_all_files_are_on_disk_before_its_checkpoint_counts(folders, tmp_path, monkeypatch):

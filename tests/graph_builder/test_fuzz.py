@@ -18,7 +18,7 @@ from graph_builder.executor import SerialExecutor
 from graph_builder.sequence_file import open_sequences
 from graph_builder.source import check_features
 from graph_builder.store import Graph
-from graph_builder.work import load_array
+from storage.array_file import map_array
 from tests.graph_builder.small_dataset import OPTIONS, make_dataset
 from tests.mutation import folder_of, made, mutated
 
@@ -113,6 +113,6 @@ def test_mutated_features_are_refused_or_what_the_header_says(contents: dict[str
             rows, width = check_features(folder / "text.npy")
         except InputError:
             return
-        array = load_array(folder / "text.npy")
+        array = map_array(folder / "text.npy")
         assert array.shape == (rows, width)
         assert contents["text.npy"].endswith(array.tobytes()) or len(contents["text.npy"]) > 128 + array.nbytes

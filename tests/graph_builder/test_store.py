@@ -74,10 +74,10 @@ def test_nothing_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not readable JSON"),
+        ("{", "not valid JSON, so truncated or altered; build the graph again"),
         ("[]", "is not the manifest of a graph"),
-        ('{"kind": "item graph", "schema_version": 99}', "schema_version 99"),
-        ('{"kind": "item graph", "schema_version": 1}', "lacks checksum, cooccurrence"),
+        ('{"kind": "item graph", "schema_version": 99}', "schema_version is 99, this code reads 1"),
+        ('{"kind": "item graph", "schema_version": 1}', "field fingerprint is missing, expected str"),
     ],
 )
 def test_broken_manifest(folder: Path, text: str, message: str) -> None:

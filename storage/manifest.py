@@ -1,0 +1,112 @@
+"""The manifest of a finished folder: read and checked in one way, by a schema that the folder's owner declares.
+
+A dataset and a graph are folders with a `manifest.json`, which is written last: a folder without one is unfinished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import InputError
+from contracts.modalities import check_modality_name
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field that readers rely on.
+
+    Attributes:
+        name: dotted, such as "parameters.num_neighbors"; a dict is declared before its own fields.
+        kind: its type in Python, exactly: true is no count.
+        least: the least that an int may be.
+    """
+
+    name: str
+    kind: type
+    least: int = 0
+
+
+@dataclass(frozen=True)
+class ManifestSchema:
+    """What a manifest must say before it is trusted.
+
+    Attributes:
+        what: what such a folder is, for messages.
+        version: the `schema_version` that this code reads.
+        fields: of the manifest. modality_fields: of each entry of its dict `modalities`.
+        again: what to do about a damaged manifest, for messages.
+        missing: the whole message for a folder without a manifest.
+        kind: what the field `kind` must hold; null: such manifests have no kind.
+        maker: the command that writes such folders, for the message about another kind.
+    """
+
+    what: str
+    version: int
+    fields: tuple[Field, ...]
+    modality_fields: tuple[Field, ...]
+    again: str
+    missing: Callable[[Path], str]
+    kind: str | None = None
+    maker: str = ""
+
+
+def read_manifest(folder: Path, schema: ManifestSchema) -> dict[str, Any]:
+    """The manifest of a finished folder, with all fields of the schema.
+
+    Raises:
+        InputError: no manifest, not JSON, another kind or version, or a field that is missing or of another type.
+    """
+    file = folder / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(schema.missing(folder)) from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); check its permissions") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{file}: not valid JSON, so truncated or altered; {schema.again}") from None
+    if not isinstance(manifest, dict):
+        manifest = {}
+    if schema.kind is not None and manifest.get("kind") != schema.kind:
+        raise InputError(f"{file}: is not the manifest of a {schema.what}; name a folder written by {schema.maker}")
+    version = manifest.get("schema_version")
+    if version != schema.version:
+        raise InputError(f"{file}: schema_version is {version!r}, this code reads {schema.version}; {schema.again}")
+    _check_fields(file, manifest, schema)
+    return manifest
+
+
+def _check_fields(file: Path, manifest: dict[str, Any], schema: ManifestSchema) -> None:
+    for field in schema.fields:
+        _check_field(file, manifest, field, schema.again)
+    for modality in manifest["modalities"]:
+        try:
+            check_modality_name(modality)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+        for field in _of_modality(modality, schema):
+            _check_field(file, manifest, field, schema.again)
+
+
+def _of_modality(modality: str, schema: ManifestSchema) -> Iterator[Field]:
+    yield Field(f"modalities.{modality}", dict)
+    for field in schema.modality_fields:
+        yield Field(f"modalities.{modality}.{field.name}", field.kind, field.least)
+
+
+def _check_field(file: Path, manifest: dict[str, Any], field: Field, again: str) -> None:
+    *parents, name = field.name.split(".")
+    holder: Any = manifest
+    for part in parents:
+        holder = holder[part]
+    value = holder.get(name)
+    if type(value) is not field.kind or (isinstance(value, int) and value < field.least):
+        found = f"{value!r:.100}" if name in holder else "missing"
+        expected = f"int, at least {field.least}" if field.kind is int else field.kind.__name__
+        raise InputError(f"{file}: field {field.name} is {found}, expected {expected}; {again}")
