@@ -1,5 +1,33 @@
-"""One thread per process: tests run ranks side by side, and OpenMP's threads would fight over the cores."""
+"""What every test has: one thread per process, and a small dataset with its graph to read from."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 import torch
 
+# Tests run ranks side by side, and OpenMP's threads would fight over the cores.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a synthetic dataset (`dataset`) and its graph (`graph`), for all tests that only read them.
+
+    Tests write elsewhere, to `tmp_path`: what any of them changes here is an error at the end of the session.
+    """
+    from configs.loading import load_config
+    from graph_builder.build import build_graph
+    from graph_builder.executor import SerialExecutor
+    from jobs.prepare_data import prepare
+    from tests.fingerprints import fingerprints
+
+    root = tmp_path_factory.mktemp("folders")
+    dataset = prepare("synthetic", str(root / "dataset"), num_users=120, num_items=70, seed=3)
+    options = load_config(None, ["graph_options.num_centers=4"]).graph_options
+    build_graph(dataset, str(root / "graph"), options, 0, SerialExecutor())
+    before = fingerprints(root)
+    yield root
+    after = fingerprints(root)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    assert not changed, f"a test has written to the inputs that all tests share: {', '.join(changed)}"
