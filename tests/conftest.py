@@ -1,13 +1,28 @@
 """What every test has: one thread per process, and a small dataset with its graph to read from."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import marker_guard
+
 # Tests run ranks side by side, and OpenMP's threads would fight over the cores.
 torch.set_num_threads(1)
+marker_guard.watch()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marker_guard.mark_by_what_it_calls(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with marker_guard.running(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session")
