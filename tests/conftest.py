@@ -1,5 +1,6 @@
 """What every test has: one thread per process, and a small dataset with its graph to read from."""
 
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from tests import marker_guard
 # Tests run ranks side by side, and OpenMP's threads would fight over the cores.
 torch.set_num_threads(1)
 marker_guard.watch()
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_setupnodes() -> None:
+    """What processes that run tests side by side, and the commands that they run, inherit."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("NUMBA_NUM_THREADS", "2")  # not one: tests of its parallel loops need a second
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
@@ -35,7 +43,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     from graph_builder.build import build_graph
     from graph_builder.executor import SerialExecutor
     from jobs.prepare_data import prepare
-    from tests.fingerprints import fingerprints
+    from tests.fingerprints import differing, fingerprints
 
     root = tmp_path_factory.mktemp("folders")
     dataset = prepare("synthetic", str(root / "dataset"), num_users=120, num_items=70, seed=3)
@@ -43,6 +51,5 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     build_graph(dataset, str(root / "graph"), options, 0, SerialExecutor())
     before = fingerprints(root)
     yield root
-    after = fingerprints(root)
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    changed = differing(before, fingerprints(root))
     assert not changed, f"a test has written to the inputs that all tests share: {', '.join(changed)}"
