@@ -1,6 +1,8 @@
 # Two commands do everything on a bare machine with Python 3.11+ and make:
 #   make demo    the whole pipeline on a synthetic catalogue, ending with a table
 #   make test    linters, type checker, import contracts, tests
+# and two more are for who changes the code (tests/README.md):
+#   make check   after each edit: make test without the tests that spawn ranks, start Ray or need a GPU
 #   make faults  twenty small trainings that are killed at random moments, and the slow tests (an hour)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,15 +10,22 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 # torch, FBGEMM and TorchRec are released as a trio (pyproject.toml pins them). The CPU build of FBGEMM and
 # the CUDA build share a folder, so exactly one may be installed: by what the machine has.
 ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
+# Tests of one process, spread over the cores; whoever has none left takes over tests of the others.
+SIDE_BY_SIDE := --numprocesses auto --dist worksteal -m "not ranks and not ray and not gpu and not slow"
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
-.PHONY: demo test faults lint install clean
+.PHONY: demo check test faults lint install clean
 
 demo: install
 	$(BIN)/python jobs/demo.py --output demo
 
+check: lint
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+
+# Ranks and Ray use several cores themselves, so their tests run one after another.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "(ranks or ray or gpu) and not slow"
 
 # Twenty trainings whose workers, nodes and drivers are killed: docs/reliability.md
 faults: install

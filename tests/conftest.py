@@ -1,5 +1,55 @@
-"""One thread per process: tests run ranks side by side, and OpenMP's threads would fight over the cores."""
+"""What every test has: one thread per process, and a small dataset with its graph to read from."""
 
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
 import torch
 
+from tests import marker_guard
+
+# Tests run ranks side by side, and OpenMP's threads would fight over the cores.
 torch.set_num_threads(1)
+marker_guard.watch()
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_setupnodes() -> None:
+    """What processes that run tests side by side, and the commands that they run, inherit."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("NUMBA_NUM_THREADS", "2")  # not one: tests of its parallel loops need a second
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marker_guard.mark_by_what_it_calls(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with marker_guard.running(item):
+        return (yield)
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a synthetic dataset (`dataset`) and its graph (`graph`), for all tests that only read them.
+
+    Tests write elsewhere, to `tmp_path`: what any of them changes here is an error at the end of the session.
+    """
+    from configs.loading import load_config
+    from graph_builder.build import build_graph
+    from graph_builder.executor import SerialExecutor
+    from jobs.prepare_data import prepare
+    from tests.fingerprints import differing, fingerprints
+
+    root = tmp_path_factory.mktemp("folders")
+    dataset = prepare("synthetic", str(root / "dataset"), num_users=120, num_items=70, seed=3)
+    options = load_config(None, ["graph_options.num_centers=4"]).graph_options
+    build_graph(dataset, str(root / "graph"), options, 0, SerialExecutor())
+    before = fingerprints(root)
+    yield root
+    changed = differing(before, fingerprints(root))
+    assert not changed, f"a test has written to the inputs that all tests share: {', '.join(changed)}"

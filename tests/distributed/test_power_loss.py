@@ -16,7 +16,6 @@ from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.trainer import train
 from distributed.world import world_of_one
-from storage.durable_files import replace_folder, write_text
 from tests.distributed.runs import config_of
 from tests.storage.disk import Disk
 
@@ -42,31 +41,6 @@ def test_the_record_of_an_epoch_and_all_files_are_on_disk_before_its_checkpoint_
         with world_of_one() as world:
             train(config_of(folders, tmp_path / "run", "sasrec", f"training.max_epochs={epochs}"), world)
     assert found == [(1, [1]), (2, [1, 2]), (3, [1, 2, 3])]
-
-
-def test_written_text_is_on_disk_with_its_name(tmp_path, monkeypatch):
-    disk = Disk(monkeypatch)
-    for content in ("one", "another"):
-        write_text(tmp_path / "file", content)
-        assert disk.read(tmp_path / "file") == content.encode()
-
-
-def test_an_old_folder_goes_when_the_new_one_has_its_name_on_disk(tmp_path, monkeypatch):
-    disk, seen, original = Disk(monkeypatch), [], shutil.rmtree
-    for name, content in (("final", "old"), ("aside", "new")):
-        (tmp_path / name).mkdir()
-        write_text(tmp_path / name / "file", content)
-    new = (tmp_path / "aside").stat().st_ino
-
-    def rmtree(path, **options):
-        if path.exists():
-            seen.append(((path / "file").read_text(), disk.names(tmp_path)["final"]))
-        original(path, **options)
-
-    monkeypatch.setattr(shutil, "rmtree", rmtree)
-    replace_folder(tmp_path / "aside", tmp_path / "final")
-    assert seen == [("old", new)]
-    assert [path.name for path in tmp_path.iterdir()] == ["final"]
 
 
 class Killed(BaseException):

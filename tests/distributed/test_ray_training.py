@@ -15,6 +15,8 @@ from benchmarks.faults import (
     take_node,
 )
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):

@@ -264,6 +264,7 @@ def test_tiny_catalogues(tmp_path: Path, num_items: int) -> None:
     assert graph.cooccurrence_rows(np.arange(num_items))[0].tolist() == [0] * (num_items + 1)
 
 
+@pytest.mark.ray
 def test_ray_builds_the_same_bytes(
     dataset: SmallDataset, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ from configs.schema import GraphConfig
 from contracts.errors import InputError
 from graph_builder.ray_tasks import RayExecutor
 
+pytestmark = pytest.mark.ray
+
 
 @contextmanager
 def node(**system):

@@ -25,6 +25,7 @@ from graph_builder.store import Graph
 from tests.graph_builder.fault_driver import FAULT_OPTIONS, NUM_ITEMS, NUM_USERS, TracedExecutor
 from tests.graph_builder.small_dataset import content, make_dataset
 
+pytestmark = pytest.mark.ray
 _ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE_SECONDS = 120
 

@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
+from tests.fingerprints import restore
 from tests.jobs.bad_input.case import Case, message_of, nothing, run_case, without_a_cluster
-from tests.jobs.bad_input.document import GROUPS, PAGE, fresh, messages_on, page
+from tests.jobs.bad_input.document import GROUPS, PAGE, messages_on, page
 from tests.jobs.bad_input.world import make_world
 
 DOCUMENTED = messages_on(PAGE.read_text())
@@ -13,7 +14,7 @@ DOCUMENTED = messages_on(PAGE.read_text())
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """The inputs (rebuilt before each case, at one place: a run names its dataset), and sound copies of them."""
+    """The inputs (restored before each case, at one place: a run names its dataset), and sound copies of them."""
     root = tmp_path_factory.mktemp("bad-input")
     here, sound = root / "here", root / "sound"
     here.mkdir()
@@ -25,7 +26,9 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def here(folders):
-    return fresh(*folders)
+    here, sound = folders
+    restore(here, sound)
+    return here
 
 
 @pytest.mark.parametrize(

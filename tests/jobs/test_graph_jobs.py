@@ -60,6 +60,7 @@ def graph(files):
     ray.shutdown()
 
 
+@pytest.mark.ray
 def test_a_graph_of_files(files, graph):
     opened = Graph.open(graph)
     assert opened.modalities == ("image", "text")
@@ -73,6 +74,7 @@ def test_a_graph_of_files(files, graph):
     assert (graph / "manifest.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.ray
 def test_features_or_sequences_alone(files, graph, tmp_path):
     said = invoke(build_graph, "--features", files / "text.npy", "--set", f"graph={tmp_path}/a", *OPTIONS)
     assert "60 items, 0 co-occurrences, text (60 items" in said
@@ -110,6 +112,7 @@ def test_a_relative_input_is_refused_under_job_submit(tmp_path, monkeypatch):
     assert message.startswith("error: features=text.npy: a relative path")
 
 
+@pytest.mark.ray
 def test_export(graph, tmp_path):
     said = invoke(export, "--graph", graph, "--what", "cooccurrence", "--to", "npz", "--output", tmp_path / "o.npz")
     matrix = scipy.sparse.load_npz(tmp_path / "o.npz")

@@ -87,6 +87,7 @@ def train_and_recommend(root, run, *settings):
     return said
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_one_worker_makes_here_what_it_makes_through_ray(root, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -16,6 +16,7 @@ from jobs import build_graph, evaluate, export, prepare_data, train
 from tests.jobs.test_graph_jobs import OPTIONS, RATES, invoke, refused
 from tests.s3_server import BUCKET, SECRET, running_server
 
+pytestmark = pytest.mark.ray
 ROOT = f"s3://{BUCKET}/jobs"
 INPUTS = ["--set", f"dataset={ROOT}/dataset", "--set", f"graph={ROOT}/graph"]
 

@@ -13,6 +13,7 @@ from data.dataset import Dataset
 from evaluation.metrics import ranking_metrics
 from jobs import build_graph, evaluate, prepare_data, recommend, train
 
+pytestmark = pytest.mark.ray
 SMALL = [
     "--set", "model.dim=8", "--set", "model.num_heads=2", "--set", "model.max_length=10",
     "--set", "training.batch_size=128", "--set", "graph_options.num_centers=4", "--set", "cluster.num_workers=2",

@@ -73,6 +73,7 @@ def submit(cluster, *command):
     return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
 
 
+@pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_training_as_a_submitted_job(cluster, tmp_path):
     dataset, run = tmp_path / "dataset", tmp_path / "run"

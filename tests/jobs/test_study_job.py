@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from jobs import prepare_data, study
 
+pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
 BASE = """
 graph_options: {num_centers: 4}

@@ -20,6 +20,7 @@ from distributed.ray.cluster import connect
 from distributed.world import world_of_one
 from graph_builder.executor import SerialExecutor
 from jobs import build_graph, case_study, demo, evaluate, export, prepare_data, recommend, study, train
+from tests.fingerprints import differing, fingerprints
 
 JOBS = {
     "prepare_data": prepare_data.main,
@@ -70,25 +71,15 @@ def run_case(case: Case, here: Path) -> tuple[int, str]:
     An exception that is not an exit, which a person would see as a traceback, is raised.
     """
     case.damage(here)
-    before = snapshot(here)
+    before = fingerprints(here)
     name, *arguments = shlex.split(case.command.format(here=here))
     result = CliRunner().invoke(JOBS[name], arguments, env=dict(case.environment))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    assert snapshot(here) == before, "the command changed files"
+    changed = differing(before, fingerprints(here))
+    assert not changed, f"the command changed files: {changed}"
     shown = result.output.replace(str(here), SHOWN_FOLDER)
     return result.exit_code, re.sub(r"\b([0-9a-f]{64}|[0-9a-f]{12})\b", "<fingerprint>", shown)
-
-
-def snapshot(folder: Path) -> dict[str, bytes | str | None]:
-    """Every path below a folder: content of files, targets of links, None for folders."""
-    return {str(path.relative_to(folder)): _content(path) for path in sorted(folder.rglob("*"))}
-
-
-def _content(path: Path) -> bytes | str | None:
-    if path.is_symlink():
-        return str(path.readlink())
-    return None if path.is_dir() else path.read_bytes()
 
 
 def message_of(output: str) -> str:

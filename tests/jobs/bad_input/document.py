@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.fingerprints import restore
 from tests.jobs.bad_input import feature_cases, graph_cases, prepare_cases, run_cases, study_cases
 from tests.jobs.bad_input.case import Case, Group, message_of, run_case, without_a_cluster
 from tests.jobs.bad_input.world import make_world
@@ -66,12 +67,6 @@ def _escaped(message: str) -> str:
     return code.replace("|", "\\|")
 
 
-def fresh(here: Path, sound: Path) -> Path:
-    """The folder `here` with all inputs as they should be, copied from `sound`."""
-    shutil.rmtree(here, ignore_errors=True)
-    return shutil.copytree(sound, here, symlinks=True)
-
-
 def main() -> None:
     """Type every command and rewrite the page."""
     with tempfile.TemporaryDirectory() as root, without_a_cluster():
@@ -79,7 +74,12 @@ def main() -> None:
         here.mkdir()
         make_world(here)
         shutil.copytree(here, sound)
-        PAGE.write_text(page(lambda case: message_of(run_case(case, fresh(here, sound))[1])))
+        PAGE.write_text(page(lambda case: _message(case, here, sound)))
+
+
+def _message(case: Case, here: Path, sound: Path) -> str:
+    restore(here, sound)
+    return message_of(run_case(case, here)[1])
 
 
 if __name__ == "__main__":

@@ -91,6 +91,7 @@ def fetch_and_count(uri: str, ready, results) -> None:
     results.put((str(fetched(uri)), len(calls)))
 
 
+@pytest.mark.ranks  # processes of one node
 def test_processes_that_ask_at_once_share_one_copy(remote) -> None:
     uri, _ = remote
     context = multiprocessing.get_context("spawn")
