@@ -1,0 +1,1 @@
+"""Many trainings, one question. Begin with definition.py (the study file), then life.py (what a study does)."""

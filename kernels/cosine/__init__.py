@@ -1,0 +1,1 @@
+"""Exact cosine top-H of the rows of a matrix. Begin with cosine_topk.py, which says how a list is proved exact."""

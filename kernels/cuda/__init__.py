@@ -1,0 +1,4 @@
+"""CUDA sources (*.cu), their launchers, streams and products.
+
+May import no other kernel folder. Begin with launchers.py.
+"""

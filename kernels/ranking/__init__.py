@@ -1,0 +1,1 @@
+"""What ranking reads of a tile of scores in one pass: ranks, ties and the best. Begin with rank_counts.py."""
