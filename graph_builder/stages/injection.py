@@ -23,7 +23,7 @@ from kernels.spmm import injected_rows
 _VALUES_AT_A_TIME = 1 << 15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
     """One modality's files; what its tasks need to know."""
 

@@ -28,7 +28,7 @@ from kernels.cosine.threshold_scan import compact_lists, offer_entries
 _PACKED = ("line", "slack", "overflowed", "offsets", "ids", "scores")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NeighborSpec:
     """What the tasks need to know; small, so that it travels with each."""
 
