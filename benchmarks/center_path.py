@@ -71,7 +71,12 @@ def _visible_keys(group: SequenceGroup) -> int:
 
 def _inputs(encoder: SequenceEncoder, group: SequenceGroup) -> tuple[Sequences, list[tuple[Tensor, Tensor]]]:
     lengths = torch.full((group.count,), group.length)
-    sequences = Sequences(group.length, lengths, torch.full_like(lengths, group.states), group.states)
+    sequences = Sequences(
+        length=group.length,
+        lengths=lengths,
+        num_states=torch.full_like(lengths, group.states),
+        num_queries=group.states,
+    )
     items = torch.randn(group.count, group.length, encoder.positions.embedding_dim)
     with torch.no_grad():
         pairs = encoder(items, sequences).keys_values

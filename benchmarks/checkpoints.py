@@ -39,8 +39,10 @@ def main(items: int, dim: int, folder: str | None) -> None:
     """Print seconds as JSON."""
     config = load_config(None, ["model.name=sasrec", f"model.dim={dim}", "table.sharding=row_wise"])
     with tempfile.TemporaryDirectory(dir=folder) as scratch, world_of_one() as world:
-        model = build_model(config.model, CatalogueInfo(items, (), {}, {}))
-        table = ItemTable(items, dim, 0.0, device="meta")
+        model = build_model(
+            config.model, CatalogueInfo(num_items=items, modalities=(), feature_dims={}, num_centers={})
+        )
+        table = ItemTable(num_items=items, dim=dim, init_std=0.0, device="meta")
         sharded = shard(RecommenderSystem(table, model), config, items, world)
         for parameter in sharded.dense_parameters:
             parameter.grad = parameter.detach().clone()

@@ -51,9 +51,23 @@ def run_slice(
     folder: Path, num_items: int, width: int, num_neighbors: int, num_blocks: int, threads: int
 ) -> dict[str, float | bool]:
     """Run `num_blocks` blocks and what follows them; sizes in GiB, times in seconds."""
-    features = FeatureSpec("text", folder / "text.npy", WorkFolder(folder), num_items, 2048, "cpu")
+    features = FeatureSpec(
+        modality="text",
+        features=folder / "text.npy",
+        work=WorkFolder(folder),
+        num_items=num_items,
+        block_rows=2048,
+        backend="cpu",
+    )
     write_features(features, num_items, width)
-    spec = NeighborSpec(features, default_rows_per_task(num_items, False), num_neighbors - 1, True, "float32", threads)
+    spec = NeighborSpec(
+        features=features,
+        rows_per_task=default_rows_per_task(num_items, False),
+        others=num_neighbors - 1,
+        include_self=True,
+        precision="float32",
+        threads=threads,
+    )
     order_items(spec, 0)
     waves = triangle_waves(spec.num_ranges)
     chosen = waves[0][:num_blocks]

@@ -131,7 +131,7 @@ def search(
     num_items = len(units)
     blocks = cut(0, num_items, BLOCK_ROWS)
     order = [(i, i + shift) for shift in range(len(blocks)) for i in range(len(blocks) - shift)]
-    loop = DeviceTileLoop(cupy, width, NUM_NEIGHBORS, tile, **variant)
+    loop = DeviceTileLoop(xp=cupy, width=width, num_neighbors=NUM_NEIGHBORS, tile=tile, **variant)
     warm = empty_lists(cupy, slack[: tile[1]], CAPACITY)
     loop.triangle(units[: tile[1]], warm, 0)
     lists = empty_lists(cupy, slack, CAPACITY)

@@ -94,8 +94,10 @@ def _steps(world: World, num_items: int, count: int) -> tuple[float, float]:
     config = load_config(None, list(_OPTIONS))
     data = _sequences(num_items, 4000)
     torch.manual_seed(0)
-    recommender = build_model(config.model, CatalogueInfo(num_items))
-    system = RecommenderSystem(ItemTable(num_items, config.model.dim, 0.02, device="meta"), recommender)
+    recommender = build_model(config.model, CatalogueInfo(num_items=num_items))
+    system = RecommenderSystem(
+        ItemTable(num_items=num_items, dim=config.model.dim, init_std=0.02, device="meta"), recommender
+    )
     planner = ItemPlanner(needs=recommender.needs, num_items=num_items, graph=None, features={})
     spans, sampler = training_spans(config, data), candidate_sampler(config, Inputs(data, None))  # type: ignore[arg-type]
     batches = TrainBatches(

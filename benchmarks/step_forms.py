@@ -38,11 +38,18 @@ class TrainedForm:
 
     def __init__(self, form: str, data: SequenceArrays, graph: HashedGraph, max_length: int, world: World) -> None:
         config = load_config(None, [f"model.max_length={max_length}", "table.sharding=data_parallel", *_OPTIONS[form]])
-        info = CatalogueInfo(data.num_items, graph.modalities, {}, {m: graph.num_centers(m) for m in graph.modalities})
+        info = CatalogueInfo(
+            num_items=data.num_items,
+            modalities=graph.modalities,
+            feature_dims={},
+            num_centers={m: graph.num_centers(m) for m in graph.modalities},
+        )
         keep_freed_memory()  # as a rank does
         torch.manual_seed(0)
         recommender = build_model(config.model, info)
-        system = RecommenderSystem(ItemTable(data.num_items, config.model.dim, 0.02, device="meta"), recommender)
+        system = RecommenderSystem(
+            ItemTable(num_items=data.num_items, dim=config.model.dim, init_std=0.02, device="meta"), recommender
+        )
         planner = ItemPlanner(needs=recommender.needs, num_items=data.num_items, graph=graph, features={})
         sampler = candidate_sampler(config, Inputs(data, graph))  # type: ignore[arg-type]
         self._batches = TrainBatches(

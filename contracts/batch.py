@@ -31,7 +31,7 @@ class SequenceGroup:
     states: int
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Batch:
     """S sequences, and B targets that are predicted from the states after their last items.
 

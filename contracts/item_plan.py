@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ItemNeeds:
     """What a model needs to know of the items of a step, declared once by the model.
 
@@ -47,7 +47,7 @@ class ItemNeeds:
     popularity: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SparseRows:
     """A sparse matrix in CSR form: indptr int64 [rows+1], indices int64 [nnz], values float32 [nnz]."""
 
@@ -61,10 +61,12 @@ class SparseRows:
         return len(self.indptr) - 1
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> SparseRows:
-        return SparseRows(move(self.indptr), move(self.indices), move(self.values), self.num_columns)
+        return SparseRows(
+            indptr=move(self.indptr), indices=move(self.indices), values=move(self.values), num_columns=self.num_columns
+        )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ItemPlan:
     """The items of a step and how their views are computed from the looked-up rows.
 

@@ -56,7 +56,7 @@ class Dataset:
     All arrays are read-only views of the memory-mapped file.
     """
 
-    def __init__(self, path: str, folder: Path, manifest: dict[str, Any], batch: pa.RecordBatch) -> None:
+    def __init__(self, *, path: str, folder: Path, manifest: dict[str, Any], batch: pa.RecordBatch) -> None:
         self.path = path
         self.folder = folder
         self.manifest = manifest
@@ -95,7 +95,7 @@ class Dataset:
         presence = {f"has_{modality}": pa.bool_() for modality in manifest["modalities"]}
         _check_parquet(folder / ITEMS, manifest["num_items"], _ITEM_COLUMNS | presence)
         _check_parquet(folder / USERS, manifest["num_users"], _USER_COLUMNS)
-        dataset = cls(path, folder, manifest, _open_sequences(folder / SEQUENCES, manifest))
+        dataset = cls(path=path, folder=folder, manifest=manifest, batch=_open_sequences(folder / SEQUENCES, manifest))
         for modality in dataset.modalities:
             dataset.features(modality)
         return dataset

@@ -36,7 +36,7 @@ _BLOCK_ELEMENTS = 1 << 23
 _ROW_GROUP = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sequences:
     """Every user's items in time order, and where training and validation end.
 
@@ -77,7 +77,7 @@ class FeatureRows(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DatasetContent:
     """Everything a dataset folder holds, before it is written.
 

@@ -120,7 +120,12 @@ def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:
     # The table's rows are filled after sharding; on the meta device a 10M-row table costs nothing until then.
     table = None
     if recommender.needs.id_rows:
-        table = ItemTable(dataset.num_items, config.model.dim, config.model.init_std, device=torch.device("meta"))
+        table = ItemTable(
+            num_items=dataset.num_items,
+            dim=config.model.dim,
+            init_std=config.model.init_std,
+            device=torch.device("meta"),
+        )
     return RecommenderSystem(table, recommender)
 
 

@@ -91,7 +91,16 @@ def _build(
     work = WorkFolder.start(folder, identity)
     specs = []
     for m, file in features.items():
-        specs.append(FeatureSpec(m, file, work, dataset.num_items, options.block_rows, options.backend))
+        specs.append(
+            FeatureSpec(
+                modality=m,
+                features=file,
+                work=work,
+                num_items=dataset.num_items,
+                block_rows=options.block_rows,
+                backend=options.backend,
+            )
+        )
         save_array(specs[-1].present, present[m])
     cooccurrence = build_cooccurrence(dataset, work, options, executor, pairs_per_task)
     manifest = {

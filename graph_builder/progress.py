@@ -19,7 +19,7 @@ INTERVAL_SECONDS = 30.0
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Stage:
     """What is being done: how many blocks of how many (None: unknown), since when."""
 
@@ -35,16 +35,18 @@ class StageReport:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._stage = _Stage("beginning", None, False, clock())
+        self._stage = _Stage(name="beginning", total=None, is_bound=False, began=clock())
 
     def begin(self, name: str, total: int | None = None, *, is_bound: bool = False) -> None:
         """A new stage, of `total` blocks if that is known; `is_bound`: of so many at most."""
-        self._stage = _Stage(name, total, is_bound, self._clock())
+        self._stage = _Stage(name=name, total=total, is_bound=is_bound, began=self._clock())
 
     def advance(self) -> None:
         """One more block is done."""
         stage = self._stage
-        self._stage = _Stage(stage.name, stage.total, stage.is_bound, stage.began, stage.done + 1)
+        self._stage = _Stage(
+            name=stage.name, total=stage.total, is_bound=stage.is_bound, began=stage.began, done=stage.done + 1
+        )
 
     def line(self) -> str:
         """Stage, blocks done, time since it began, rate and time left as far as they are known."""

@@ -26,7 +26,7 @@ _MOST_ITEMS = 1 << 33
 _EXPECTED = "expected one row per user with a column `items`, list<int64> of 0-based item ids, oldest first"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FileSequences:
     """The sequences of a file.
 
@@ -73,7 +73,7 @@ def open_sequences(path: Path, num_items: int | None = None, scratch: Path | Non
         raise InputError(f"{path}: has no rows; {_EXPECTED}")
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
     num_items, fingerprint = _check_ids(path, items, offsets, ends, num_items)
-    return FileSequences(items, offsets, ends, num_items, fingerprint)
+    return FileSequences(items=items, offsets=offsets, train_end=ends, num_items=num_items, fingerprint=fingerprint)
 
 
 def _open(path: Path) -> tuple[pa.Schema, Iterable[pa.RecordBatch], bool]:

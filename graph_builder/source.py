@@ -73,6 +73,7 @@ class ArraySource:
 
     def __init__(
         self,
+        *,
         features: Mapping[str, str | Path],
         sequences: str | Path | None = None,
         num_items: int | None = None,

@@ -145,7 +145,7 @@ def _open_source(
         if len(files) < len(features):
             raise InputError(f"--features {' '.join(features)}: a modality is named twice; give each file its NAME=")
         listed = absolute_file("sequences", sequences) if sequences else None
-        return ArraySource(files, listed, num_items, nearest_folder(config.graph))
+        return ArraySource(features=files, sequences=listed, num_items=num_items, scratch=nearest_folder(config.graph))
     for flag, value in (("--features", features), ("--sequences", sequences), ("--num-items", num_items)):
         if value:
             raise InputError(

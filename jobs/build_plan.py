@@ -93,7 +93,7 @@ def print_plan(
         sizes = dict(map(_width, width))
         if len(sizes) < len(width):
             raise InputError(f"--width {' '.join(width)}: a modality is named twice; write NAME=WIDTH for each")
-        request = PlanRequest(num_items, sizes, num_pairs or 0, **cluster)
+        request = PlanRequest(num_items=num_items, modalities=sizes, num_pairs=num_pairs or 0, **cluster)
     else:
         for flag, value in (("--width", width), ("--num-pairs", num_pairs)):
             if value not in (None, ()):
@@ -140,7 +140,7 @@ def _request_of(source: GraphSource, **cluster: Any) -> PlanRequest:
         sizes[modality] = ModalitySize(width, map_array(path).dtype.itemsize)
     longest = int(np.max(source.train_end, initial=1))
     num_pairs = directed_pairs(source.train_end, cluster["options"].window) // 2
-    return PlanRequest(source.num_items, sizes, num_pairs, longest=longest, **cluster)
+    return PlanRequest(num_items=source.num_items, modalities=sizes, num_pairs=num_pairs, longest=longest, **cluster)
 
 
 def _width(value: str) -> tuple[str, ModalitySize]:

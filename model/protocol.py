@@ -20,7 +20,7 @@ from contracts.item_plan import SparseRows
 from contracts.modalities import RESERVED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CatalogueInfo:
     """What a model may know about the data when it is built.
 
@@ -55,7 +55,7 @@ class Channel:
         return f"{self.name} (modality)" if self.is_modality and self.name in RESERVED else self.name
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ItemRows:
     """What the graph makes of the looked-up rows of a step, for the R items with a role.
 

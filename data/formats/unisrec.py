@@ -18,7 +18,7 @@ from data.layout import local_path
 from data.writing import Sequences
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UniSRecFolder:
     """What a folder holds: sequences with their split, ids, texts, and notes for the manifest."""
 
@@ -54,7 +54,9 @@ def read_unisrec(path: str) -> UniSRecFolder:
     return UniSRecFolder(
         folder=folder,
         name=name,
-        sequences=Sequences(offsets, items, None, lengths - 2, lengths - 1),
+        sequences=Sequences(
+            offsets=offsets, items=items, timestamps=None, train_end=lengths - 2, valid_end=lengths - 1
+        ),
         user_source_ids=data.user_source_ids,
         item_source_ids=data.item_source_ids,
         item_texts=texts,

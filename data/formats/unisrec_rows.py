@@ -20,7 +20,7 @@ from data.ragged import offsets_of
 _USER, _LIST, _ITEM = "user_id:token", "item_id_list:token_seq", "item_id:token"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rows:
     """Rows of one file, as ids.
 
@@ -41,7 +41,7 @@ class Rows:
         return np.diff(self.offsets)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SequentialFiles:
     """The files of a split over one numbering of users and items."""
 
@@ -73,8 +73,13 @@ def read_sequential(files: Mapping[str, Path], user_index: Path | None, item_ind
         _check_known(str(file), "user", of_users, np.arange(len(of_users)), users, name, len(user_source_ids))
         owners = np.repeat(np.arange(len(of_users)), np.diff(offsets))
         _check_known(str(file), "item", of_items, owners, items, name, len(item_source_ids))
-        rows[name] = Rows(str(file), of_users, offsets, of_items)
-    return SequentialFiles(rows, user_source_ids, item_source_ids, {"users": user_rule, "items": item_rule})
+        rows[name] = Rows(file=str(file), users=of_users, offsets=offsets, items=of_items)
+    return SequentialFiles(
+        rows=rows,
+        user_source_ids=user_source_ids,
+        item_source_ids=item_source_ids,
+        numbering={"users": user_rule, "items": item_rule},
+    )
 
 
 class _Tokens:

@@ -76,7 +76,8 @@ def _by_user(rows: Rows, source_ids: pa.Array) -> Rows:
             "the file is truncated or belongs to another split, restore it"
         )
     order = np.argsort(rows.users)
-    return Rows(rows.file, rows.users[order], *take_lists(rows.offsets, rows.items, order))
+    offsets, items = take_lists(rows.offsets, rows.items, order)
+    return Rows(file=rows.file, users=rows.users[order], offsets=offsets, items=items)
 
 
 def _ranks(train: Rows) -> tuple[np.ndarray, np.ndarray]:

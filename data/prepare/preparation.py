@@ -25,7 +25,7 @@ from data.writing import DatasetContent, Sequences
 RawFormat = Literal["recbole", "table"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RawOptions:
     """How raw interactions become sequences.
 
@@ -147,7 +147,13 @@ def _sequences(
     dropped["truncated_interactions"] = len(users) - len(order)
     items, times = items[order], times[order]
     train_end, valid_end, split = options.split.apply(offsets, times)
-    return Sequences(offsets, items, times, train_end, valid_end), user_ids, item_ids, split, dropped
+    return (
+        Sequences(offsets=offsets, items=items, timestamps=times, train_end=train_end, valid_end=valid_end),
+        user_ids,
+        item_ids,
+        split,
+        dropped,
+    )
 
 
 _RAW_OPTIONS = {field.name for field in (*fields(RawOptions), *fields(SplitRule)) if field.name != "method"}
@@ -193,4 +199,4 @@ def _raw_options(options: Mapping[str, Any]) -> RawOptions:
     if rule and method != "global-time":
         raise InputError(f"--{min(rule).replace('_', '-')}: belongs to --split global-time; add it or leave this out")
     own = {name: value for name, value in options.items() if name not in rule and name != "split"}
-    return RawOptions(**own, split=SplitRule(method, **rule))
+    return RawOptions(**own, split=SplitRule(method=method, **rule))

@@ -13,7 +13,7 @@ import numpy as np
 from contracts.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SplitRule:
     """How sequences are cut into training, validation and test.
 

@@ -47,7 +47,9 @@ def synthetic_content(spec: SyntheticSpec) -> DatasetContent:
         items[part], timestamps[part] = _histories(catalogue, start, lengths[start:stop])
     train_end, valid_end = leave_one_out(offsets)
     return DatasetContent(
-        sequences=Sequences(offsets, items, timestamps, train_end, valid_end),
+        sequences=Sequences(
+            offsets=offsets, items=items, timestamps=timestamps, train_end=train_end, valid_end=valid_end
+        ),
         user_source_ids=_names("user-", spec.num_users),
         item_source_ids=_names("item-", spec.num_items),
         item_texts=_texts(spec, catalogue),

@@ -12,7 +12,7 @@ from contracts.modalities import check_new_modalities
 _STREAMS = {"items": 0, "centres": 1, "users": 2, "features": 3, "missing": 4}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SyntheticSpec:
     """What to plant. The same spec gives the same catalogue, byte by byte.
 

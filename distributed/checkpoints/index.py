@@ -18,7 +18,7 @@ RANKING_GRAPH = "ranking_graph"
 STEP = re.compile(r"[0-9]{1,18}")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Progress:
     """Where a run stands, beside its tensors.
 

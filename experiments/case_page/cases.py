@@ -53,7 +53,7 @@ class ItemCase:
     lists: tuple[RelationList, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Offer:
     """An item in a user's ranking.
 
@@ -74,7 +74,7 @@ class Offer:
         return sum(self.parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UserCase:
     """A user at the moment of a purchase.
 
@@ -95,7 +95,7 @@ class UserCase:
     alone_ranks: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CaseStudy:
     """A page.
 
@@ -126,7 +126,7 @@ class CaseStudy:
     hides_history: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ranking:
     """What B users are offered in V views.
 
@@ -167,7 +167,9 @@ def user_case(row: int, user: str, ranking: Ranking, history: Sequence[int], nam
     target, seen = int(ranking.targets[row]), set(history)
 
     def offer(item: int, rank: int, parts: np.ndarray) -> Offer:
-        return Offer(name(item), rank, tuple(map(float, parts)), item == target, item in seen)
+        return Offer(
+            item=name(item), rank=rank, parts=tuple(map(float, parts)), is_next=item == target, is_old=item in seen
+        )
 
     views = [
         tuple(offer(int(i), rank + 1, parts[rank]) for rank, i in enumerate(ids) if i >= 0)

@@ -62,7 +62,13 @@ class ChannelScorer:
             parts = self._gained(users, positions, asked)
             parts[..., : len(widths)] += self._parts(views, asked)
         return Ranking(
-            users, positions, targets, ranks.reshape(len(views), -1), shown, parts[:, :, :-1], parts[0, :, -1]
+            users=users,
+            positions=positions,
+            targets=targets,
+            ranks=ranks.reshape(len(views), -1),
+            best=shown,
+            best_parts=parts[:, :, :-1],
+            target_parts=parts[0, :, -1],
         )
 
     def _parts(self, views: Tensor, items: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ class Lists:
     values: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Overlap:
     """What the lists of two relations share, on average over the `num_items` items that have both."""
 
@@ -115,7 +115,9 @@ def survey(
         counts += np.isfinite(shares).sum(axis=1)
         means[items] = shares.mean(axis=0)
     found = zip(pairs, sums.tolist(), counts.tolist(), strict=True)
-    return [Overlap(a, b, total / max(count, 1), count) for (a, b), total, count in found], means
+    return [
+        Overlap(first=a, second=b, jaccard=total / max(count, 1), num_items=count) for (a, b), total, count in found
+    ], means
 
 
 def pick_items(means: np.ndarray, popularity: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, int]:

@@ -109,7 +109,7 @@ class Study(Section):
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """One training of a study.
 
@@ -167,7 +167,9 @@ def expand(study: Study, path: str, overrides: Iterable[str] = ()) -> list[Trial
     for variant, knobs in study.named_variants().items():
         for seed in study.seeds:
             config = _load(study, f"{path}, variant {variant}", given, {**knobs, "seed": seed, **_ONE_RANK})
-            trials.append(Trial(variant, seed, dict(knobs), graph_seed, config))
+            trials.append(
+                Trial(variant=variant, seed=seed, overrides=dict(knobs), graph_seed=graph_seed, config=config)
+            )
     return trials
 
 

@@ -210,7 +210,10 @@ def _train(
     """Train the trials, report after each, and return what did not finish."""
     failures = folder / "failures"
     unfinished = []
-    jobs = [Job(t.name, t.config.model_dump(mode="json"), executor.threads, executor.use_gpu) for t in trials]
+    jobs = [
+        Job(trial=t.name, config=t.config.model_dump(mode="json"), threads=executor.threads, use_gpu=executor.use_gpu)
+        for t in trials
+    ]
     for number, outcome in enumerate(executor.run_trials(jobs), start=1):
         note = failures / f"{outcome.trial}.txt"
         note.unlink(missing_ok=True)

@@ -83,7 +83,12 @@ def _outcome(reference: Any, job: Job) -> Outcome:
         found: Outcome = ray.get(reference)
     except RayError as error:  # its process or node died more often than allowed
         text = str(error)
-        return Outcome(job.trial, "failed", f"{type(error).__name__}: {' '.join(text.split())}"[:500], text + "\n")
+        return Outcome(
+            trial=job.trial,
+            state="failed",
+            error=f"{type(error).__name__}: {' '.join(text.split())}"[:500],
+            traceback=text + "\n",
+        )
     return found
 
 

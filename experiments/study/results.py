@@ -17,7 +17,7 @@ from evaluation.settings import score_settings
 from experiments.study.definition import Trial
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrialResult:
     """A finished trial.
 
@@ -122,17 +122,17 @@ def _read(folder: Path, trial: Trial) -> TrialResult:
         epochs = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
         best = [epoch["epoch"] for epoch in epochs if epoch["step"] == metrics.get("best_step")]
         return TrialResult(
-            trial.variant,
-            trial.seed,
-            trial.overrides,
-            metrics["valid"],
-            metrics["test"],
-            {name: (low, high) for name, (low, high) in metrics["details"]["test"]["intervals"].items()},
-            best[0] if best else None,
-            metrics["epochs"],
-            float(sum(epoch["seconds"] for epoch in epochs)),
-            score_settings(trial.config.evaluation),  # which were compared with those of its folder
-            metrics["details"]["test"].get("repeat_share"),
+            variant=trial.variant,
+            seed=trial.seed,
+            overrides=trial.overrides,
+            valid=metrics["valid"],
+            test=metrics["test"],
+            intervals={name: (low, high) for name, (low, high) in metrics["details"]["test"]["intervals"].items()},
+            best_epoch=best[0] if best else None,
+            epochs=metrics["epochs"],
+            seconds=float(sum(epoch["seconds"] for epoch in epochs)),
+            settings=score_settings(trial.config.evaluation),  # which were compared with those of its folder
+            repeat_share=metrics["details"]["test"].get("repeat_share"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from None

@@ -19,7 +19,7 @@ from distributed.world import world_of_one
 from storage.durable_files import write_text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How an attempt at a trial ended: "stopped", with a checkpoint if it had begun, because of a file `stop`."""
 
@@ -29,7 +29,7 @@ class Outcome:
     traceback: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """What a process needs to train a trial: plain values, the config as a dict."""
 
@@ -72,7 +72,7 @@ class SerialTrials:
 def run_trial(job: Job) -> Outcome:
     """Train from the latest checkpoint on, in a world of one; whatever goes wrong is the outcome."""
     if stop_file(job).exists():
-        return Outcome(job.trial, "stopped")
+        return Outcome(trial=job.trial, state="stopped")
     try:
         config = parse_config(job.config, f"of trial {job.trial}")
         assert config.run is not None
@@ -89,8 +89,8 @@ def run_trial(job: Job) -> Outcome:
         with world_of_one(device) as world:
             metrics = train(config, world)
     except InputError as error:
-        return Outcome(job.trial, "failed", str(error), traceback.format_exc())
+        return Outcome(trial=job.trial, state="failed", error=str(error), traceback=traceback.format_exc())
     except Exception as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())
-        return Outcome(job.trial, "failed", line[:500], traceback.format_exc())
-    return Outcome(job.trial, "finished" if metrics is not None else "stopped")
+        return Outcome(trial=job.trial, state="failed", error=line[:500], traceback=traceback.format_exc())
+    return Outcome(trial=job.trial, state="finished" if metrics is not None else "stopped")

@@ -25,7 +25,7 @@ def _rate(help: str) -> Any:
     return field(metadata={"help": help})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ceilings:
     """Rates of one worker; the storage's is that of all workers together."""
 
@@ -186,7 +186,13 @@ def _pairs() -> float:
     def count() -> None:
         entries = bucket_pairs(items, offsets, length)
         rows = range(num_items)
-        sums = RowSums(0, row_lengths(rows, [(entries.rows, entries.starts)]), num_items, length, num_items)
+        sums = RowSums(
+            first_row=0,
+            lengths=row_lengths(rows, [(entries.rows, entries.starts)]),
+            num_items=num_items,
+            max_gap=length,
+            block_rows=num_items,
+        )
         sums.place(entries)
         for _ in sums.sums(True):
             pass

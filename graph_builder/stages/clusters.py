@@ -36,7 +36,7 @@ _MAX_SAMPLE = 1 << 15
 log = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _BlockStep:
     """One block's share of a Lloyd step."""
 
@@ -141,7 +141,13 @@ def _step_block(spec: FeatureSpec, spherical: bool, centers: np.ndarray, index: 
     sums, counts = center_sums(points, nearest, len(centers), xp)
     host_distances = to_host(distances)
     far = np.argsort(-host_distances, kind="stable")[: len(centers)]
-    return _BlockStep(to_host(sums), to_host(counts), float(host_distances.sum()), items[far], host_distances[far])
+    return _BlockStep(
+        sums=to_host(sums),
+        counts=to_host(counts),
+        inertia=float(host_distances.sum()),
+        furthest=items[far],
+        distances=host_distances[far],
+    )
 
 
 def _move(spec: FeatureSpec, spherical: bool, centers: np.ndarray, steps: list[_BlockStep]) -> np.ndarray:

@@ -55,7 +55,7 @@ _MAX_ROWS_PER_PART = 1 << 22
 _MAX_BLOCKS = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Spec:
     """What the tasks need to know; small, so that it travels with each."""
 
@@ -116,9 +116,22 @@ def build_cooccurrence(
     max_gap = largest_gap(source, options)
     bounds = event_bounds(lengths, max_gap, pairs_per_task)
     block_rows = max(options.block_rows, num_row_blocks(_MAX_BLOCKS, source.num_items))
-    pairs = PairFiles(work.path / "pairs", source.num_items, block_rows, max_gap, len(bounds) - 1)
+    pairs = PairFiles(
+        folder=work.path / "pairs",
+        num_items=source.num_items,
+        block_rows=block_rows,
+        max_gap=max_gap,
+        num_ranges=len(bounds) - 1,
+    )
     folder = work.graph / "cooccurrence"
-    spec = _Spec(work.path, folder, pairs, tuple(bounds.tolist()), entries_at_a_time, options)
+    spec = _Spec(
+        work=work.path,
+        folder=folder,
+        pairs=pairs,
+        event_bounds=tuple(bounds.tolist()),
+        entries_at_a_time=entries_at_a_time,
+        options=options,
+    )
     pending = [task for task in range(pairs.num_ranges) if not pairs.is_written(task)]
     for _ in executor.run_blocks(functools.partial(count_events, spec), pending, label="pairs", on_gpu=True):
         pass
@@ -213,7 +226,13 @@ def _sums(spec: _Spec, part: _RowPart) -> Iterator[tuple[int, np.ndarray, np.nda
     lengths = row_lengths(part.rows, ((piece.rows, piece.starts) for piece in slices))
     for begin, end in itertools.pairwise(cut_rows(lengths, spec.entries_at_a_time).tolist()):
         rows = part.rows[begin:end]
-        sums = RowSums(rows.start, lengths[begin:end], pairs.num_items, pairs.max_gap, pairs.block_rows)
+        sums = RowSums(
+            first_row=rows.start,
+            lengths=lengths[begin:end],
+            num_items=pairs.num_items,
+            max_gap=pairs.max_gap,
+            block_rows=pairs.block_rows,
+        )
         for piece in narrowed(slices, rows):
             sums.place(pairs.entries(piece))
         yield from sums.sums(spec.options.distance_weighting)

@@ -24,7 +24,7 @@ from storage.array_file import map_array
 _VALUES_AT_A_TIME = 1 << 15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
     """One modality's files; what its tasks need to know."""
 

@@ -29,7 +29,7 @@ from storage.array_file import map_array, save_array
 _PACKED = ("line", "slack", "overflowed", "offsets", "ids", "scores")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NeighborSpec:
     """What the tasks need to know; small, so that it travels with each."""
 

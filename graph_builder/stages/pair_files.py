@@ -24,7 +24,7 @@ from storage.array_file import map_array, save_array
 from storage.durable_files import replacing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairFiles:
     """Where they lie and what form they have; small, so that it travels with each task."""
 
@@ -76,7 +76,7 @@ class PairFiles:
             with self._path(index).open("rb", buffering=0) as file:
                 row_ids = _read(file, rows_begin + first * items.itemsize, items, last - first)
                 starts = _read(file, starts_begin + first * 8, np.dtype(np.int64), last - first + 1)
-            found.append(PairSlice(index, num_entries, row_ids, starts))
+            found.append(PairSlice(index=index, num_entries=num_entries, rows=row_ids, starts=starts))
         return narrowed(found, rows)
 
     def entries(self, part: PairSlice) -> PairEntries:
@@ -99,7 +99,7 @@ class PairFiles:
         return self.folder / "blocks.npy"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PairSlice:
     """Some rows of one file.
 
@@ -120,7 +120,14 @@ def narrowed(slices: list[PairSlice], rows: range) -> list[PairSlice]:
     for part in slices:
         begin, end = np.searchsorted(part.rows, [rows.start, rows.stop]).tolist()
         if begin < end:
-            found.append(PairSlice(part.index, part.num_entries, part.rows[begin:end], part.starts[begin : end + 1]))
+            found.append(
+                PairSlice(
+                    index=part.index,
+                    num_entries=part.num_entries,
+                    rows=part.rows[begin:end],
+                    starts=part.starts[begin : end + 1],
+                )
+            )
     return found
 
 

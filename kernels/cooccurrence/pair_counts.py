@@ -109,7 +109,7 @@ class RowSums:
     Memory: 8 bytes per entry, 32 per row, and 12 per entry of SORTED_AT_A_TIME or of the longest row.
     """
 
-    def __init__(self, first_row: int, lengths: np.ndarray, num_items: int, max_gap: int, block_rows: int) -> None:
+    def __init__(self, *, first_row: int, lengths: np.ndarray, num_items: int, max_gap: int, block_rows: int) -> None:
         """The rows from `first_row` on; lengths: `row_lengths` of them.
 
         `block_rows`: no rows that `sums` yields together cross a multiple of it.

@@ -118,7 +118,7 @@ class DeviceSearch:
 
     def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
         """See `PairSearch`."""
-        loop = DeviceTileLoop(self._xp, self._width, num_best, self._tile)
+        loop = DeviceTileLoop(xp=self._xp, width=self._width, num_neighbors=num_best, tile=self._tile)
         if len(sides) == 1:
             loop.triangle(sides[0].units, sides[0].lists, sides[0].first_id)
         else:

@@ -70,6 +70,7 @@ class DeviceTileLoop:
 
     def __init__(
         self,
+        *,
         xp: Any,
         width: int,
         num_neighbors: int,

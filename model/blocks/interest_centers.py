@@ -37,7 +37,7 @@ _PIECE_ROWS_ELSEWHERE = 2**19
 _PIECE_STATES = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Piece:
     """Some states of some sequences of a group, and what they may see.
 
@@ -110,7 +110,13 @@ def _pieces(number: int, group: Sequences, num_centers: int) -> Iterator[Piece]:
         for start in range(0, group.num_queries, step):
             states = slice(start, min(start + step, group.num_queries))
             num_keys = states.stop if group.asks_for_all else group.length
-            yield Piece(number, sequences, states, num_keys, visible[sequences, states, :num_keys])
+            yield Piece(
+                group=number,
+                sequences=sequences,
+                states=states,
+                num_keys=num_keys,
+                visible=visible[sequences, states, :num_keys],
+            )
 
 
 def _rows_at_once(group: Sequences) -> int:

@@ -22,7 +22,7 @@ class ItemTable(nn.Module):
     The parameter's name is `collection.embeddings.item_id.weight`.
     """
 
-    def __init__(self, num_items: int, dim: int, init_std: float, device: torch.device | str = "cpu") -> None:
+    def __init__(self, *, num_items: int, dim: int, init_std: float, device: torch.device | str = "cpu") -> None:
         super().__init__()
         table = EmbeddingConfig(
             name=TABLE,

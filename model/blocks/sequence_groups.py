@@ -17,7 +17,7 @@ from contracts.batch import Batch, SequenceGroup
 _EMPTY = SequenceGroup(0, 1, 1)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Sequences:
     """A group: sequences right-padded to one length, and which of their states are asked for.
 
@@ -94,7 +94,7 @@ def groups_of(batch: Batch) -> list[Sequences]:
     counts = [group.count for group in groups]
     ragged = zip(batch.lengths.split(counts), batch.num_states.split(counts), strict=True)
     return [
-        Sequences(group.length, lengths, num_states, group.states)
+        Sequences(length=group.length, lengths=lengths, num_states=num_states, num_queries=group.states)
         for group, (lengths, num_states) in zip(groups, ragged, strict=True)
     ]
 

@@ -304,7 +304,13 @@ def test_modality_names_are_file_names(tmp_path: Path) -> None:
 
 
 def test_popularity_counts_training_only() -> None:
-    sequences = Sequences(np.array([0, 3, 5]), np.array([2, 2, 1, 0, 2]), None, np.array([2, 0]), np.array([2, 1]))
+    sequences = Sequences(
+        offsets=np.array([0, 3, 5]),
+        items=np.array([2, 2, 1, 0, 2]),
+        timestamps=None,
+        train_end=np.array([2, 0]),
+        valid_end=np.array([2, 1]),
+    )
     assert sequences.popularity(4).tolist() == [0, 0, 2, 0]
 
 

@@ -39,7 +39,9 @@ def test_quantiles_put_the_stated_share_before_the_moment() -> None:
 
 def test_rule_reports_the_moments_it_used() -> None:
     offsets, times = np.array([0, 5, 10]), np.arange(10)
-    train_end, valid_end, said = SplitRule("global-time", valid_fraction=0.5, test_fraction=0.9).apply(offsets, times)
+    train_end, valid_end, said = SplitRule(method="global-time", valid_fraction=0.5, test_fraction=0.9).apply(
+        offsets, times
+    )
     assert (train_end.tolist(), valid_end.tolist()) == ([5, 0], [5, 4])
     assert (said["method"], said["valid_from"], said["test_from"]) == ("global-time", 5, 9)
     assert SplitRule().apply(offsets, None)[2] == {"method": "leave-one-out"}
@@ -48,11 +50,14 @@ def test_rule_reports_the_moments_it_used() -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (SplitRule("global-time", valid_from=3), "both --valid-from and --test-from"),
-        (SplitRule("global-time", valid_from=3, test_from=2), "--valid-from 3 lies after --test-from 2"),
-        (SplitRule("global-time", valid_fraction=0.9, test_fraction=0.8), "got 0.9 and 0.8"),
-        (SplitRule("global-time", valid_fraction=0.0), "got 0.0 and 0.9"),
-        (SplitRule("global-time", valid_from=0, test_from=1), "nothing is left to train on; timestamps go from 0 to 9"),
+        (SplitRule(method="global-time", valid_from=3), "both --valid-from and --test-from"),
+        (SplitRule(method="global-time", valid_from=3, test_from=2), "--valid-from 3 lies after --test-from 2"),
+        (SplitRule(method="global-time", valid_fraction=0.9, test_fraction=0.8), "got 0.9 and 0.8"),
+        (SplitRule(method="global-time", valid_fraction=0.0), "got 0.0 and 0.9"),
+        (
+            SplitRule(method="global-time", valid_from=0, test_from=1),
+            "nothing is left to train on; timestamps go from 0 to 9",
+        ),
     ],
 )
 def test_contradictory_rules_are_refused(rule: SplitRule, message: str) -> None:
@@ -62,7 +67,7 @@ def test_contradictory_rules_are_refused(rule: SplitRule, message: str) -> None:
 
 def test_global_time_needs_timestamps() -> None:
     with pytest.raises(InputError, match="no timestamps; use --split leave-one-out"):
-        SplitRule("global-time").apply(np.array([0, 3]), None)
+        SplitRule(method="global-time").apply(np.array([0, 3]), None)
 
 
 @given(st.lists(st.lists(st.integers(), max_size=4), max_size=6), st.data())

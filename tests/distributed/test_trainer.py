@@ -136,11 +136,14 @@ def test_a_feature_called_popularity_is_the_users_own(tmp_path):
     data = synthetic_content(SyntheticSpec(num_users=40, num_items=20, modalities=(("popularity", 3),)))
     dataset = write_dataset(str(tmp_path / "dataset"), data)
     inputs = Inputs(dataset, None)
-    model = build_model(ModelConfig(name="sasrecf", dim=8, num_heads=2), CatalogueInfo(20, (), {"popularity": 3}))
+    model = build_model(
+        ModelConfig(name="sasrecf", dim=8, num_heads=2),
+        CatalogueInfo(num_items=20, modalities=(), feature_dims={"popularity": 3}),
+    )
     plan = inputs.planner(model.needs).catalogue()
     assert torch.equal(plan.features["popularity"], torch.from_numpy(dataset.features("popularity").astype(np.float32)))
     assert plan.popularity is None
-    own = build_model(ModelConfig(name="popularity"), CatalogueInfo(20))
+    own = build_model(ModelConfig(name="popularity"), CatalogueInfo(num_items=20))
     plan = inputs.planner(own.needs).catalogue()
     assert not plan.features
     assert plan.popularity.flatten().tolist() == popularity_order(dataset).tolist()

@@ -36,10 +36,15 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         first = SIZE * (user % GROUPS)
         histories.append([*(first + rng.integers(1, SIZE, LENGTH - 1)), first])
     offsets = LENGTH * np.arange(len(histories) + 1)
-    ends = np.full(len(histories), LENGTH - 2), np.full(len(histories), LENGTH - 1)
     text = np.repeat(rng.normal(size=(GROUPS, 8)), SIZE, axis=0) + 0.1 * rng.normal(size=(NUM_ITEMS, 8))
     content = DatasetContent(
-        sequences=Sequences(offsets, np.concatenate(histories).astype(np.int64), None, *ends),
+        sequences=Sequences(
+            offsets=offsets,
+            items=np.concatenate(histories).astype(np.int64),
+            timestamps=None,
+            train_end=np.full(len(histories), LENGTH - 2),
+            valid_end=np.full(len(histories), LENGTH - 1),
+        ),
         user_source_ids=pa.array([f"u{user}" for user in range(len(histories))]),
         item_source_ids=pa.array([f"i{item}" for item in range(NUM_ITEMS)]),
         features={"text": AlignedRows(text.astype(np.float32), "text")},

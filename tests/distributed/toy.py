@@ -56,9 +56,14 @@ def toy_data() -> Sequences:
 
 
 def toy_system(config: Config) -> RecommenderSystem:
-    info = CatalogueInfo(NUM_ITEMS, MODALITIES, dict.fromkeys(MODALITIES, 6), dict.fromkeys(MODALITIES, NUM_CENTERS))
+    info = CatalogueInfo(
+        num_items=NUM_ITEMS,
+        modalities=MODALITIES,
+        feature_dims=dict.fromkeys(MODALITIES, 6),
+        num_centers=dict.fromkeys(MODALITIES, NUM_CENTERS),
+    )
     recommender = build_model(config.model, info)
-    table = ItemTable(NUM_ITEMS, config.model.dim, config.model.init_std, device="meta")
+    table = ItemTable(num_items=NUM_ITEMS, dim=config.model.dim, init_std=config.model.init_std, device="meta")
     return RecommenderSystem(table, recommender)
 
 

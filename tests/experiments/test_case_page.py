@@ -57,13 +57,29 @@ def made_up(relations=("image", "text", COOCCURRENCE), channels=(ID, IMAGE)):
     views = 1 + len(channels)
     parts = np.resize([-1.0, 2.0, 0.5, -0.25, 1.0], (views, 1, 3, len(channels)))
     best = np.tile(np.array([3, 9, -1]), (views, 1))[:, None, :]
-    ranking = Ranking(np.array([0]), np.array([25]), np.array([9]), np.full((views, 1), 2), best, parts, parts[0, :, 1])
+    ranking = Ranking(
+        users=np.array([0]),
+        positions=np.array([25]),
+        targets=np.array([9]),
+        ranks=np.full((views, 1), 2),
+        best=best,
+        best_parts=parts,
+        target_parts=parts[0, :, 1],
+    )
     cases = [item_case(0, name(0), 1234, lists, {"image"}, name)] if relations else []
     user = user_case(0, f"u{SPECIAL}", ranking, [*range(100, 124), 3], name)
-    overlaps = [Overlap("image", "text", 0.125, 10), Overlap("text", COOCCURRENCE, 0.0, 0)] if relations else []
+    overlaps = (
+        [
+            Overlap(first="image", second="text", jaccard=0.125, num_items=10),
+            Overlap(first="text", second=COOCCURRENCE, jaccard=0.0, num_items=0),
+        ]
+        if relations
+        else []
+    )
     return CaseStudy(
-        "mdsrec", f"/runs/{SPECIAL}", 7, 1000, 50, channels, relations, 2, 0.2, tuple(overlaps), tuple(cases),
-        "a rule", (user,), "another rule", False,
+        model="mdsrec", run=f"/runs/{SPECIAL}", step=7, num_items=1000, num_users=50, channels=channels,
+        relations=relations, length=2, mu=0.2, overlaps=tuple(overlaps), items=tuple(cases),
+        item_rule="a rule", users=(user,), user_rule="another rule", hides_history=False,
     )  # fmt: skip
 
 

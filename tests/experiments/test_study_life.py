@@ -47,7 +47,7 @@ class Told:
             (run / "config.yaml").write_text(dump_config(parse_config(job.config, job.trial)))
             if state == "finished":
                 finish(run, self.fingerprints)
-            yield Outcome(job.trial, state, "no luck", "")
+            yield Outcome(trial=job.trial, state=state, error="no luck", traceback="")
 
 
 def finish(run, fingerprints):

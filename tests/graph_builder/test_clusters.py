@@ -22,7 +22,9 @@ def cluster(
     folder.mkdir()
     np.save(folder / "text.npy", features)
     work = WorkFolder.start(folder / "graph", {})
-    spec = FeatureSpec("text", folder / "text.npy", work, len(features), 16, "cpu")
+    spec = FeatureSpec(
+        modality="text", features=folder / "text.npy", work=work, num_items=len(features), block_rows=16, backend="cpu"
+    )
     save_array(spec.present, find_rows("text", spec.features, len(features), 16, SerialExecutor()).present)
     stats = build_clusters(spec, GraphConfig.model_validate(options), seed, SerialExecutor())
     written = folder / "graph" / "clusters"

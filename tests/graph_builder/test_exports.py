@@ -98,7 +98,7 @@ def test_every_library_reads_the_same_edges(graph: Graph, what: str, tmp_path: P
 def test_a_graph_without_edges(tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", np.ones((5, 2), dtype=np.float32))
     options = OPTIONS.model_copy(update={"num_neighbors": 1, "num_centers": 1})
-    build_graph(ArraySource({"f": tmp_path / "f.npy"}), tmp_path / "graph", options, 0, SerialExecutor())
+    build_graph(ArraySource(features={"f": tmp_path / "f.npy"}), tmp_path / "graph", options, 0, SerialExecutor())
     graph = Graph.open(tmp_path / "graph")
     for to in KINDS:
         assert export(graph, "cooccurrence", to, tmp_path / to) == 0

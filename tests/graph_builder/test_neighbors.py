@@ -35,7 +35,9 @@ def hard_features() -> np.ndarray:
 
 def specification(folder: Path, features: np.ndarray) -> FeatureSpec:
     work = WorkFolder(folder)
-    spec = FeatureSpec("text", folder / "text.npy", work, len(features), 64, "cpu")
+    spec = FeatureSpec(
+        modality="text", features=folder / "text.npy", work=work, num_items=len(features), block_rows=64, backend="cpu"
+    )
     save_array(spec.injected, features)
     save_array(spec.squares, square_norms(features))
     save_array(folder / "clusters" / "text.npy", np.random.default_rng(0).integers(0, 4, len(features)))

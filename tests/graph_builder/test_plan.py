@@ -29,7 +29,7 @@ ONES = Ceilings(
     storage_gb_per_s=1e-9,
 )
 OPTIONS = GraphConfig(num_neighbors=6, include_self=True, rows_per_task=1 << 12, num_centers=8, kmeans_iterations=9)
-REQUEST = PlanRequest(1 << 14, {"text": ModalitySize(32)}, 5000, OPTIONS)
+REQUEST = PlanRequest(num_items=1 << 14, modalities={"text": ModalitySize(32)}, num_pairs=5000, options=OPTIONS)
 
 
 def terms(plan: Plan, name: str) -> dict[str, float]:
@@ -106,7 +106,9 @@ def test_one_neighbour_that_is_the_item_itself_needs_no_search() -> None:
 
 def test_a_gpu_has_its_own_rates_and_half_the_bytes() -> None:
     options = GraphConfig(num_neighbors=10)
-    on_cores = PlanRequest(10**7, {"text": ModalitySize(512, 2)}, 0, options, workers=16)
+    on_cores = PlanRequest(
+        num_items=10**7, modalities={"text": ModalitySize(512, 2)}, num_pairs=0, options=options, workers=16
+    )
     on_gpus = replace(on_cores, gpus=8)
     ceilings = replace(ONES, **H200)
     search = terms(predict(on_gpus, ceilings), "neighbors-text")["product"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,11 @@ def write_parquet(path: Path, table: pa.Table, rows_per_group: int | None = None
     return path
 
 
-def refusal(*arguments: Any, **options: Any) -> str:
+def refusal(
+    features: Mapping[str, str | Path], sequences: Path | None = None, num_items: int | None = None, **options: Any
+) -> str:
     with pytest.raises(InputError) as caught:
-        ArraySource(*arguments, **options)
+        ArraySource(features=features, sequences=sequences, num_items=num_items, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -57,7 +59,7 @@ def test_files_give_the_graph_of_the_dataset(dataset: SmallDataset, tmp_path: Pa
     build_graph(dataset, tmp_path / "whole", OPTIONS, 0, SerialExecutor())
     features = {m: dataset.feature_path(m) for m in dataset.modalities}
     sequences = write_parquet(tmp_path / "sequences.parquet", table_of(dataset), 7)
-    source = ArraySource(features, sequences)
+    source = ArraySource(features=features, sequences=sequences)
     assert source.modalities == ("image", "text")
     manifest = build_graph(source, tmp_path / "graph", OPTIONS, 0, SerialExecutor())
     assert content(tmp_path / "graph") == content(tmp_path / "whole")
@@ -67,7 +69,7 @@ def test_files_give_the_graph_of_the_dataset(dataset: SmallDataset, tmp_path: Pa
 
 
 def test_features_alone(dataset: SmallDataset, tmp_path: Path) -> None:
-    source = ArraySource({"image": dataset.feature_path("image")})
+    source = ArraySource(features={"image": dataset.feature_path("image")})
     manifest = build_graph(source, tmp_path / "graph", OPTIONS, 0, SerialExecutor())
     graph = Graph.open(tmp_path / "graph")
     assert manifest["cooccurrence"]["num_pairs"] == 0
@@ -85,8 +87,8 @@ def test_features_alone(dataset: SmallDataset, tmp_path: Path) -> None:
 
 def test_sequences_alone(dataset: SmallDataset, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "s.parquet", table_of(dataset))
-    assert ArraySource({}, path).num_items == dataset.items.max() + 1
-    source = ArraySource({}, path, NUM_ITEMS)
+    assert ArraySource(features={}, sequences=path).num_items == dataset.items.max() + 1
+    source = ArraySource(features={}, sequences=path, num_items=NUM_ITEMS)
     build_graph(source, tmp_path / "graph", OPTIONS, 0, SerialExecutor())
     build_graph(dataset, tmp_path / "whole", OPTIONS, 0, SerialExecutor())
     graph, whole = Graph.open(tmp_path / "graph"), Graph.open(tmp_path / "whole")
@@ -146,7 +148,9 @@ def test_only_paths_travel(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.save(tmp_path / "text.npy", rng.normal(size=(400, 16)).astype(np.float32))
     table = pa.table({"items": pa.array([rng.integers(0, 400, 20).tolist() for _ in range(300)])})
-    source = ArraySource({"text": tmp_path / "text.npy"}, write_parquet(tmp_path / "s.parquet", table))
+    source = ArraySource(
+        features={"text": tmp_path / "text.npy"}, sequences=write_parquet(tmp_path / "s.parquet", table)
+    )
     executor = PicklingExecutor()
     build_graph(source, tmp_path / "graph", OPTIONS, 0, executor)
     assert 0 < executor.largest < 8000  # the features have 25,600 bytes, the items 48,000
@@ -156,10 +160,10 @@ def test_the_fingerprint_is_of_the_content(tmp_path: Path) -> None:
     rows = np.ones((4, 3), dtype=np.float32)
     for name in ("a", "b", "c"):
         np.save(tmp_path / f"{name}.npy", rows + (name == "c"))
-    a, b, c = (ArraySource({"text": tmp_path / f"{name}.npy"}).fingerprint for name in "abc")
+    a, b, c = (ArraySource(features={"text": tmp_path / f"{name}.npy"}).fingerprint for name in "abc")
     assert a == b
     assert a != c
-    assert a != ArraySource({"image": tmp_path / "a.npy"}).fingerprint
+    assert a != ArraySource(features={"image": tmp_path / "a.npy"}).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -204,7 +208,7 @@ def test_a_row_that_is_not_finite_is_named(tmp_path: Path) -> None:
     rows[37, 1] = np.nan
     np.save(tmp_path / "f.npy", rows)
     with pytest.raises(InputError, match=r"f\.npy: row 37 .* NaN"):
-        build_graph(ArraySource({"f": tmp_path / "f.npy"}), tmp_path / "graph", OPTIONS, 0, SerialExecutor())
+        build_graph(ArraySource(features={"f": tmp_path / "f.npy"}), tmp_path / "graph", OPTIONS, 0, SerialExecutor())
     assert not (tmp_path / "graph").exists()
 
 
@@ -253,6 +257,6 @@ def test_sequence_files_that_are_refused(tmp_path: Path) -> None:
     assert "truncated or damaged" in refusal({}, tmp_path / "short.arrow")
     empty = write_parquet(tmp_path / "empty.parquet", pa.table({"items": pa.array([[], []], pa.list_(pa.int64()))}))
     assert "2 rows hold no item at all" in refusal({}, empty)
-    assert ArraySource({}, empty, 5).num_items == 5
+    assert ArraySource(features={}, sequences=empty, num_items=5).num_items == 5
     np.save(tmp_path / "f.npy", np.ones((6, 2), dtype=np.float32))
     assert "row 3 holds item 9, outside [0, 6)" in refusal({"f": tmp_path / "f.npy"}, tmp_path / "s.parquet")

@@ -55,7 +55,7 @@ def dense(
             PairEntries(part.rows[begin:end], part.starts[begin : end + 1], *(a[slice(*edges)] for a in part[2:]))
         )
     lengths = row_lengths(rows, (part[:2] for part in slices))
-    sums = RowSums(rows.start, lengths, num_items, max_gap, block_rows)
+    sums = RowSums(first_row=rows.start, lengths=lengths, num_items=num_items, max_gap=max_gap, block_rows=block_rows)
     for part in slices:
         sums.place(part)
     matrix = np.zeros((len(rows), num_items), dtype=np.float32)
@@ -158,7 +158,7 @@ def test_large_ids(largest: int) -> None:
     rows, starts, columns, gaps = bucket_pairs(items, offsets, 3)
     assert columns.dtype == (np.int32 if largest < 2**31 else np.int64)
     lengths = row_lengths(range(largest - 3, num_items), [(rows, starts)])
-    sums = RowSums(largest - 3, lengths, num_items, 3, block_rows=1 << 60)
+    sums = RowSums(first_row=largest - 3, lengths=lengths, num_items=num_items, max_gap=3, block_rows=1 << 60)
     sums.place(PairEntries(rows, starts, columns, gaps))
     found = {}
     for first, lengths, some_columns, weights in sums.sums(True):

@@ -57,7 +57,12 @@ class Catalogue:
 
     def __post_init__(self) -> None:
         dims = {m: x.shape[1] for m, x in self.features.items()}
-        self.info = CatalogueInfo(NUM_ITEMS, self.modalities, dims, dict.fromkeys(self.modalities, NUM_CENTERS))
+        self.info = CatalogueInfo(
+            num_items=NUM_ITEMS,
+            modalities=self.modalities,
+            feature_dims=dims,
+            num_centers=dict.fromkeys(self.modalities, NUM_CENTERS),
+        )
 
 
 def catalogue(num_modalities: int, seed: int = 0) -> Catalogue:
@@ -80,7 +85,10 @@ def sparse(dense: Array) -> SparseRows:
     rows, columns = np.nonzero(dense)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(dense)))])
     return SparseRows(
-        torch.from_numpy(indptr), torch.from_numpy(columns), torch.from_numpy(dense[rows, columns]), dense.shape[1]
+        indptr=torch.from_numpy(indptr),
+        indices=torch.from_numpy(columns),
+        values=torch.from_numpy(dense[rows, columns]),
+        num_columns=dense.shape[1],
     )
 
 

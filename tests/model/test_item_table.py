@@ -31,7 +31,7 @@ def rows_and_gradient(lookup: nn.Module, ids: torch.Tensor) -> tuple[torch.Tenso
 
 @pytest.mark.parametrize("ids", [IDS, torch.arange(20), torch.zeros(0, dtype=torch.int64)])
 def test_equals_an_embedding_in_values_order_and_gradient(ids: torch.Tensor) -> None:
-    table = ItemTable(20, 6, 0.1)
+    table = ItemTable(num_items=20, dim=6, init_std=0.1)
     (weight,) = table.parameters()
     embedding = nn.Embedding.from_pretrained(weight.detach().clone(), freeze=False)
     for actual, expected in zip(rows_and_gradient(table, ids), rows_and_gradient(embedding, ids), strict=True):
@@ -40,9 +40,9 @@ def test_equals_an_embedding_in_values_order_and_gradient(ids: torch.Tensor) -> 
 
 def test_initialised_with_the_given_spread_and_seed() -> None:
     torch.manual_seed(1)
-    (first,) = ItemTable(2000, 16, 0.02).parameters()
+    (first,) = ItemTable(num_items=2000, dim=16, init_std=0.02).parameters()
     torch.manual_seed(1)
-    (second,) = ItemTable(2000, 16, 0.02).parameters()
+    (second,) = ItemTable(num_items=2000, dim=16, init_std=0.02).parameters()
     assert torch.equal(first, second)
     assert abs(first.std().item() - 0.02) < 0.001
     assert abs(first.mean().item()) < 0.001
@@ -61,7 +61,9 @@ def test_a_wrapped_system_has_the_loss_and_gradients_of_the_plain_one(sharding: 
     torch.use_deterministic_algorithms(False)  # TorchRec's kernels fill their own memory
     cat = case.catalogue(2)
     config = case.config("mdsrec", init_std=0.1)
-    system = RecommenderSystem(ItemTable(case.NUM_ITEMS, case.DIM, 0.1), build_model(config, cat.info)).eval()
+    system = RecommenderSystem(
+        ItemTable(num_items=case.NUM_ITEMS, dim=case.DIM, init_std=0.1), build_model(config, cat.info)
+    ).eval()
     plan = case.plan(cat, system.recommender.needs).map(lambda x: x.float() if x.is_floating_point() else x)
     batch = case.batch(*case.histories())
     expected = case.loss(system, plan, batch)

@@ -63,8 +63,15 @@ def test_autocast_does_not_round_a_product() -> None:
 
 
 def test_item_rows_of_an_empty_plan_and_of_a_plan_without_a_table() -> None:
-    nothing = SparseRows(torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0), 0)
-    plan = ItemPlan(torch.zeros(0, dtype=torch.int64), 0, cooccurrence=nothing, views={"text": nothing})
+    nothing = SparseRows(
+        indptr=torch.zeros(1, dtype=torch.int64),
+        indices=torch.zeros(0, dtype=torch.int64),
+        values=torch.zeros(0),
+        num_columns=0,
+    )
+    plan = ItemPlan(
+        union_ids=torch.zeros(0, dtype=torch.int64), num_roles=0, cooccurrence=nothing, views={"text": nothing}
+    )
     table = torch.zeros(0, 4, requires_grad=True)
     items = item_rows(table, plan)
     assert items.ids is not None
@@ -72,7 +79,7 @@ def test_item_rows_of_an_empty_plan_and_of_a_plan_without_a_table() -> None:
     assert items.ids.shape == items.cooccurrence.shape == items.views["text"].shape == (0, 4)
     (items.cooccurrence.sum() + items.views["text"].sum()).backward()
     features, popularity = {"popularity": torch.zeros(3, 4)}, torch.ones(3, 1)
-    bare = item_rows(None, ItemPlan(torch.arange(3), 3, features=features, popularity=popularity))
+    bare = item_rows(None, ItemPlan(union_ids=torch.arange(3), num_roles=3, features=features, popularity=popularity))
     assert bare.ids is None
     assert bare.popularity is popularity
     assert bare.features is features

@@ -50,14 +50,14 @@ def test_no_targets_give_a_connected_zero(num_items: int) -> None:
 
 
 def test_popularity_ranks_by_count() -> None:
-    model = build_model(case.config("popularity"), CatalogueInfo(4))
+    model = build_model(case.config("popularity"), CatalogueInfo(num_items=4))
     system = RecommenderSystem(None, model)
     assert not list(system.parameters())
     assert model.needs.popularity
     assert not model.needs.features
     assert not model.needs.id_rows
     counts = torch.tensor([[3.0], [0.0], [7.0], [5.0]])
-    plan = ItemPlan(torch.arange(4), 4, popularity=counts, is_catalogue=True)
+    plan = ItemPlan(union_ids=torch.arange(4), num_roles=4, popularity=counts, is_catalogue=True)
     batch = case.batch([[3], [0]], [0, 1])
     items = system.item_rows(plan)
     scores = system.encode_users(items, batch) @ system.encode_items(items).T

@@ -268,10 +268,22 @@ def test_it_needs_only_what_its_switches_use() -> None:
 @pytest.mark.parametrize(
     ("info", "options", "said"),
     [
-        (CatalogueInfo(5), {}, "[] for the ID channel alone"),
-        (CatalogueInfo(5, ("text",), {}, {"text": 3}), {"modalities": ("image",)}, "'image' (only for text)"),
-        (CatalogueInfo(5, ("text",), {}, {}), {}, "no interest centres for 'text'"),
-        (CatalogueInfo(5, ("text",), {}, {"text": 3}), {"item_view": "features"}, "no raw features for 'text'"),
+        (CatalogueInfo(num_items=5), {}, "[] for the ID channel alone"),
+        (
+            CatalogueInfo(num_items=5, modalities=("text",), feature_dims={}, num_centers={"text": 3}),
+            {"modalities": ("image",)},
+            "'image' (only for text)",
+        ),
+        (
+            CatalogueInfo(num_items=5, modalities=("text",), feature_dims={}, num_centers={}),
+            {},
+            "no interest centres for 'text'",
+        ),
+        (
+            CatalogueInfo(num_items=5, modalities=("text",), feature_dims={}, num_centers={"text": 3}),
+            {"item_view": "features"},
+            "no raw features for 'text'",
+        ),
     ],
 )
 def test_a_catalogue_without_the_modality_is_refused(info: CatalogueInfo, options: dict[str, Any], said: str) -> None:

@@ -107,7 +107,7 @@ def test_what_was_seen_is_the_prefix_of_each_target(pad: int) -> None:
 def systems() -> list[Callable[[], RecommenderSystem]]:
     def sasrec() -> RecommenderSystem:
         table = np.random.default_rng(0).normal(size=(case.NUM_ITEMS, case.DIM))
-        model = build_model(case.config("sasrec", learn_repeats=True), CatalogueInfo(case.NUM_ITEMS)).double()
+        model = build_model(case.config("sasrec", learn_repeats=True), CatalogueInfo(num_items=case.NUM_ITEMS)).double()
         return RecommenderSystem(case.Rows(table), case.shaken(model))
 
     def mdsrec() -> RecommenderSystem:
@@ -166,7 +166,7 @@ def test_an_empty_share_still_reaches_the_gains() -> None:
 
 
 def test_without_them_nothing_is_gained() -> None:
-    model = build_model(case.config("sasrec"), CatalogueInfo(case.NUM_ITEMS))
+    model = build_model(case.config("sasrec"), CatalogueInfo(num_items=case.NUM_ITEMS))
     assert model.repeats is None
     assert model.repeat_gains().tolist() == [0.0]
     assert not any("repeats" in name for name in model.state_dict())

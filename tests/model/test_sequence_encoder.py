@@ -62,7 +62,7 @@ def test_sasrec_agrees_with_numpy(name: Literal["sasrec", "sasrecf"]) -> None:
 
 def test_sasrecf_needs_features() -> None:
     with pytest.raises(InputError, match=r"sasrecf: the dataset has no item features; .*--features NAME=FILE"):
-        build_model(case.config("sasrecf"), CatalogueInfo(case.NUM_ITEMS))
+        build_model(case.config("sasrecf"), CatalogueInfo(num_items=case.NUM_ITEMS))
 
 
 def test_no_state_sees_a_later_item() -> None:
@@ -71,15 +71,22 @@ def test_no_state_sees_a_later_item() -> None:
     items = torch.randn(2, 6, case.DIM, dtype=torch.float64)
     changed = items.clone()
     changed[:, 4:] = torch.randn(2, 2, case.DIM, dtype=torch.float64)
-    whole, last = Sequences(6, torch.tensor([6, 6]), torch.tensor([6, 6]), 6), torch.tensor([1, 1])
+    whole, last = (
+        Sequences(length=6, lengths=torch.tensor([6, 6]), num_states=torch.tensor([6, 6]), num_queries=6),
+        torch.tensor([1, 1]),
+    )
     before, after = encoder(items, whole), encoder(changed, whole)
     for old, new in zip(before.entering, after.entering, strict=True):
         assert torch.equal(old[:, :4], new[:, :4])
         assert not torch.allclose(old[:, 4:], new[:, 4:])
     # A prefix is encoded as the whole sequence is at that position.
-    prefix = encoder(changed[:, :3], Sequences(3, torch.tensor([3, 3]), last, 1)).states[:, 0]
-    cut = encoder(items, Sequences(6, torch.tensor([3, 3]), last, 1)).states[:, 0]
-    some = encoder(items, Sequences(6, torch.tensor([4, 6]), torch.tensor([2, 3]), 3)).states
+    prefix = encoder(
+        changed[:, :3], Sequences(length=3, lengths=torch.tensor([3, 3]), num_states=last, num_queries=1)
+    ).states[:, 0]
+    cut = encoder(items, Sequences(length=6, lengths=torch.tensor([3, 3]), num_states=last, num_queries=1)).states[:, 0]
+    some = encoder(
+        items, Sequences(length=6, lengths=torch.tensor([4, 6]), num_states=torch.tensor([2, 3]), num_queries=3)
+    ).states
     torch.testing.assert_close(cut, prefix, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(before.states[:, 2], prefix, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(some[0, :2], before.states[0, 2:4], rtol=1e-12, atol=1e-12)

@@ -66,7 +66,7 @@ def test_windows_equal_prefix_rows_in_every_shape(shape: dict[str, Any]) -> None
 def test_windows_equal_prefix_rows_in_sasrec(learn_repeats: bool) -> None:
     table = np.random.default_rng(0).normal(size=(case.NUM_ITEMS, case.DIM))
     config = case.config("sasrec", num_layers=3, learn_repeats=learn_repeats)
-    model = build_model(config, CatalogueInfo(case.NUM_ITEMS)).double()
+    model = build_model(config, CatalogueInfo(num_items=case.NUM_ITEMS)).double()
     check_equal(RecommenderSystem(case.Rows(table), case.shaken(model)))
 
 

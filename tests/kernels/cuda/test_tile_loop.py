@@ -45,7 +45,7 @@ def test_triangle(xp, overlap, n, tile):
     units = whole_units(np.random.default_rng(n), n)
     slack = 3 / WIDTH
     lists = empty_lists(xp, xp.full(n, slack, dtype=xp.float32), 48)
-    loop = DeviceTileLoop(xp, WIDTH, 7, tile, overlap)
+    loop = DeviceTileLoop(xp=xp, width=WIDTH, num_neighbors=7, tile=tile, overlap=overlap)
     loop.triangle(xp.asarray(units), lists, 1000)
     scores = units.astype(np.float32) @ units.astype(np.float32).T / WIDTH
     check(lists, 1000, scores, 1000 + np.arange(n), slack, 7)
@@ -56,7 +56,7 @@ def test_rectangle_between_triangles_equals_one_triangle(xp, overlap, graph):
     n, m, slack = 110, 130, 2 / WIDTH
     units = whole_units(np.random.default_rng(5), n + m)
     on_device = xp.asarray(units)
-    loop = DeviceTileLoop(xp, WIDTH, 10, (20, 64), overlap, graph)
+    loop = DeviceTileLoop(xp=xp, width=WIDTH, num_neighbors=10, tile=(20, 64), overlap=overlap, graph=graph)
     left, right = (empty_lists(xp, xp.full(k, slack, dtype=xp.float32), 48) for k in (n, m))
     loop.triangle(on_device[:n], left, 0)
     loop.rectangle(on_device[:n], left, 0, on_device[n:], right, n)
@@ -70,7 +70,7 @@ def test_too_many_ties_overflow_and_harm_no_other_row(xp):
     units = whole_units(np.random.default_rng(1), 120)
     units[40:80] = units[40]
     lists = empty_lists(xp, xp.zeros(120, dtype=xp.float32), 24)
-    DeviceTileLoop(xp, WIDTH, 5, (32, 64)).triangle(xp.asarray(units), lists, 0)
+    DeviceTileLoop(xp=xp, width=WIDTH, num_neighbors=5, tile=(32, 64)).triangle(xp.asarray(units), lists, 0)
     overflowed = to_host(lists.overflowed)
     assert overflowed[40:80].all()
     scores = units.astype(np.float32) @ units.astype(np.float32).T / WIDTH
