@@ -57,7 +57,13 @@ def small_content(histories: list[list[int]] | None = None, num_items: int = 6) 
     features = np.random.default_rng(0).standard_normal((num_items, 4)).astype(np.float32)
     features[[2, 5]] = 0
     return DatasetContent(
-        sequences=Sequences(offsets, items, times, np.maximum(lengths - 2, 1), np.maximum(lengths - 1, 1)),
+        sequences=Sequences(
+            offsets=offsets,
+            items=items,
+            timestamps=times,
+            train_end=np.maximum(lengths - 2, 1),
+            valid_end=np.maximum(lengths - 1, 1),
+        ),
         user_source_ids=pa.array([f"u{i}" for i in range(len(histories))]),
         item_source_ids=pa.array([f"i{i}" for i in range(num_items)]),
         item_texts=pa.array([f"text {i}" if i else None for i in range(num_items)]),
