@@ -50,5 +50,5 @@ def test_a_graphs_checksum_and_fingerprint(tmp_path: Path) -> None:
 
 def test_the_fingerprint_of_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "items.npy", np.arange(6, dtype=np.float32).reshape(3, 2))
-    source = ArraySource({"items": tmp_path / "items.npy"})
+    source = ArraySource(features={"items": tmp_path / "items.npy"})
     assert source.fingerprint == "df27f5db270ba7411cb4d4b824eea8f39e88d24b0cf5773a1f1131323cfbba94"
