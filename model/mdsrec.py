@@ -25,8 +25,7 @@ from configs.schema import ModelConfig
 from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
-from model.blocks.center_memory import is_recomputed
-from model.blocks.center_pieces import EncodedGroup, in_pieces
+from model.blocks.center_pieces import CenterPieces, EncodedGroup
 from model.blocks.fusion import fused_state, gated_centers
 from model.blocks.interest_centers import History, center_vectors, personal_centers
 from model.blocks.sequence_encoder import (
@@ -86,7 +85,7 @@ class MDSRec(Recommender):
         return [items.ids, *self.modal_views(items)]
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
-        """[e_s, e~_1 .. e~_M], each [B, d]."""
+        """[e_s, e~_1 .. e~_M], each [B, d]: Eq. 3 to 19, one method each."""
         views = self.modal_views(items)
         ids = self.injected_ids(items)
         centers = self.centers(items, views) if self.options.center_attention else []
@@ -95,10 +94,9 @@ class MDSRec(Recommender):
         fused = self.fused_states(of_ids, of_modalities)
         personal = [[encoded.states for encoded in of_modality] for of_modality in of_modalities]
         if self.options.center_attention:
-            sequences = [group for group, _ in groups]
-            recompute = is_recomputed(self.config, centers, batch.groups)
+            pieces = CenterPieces.within_budget(self.config, centers, [sequences for sequences, _ in groups])
             personal = [
-                self.gated_states(number, centers[number], sequences, of_modality, recompute)
+                self.gated_states(number, centers[number], of_modality, pieces)
                 for number, of_modality in enumerate(of_modalities)
             ]
         return at_targets(batch, [list(of_group) for of_group in zip(fused, *personal, strict=True)])
@@ -138,9 +136,8 @@ class MDSRec(Recommender):
         self,
         number: int,
         centers_kd: Tensor,
-        sequences: list[Sequences],
         encoded: list[EncodedSequences],
-        recompute: bool,
+        pieces: CenterPieces,
     ) -> list[Tensor]:
         """Eq. 12-16 and 19: e~_m of modality `number`, per group [S, Q, d]."""
         options = self.options
@@ -155,7 +152,7 @@ class MDSRec(Recommender):
             return gated_centers(states_nd, personal_nkd, options.tau, noisy)
 
         groups = [EncodedGroup(of_group.states, self._keys_values(of_group, layers)) for of_group in encoded]
-        return in_pieces(sequences, groups, len(centers_kd), gated, recompute)
+        return pieces.compute(groups, len(centers_kd), gated)
 
     def fused_states(self, of_ids: list[EncodedSequences], of_modalities: list[list[EncodedSequences]]) -> list[Tensor]:
         """Eq. 17, 18: e_s = sum_m rho_m e_m + e_id, per group [S, Q, d]."""

@@ -18,6 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from configs.schema import ModelConfig
+from contracts.batch import SequenceGroup
+from model.blocks.center_memory import is_recomputed
 from model.blocks.interest_centers import History
 from model.blocks.sequence_encoder import KeysValues
 from model.blocks.sequence_groups import Sequences
@@ -71,6 +74,31 @@ class _Piece:
         if len(self.visible) == len(keys) and self.num_keys == keys.shape[2]:
             return keys_values
         return keys[self.sequences, :, : self.num_keys], values[self.sequences, :, : self.num_keys]
+
+
+@dataclass(frozen=True)
+class CenterPieces:
+    """How the centre path of a batch is cut up, and whether the backward computes it again.
+
+    Attributes:
+        sequences: the groups of the batch, in order.
+        recompute: see `in_pieces`.
+    """
+
+    sequences: list[Sequences]
+    recompute: bool
+
+    @classmethod
+    def within_budget(cls, config: ModelConfig, centers: Sequence[Tensor], sequences: list[Sequences]) -> CenterPieces:
+        """Recomputes where the backward would keep more than the config allows; `centers` per modality [k, d]."""
+        shapes = [SequenceGroup(group.count, group.length, group.num_queries) for group in sequences]
+        return cls(sequences, is_recomputed(config, centers, shapes))
+
+    def compute(
+        self, encoded: Sequence[EncodedGroup], num_centers: int, compute: Callable[[Tensor, list[History]], Tensor]
+    ) -> list[Tensor]:
+        """See `in_pieces`."""
+        return in_pieces(self.sequences, encoded, num_centers, compute, self.recompute)
 
 
 def in_pieces(
