@@ -25,7 +25,8 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from contracts.batch import SequenceGroup
 from distributed.host_memory import keep_freed_memory
-from model.blocks.interest_centers import Piece, in_pieces, personal_centers
+from model.blocks.center_pieces import EncodedGroup, in_pieces
+from model.blocks.interest_centers import History, personal_centers
 from model.blocks.sequence_encoder import SequenceEncoder, layers_of
 from model.blocks.sequence_groups import Sequences
 
@@ -89,11 +90,13 @@ def _path_seconds(
     began = perf_counter()
     layers = layers_of(encoder.layers)
 
-    def path(pieces: list[Piece]) -> Tensor:
-        seen = [[piece.seen(pair) for pair in work[piece.group][1]] for piece in pieces]
-        return personal_centers(centers, layers, seen, [piece.visible for piece in pieces], 0.0, True).sum(1)
+    def path(_: Tensor, histories: list[History]) -> Tensor:
+        return personal_centers(centers, layers, histories, 0.0, True).sum(1)
 
-    states = in_pieces([sequences for sequences, _ in work], len(centers), path, False)
+    groups = [sequences for sequences, _ in work]
+    unused = [torch.empty(group.count, group.num_queries, 0) for group in groups]  # no gate reads the states here
+    encoded = [EncodedGroup(states, pairs) for states, (_, pairs) in zip(unused, work, strict=True)]
+    states = in_pieces(groups, encoded, len(centers), path, False)
     sum((of_group.square().sum() for of_group in states), torch.zeros(())).backward()
     return perf_counter() - began
 

@@ -85,7 +85,7 @@ def forward_flops(model: ModelShape, step: StepShape) -> dict[str, int]:
 
     The last layer of a tower has queries only for the states asked for. Centres are k queries of every state; in
     layer 1 they are the same for all: queries are made once a group and logits once a sequence. Keys and values are
-    the tower's; where they are few, both projections are moved to them, head by head (`model.blocks.interest_centers`).
+    the tower's; where they are few, both projections are moved to them, head by head (`model.cpu.few_keys`).
     """
     d, f, n, k = model.dim, model.ffn_dim, model.num_layers, model.num_centers
     dense = 2 * d * d + 2 * d * f  # query, output and feed-forward of a state

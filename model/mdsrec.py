@@ -1,10 +1,15 @@
 """MDSRec: Multimodal Difference Learning for Sequential Recommendation (arXiv 2412.08103).
 
-Item relations replace features: an item is seen through the ID rows of its neighbours in each
-modality (Ehat_m = A_m E_id), and through who was bought with it (Ebar_id = mu_id O E_id + E_id).
+Item relations replace features. An item is seen through the ID rows of its neighbours in each modality
+(Ehat_m = A_m E_id), and through the items that it was bought with (Ebar_id = mu_id O E_id + E_id).
 
-Shapes: S sequences, L positions, Q states asked for, R items with a role, M modalities, k centres, d width,
-d_m of a feature.
+`MDSRec` below follows the paper's equations: `user_vectors` is the outline, and each method after it is one step. The
+numbers are the paper's. Equations 1, 2, 4 and 5 make O and A_m, which is `graph_builder`'s work; 20-24 are scores and
+losses over channels, the same for every system (`blocks/losses.py`). How a step is computed fast, and in how much
+memory, is decided in `model/cpu/` and in `blocks/center_pieces.py`.
+
+Shapes: B targets, S sequences, L positions, Q states asked for, n states, R items with a role, M modalities,
+k centres, d width, d_m of a feature.
 """
 
 from __future__ import annotations
@@ -20,9 +25,9 @@ from configs.schema import ModelConfig
 from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
+from model.blocks.center_pieces import CenterPieces, EncodedGroup
 from model.blocks.fusion import fused_state, gated_centers
-from model.blocks.interest_centers import Piece, in_pieces, personal_centers, stored_bytes
-from model.blocks.item_views import sparse_product
+from model.blocks.interest_centers import History, center_vectors, personal_centers
 from model.blocks.sequence_encoder import (
     EncodedSequences,
     KeysValues,
@@ -32,7 +37,6 @@ from model.blocks.sequence_encoder import (
     layers_of,
 )
 from model.blocks.sequence_groups import Sequences, at_targets, read_groups
-from model.cpu.fused_layer import can_fuse
 from model.protocol import CatalogueInfo, Channel, ItemRows
 from model.recommender import Recommender
 
@@ -76,30 +80,39 @@ class MDSRec(Recommender):
         initialise(self, config.init_std)
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:
+        """[E_id, Ehat_1 .. Ehat_M], each [R, d]: what the user vectors are scored against (Eq. 20-22)."""
         assert items.ids is not None
-        return [items.ids, *self._modal_views(items)]
+        return [items.ids, *self.modal_views(items)]
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
-        views = self._modal_views(items)
-        streams = [self._injected_ids(items), *views]
-        view_of = dict(zip(self.modalities, views, strict=True))
-        centers = [
-            items.centers[m] if m in items.centers else sparse_product(items.center_rows[m], view_of[m])
-            for m in self.needs.centers
-        ]
-        stored = sum(stored_bytes(self.config, len(c), batch.groups, self._is_fused(c)) for c in centers)
-        recompute = torch.is_grad_enabled() and stored > self.options.center_memory_gib * 2**30
-        return at_targets(batch, self._users(read_groups(batch, streams), centers, recompute))
+        """[e_s, e~_1 .. e~_M], each [B, d]: Eq. 3 to 19, one method each."""
+        views = self.modal_views(items)
+        ids = self.injected_ids(items)
+        centers = self.centers(items, views) if self.options.center_attention else []
+        groups = read_groups(batch, [ids, *views])
+        of_ids, *of_modalities = self.towers(groups)
+        fused = self.fused_states(of_ids, of_modalities)
+        personal = [[encoded.states for encoded in of_modality] for of_modality in of_modalities]
+        if self.options.center_attention:
+            pieces = CenterPieces.within_budget(self.config, centers, [sequences for sequences, _ in groups])
+            personal = [
+                self.gated_states(number, centers[number], of_modality, pieces)
+                for number, of_modality in enumerate(of_modalities)
+            ]
+        return at_targets(batch, [list(of_group) for of_group in zip(fused, *personal, strict=True)])
 
-    def _injected_ids(self, items: ItemRows) -> Tensor:
-        """Ebar_id = mu_id * O E_id + E_id, [R, d] (Eq. 3)."""
+    def injected_ids(self, items: ItemRows) -> Tensor:
+        """Eq. 3: Ebar_id = mu_id * O E_id + E_id, [R, d]."""
         assert items.ids is not None
         if items.cooccurrence is None:
             return items.ids
         return self.options.mu_id * items.cooccurrence + items.ids
 
-    def _modal_views(self, items: ItemRows) -> list[Tensor]:
-        """Ehat_m per modality, [R, d]: the mean of the neighbours' ID rows, or projected raw features."""
+    def modal_views(self, items: ItemRows) -> list[Tensor]:
+        """Eq. 6: Ehat_m = A_m E_id per modality, [R, d]: the mean of the neighbours' ID rows.
+
+        With `item_view=features` the projected raw features take its place.
+        """
         if self.options.item_view == "graph":
             return [items.views[modality] for modality in self.modalities]
         return [
@@ -107,68 +120,66 @@ class MDSRec(Recommender):
             for modality, projection in zip(self.modalities, cast(Iterable[nn.Linear], self.projections), strict=True)
         ]
 
-    def _users(
-        self, groups: list[tuple[Sequences, list[Tensor]]], centers: list[Tensor], recompute: bool
-    ) -> list[list[Tensor]]:
-        """Per group [e_s, e~_1 .. e~_M], each [S, Q, d]."""
-        encoded = [self._encode(items, sequences) for sequences, items in groups]
-        weights = [channel.weight for channel in self.channels[1:]]
-        users = [
-            fused_state(of_id.states, zip(weights, [e.states for e in modal], strict=True)) for of_id, *modal in encoded
+    def towers(self, groups: list[tuple[Sequences, list[Tensor]]]) -> list[list[EncodedSequences]]:
+        """Eq. 7-9: each stream through its Transformer; per stream (id, *modalities), per group."""
+        per_group = [self._encoded(streams, group) for group, streams in groups]
+        return [list(of_stream) for of_stream in zip(*per_group, strict=True)]
+
+    def centers(self, items: ItemRows, views: list[Tensor]) -> list[Tensor]:
+        """Eq. 10, 11: Ehat_c^m = C_m Ehat_m per modality, [k, d], unless they come ready-made."""
+        return [
+            items.centers[m] if m in items.centers else center_vectors(items.center_rows[m], view)
+            for m, view in zip(self.modalities, views, strict=True)
         ]
-        if not self.options.center_attention:
-            return [[user, *(e.states for e in modal)] for user, (_, *modal) in zip(users, encoded, strict=True)]
-        gated = []
-        for number, modal_centers in enumerate(centers):
-            layers, pairs = self._center_path(number, [of_group[1 + number] for of_group in encoded])
-            states = [of_group[1 + number].states for of_group in encoded]
-            compute = partial(self._gated, modal_centers, layers, pairs, states)
-            gated.append(in_pieces([sequences for sequences, _ in groups], len(modal_centers), compute, recompute))
-        return [list(of_group) for of_group in zip(users, *gated, strict=True)]
 
-    def _encode(self, items: list[Tensor], group: Sequences) -> list[EncodedSequences]:
-        """Each stream through its tower; with one tower for all they go through it as one batch."""
-        if self.options.share_modalities:
-            return self.encoders[0](torch.cat(items), group).split(len(items))
-        return [encoder(stream, group) for encoder, stream in zip(self.encoders, items, strict=True)]
-
-    def _is_fused(self, centers: Tensor) -> bool:
+    def gated_states(
+        self,
+        number: int,
+        centers_kd: Tensor,
+        encoded: list[EncodedSequences],
+        pieces: CenterPieces,
+    ) -> list[Tensor]:
+        """Eq. 12-16 and 19: e~_m of modality `number`, per group [S, Q, d]."""
         options = self.options
-        as_in_the_tower = options.center_residual and options.center_feed_forward == "transformer"
-        return as_in_the_tower and not options.center_dropout and can_fuse(centers)
+        layers = self._layers_of_centers(number)
+        noisy = options.gumbel_noise if self.training else options.gumbel_at_evaluation
+        literal = options.center_feed_forward == "literal"
 
-    def _center_path(
-        self, number: int, sequences: list[EncodedSequences]
-    ) -> tuple[list[TransformerLayer], list[list[KeysValues]]]:
-        """The layers that the centres of modality `number` go through, and per group each one's keys and values."""
+        def gated(states_nd: Tensor, histories: list[History]) -> Tensor:
+            personal_nkd = personal_centers(
+                centers_kd, layers, histories, options.center_dropout, options.center_residual, literal
+            )
+            return gated_centers(states_nd, personal_nkd, options.tau, noisy)
+
+        groups = [EncodedGroup(of_group.states, self._keys_values(of_group, layers)) for of_group in encoded]
+        return pieces.compute(groups, len(centers_kd), gated)
+
+    def fused_states(self, of_ids: list[EncodedSequences], of_modalities: list[list[EncodedSequences]]) -> list[Tensor]:
+        """Eq. 17, 18: e_s = sum_m rho_m e_m + e_id, per group [S, Q, d]."""
+        rho = [channel.weight for channel in self.channels[1:]]
+        return [
+            fused_state(of_id.states, zip(rho, [e.states for e in modal], strict=True))
+            for of_id, *modal in zip(of_ids, *of_modalities, strict=True)
+        ]
+
+    def _encoded(self, streams: list[Tensor], group: Sequences) -> list[EncodedSequences]:
+        """Each stream through its tower; with one tower for all, the streams go through it as one batch."""
+        if self.options.share_modalities:
+            return self.encoders[0](torch.cat(streams), group).split(len(streams))
+        return [encoder(stream, group) for encoder, stream in zip(self.encoders, streams, strict=True)]
+
+    def _layers_of_centers(self, number: int) -> list[TransformerLayer]:
+        """The layers that the centres of modality `number` go through."""
         if self.options.share_centers:
             encoder = cast(SequenceEncoder, self.encoders[0 if self.options.share_modalities else 1 + number])
-            return layers_of(encoder.layers), [of_group.keys_values for of_group in sequences]
-        layers = layers_of(self.center_layers[0 if self.options.share_modalities else number])
-        return layers, [
-            [layer.keys_values(states) for layer, states in zip(layers, of_group.entering, strict=True)]
-            for of_group in sequences
-        ]
+            return layers_of(encoder.layers)
+        return layers_of(self.center_layers[0 if self.options.share_modalities else number])
 
-    def _gated(
-        self,
-        centers: Tensor,
-        layers: list[TransformerLayer],
-        pairs: list[list[KeysValues]],
-        states: list[Tensor],
-        pieces: list[Piece],
-    ) -> Tensor:
-        """e~_m of the states of some pieces, [n, d], from the e_m of all groups."""
-        options = self.options
-        seen = [[piece.seen(pair) for pair in pairs[piece.group]] for piece in pieces]
-        visible = [piece.visible for piece in pieces]
-        literal = options.center_feed_forward == "literal"
-        personal = personal_centers(
-            centers, layers, seen, visible, options.center_dropout, options.center_residual, literal
-        )
-        own = torch.cat([states[p.group][p.sequences, p.states].flatten(0, 1) for p in pieces])
-        noisy = options.gumbel_noise if self.training else options.gumbel_at_evaluation
-        return gated_centers(own, personal, options.tau, noisy)
+    def _keys_values(self, encoded: EncodedSequences, layers: list[TransformerLayer]) -> list[KeysValues]:
+        """Per layer the keys and values that centres attend to; the tower's own where centres share its layers."""
+        if self.options.share_centers:
+            return encoded.keys_values
+        return [layer.keys_values(states) for layer, states in zip(layers, encoded.entering, strict=True)]
 
 
 def _center_layers(config: ModelConfig) -> nn.ModuleList:

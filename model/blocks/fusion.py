@@ -1,4 +1,4 @@
-"""How MDSRec's towers and centres become user vectors (MDSRec Eq. 17-19; 19 is the gate).
+"""How MDSRec's towers and centres become user vectors (MDSRec Eq. 17-19).
 
 Shapes: n states, k centres, d width.
 """
@@ -12,12 +12,14 @@ from torch import Tensor
 
 
 def fused_state(id_state: Tensor, modal_states: Iterable[tuple[float, Tensor]]) -> Tensor:
-    """e_s = sum_m rho_m e_m + e_id, of any one shape; `modal_states` are pairs (rho_m, e_m)."""
+    """Eq. 17, 18: e_s = sum_m rho_m e_m + e_id, of any one shape; `modal_states` are pairs (rho_m, e_m)."""
     return id_state + sum((rho * state for rho, state in modal_states), torch.zeros_like(id_state))
 
 
 def gated_centers(state_nd: Tensor, centers_nkd: Tensor, tau: float, noisy: bool) -> Tensor:
-    """e~_m = e_m + Gamma E_c, Gamma = softmax((log delta - log(1 - delta) + e_m E_c^T) / tau) over k; [n, d].
+    """Eq. 19: e~_m = e_m + Gamma E_c, Gamma = softmax((log delta - log(1 - delta) + e_m E_c^T) / tau); [n, d].
+
+    The softmax is over the k centres.
 
     Args:
         state_nd: e_m.

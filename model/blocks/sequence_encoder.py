@@ -1,9 +1,10 @@
-"""The tower: a causal post-norm Transformer over item vectors, as SASRec's in RecBole.
+"""The tower: a causal post-norm Transformer over item vectors, as SASRec's in RecBole (MDSRec Eq. 7-9).
 
-A layer leaves open how its states have attended, because interest centres go through the same layers with
-the same weights (`interest_centers`).
+A layer does not say how its states have attended, because interest centres go through the same layers with the same
+weights (`interest_centers`). Each equation below is its plain form; the decorator names the faster paths, and
+`model/cpu/dispatch.py` chooses between them.
 
-Shapes: S sequences, L positions, Q states asked for of a sequence, d width, h heads.
+Shapes: S sequences, L positions, Q states asked for of a sequence, d width, h heads, w = d/h width of a head.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig
-from model.blocks.dropout import dropout
 from model.blocks.sequence_groups import Sequences
-from model.cpu.feed_forward import feed_forward, literal_feed_forward
-from model.cpu.fused_layer import can_fuse, residual_feed_forward
+from model.cpu.dispatch import Path, with_faster_paths
+from model.cpu.dropout import dropout
+from model.cpu.feed_forward import feed_forward_work, one_buffer_feed_forward
+from model.cpu.fused_layer import after_attention_work, compiled_after_attention
+from model.cpu.layer_parts import LayerParts
+from model.cpu.torch_attention import kernel_attention, tower_attention_work
 
-KeysValues = tuple[Tensor, Tensor]  # each [S, h, L, d/h]
+KeysValues = tuple[Tensor, Tensor]  # each [S, h, L, w]
 
 _NORM_EPS = 1e-12
 
@@ -51,8 +55,9 @@ class TransformerLayer(nn.Module):
 
     def attend(self, states_SQd: Tensor, keys_values: KeysValues, visible_SQL: Tensor | None, rate: float) -> Tensor:
         """What the states find among the keys, [S, Q, d]; see `attention` for the arguments."""
-        rate = rate if self.training else 0.0
-        attended: Tensor = self.output(attention(self.query(states_SQd), keys_values, visible_SQL, rate))
+        queries_ShQw = split_heads(self.query(states_SQd), self.num_heads)
+        mixed_ShQw = attention(queries_ShQw, keys_values, visible_SQL, rate if self.training else 0.0)
+        attended: Tensor = self.output(mixed_ShQw.transpose(1, 2).flatten(2))
         return attended
 
     def forward(
@@ -67,52 +72,72 @@ class TransformerLayer(nn.Module):
             residual: False leaves out residuals and LayerNorms: feed-forward of the attention.
             literal: the feed-forward as MDSRec's Eq. 15 prints it, with the activation after its second map.
         """
+        rate = rate if self.training else 0.0
+        if residual and not literal:
+            return after_attention(self, states, attended, rate)
+        compute = literal_feed_forward if literal else feed_forward
         attended = dropout(attended, rate, self.training)
         if not residual:
-            return self._feed_forward(attended, rate, literal)
+            return dropout(compute(self, attended), rate, self.training)
         assert self.attention_norm is not None, "built without norms"
         assert self.ffn_norm is not None, "built without norms"
-        if not literal and (rate == 0 or not self.training) and can_fuse(attended):
-            return residual_feed_forward(
-                states, attended, self.attention_norm, self.expand, self.contract, self.ffn_norm, self.relu
-            )
         states = self.attention_norm(states + attended)
-        return self.ffn_norm(states + self._feed_forward(states, rate, literal))
+        return cast(Tensor, self.ffn_norm(states + dropout(compute(self, states), rate, self.training)))
 
-    def _feed_forward(self, states: Tensor, rate: float, literal: bool) -> Tensor:
-        compute = literal_feed_forward if literal else feed_forward
-        return dropout(compute(self.expand, self.contract, self.relu, states), rate, self.training)
+
+@with_faster_paths(tower_attention_work, {Path.TORCH_KERNEL: kernel_attention})
+def attention(queries_ShQw: Tensor, keys_values: KeysValues, visible_SQL: Tensor | None, rate: float) -> Tensor:
+    """softmax(Q K^T / sqrt(w)) V with dropout on the weights; [S, h, Q, w].
+
+    Args:
+        queries_ShQw: of every head.
+        keys_values: [S, h, L, w] each.
+        visible_SQL: bool, the keys that a query sees; None is causal, Q = L.
+        rate: dropout rate in effect, 0 for none.
+    """
+    keys, values = keys_values
+    logits_ShQL = (queries_ShQw / math.sqrt(queries_ShQw.shape[-1])) @ keys.transpose(-1, -2)
+    if visible_SQL is None:
+        visible_SQL = torch.ones(logits_ShQL.shape[-2:], dtype=torch.bool, device=keys.device).tril()[None]
+    weights_ShQL = logits_ShQL.masked_fill(~visible_SQL[:, None], -math.inf).softmax(dim=-1)
+    return dropout(weights_ShQL, rate, True) @ values
+
+
+@with_faster_paths(after_attention_work, {Path.COMPILED: compiled_after_attention})
+def after_attention(layer: LayerParts, states: Tensor, attended: Tensor, rate: float) -> Tensor:
+    """LayerNorm(h + FFN(h)) with h = LayerNorm(states + attended); [..., d].
+
+    Args:
+        layer: whose norms and maps these are.
+        states: [..., d], or with leading dimensions of 1 where `attended` has more.
+        attended: [..., d], what the states found.
+        rate: dropout rate in effect, of `attended` and of the feed-forward's result.
+    """
+    assert layer.attention_norm is not None, "built without norms"
+    assert layer.ffn_norm is not None, "built without norms"
+    h = layer.attention_norm(states + dropout(attended, rate, True))
+    return cast(Tensor, layer.ffn_norm(h + dropout(feed_forward(layer, h), rate, True)))
+
+
+@with_faster_paths(feed_forward_work, {Path.ONE_BUFFER: one_buffer_feed_forward})
+def feed_forward(layer: LayerParts, states: Tensor) -> Tensor:
+    """FFN(s) = W2 act(W1 s + b1) + b2, act GELU or ReLU; [..., d] -> [..., d]."""
+    inner = layer.expand(states)
+    return cast(Tensor, layer.contract(F.relu(inner) if layer.relu else F.gelu(inner)))
+
+
+def literal_feed_forward(layer: LayerParts, states: Tensor) -> Tensor:
+    """act(W2 (W1 s + b1) + b2), MDSRec's Eq. 15 as it is printed; [..., d] -> [..., d].
+
+    Nothing lies between the two maps, so together they are a single affine map.
+    """
+    outer = layer.contract(layer.expand(states))
+    return F.relu(outer) if layer.relu else F.gelu(outer)
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
     """[S, Q, d] -> [S, h, Q, d/h]."""
     return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-
-
-def attention(queries_SQd: Tensor, keys_values: KeysValues, visible_SQL: Tensor | None, rate: float) -> Tensor:
-    """softmax(Q K^T / sqrt(d/h)) V with dropout on the weights; [S, Q, d].
-
-    Args:
-        queries_SQd: all heads side by side.
-        keys_values: [S, h, L, d/h] each.
-        visible_SQL: bool, the keys that a query sees; None is causal, Q = L.
-        rate: dropout rate, 0 for none.
-    """
-    keys, values = keys_values
-    queries = split_heads(queries_SQd, keys.shape[1])
-    visible = None if visible_SQL is None else visible_SQL[:, None]
-    if rate == 0 or queries.device.type != "cpu":
-        mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=visible, dropout_p=rate, is_causal=visible is None
-        )
-    else:
-        # torch has no fused CPU kernel with dropout, and its fallback draws Bernoullis one by one.
-        logits = (queries / math.sqrt(queries.shape[-1])) @ keys.transpose(-1, -2)
-        if visible is None:
-            visible = torch.ones(logits.shape[-2:], dtype=torch.bool).tril()
-        weights = logits.masked_fill(~visible, -math.inf).softmax(dim=-1)
-        mixed = dropout(weights, rate, True) @ values
-    return mixed.transpose(1, 2).flatten(2)
 
 
 @dataclass

@@ -14,29 +14,26 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from model.cpu.dispatch import Part, Work, work_on
+from model.cpu.layer_parts import LayerParts
 
 _aten = torch.ops.aten
 
 
-def feed_forward(expand: nn.Linear, contract: nn.Linear, relu: bool, states: Tensor) -> Tensor:
-    """W2 act(W1 s + b1) + b2, act GELU or ReLU; [..., d] -> [..., d]."""
-    plain = states.dtype != torch.float32 or states.device.type != "cpu" or torch.is_autocast_enabled("cpu")
-    if plain or not torch.backends.mkldnn.is_available() or states.numel() == 0:
-        inner = expand(states)
-        return cast(Tensor, contract(F.relu(inner) if relu else F.gelu(inner)))
-    rows = _FeedForward.apply(states.flatten(0, -2), expand.weight, expand.bias, contract.weight, contract.bias, relu)
+def feed_forward_work(layer: LayerParts, states: Tensor) -> Work:  # noqa: ARG001
+    """What the choice between the paths of `sequence_encoder.feed_forward` depends on."""
+    return work_on(states, Part.FEED_FORWARD)
+
+
+def one_buffer_feed_forward(layer: LayerParts, states: Tensor) -> Tensor:
+    """Equivalent to `sequence_encoder.feed_forward.plain`, [..., d] -> [..., d], in float32 on CPU."""
+    expand, contract = layer.expand, layer.contract
+    parameters = expand.weight, expand.bias, contract.weight, contract.bias
+    rows = _FeedForward.apply(states.flatten(0, -2), *parameters, layer.relu)
     return cast(Tensor, rows).view(*states.shape[:-1], -1)
-
-
-def literal_feed_forward(expand: nn.Linear, contract: nn.Linear, relu: bool, states: Tensor) -> Tensor:
-    """act(W2 (W1 s + b1) + b2), act GELU or ReLU; [..., d] -> [..., d].
-
-    MDSRec's Eq. 15 as it is printed. Nothing lies between the two maps, so together they are a single affine map.
-    """
-    outer = contract(expand(states))
-    return F.relu(outer) if relu else F.gelu(outer)
 
 
 class _FeedForward(torch.autograd.Function):

@@ -1,6 +1,6 @@
-"""Attention of many centres to few keys, with both projections moved to the keys: on CPU, in float32, without dropout.
+"""Attention of many centres to few keys in compiled loops: on CPU, in float32, without dropout.
 
-`interest_centers.center_attention` with one autograd node in the place of forty, and one buffer of weights each way.
+The computation of `few_keys.py`, with one autograd node in place of forty, and one buffer of weights each way.
 
 Shapes: S sequences, Q states, k centres, h heads, L keys, w = d/h width of a head, d width.
 """
@@ -11,24 +11,25 @@ import math
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.layers.layer_loops import softmax_over_keys, softmax_over_keys_backward
+from model.cpu.layer_parts import LayerParts
 
 
-def few_keys_attention(
-    query: nn.Linear, output: nn.Linear, states: Tensor, keys: Tensor, values: Tensor, visible_SQL: Tensor
+def compiled_few_keys_attention(
+    layer: LayerParts,
+    centers_SQkd: Tensor,
+    keys_values: tuple[Tensor, Tensor],
+    visible_SQL: Tensor,
+    rate: float,
 ) -> Tensor:
-    """softmax(q K^T / sqrt(w)) V W_o + b_o, q = W_q states + b_q, head by head: [S, Q, k, d].
-
-    Args:
-        query, output: the layer's projections.
-        states: [S, Q, k, d] or, where all have the same, [1, 1, k, d].
-        keys, values: [S, h, L, w].
-        visible_SQL: bool, the keys that a state sees.
-    """
-    arguments = states, keys, values, query.weight, query.bias, output.weight, output.bias, visible_SQL
+    """Equivalent to `interest_centers.center_attention.plain`, which documents the arguments; the rate must be 0."""
+    assert rate == 0, "the compiled loops have no dropout"
+    keys, values = keys_values
+    query, output = layer.query, layer.output
+    arguments = centers_SQkd, keys, values, query.weight, query.bias, output.weight, output.bias, visible_SQL
     return cast(Tensor, _FewKeys.apply(*arguments))
 
 

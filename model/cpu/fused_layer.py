@@ -1,8 +1,8 @@
-"""The dense half of a Transformer layer in one pass over memory: on CPU, in float32, without dropout.
+"""A Transformer layer after its attention, in one pass over memory: on CPU, in float32, without dropout.
 
-LayerNorm(h + W2 act(W1 h + b1) + b2) with h = LayerNorm(states + attended), forward and backward, for a run of rows
-at a time that stays in the second cache. Interest centres are most of a step, and much of their time outside of
-matrix products went into passes over memory and dozens of small operators (docs/log.md has the figures).
+LayerNorm(h + W2 act(W1 h + b1) + b2) with h = LayerNorm(states + attended), forward and backward. The rows are taken
+a run at a time, so that a run stays in the second cache. Interest centres are most of a step; outside of matrix
+products, much of their time went into passes over memory and dozens of small operators (figures: docs/log.md).
 
 Shapes: n rows, s rows of states that are added to them in turn, d width, f feed-forward width.
 """
@@ -14,47 +14,37 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.layers import layer_loops
+from model.cpu.dispatch import Part, Work, work_on
 from model.cpu.feed_forward import linear
+from model.cpu.layer_parts import LayerParts
 
 _aten = torch.ops.aten
 # Rows at a time: a buffer of 2,048 x 256 floats is a second cache.
 _RUN = 2048
 
 
-def can_fuse(tensor: Tensor) -> bool:
-    """Whether `residual_feed_forward` can be used in the place of torch's own operators.
-
-    Its loops have one thread: with more, torch's operators share the work better.
-    """
-    plain = tensor.dtype != torch.float32 or tensor.device.type != "cpu" or torch.is_autocast_enabled("cpu")
-    return not plain and torch.get_num_threads() == 1 and torch.backends.mkldnn.is_available()
+def after_attention_work(layer: LayerParts, states: Tensor, attended: Tensor, rate: float) -> Work:  # noqa: ARG001
+    """What the choice between the paths of `sequence_encoder.after_attention` depends on."""
+    return work_on(attended, Part.AFTER_ATTENTION, rate=rate)
 
 
-def residual_feed_forward(
-    states: Tensor,
-    attended: Tensor,
-    attention_norm: nn.LayerNorm,
-    expand: nn.Linear,
-    contract: nn.Linear,
-    ffn_norm: nn.LayerNorm,
-    relu: bool,
-) -> Tensor:
-    """A post-norm layer after its attention, both norms with the same eps: [..., d].
-
-    Args:
-        states: [..., d], or with leading dimensions of 1 where `attended` has more.
-        attended: [..., d], what they found.
-    """
+def compiled_after_attention(layer: LayerParts, states: Tensor, attended: Tensor, rate: float) -> Tensor:
+    """Equivalent to `sequence_encoder.after_attention.plain`, which documents the arguments; the rate must be 0."""
+    assert rate == 0, "the compiled loops have no dropout"
+    attention_norm, ffn_norm = layer.attention_norm, layer.ffn_norm
+    assert attention_norm is not None, "built without norms"
+    assert ffn_norm is not None, "built without norms"
+    parts = attention_norm, layer.expand, layer.contract, ffn_norm
     rows = _DenseHalf.apply(
         states.flatten(0, -2),
         attended.flatten(0, -2),
-        *(parameter for part in (attention_norm, expand, contract, ffn_norm) for parameter in (part.weight, part.bias)),
+        *(parameter for part in parts for parameter in (part.weight, part.bias)),
         attention_norm.eps,
-        relu,
+        layer.relu,
     )
     return cast(Tensor, rows).view(attended.shape)
 

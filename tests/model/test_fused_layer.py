@@ -14,8 +14,9 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from kernels.layers.layer_loops import gelu_backward, relu_backward, softmax_over_keys, softmax_over_keys_backward
 from model.blocks.interest_centers import center_attention
-from model.blocks.sequence_encoder import TransformerLayer
+from model.blocks.sequence_encoder import TransformerLayer, after_attention
 from model.cpu import fused_layer
+from model.cpu.dispatch import Path
 
 D, HEADS = 16, 2
 
@@ -71,8 +72,9 @@ def test_a_layer_after_its_attention(
     monkeypatch.setattr(fused_layer, "_RUN", 8)
     generator = torch.Generator().manual_seed(2)
     inputs = [torch.randn(shape, generator=generator) for shape in (states, attended)]
-    assert fused_layer.can_fuse(inputs[0])
-    assert_fused_is_exact(layer_of(activation), lambda layer, x: layer(x[0], x[1], 0.0), inputs)
+    layer = layer_of(activation)
+    assert after_attention.choice(layer, *inputs, 0.0).path is Path.COMPILED
+    assert_fused_is_exact(layer, lambda layer, x: layer(x[0], x[1], 0.0), inputs)
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from contracts.item_plan import ItemPlan
 from model.blocks import losses
-from model.blocks.dropout import dropout
 from model.blocks.losses import channel_cross_entropy, sampled_cross_entropy
+from model.cpu.dropout import dropout
 from model.protocol import CatalogueInfo, Channel
 from model.system import RecommenderSystem
 from model.zoo import build_model

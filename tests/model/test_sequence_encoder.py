@@ -7,13 +7,11 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from contracts.errors import InputError
 from model.blocks.interest_centers import center_attention
 from model.blocks.sequence_encoder import SequenceEncoder, TransformerLayer, attention, initialise
 from model.blocks.sequence_groups import Sequences
-from model.cpu.feed_forward import feed_forward
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
 from model.zoo import build_model
@@ -97,11 +95,10 @@ def test_no_state_sees_a_later_item() -> None:
 
 def test_attention_with_dropout_is_right_on_average_and_without_it_the_fused_kernel() -> None:
     k, v = torch.randn(2, 5, 2, 4, 6, dtype=torch.float64).unbind()
-    q = torch.randn(5, 4, 12, dtype=torch.float64)
+    q = torch.randn(5, 2, 4, 6, dtype=torch.float64)
     visible = torch.arange(4) < torch.tensor([1, 2, 3, 4, 4])[:, None, None].expand(-1, 4, -1)
     for mask in (None, visible):
         fused = attention(q, (k, v), mask, 0.0)
-        torch.testing.assert_close(attention(q, (k, v), mask, 1e-9), fused)
         draws = torch.stack([attention(q, (k, v), mask, 0.3) for _ in range(4000)])
         assert ((draws.mean(0) - fused).abs() < 5 * draws.std(0) / 4000**0.5 + 1e-12).all()
 
@@ -119,23 +116,6 @@ def test_centres_attend_as_any_query_does(num_keys: int) -> None:
         torch.testing.assert_close(center_attention(layer, states, (k, v), visible, 0.0), expected)
         draws = torch.stack([center_attention(layer, states, (k, v), visible, 0.3) for _ in range(4000)])
         assert ((draws.mean(0) - expected).abs() < 5 * draws.std(0) / 4000**0.5 + 1e-12).all()
-
-
-@pytest.mark.parametrize("relu", [False, True])
-def test_the_feed_forward_is_torchs_with_its_gradients(relu: bool) -> None:
-    expand, contract = nn.Linear(20, 70), nn.Linear(70, 20)
-    parameters = [*expand.parameters(), *contract.parameters()]
-    for shape in ((7, 20), (2, 3, 20), (0, 20)):
-        x = torch.randn(shape, requires_grad=True)
-        weights = torch.randn(shape)
-        inner = expand(x)
-        torchs = contract(inner.relu() if relu else torch.nn.functional.gelu(inner))
-        ours = feed_forward(expand, contract, relu, x)
-        gradients = [torch.autograd.grad((y * weights).sum(), [x, *parameters]) for y in (ours, torchs)]
-        for one, other in zip([ours, *gradients[0]], [torchs, *gradients[1]], strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert feed_forward(expand, contract, relu, torch.randn(3, 20)).dtype == torch.bfloat16
 
 
 def test_initial_weights() -> None:

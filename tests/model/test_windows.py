@@ -13,9 +13,10 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from contracts.batch import Batch, SequenceGroup
 from contracts.item_plan import ItemPlan
-from model.blocks import interest_centers, sequence_encoder
-from model.blocks.interest_centers import stored_bytes
+from model.blocks import center_pieces
+from model.blocks.center_memory import stored_bytes
 from model.blocks.sequence_groups import Sequences, in_groups
+from model.cpu import dispatch
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
 from model.zoo import build_model
@@ -75,8 +76,8 @@ def test_windows_equal_prefix_rows_in_sasrec(learn_repeats: bool) -> None:
 def test_pieces_and_recomputation_change_nothing(
     rows: int, states: int, gib: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(interest_centers, "_PIECE_ROWS", {"cpu": rows})
-    monkeypatch.setattr(interest_centers, "_PIECE_STATES", states)
+    monkeypatch.setattr(center_pieces, "_PIECE_ROWS", {"cpu": rows})
+    monkeypatch.setattr(center_pieces, "_PIECE_STATES", states)
     options = {**quiet(SWITCHES["separate both"]), "center_memory_gib": gib}
     check_equal(case.mdsrec_system(case.catalogue(2), case.config(mdsrec=options)), seed=4)
 
@@ -112,8 +113,7 @@ def kept_bytes(compute: Callable[[], Tensor]) -> int:
 def test_the_centres_keep_what_is_stated_and_next_to_nothing_when_recomputed(
     length: int, fused: bool, feed_forward: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (interest_centers, sequence_encoder):
-        monkeypatch.setattr(module, "can_fuse", lambda _: fused)
+    monkeypatch.setattr(dispatch, "_no_compiled_loops", lambda _: "" if fused else "this test says so")
     shape = case.config(dim=32, num_heads=4, max_length=length)
     batch = case.windows([[1] * length] * 20, [[2] * length] * 20)
     kept = {}
