@@ -19,8 +19,9 @@ from contracts.errors import InputError
 from contracts.modalities import check_modality_name
 from distributed.job_paths import absolute
 from graph_builder.cost.ceilings import H200, Ceilings, measure_ceilings
-from graph_builder.cost.plan import ModalitySize, PlanRequest, directed_pairs, predict
+from graph_builder.cost.plan import directed_pairs, predict
 from graph_builder.cost.plan_tables import comparison_table, measured_seconds, plan_table, plan_values
+from graph_builder.cost.request import ModalitySize, PlanRequest
 from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import GraphSource, check_features
 from graph_builder.work import write_json
