@@ -27,8 +27,8 @@ from graph_builder.source import GraphSource, check_features
 from graph_builder.work import write_json
 from jobs.cli import HomePath
 from storage.array_file import map_array
-from storage.object_folder import is_uri
 from storage.object_storage import work_folder
+from storage.uris import is_uri
 
 _RATES = [rate.name for rate in fields(Ceilings)]
 _POSITIVE = click.IntRange(min=1)
