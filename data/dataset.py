@@ -20,12 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.errors import InputError
+from data.dataset_files import check_parquet, check_sizes, open_sequences, read_column
 from data.layout import (
     ITEMS,
     SEQUENCES,
-    UNREADABLE,
     USERS,
-    content_files,
     feature_file,
     fingerprint_files,
     read_manifest,
@@ -37,7 +36,6 @@ from storage.object_storage import fetched
 
 __all__ = ["Dataset", "DatasetContent", "Sequences", "write_dataset"]
 
-_LISTS = pa.large_list(pa.int64())
 _USER_COLUMNS = {"user": pa.int64(), "source_id": pa.large_string()}
 _ITEM_COLUMNS = {"item": pa.int64(), "source_id": pa.large_string(), "popularity": pa.int64()}
 
@@ -91,11 +89,11 @@ class Dataset:
     def _open_copy(cls, path: str, folder: Path) -> Dataset:
         """`open`, where the files are known to be in `folder`."""
         manifest = read_manifest(folder)
-        _check_sizes(folder, manifest)
+        check_sizes(folder, manifest)
         presence = {f"has_{modality}": pa.bool_() for modality in manifest["modalities"]}
-        _check_parquet(folder / ITEMS, manifest["num_items"], _ITEM_COLUMNS | presence)
-        _check_parquet(folder / USERS, manifest["num_users"], _USER_COLUMNS)
-        dataset = cls(path=path, folder=folder, manifest=manifest, batch=_open_sequences(folder / SEQUENCES, manifest))
+        check_parquet(folder / ITEMS, manifest["num_items"], _ITEM_COLUMNS | presence)
+        check_parquet(folder / USERS, manifest["num_users"], _USER_COLUMNS)
+        dataset = cls(path=path, folder=folder, manifest=manifest, batch=open_sequences(folder / SEQUENCES, manifest))
         for modality in dataset.modalities:
             dataset.features(modality)
         return dataset
@@ -140,7 +138,7 @@ class Dataset:
 
     def user_source_ids(self) -> pa.Array:
         """The source's own id of each user: large_string [U]."""
-        return _read_column(self.folder / USERS, "source_id")
+        return read_column(self.folder / USERS, "source_id")
 
     def item_texts(self) -> pa.Array | None:
         """Text of each item, large_string [N] with nulls; None where the source has no text."""
@@ -176,7 +174,7 @@ class Dataset:
         return (Dataset._open_copy, (self.path, self.folder))
 
     def _item_column(self, name: str) -> pa.Array:
-        return _read_column(self.folder / ITEMS, name)
+        return read_column(self.folder / ITEMS, name)
 
     def _check_modality(self, modality: str) -> None:
         if modality not in self.modalities:
@@ -195,72 +193,3 @@ def write_dataset(path: str, content: DatasetContent, *, overwrite: bool = False
     """
     write_folder(path, content, overwrite)
     return Dataset.open(path)
-
-
-def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
-    home = folder.resolve()
-    for name in content_files(list(manifest["modalities"])):
-        file, expected = folder / name, manifest["bytes"].get(name)
-        if not file.is_file():
-            raise InputError(f"{file}: missing from the dataset; prepare it again")
-        if not (real := file.resolve()).is_relative_to(home):
-            raise InputError(f"{file}: is a link that leaves the dataset, to {real}; put the file itself there")
-        if (size := file.stat().st_size) != expected:
-            raise InputError(
-                f"{file}: {size} bytes, the manifest says {expected}: truncated or altered; prepare the dataset again"
-            )
-
-
-def _open_sequences(file: Path, manifest: dict[str, Any]) -> pa.RecordBatch:
-    try:
-        reader = pa.ipc.open_file(pa.memory_map(str(file)))
-        batches = reader.num_record_batches
-        batch = reader.get_batch(0) if batches == 1 else None
-        if batch is not None:
-            batch.validate()  # that buffers are as long as they must be; no content is read
-    except UNREADABLE as error:
-        raise InputError(f"{file}: not a readable Arrow file ({error}); prepare the dataset again") from None
-    if batch is None:
-        raise InputError(f"{file}: {batches} record batches, expected 1; prepare the dataset again")
-    wanted = {"user": pa.int64(), "items": _LISTS, "train_end": pa.int64(), "valid_end": pa.int64()}
-    if manifest["has_timestamps"]:
-        wanted["timestamps"] = _LISTS
-    elif "timestamps" in batch.schema.names:
-        raise InputError(f"{file}: has timestamps, the manifest says it has none; prepare the dataset again")
-    for name, kind in wanted.items():
-        position = batch.schema.get_field_index(name)
-        fits = position >= 0 and batch.schema.field(position).type == kind
-        if not fits or _has_nulls(batch.column(position)):
-            raise InputError(f"{file}: column {name} is not {kind} without nulls; prepare the dataset again")
-    counts = {"num_users": batch.num_rows, "num_interactions": len(batch.column("items").values)}
-    for name, count in counts.items():
-        if count != manifest[name]:
-            raise InputError(f"{file}: {count} {name}, the manifest says {manifest[name]}; prepare the dataset again")
-    return batch
-
-
-def _has_nulls(column: pa.Array) -> bool:
-    return bool(column.null_count or (column.type == _LISTS and column.values.null_count))
-
-
-def _check_parquet(file: Path, num_rows: int, columns: dict[str, pa.DataType]) -> None:
-    try:
-        metadata = pq.read_metadata(file)
-        schema = metadata.schema.to_arrow_schema()
-    except UNREADABLE as error:
-        raise InputError(f"{file}: not a readable Parquet file ({error}); prepare the dataset again") from None
-    if metadata.num_rows != num_rows:
-        raise InputError(f"{file}: {metadata.num_rows} rows, the manifest says {num_rows}; prepare the dataset again")
-    for name, kind in columns.items():
-        found = [field.type for field in schema if field.name == name]
-        if found != [kind]:
-            are = ", ".join(map(str, found)) or "missing"
-            raise InputError(f"{file}: column {name} is {are}, expected {kind}; prepare the dataset again")
-
-
-def _read_column(file: Path, name: str) -> pa.Array:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            return parquet.read(columns=[name]).column(0).combine_chunks()
-    except UNREADABLE as error:
-        raise InputError(f"{file}: column {name} cannot be read ({error}); prepare the dataset again") from None

@@ -7,8 +7,8 @@ import os
 from configs.schema import Config
 from contracts.errors import InputError
 from distributed.placement import is_submitted_job
-from storage.object_folder import check_uri, is_uri
 from storage.paths import expand_home
+from storage.uris import check_uri, is_uri
 
 
 def resolve_paths(config: Config) -> Config:

@@ -21,8 +21,8 @@ from graph_builder.source import ArraySource, GraphSource
 from graph_builder.store import graph_fingerprint
 from jobs.build_plan import comparison, nearest_folder, plan_options, print_plan
 from jobs.cli import HomePath, NamedPath, config_options, job
-from storage.object_folder import is_uri
 from storage.object_storage import locked, published, remote_manifest, work_folder
+from storage.uris import is_uri
 
 
 @click.command()

@@ -13,8 +13,8 @@ from data.dataset import Dataset, write_dataset
 from data.layout import check_output
 from data.prepare.preparation import content_of
 from jobs.cli import HomePath, NamedPath, job
-from storage.object_folder import is_uri
 from storage.object_storage import check_unpublished, locked, published, work_folder
+from storage.uris import is_uri
 
 _RAW = "raw formats: "
 _OPTIONS = [

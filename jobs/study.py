@@ -22,7 +22,7 @@ from experiments.study.trials import TrialExecutor
 from graph_builder.executor import Executor
 from graph_builder.ray_tasks import RayExecutor
 from jobs.cli import HomePath, job
-from storage.object_folder import is_uri
+from storage.uris import is_uri
 
 
 @click.command()

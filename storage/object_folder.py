@@ -1,4 +1,4 @@
-"""A folder in object storage: which URIs are accepted, reading, writing, and errors that name the cause.
+"""A folder in object storage: reading, writing, and errors that name the cause.
 
 Through pyarrow.fs, which the wheels of pyarrow bring with them: no further library to install or to audit.
 Credentials come from where the cloud's own tools look (environment, profile, role of the machine), never
@@ -21,14 +21,12 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from contracts.errors import InputError
+from storage.uris import check_name, check_uri
 
-SCHEMES = ("s3", "gs")
 # A range read at a time, and how many at once: 64 MiB in memory for an object of any size, twice or thrice that with
 # the copies that pyarrow makes.
 _RANGE_BYTES = 8 << 20
 _RANGES_AT_ONCE = 8
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
-_PART = re.compile(r"[\w=+,!.-]+", re.ASCII)
 _SECRET = re.compile(r"(?i)(\w*(?:key|token|secret|signature|credential|password|sig)\w*)(\s*[=:]\s*)\S+")
 
 _ACCESS = (
@@ -54,53 +52,6 @@ _CAUSES = {
         _ACCESS,
     ),
 }
-
-
-def is_uri(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is meant for object storage (or for what is refused: see `check_uri`)."""
-    return "://" in str(path)
-
-
-def check_uri(uri: str) -> tuple[str, str, str]:
-    """Scheme, bucket and key of `scheme://bucket/key` (no slash at the end).
-
-    Raises:
-        InputError: another scheme, credentials or a query in it (which the message does not show), no bucket, no
-            key, or a key with parts that no folder has ('..', empty, characters other than letters, digits and
-            `_ . - = + , !`).
-    """
-    scheme, _, rest = uri.partition("://")
-    bucket, _, key = rest.rstrip("/").partition("/")
-    if any(mark in rest for mark in "@?#") or ":" in bucket:
-        raise InputError(
-            f"a {scheme[:8]}:// URI holds credentials, a port or a query, and is not shown; write it as "
-            "s3://bucket/folder, credentials go into the environment and another service into AWS_ENDPOINT_URL"
-        )
-    if scheme not in SCHEMES:
-        raise InputError(
-            f"{uri}: scheme {scheme!r} is not supported; give a path, or a URI of {' or '.join(SCHEMES)} "
-            "such as s3://bucket/folder"
-        )
-    if not _BUCKET.fullmatch(bucket):
-        raise InputError(f"{uri}: {bucket!r} is no bucket name; write it as {scheme}://bucket/folder")
-    if not key:
-        raise InputError(f"{uri}: names a whole bucket; name a folder in it, such as {scheme}://{bucket}/folder")
-    check_name(key, uri)
-    return scheme, bucket, key
-
-
-def check_name(name: str, where: str) -> None:
-    """Whether a relative name from a listing, a manifest or a URI stays below its folder.
-
-    Raises:
-        InputError: it is absolute, climbs out, or has characters that files of ours never have.
-    """
-    for part in name.split("/"):
-        if not _PART.fullmatch(part) or part in (".", ".."):
-            raise InputError(
-                f"{where}: holds the name {name[:200]!r}, whose part {part[:80]!r} is refused (letters, digits and "
-                "_ . - = + , ! only, no '..'); rename it"
-            )
 
 
 class ObjectFolder:

@@ -28,8 +28,9 @@ from tqdm import tqdm
 from contracts.errors import InputError
 from storage.durable_files import replace_folder, replacing_folder
 from storage.manifest import MANIFEST
-from storage.object_folder import ObjectFolder, check_name, is_uri
+from storage.object_folder import ObjectFolder
 from storage.paths import expand_home
+from storage.uris import check_name, is_uri
 
 OBJECTS = "objects.json"
 # Left free on the cache's disk when it is known what a copy needs.

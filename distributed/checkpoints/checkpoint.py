@@ -1,9 +1,7 @@
 """Checkpoints: written aside and renamed, checksummed, readable by any number of ranks, without pickle.
 
-Tensors go through torch.distributed.checkpoint into one safetensors file per rank; a row-wise table
-is saved as the row ranges each rank holds and read back as the ranges each rank needs, so W ranks
-save and any W' ranks load. `progress.json` is written last, with the SHA-256 of each file: a folder
-without it is unfinished.
+`tensors` says what is in the files and reads and writes them. `progress.json` is written last, with the SHA-256 of
+each file: a folder without it is unfinished.
 
     RUN/checkpoints/step-00000670/shard-*.safetensors, progress.json
     RUN/checkpoints/index.json      {"latest": step, "best": step}
@@ -18,13 +16,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from contracts.errors import InputError
 from distributed.checkpoints.index import (
@@ -38,15 +32,12 @@ from distributed.checkpoints.index import (
 )
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.checkpoints.snapshot import snapshot
+from distributed.checkpoints.tensors import NO_LOSSES, Losses, fill, find_damage, first_line, state_of, write_tensors
 from distributed.sharding import ShardedSystem
 from distributed.world import World
 from storage.durable_files import replace_folder, restore_replaced, write_text
-from storage.fingerprints import file_digest
 from storage.plain_json import json_text
 
-# Sums over the targets of an epoch so far: of the loss, and of each channel's own (none: not known).
-Losses = tuple[float, ...]
-NO_LOSSES: Losses = (0.0,)
 _SMALL = ("config.yaml", "plan.txt", "metrics.jsonl")  # that go with a checkpoint of a run at a URI
 
 
@@ -88,7 +79,7 @@ class Checkpoints:
             aside = self._aside(progress)
         written: Future[dict[str, str]] = Future()
         try:
-            written.set_result(self._write(aside, self._state(sharded, losses), None))
+            written.set_result(write_tensors(aside, state_of(sharded, losses, self.world.rank), self.world, None))
         except (OSError, CheckpointException) as error:
             written.set_exception(error)
         self._pending = _Pending(aside, replace(progress), written)
@@ -105,8 +96,8 @@ class Checkpoints:
             self._group = dist.new_group(backend="gloo")
         with self._refusing(progress.step):
             aside = self._aside(progress)
-        state = snapshot(self._state(sharded, losses))
-        written = self._thread.submit(self._write, aside, state, self._group)
+        state = snapshot(state_of(sharded, losses, self.world.rank))
+        written = self._thread.submit(write_tensors, aside, state, self.world, self._group)
         self._pending = _Pending(aside, replace(progress), written)
 
     @property
@@ -147,7 +138,7 @@ class Checkpoints:
             if aside is not None:
                 shutil.rmtree(aside, ignore_errors=True)
             raise InputError(
-                f"checkpoint {step_folder(self.folder, step)}: could not be written ({_first_line(error)}); earlier "
+                f"checkpoint {step_folder(self.folder, step)}: could not be written ({first_line(error)}); earlier "
                 "checkpoints are whole: make room or mend the permissions, and repeat the command"
             ) from None
 
@@ -160,20 +151,6 @@ class Checkpoints:
             (self.folder / name).mkdir(parents=True)
         self.world.barrier()
         return self.folder / name
-
-    def _state(self, sharded: ShardedSystem, losses: Losses) -> dict[str, Any]:
-        total, *of_channels = (torch.tensor(part, dtype=torch.float64) for part in losses)
-        own = {f"loss/{self.world.rank}": total}
-        if of_channels:
-            own[f"channel_losses/{self.world.rank}"] = torch.stack(of_channels)
-        return {**_tensors(sharded), **own}
-
-    def _write(self, aside: Path, state: dict[str, Any], group: dist.ProcessGroup | None) -> dict[str, str]:
-        """Write this rank's files; SHA-256 by name, once they are on disk. A collective of the group."""
-        writer = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
-        dcp.save(state, storage_writer=writer, process_group=group, no_dist=self.world.size == 1)
-        own = aside.glob(f"shard-{self.world.rank + 1:05d}-*.safetensors")
-        return {path.name: file_digest(path, flush=True) for path in own}
 
     def load(
         self, which: str, sharded: ShardedSystem, fingerprints: Mapping[str, str], *, weights_only: bool = False
@@ -194,10 +171,10 @@ class Checkpoints:
         self.storage.pull(which)
         self.world.barrier()
         path, progress = find_checkpoint(self.run, which, fingerprints)
-        damage = self._damage(path, progress)
+        damage = find_damage(path, progress, self.world)
         if damage:
             raise InputError(f"checkpoint {damage}; use another --checkpoint, or restore the file from a copy")
-        return progress, self._fill(path, progress, sharded, weights_only)
+        return progress, fill(sharded, path, progress, self.world, weights_only=weights_only)
 
     def resume(self, sharded: ShardedSystem, fingerprints: Mapping[str, str]) -> tuple[Progress, Losses]:
         """Fill `sharded` from the latest checkpoint that is whole; see `load`.
@@ -211,7 +188,7 @@ class Checkpoints:
             path = step_folder(self.folder, step)
             try:
                 path, progress = find_checkpoint(self.run, str(step), fingerprints)
-                damage = self._damage(path, progress)
+                damage = find_damage(path, progress, self.world)
             except InputError as error:
                 if not isinstance(error, DamagedCheckpoint):
                     raise
@@ -222,7 +199,7 @@ class Checkpoints:
                     print(f"warning: checkpoint {damage}; going on from the one before", flush=True)
                 continue
             self._check_best(progress)
-            return progress, self._fill(path, progress, sharded, False)
+            return progress, fill(sharded, path, progress, self.world)
         raise InputError(
             f"run {self.run}: no checkpoint is whole ({'; '.join(damaged) or 'none is there'}); restore one from a "
             f"copy, or delete {self.folder} to begin again"
@@ -260,7 +237,7 @@ class Checkpoints:
         self._bring(progress.best_step)
         path = step_folder(self.folder, progress.best_step)
         try:
-            damage = self._damage(path, read_progress(path, progress.best_step))
+            damage = find_damage(path, read_progress(path, progress.best_step), self.world)
         except DamagedCheckpoint as error:
             damage = str(error)
         if damage:
@@ -268,34 +245,6 @@ class Checkpoints:
                 f"checkpoint {damage}, and it is the best so far, which the run needs at its end; restore the file "
                 f"from a copy, or delete {self.folder} to begin again"
             )
-
-    def _fill(self, path: Path, progress: Progress, sharded: ShardedSystem, weights_only: bool) -> Losses:
-        if not weights_only:
-            _make_optimizer_state(sharded)
-        reader = dcp.HuggingFaceStorageReader(str(path))
-        stored = reader.read_metadata().state_dict_metadata
-        wanted = _weights(sharded) if weights_only else _tensors(sharded)
-        missing = sorted(set(wanted) - set(stored))
-        if missing:
-            raise InputError(
-                f"checkpoint {path}: lacks {missing[0]} and {len(missing) - 1} more; it belongs to another model or "
-                "table.optimizer; use the run's own config.yaml or a new run folder"
-            )
-        for key, value in wanted.items():
-            entry = stored[key]
-            assert isinstance(entry, TensorStorageMetadata)
-            if entry.size != value.size():
-                raise InputError(
-                    f"checkpoint {path}: {key} has shape {tuple(entry.size)}, model {tuple(value.size())}; "
-                    "it belongs to another model or dataset; use the run's own config.yaml or a new run folder"
-                )
-        losses = {
-            key: torch.zeros(entry.size, dtype=torch.float64)
-            for key, entry in stored.items()
-            if key.startswith(("loss/", "channel_losses/")) and isinstance(entry, TensorStorageMetadata)
-        }
-        dcp.load({**wanted, **losses}, storage_reader=reader, no_dist=self.world.size == 1)
-        return losses_of_rank(losses, progress.world, self.world.rank, self.world.size)
 
     def _publish(self, path: Path, own: list[str], progress: Progress) -> None:
         """Make a checkpoint count: its own files of every rank first, progress.json and the index after them."""
@@ -308,17 +257,6 @@ class Checkpoints:
         if self.world.is_first:
             small = [name for name in _SMALL if (self.storage.local / name).exists()]
             self.storage.push(small, [f"checkpoints/{path.name}/progress.json", "checkpoints/index.json"])
-
-    def _damage(self, path: Path, progress: Progress) -> str:
-        """What is wrong with a checkpoint's files, the same on all ranks; "" where nothing is."""
-        names = sorted(progress.files)
-        found = "" if names else f"{path}: progress.json names no files"
-        for name in names[self.world.rank :: self.world.size]:
-            if not (path / name).exists():
-                found = found or f"{path}: {name} is missing"
-            elif file_digest(path / name) != progress.files[name]:
-                found = found or f"{path}: {name} is not as it was written (SHA-256 differs)"
-        return next((damage for damage in self.world.gather(found) if damage), "")
 
     def _prune(self, progress: Progress) -> None:
         """Drop what none of the latest `keep` needs: each needs the best of its time, should the later ones be lost."""
@@ -333,49 +271,3 @@ class Checkpoints:
             for step in steps_of(self.storage.folders_there("checkpoints"))[: -self.keep]:
                 if step not in best:
                     self.storage.remove(f"checkpoints/{step_folder(self.folder, step).name}")
-
-
-def losses_of_rank(stored: Mapping[str, torch.Tensor], num_written: int, rank: int, num_ranks: int) -> Losses:
-    """What a rank goes on from: its own losses where as many ranks wrote them, else those of all on the first rank.
-
-    Args:
-        stored: float64, "loss/<rank>" [] and "channel_losses/<rank>" [C] of each rank that wrote; checkpoints of
-            earlier versions lack the latter.
-    """
-    of_ranks = []
-    for other in range(num_written):
-        total = stored.get(f"loss/{other}", torch.zeros((), dtype=torch.float64)).reshape(1)
-        of_channels = stored.get(f"channel_losses/{other}", torch.zeros(0, dtype=torch.float64))
-        of_ranks.append(torch.cat([total, of_channels]))
-    if num_written == num_ranks:
-        own = of_ranks[rank]
-    else:
-        own = sum(of_ranks[1:], of_ranks[0]) if rank == 0 else torch.zeros_like(of_ranks[0])
-    return tuple(own.tolist())
-
-
-def _tensors(sharded: ShardedSystem) -> dict[str, Any]:
-    """Weights and optimiser state, flat by name."""
-    tensors = _weights(sharded)
-    for parameter, state in sharded.optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer/{parameter}/{name}": value for name, value in state.items()})
-    return tensors
-
-
-def _weights(sharded: ShardedSystem) -> dict[str, Any]:
-    return {f"model/{key}": value for key, value in sharded.system.state_dict().items()}
-
-
-def _make_optimizer_state(sharded: ShardedSystem) -> None:
-    """Adam and Adagrad make their state at the first step: take one of zero gradients, before a load overwrites all."""
-    for parameter in sharded.dense_parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    sharded.optimizer.step()
-    sharded.optimizer.zero_grad(set_to_none=True)
-
-
-def _first_line(error: BaseException) -> str:
-    """What the system said: of a failure on several ranks, that of the first."""
-    if isinstance(error, CheckpointException):
-        error = next(iter(error.failures.values()))[0]
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

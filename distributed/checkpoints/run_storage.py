@@ -17,8 +17,9 @@ from typing import Any
 from contracts.errors import InputError
 from distributed.checkpoints.index import STEP
 from storage.durable_files import replacing
-from storage.object_folder import ObjectFolder, check_name, is_uri
+from storage.object_folder import ObjectFolder
 from storage.object_storage import locked, work_folder
+from storage.uris import check_name, is_uri
 
 _INDEX = "checkpoints/index.json"
 _PROGRESS = "progress.json"

@@ -17,8 +17,9 @@ from data.sampling.item_plan import ItemPlanner
 from data.sampling.negatives import CandidateSampler, target_counts
 from data.sampling.spans import TrainingSpans
 from data.sequences import SequenceArrays
-from distributed.checkpoints.checkpoint import NO_LOSSES, Checkpoints, Losses
+from distributed.checkpoints.checkpoint import Checkpoints
 from distributed.checkpoints.index import Progress, find_checkpoint
+from distributed.checkpoints.tensors import NO_LOSSES, Losses
 from distributed.host_memory import keep_freed_memory
 from distributed.inference.scoring import SPLITS, Scorer, summarise
 from distributed.inputs import Inputs, build_system, open_inputs

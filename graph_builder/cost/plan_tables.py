@@ -8,7 +8,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from graph_builder.cost.plan import Plan, Stage
+from graph_builder.cost.plan import Plan
+from graph_builder.cost.request import Stage
 
 # Labels of the build, or how they begin, that are part of a stage of another name.
 _PARTS = {

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from contracts.errors import InputError
-from distributed.checkpoints.checkpoint import Checkpoints, _make_optimizer_state, _Pending
+from distributed.checkpoints import checkpoint
+from distributed.checkpoints.checkpoint import Checkpoints, _Pending
 from distributed.checkpoints.index import Progress, find_checkpoint, steps_in
+from distributed.checkpoints.tensors import find_damage, make_optimizer_state, state_of
 from distributed.world import World, world_of_one
 from storage.fingerprints import file_digest
 from tests.distributed.test_sharding import build, config_of
@@ -77,7 +79,7 @@ def test_every_file_is_checked_by_some_rank_and_all_ranks_hear_of_it(tmp_path, d
     on_threads(4, finish_by_hand(tmp_path, 5))
     path, progress = find_checkpoint(str(tmp_path), "latest", {})
     (path / f"shard-{damaged:05d}.safetensors").write_text("of nobody")
-    said = on_threads(size, lambda world: Checkpoints(str(tmp_path), world)._damage(path, progress))
+    said = on_threads(size, lambda world: find_damage(path, progress, world))
     expected = f"{path}: shard-{damaged:05d}.safetensors is not as it was written (SHA-256 differs)"
     assert said == [expected] * size
 
@@ -91,7 +93,7 @@ def world():
 def built(world, **changes):
     config = config_of("sasrec", "data_parallel", "adam")
     sharded, _, _ = build(config.model_copy(update=changes), world)
-    _make_optimizer_state(sharded)
+    make_optimizer_state(sharded)
     return sharded
 
 
@@ -102,10 +104,10 @@ def values_of(sharded):
 def test_a_checkpoint_is_of_the_moment_it_was_started(tmp_path, world, monkeypatch):
     """Training goes on while it is written: neither the weights nor the progress of later steps get into it."""
     sharded, checkpoints, begin = built(world), Checkpoints(str(tmp_path), world), threading.Event()
-    original = Checkpoints._write
-    monkeypatch.setattr(Checkpoints, "_write", lambda *given: (begin.wait(30), original(*given))[1])
+    original = checkpoint.write_tensors
+    monkeypatch.setattr(checkpoint, "write_tensors", lambda *given: (begin.wait(30), original(*given))[1])
     before, progress = values_of(sharded), Progress(step=5, best_step=None, epoch_steps=5)
-    checkpoints.start(sharded, progress, (2.5, 1.0, 1.5))
+    checkpoints.start(sharded, progress, losses=(2.5,))
     assert checkpoints.is_pending
     assert checkpoints.is_writing
     progress.step, progress.epoch_steps = 6, 6
@@ -115,7 +117,7 @@ def test_a_checkpoint_is_of_the_moment_it_was_started(tmp_path, world, monkeypat
     begin.set()
     checkpoints.finish()
     found, losses = checkpoints.load("latest", sharded, {})
-    assert (found.step, found.epoch_steps, losses) == (5, 5, (2.5, 1.0, 1.5))
+    assert (found.step, found.epoch_steps, losses) == (5, 5, (2.5,))
     after = values_of(sharded)
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
@@ -141,11 +143,11 @@ def test_the_latest_are_kept_and_the_best_that_each_of_them_knew(tmp_path, world
 
 
 def test_losses_of_an_epoch_under_way_are_counted_once_on_another_number_of_ranks(tmp_path, world, monkeypatch):
-    sharded, original = built(world), Checkpoints._state
-    assert "loss/4" in Checkpoints(str(tmp_path), replace(world, rank=4))._state(sharded, (1.0,))
+    sharded = built(world)
+    assert "loss/4" in state_of(sharded, (1.0,), rank=4)
     others = {f"loss/{rank}": torch.tensor(0.25 * rank, dtype=torch.float64) for rank in (1, 2)}
-    monkeypatch.setattr(Checkpoints, "_state", lambda *given: {**original(*given), **others})
-    Checkpoints(str(tmp_path), world).save(sharded, Progress(step=5, best_step=5), (1.0,))
+    monkeypatch.setattr(checkpoint, "state_of", lambda *given: {**state_of(*given), **others})
+    Checkpoints(str(tmp_path), world).save(sharded, Progress(step=5, best_step=5), losses=(1.0,))
     monkeypatch.undo()
     path, _ = find_checkpoint(str(tmp_path), "latest", {})
     progress = json.loads((path / "progress.json").read_text())
@@ -174,7 +176,7 @@ def test_what_could_not_be_written_leaves_no_folder(tmp_path, world, monkeypatch
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Checkpoints, "_write", full)
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
     with pytest.raises(InputError, match=r"step-00000002: could not be written .*No space left on device"):
         checkpoints.save(sharded, Progress(step=2, best_step=1))
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["index.json", "step-00000001"]

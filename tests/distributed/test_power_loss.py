@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import InputError
-from distributed.checkpoints.checkpoint import Checkpoints, _make_optimizer_state
+from distributed.checkpoints.checkpoint import Checkpoints
 from distributed.checkpoints.index import Progress, steps_in
+from distributed.checkpoints.tensors import make_optimizer_state
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.trainer import train
@@ -50,7 +51,7 @@ class Killed(BaseException):
 def opened(config, world):
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-    _make_optimizer_state(sharded)
+    make_optimizer_state(sharded)
     return sharded
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-from distributed.checkpoints.checkpoint import Checkpoints, _tensors
+from distributed.checkpoints.checkpoint import Checkpoints
 from distributed.checkpoints.index import find_checkpoint
+from distributed.checkpoints.tensors import tensors_of
 from distributed.inference.encoding import evaluate, run_config
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
@@ -57,7 +58,7 @@ def everything(folders, run, model):
     with world_of_one() as world:
         sharded, inputs = opened(config_for(folders, run, model), world)
         Checkpoints(str(run), world).load("latest", sharded, inputs.fingerprints)
-        found = _tensors(sharded).items()
+        found = tensors_of(sharded).items()
         return {k: (v.local_tensor() if isinstance(v, ShardedTensor) else torch.as_tensor(v)).clone() for k, v in found}
 
 

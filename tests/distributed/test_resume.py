@@ -11,8 +11,9 @@ import torch
 
 from contracts.errors import InputError
 from distributed import interruption
-from distributed.checkpoints.checkpoint import Checkpoints, _make_optimizer_state, losses_of_rank
+from distributed.checkpoints.checkpoint import Checkpoints
 from distributed.checkpoints.index import Progress, steps_in
+from distributed.checkpoints.tensors import losses_of_rank, make_optimizer_state
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.trainer import train
@@ -211,7 +212,7 @@ def saved(run, config, moments):
     with world_of_one() as world:
         inputs = open_inputs(config)
         sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-        _make_optimizer_state(sharded)
+        make_optimizer_state(sharded)
         checkpoints = Checkpoints(str(run), world, keep=2)
         for step, best in moments:
             checkpoints.save(sharded, Progress(step=step, best_step=best))

@@ -11,7 +11,7 @@ import scipy.sparse
 import torch
 
 from contracts.errors import InputError
-from graph_builder import exports
+from graph_builder import export_formats, exports
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from graph_builder.exports import KINDS, export
@@ -33,7 +33,8 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
 @pytest.fixture(params=[1, 7, 1 << 20])
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Edges pass one by one, a few at a time, and all at once."""
-    monkeypatch.setattr(exports, "_EDGES_AT_A_TIME", request.param)
+    for module in (exports, export_formats):
+        monkeypatch.setattr(module, "EDGES_AT_A_TIME", request.param)
 
 
 def expected_edges(graph: Graph, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,7 +108,8 @@ def test_a_graph_without_edges(tmp_path: Path) -> None:
 
 
 def test_rows_are_written_in_groups(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "_EDGES_AT_A_TIME", 100)
+    for module in (exports, export_formats):
+        monkeypatch.setattr(module, "EDGES_AT_A_TIME", 100)
     export(graph, "cooccurrence", "parquet", tmp_path / "e.parquet")
     metadata = pq.read_metadata(tmp_path / "e.parquet")
     assert metadata.num_row_groups > 1

@@ -11,8 +11,10 @@ import pytest
 from configs.schema import GraphConfig
 from graph_builder.cost import ceilings as measuring
 from graph_builder.cost.ceilings import H200, Ceilings, measure_ceilings
-from graph_builder.cost.plan import ModalitySize, Plan, PlanRequest, directed_pairs, num_entries, predict
+from graph_builder.cost.plan import Plan, directed_pairs, predict
 from graph_builder.cost.plan_tables import comparison, comparison_table, measured_seconds, plan_table, plan_values
+from graph_builder.cost.request import ModalitySize, PlanRequest
+from graph_builder.cost.stages import num_entries
 from kernels.cosine.score_tiles import TILE_ROWS
 
 # One of everything per second, so that seconds are amounts of work.

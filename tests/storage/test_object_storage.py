@@ -14,8 +14,9 @@ from contracts.errors import InputError
 from data.dataset import Dataset
 from jobs.prepare_data import prepare
 from storage import object_folder, object_storage
-from storage.object_folder import ObjectFolder, check_name, check_uri
+from storage.object_folder import ObjectFolder
 from storage.object_storage import cache_folder, fetched, published
+from storage.uris import check_name, check_uri
 from tests.s3_server import BUCKET, KEY, SECRET, running_server
 
 SIZES = {"num_users": 40, "num_items": 30, "seed": 0}

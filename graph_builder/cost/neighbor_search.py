@@ -1,0 +1,120 @@
+"""What the neighbour search of a modality takes. See `plan` for what all formulas have in common and for the legend."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from graph_builder.cost.ceilings import Ceilings
+from graph_builder.cost.request import PlanRequest, Stage
+from graph_builder.stages.neighbors import default_rows_per_task
+from graph_builder.stages.triangle import triangle_waves
+from graph_builder.work import num_row_blocks
+from kernels.candidate_lists import num_places
+from kernels.cosine.score_tiles import TILE_ROWS
+from kernels.cosine.threshold_scan import COMPACT_EVERY
+from kernels.cuda.tile_loop import BUFFER_BYTES
+
+# Per list in a file of candidates: line and slack float32, overflowed, offset int64. Per candidate: id, score.
+_LIST_BYTES, _CANDIDATE_BYTES = 17, 8
+# Candidates beyond H that are left to rank: near-ties within twice the rounding error.
+_NEAR_TIES = 2
+
+
+def neighbors_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Stage:
+    """S (S + 1) / 2 blocks of R x R scores in waves; then every candidate is ranked in float64.
+
+    Search. A block makes 2 d R^2 flops and R^2 scores, on the diagonal the tiles on and above it: R (R + T)
+    / 2 scores, T = TILE_ROWS. It fetches 2 R rows (the diagonal R) of 4 d bytes. A wave of b blocks takes
+    ceil(b / W) times its mean block. With several cores a task, each core multiplies and scans.
+
+    Offers. A new list takes H scores and E = COMPACT_EVERY more before its line rises; by then it has met
+    (H + E) / H times as many items. So a list that met m items is offered E ln(n / m) / ln(1 + E / H) of the
+    next ones up to n, in random order; a new one H + E of its first tile, and so on from there.
+
+    Candidates. A row whose range has met M others in earlier waves lets about H / M items of a new range
+    through (of n + M n items in random order, that share of the new ones is among the best H), and H when
+    M is 0. A list costs 17 bytes in a file besides 8 per candidate. Block files are written and read once; after
+    each wave the merged list of every range, H candidates a row, is read and written.
+
+    Rank. N (H + 2) dots, of two rows of 4 d bytes each; the lists, 12 bytes an entry, are written as parts, read, and
+    written joined.
+
+    Memory. The rows of two ranges, as they come and as they are multiplied (float32, on a GPU float16), two
+    lists of C places of 8 bytes, and a tile of scores (on a GPU, the buffer that stays in L2).
+    """
+    shape, options = request.modalities[modality], request.options
+    others = options.num_neighbors - options.include_self
+    rows_per_task = options.rows_per_task or default_rows_per_task(request.num_items, request.gpus > 0)
+    num_ranges = num_row_blocks(rows_per_task, request.num_items)
+    rows = request.num_items / num_ranges
+    work = _search_work(num_ranges, rows, shape.width, others, request, ceilings) if others else _Search()
+    units = min(request.tasks, num_ranges)
+    ranked = request.num_items * (others + _NEAR_TIES) * 2 * shape.width * 4
+    lists = 3 * request.num_items * options.num_neighbors * 12
+    terms = {
+        "product": work.product,
+        "scan": work.scan,
+        "offers": work.offers,
+        "rows": work.row_seconds,
+        "files": (work.file_bytes + lists) / (ceilings.storage_gb_per_s * 1e9),
+        "rank": ranked / (ceilings.rank_gb_per_s * 1e9) / units,
+    }
+    largest = min(rows_per_task, request.num_items) * min(2, num_ranges)
+    unit_bytes, tile = (2, BUFFER_BYTES) if request.gpus else (4, 4 * TILE_ROWS**2)
+    # One range at a time arrives as float32 before it is scaled.
+    arriving = min(rows_per_task, request.num_items) * shape.width * 4
+    memory = largest * (shape.width * unit_bytes + 8 * num_places(others) + _LIST_BYTES) + arriving + tile
+    moved = work.row_bytes + work.file_bytes + ranked + lists
+    return Stage(f"neighbors-{modality}", work.num_blocks + num_ranges, terms, memory, int(moved))
+
+
+@dataclass
+class _Search:
+    """Sums over the waves of a neighbour search."""
+
+    num_blocks: int = 0
+    product: float = 0.0
+    scan: float = 0.0
+    offers: float = 0.0
+    row_seconds: float = 0.0
+    row_bytes: float = 0.0
+    file_bytes: float = 0.0
+
+
+def _search_work(
+    num_ranges: int, rows: float, width: int, others: int, request: PlanRequest, ceilings: Ceilings
+) -> _Search:
+    """The search part of `neighbors_stage`, for ranges of `rows` rows."""
+    total = _Search()
+    threads = 1 if request.gpus else request.options.cpus_per_task
+    met = 0.0  # ranges that a range has met, itself included, on average
+    for wave in triangle_waves(num_ranges):
+        diagonal = sum(first == second for first, second in wave)
+        scores = (len(wave) - diagonal) * rows**2 + diagonal * rows * min(rows, (rows + TILE_ROWS) / 2)
+        sides = 2 * len(wave) - diagonal
+        row_bytes = sides * rows * width * 4
+        # The wave's work over all workers, stretched to whole rounds.
+        share = math.ceil(len(wave) / request.tasks) / len(wave)
+        total.product += share / threads * 2 * width * scores / (ceilings.gemm_tflops * 1e12)
+        total.scan += share / threads * scores / (ceilings.scan_gscores_per_s * 1e9)
+        offered = sides * rows * _offers_per_row(met, rows, others)
+        total.offers += share / threads * offered / (ceilings.moffers_per_s * 1e6)
+        total.row_seconds += share * row_bytes / (ceilings.row_gb_per_s * 1e9)
+        candidates = others * min(1.0, 1 / met) if met else float(others)
+        block_files = sides * rows * (candidates * _CANDIDATE_BYTES + _LIST_BYTES)
+        merged = num_ranges * rows * (others * _CANDIDATE_BYTES + _LIST_BYTES)
+        # Merged files are read but for the first wave.
+        total.file_bytes += 2 * block_files + merged * (2 if met else 1)
+        total.row_bytes += row_bytes
+        total.num_blocks += len(wave)
+        met += sides / num_ranges
+    return total
+
+
+def _offers_per_row(met: float, rows: float, others: int) -> float:
+    """What passes a list's line in one block, when its range has met `met` others in earlier waves."""
+    per_factor = COMPACT_EVERY / math.log(1 + COMPACT_EVERY / others)
+    if met:
+        return per_factor * math.log(1 + 1 / met)
+    return others + COMPACT_EVERY + per_factor * math.log(max(1.0, rows / TILE_ROWS))
