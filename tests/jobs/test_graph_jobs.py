@@ -119,8 +119,11 @@ def test_export(graph, tmp_path):
     neighbors = ["--graph", graph, "--what", "neighbors:text", "--output", tmp_path / "n.parquet"]
     assert "240 edges" in invoke(export, *neighbors, "--to", "parquet")
     assert "add --overwrite" in refused(export, *neighbors, "--to", "parquet")
-    assert "is never replaced" in refused(export, *neighbors, "--to", "npz", "--overwrite")
-    assert "jobs/build_graph.py" in refused(export, "--graph", tmp_path / "none", *neighbors[2:], "--to", "npz")
+    assert "call it n.npz" in refused(export, *neighbors, "--to", "npz", "--overwrite")
+    (tmp_path / "n.parquet").rename(tmp_path / "n.npz")
+    other = [*neighbors[:-1], tmp_path / "n.npz"]
+    assert "is never replaced" in refused(export, *other, "--to", "npz", "--overwrite")
+    assert "jobs/build_graph.py" in refused(export, "--graph", tmp_path / "none", *other[2:], "--to", "npz")
 
 
 def test_plan_of_sizes_runs_nothing(monkeypatch):
