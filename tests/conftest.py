@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests import marker_guard
+from tests import marker_guard, ray_clusters
+
+pytest_plugins = ["tests.ray_clusters"]
 
 # Tests run ranks side by side, and OpenMP's threads would fight over the cores.
 torch.set_num_threads(1)
@@ -25,6 +27,7 @@ def pytest_xdist_setupnodes() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marker_guard.mark_by_what_it_calls(item)
+    ray_clusters.in_order(items)
 
 
 @pytest.hookimpl(wrapper=True)

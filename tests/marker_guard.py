@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-# The programs that are running when a Ray is, and the module behind `ray start`.
-_RAY_PROGRAMS = {"gcs_server", "raylet", "ray.scripts.scripts"}
+# The program that runs wherever a Ray is started, and the module behind `ray start`.
+_RAY_PROGRAMS = {"gcs_server", "ray.scripts.scripts"}
 _current: list[pytest.Item] = []
 _popen, _start = subprocess.Popen.__init__, BaseProcess.start
 

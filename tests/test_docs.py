@@ -50,7 +50,9 @@ def test_knobs_exist(text):
 
 @pytest.mark.parametrize("text", pages())
 def test_files_exist(text):
-    folders = "configs|data|kernels|graph_builder|model|evaluation|distributed|jobs|tests|docs"
+    folders = (
+        "contracts|configs|storage|data|kernels|graph_builder|model|evaluation|distributed|experiments|jobs|tests|docs"
+    )
     named = set(re.findall(rf"`((?:{folders})/[\w/.]*)`", text)) | set(re.findall(r"\]\(([\w/.]+)\)", text))
     for name in named:
         assert (ROOT / name).exists() or (ROOT / "docs" / name).exists(), name

@@ -8,7 +8,6 @@ from benchmarks.faults import (
     Strike,
     Trial,
     add_node,
-    cluster_of_two,
     interrupt_driver,
     kill_worker,
     make_inputs,
@@ -25,15 +24,9 @@ def inputs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with cluster_of_two() as nodes:
-        yield nodes
-
-
 @pytest.mark.timeout(600)
-def test_a_disturbed_training_ends_as_a_calm_one(inputs, cluster):
-    calm, struck = (Trial(inputs, "mdsrec", name, cluster) for name in ("calm", "struck"))
+def test_a_disturbed_training_ends_as_a_calm_one(inputs, two_nodes):
+    calm, struck = (Trial(inputs, "mdsrec", name, two_nodes) for name in ("calm", "struck"))
     calm.run([])
     struck.run([Strike("Ctrl-C", 9, interrupt_driver), Strike("worker", 31, kill_worker, delay=0.1)])
     assert struck.outcome.sittings == 2
@@ -53,14 +46,14 @@ def test_a_disturbed_training_ends_as_a_calm_one(inputs, cluster):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_training_shrinks_when_a_node_leaves_and_grows_when_one_comes(inputs, cluster):
+def test_training_shrinks_when_a_node_leaves_and_grows_when_one_comes(inputs, two_nodes):
     elastic = (
         "cluster.num_workers=[1,2]",
         "cluster.resize_seconds=3",
         "training.max_epochs=60",
         "training.patience=60",
     )
-    trial = Trial(inputs, "sasrec", "elastic", cluster, elastic)
+    trial = Trial(inputs, "sasrec", "elastic", two_nodes, elastic)
     trial.run([Strike("node leaves", 20, take_node), Strike("node comes", 40, add_node, ranks=1)])
     sittings: dict[str, int] = {}
     for path in sorted(trial.traces.iterdir()):

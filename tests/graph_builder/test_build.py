@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 
@@ -103,7 +102,8 @@ def test_features_that_all_point_one_way_are_warned_of(
         rows = find_rows("image", dataset.feature_path("image"), NUM_ITEMS, block_rows, SerialExecutor())
         np.testing.assert_array_equal(rows.present, raw.any(axis=1))
         assert rows.mean_cosine == pytest.approx(expected, rel=1e-12)
-    build_graph(dataset, tmp_path / "graph", OPTIONS, 0, SerialExecutor())
+    with caplog.at_level(logging.WARNING):  # whatever level a library has set before
+        build_graph(dataset, tmp_path / "graph", OPTIONS, 0, SerialExecutor())
     said = [record.getMessage() for record in caplog.records if "mean cosine" in record.getMessage()]
     assert len(said) == warns
     if warns:
@@ -265,24 +265,17 @@ def test_tiny_catalogues(tmp_path: Path, num_items: int) -> None:
 
 
 @pytest.mark.ray
-def test_ray_builds_the_same_bytes(
-    dataset: SmallDataset, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    ray = pytest.importorskip("ray")
+@pytest.mark.usefixtures("shared_ray")
+def test_ray_builds_the_same_bytes(dataset: SmallDataset, built: Path, tmp_path: Path) -> None:
+    import ray
+
     from graph_builder.ray_tasks import RayExecutor
 
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}}
-    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.WARNING, runtime_env=environment)
-    try:
-        executor = RayExecutor(OPTIONS)
-        build_graph(dataset, tmp_path / "graph", OPTIONS, 0, executor, pairs_per_task=100)
-        assert content(tmp_path / "graph") == content(built)
-        on_gpu = OPTIONS.model_copy(update={"backend": "cuda"})
-        if ray.cluster_resources().get("GPU", 0) == 0:
-            # A task's own error arrives as it was raised, without Ray's wrapping.
-            with pytest.raises(InputError, match=r"^backend=cuda: "):
-                build_graph(dataset, tmp_path / "cuda", on_gpu, 0, executor)
-    finally:
-        ray.shutdown()
+    executor = RayExecutor(OPTIONS)
+    build_graph(dataset, tmp_path / "graph", OPTIONS, 0, executor, pairs_per_task=100)
+    assert content(tmp_path / "graph") == content(built)
+    on_gpu = OPTIONS.model_copy(update={"backend": "cuda"})
+    if ray.cluster_resources().get("GPU", 0) == 0:
+        # A task's own error arrives as it was raised, without Ray's wrapping.
+        with pytest.raises(InputError, match=r"^backend=cuda: "):
+            build_graph(dataset, tmp_path / "cuda", on_gpu, 0, executor)

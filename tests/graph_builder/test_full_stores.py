@@ -11,13 +11,18 @@ from configs.schema import GraphConfig
 from contracts.errors import InputError
 from graph_builder.ray_tasks import RayExecutor
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("own_ray")]
 
 
 @contextmanager
 def node(**system):
     ray.init(
-        num_cpus=1, object_store_memory=80_000_000, include_dashboard=False, log_to_driver=False, _system_config=system
+        address="local",
+        num_cpus=1,
+        object_store_memory=80_000_000,
+        include_dashboard=False,
+        log_to_driver=False,
+        _system_config=system,
     )
     try:
         yield RayExecutor(GraphConfig())

@@ -12,13 +12,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.faults import cluster_of_two
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from graph_builder.store import Graph
@@ -42,11 +40,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[st
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def cluster(two_nodes: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     monkeypatch.setenv("PYTHONPATH", str(_ROOT))
-    with cluster_of_two() as cluster:
-        yield cluster
+    return two_nodes
 
 
 def tasks(traces: Path, state: str) -> Counter[str]:

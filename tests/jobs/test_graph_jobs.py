@@ -48,16 +48,15 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def graph(files):
-    """Built from features and sequences on a real local Ray, which stays up for the module."""
+def graph(files, shared_ray):  # noqa: ARG001
+    """Built from features and sequences on a real local Ray."""
     inputs = ["--features", files / "text.npy", "--features", f"image={files}/img.npy"]
     said = invoke(
         build_graph, *inputs, "--sequences", files / "seq.parquet", "--set", f"graph={files}/new/graph", *OPTIONS
     )
     assert "60 items" in said
     assert "image (60 items, 4 neighbours" in said
-    yield files / "new/graph"
-    ray.shutdown()
+    return files / "new/graph"
 
 
 @pytest.mark.ray
@@ -120,18 +119,24 @@ def test_export(graph, tmp_path):
     neighbors = ["--graph", graph, "--what", "neighbors:text", "--output", tmp_path / "n.parquet"]
     assert "240 edges" in invoke(export, *neighbors, "--to", "parquet")
     assert "add --overwrite" in refused(export, *neighbors, "--to", "parquet")
-    assert "is never replaced" in refused(export, *neighbors, "--to", "npz", "--overwrite")
-    assert "jobs/build_graph.py" in refused(export, "--graph", tmp_path / "none", *neighbors[2:], "--to", "npz")
+    assert "call it n.npz" in refused(export, *neighbors, "--to", "npz", "--overwrite")
+    (tmp_path / "n.parquet").rename(tmp_path / "n.npz")
+    other = [*neighbors[:-1], tmp_path / "n.npz"]
+    assert "is never replaced" in refused(export, *other, "--to", "npz", "--overwrite")
+    assert "jobs/build_graph.py" in refused(export, "--graph", tmp_path / "none", *other[2:], "--to", "npz")
 
 
-def test_plan_of_sizes_runs_nothing():
-    ray.shutdown()
+def test_plan_of_sizes_runs_nothing(monkeypatch):
+    def forbidden(*_arguments, **_options):
+        raise AssertionError("Ray is not needed here")
+
+    monkeypatch.setattr(ray, "init", forbidden)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     sizes = ["--num-items", 10_000_000, "--width", 512, "--width", "text=384", "--num-pairs", 10**9]
     said = invoke(build_graph, "--plan", *sizes, "--workers", 64, "--gpus", 8, *RATES)
     assert "10,000,000 items, modalities: features 512, text 384, 1,000,000,000 pairs, on 8 GPUs and 64 cores" in said
     assert "neighbors-features" in said
     assert "given" in said
-    assert not ray.is_initialized()
 
 
 def test_plan_of_what_is_there(files, tmp_path):

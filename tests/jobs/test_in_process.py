@@ -39,8 +39,7 @@ def root(tmp_path_factory):
     dataset = prepare("synthetic", str(folder / "dataset"), num_users=120, num_items=70, seed=3)
     options = config_of(folder, folder / "none", "mdsrec", "graph_options.num_centers=4").graph_options
     build_graph(dataset, str(folder / "graph"), options, 0, SerialExecutor())
-    yield folder
-    ray.shutdown()
+    return folder
 
 
 @pytest.fixture
@@ -88,6 +87,7 @@ def train_and_recommend(root, run, *settings):
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("first_ray")
 @pytest.mark.timeout(600)
 def test_one_worker_makes_here_what_it_makes_through_ray(root, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

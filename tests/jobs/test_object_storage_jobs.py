@@ -22,7 +22,8 @@ INPUTS = ["--set", f"dataset={ROOT}/dataset", "--set", f"graph={ROOT}/graph"]
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory):
+def s3(tmp_path_factory, own_ray):  # noqa: ARG001
+    """A server with a dataset and its graph. Ray starts here: its processes find the server by the environment."""
     with running_server() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("MDSREC_CACHE", str(tmp_path_factory.mktemp("cache")))
         said = invoke(
@@ -31,7 +32,6 @@ def s3(tmp_path_factory):
         assert f"wrote dataset {ROOT}/dataset: 60 users" in said
         assert f"wrote graph {ROOT}/graph: 40 items" in invoke(build_graph, *INPUTS, *OPTIONS)
         yield server
-    ray.shutdown()
 
 
 def test_a_graph_is_published_with_the_uri_of_its_dataset(s3) -> None:

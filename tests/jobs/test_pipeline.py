@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 from click.testing import CliRunner
 
 from data.dataset import Dataset
@@ -27,8 +26,8 @@ def invoke(command, *arguments, status=0):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A prepared dataset and its graph; Ray stays up for the module."""
+def root(tmp_path_factory, shared_ray):  # noqa: ARG001
+    """A prepared dataset and its graph."""
     root = tmp_path_factory.mktemp("pipeline")
     made = invoke(
         prepare_data, "--format", "synthetic", "--num-users", 300, "--num-items", 120, "--output", root / "dataset"
@@ -37,8 +36,7 @@ def root(tmp_path_factory):
     folders = ["--set", f"dataset={root}/dataset", "--set", f"graph={root}/graph"]
     built = invoke(build_graph, *folders, *SMALL)
     assert f"{root}/graph" in built.splitlines()[-1]
-    yield root
-    ray.shutdown()
+    return root
 
 
 def arguments(root, run, *more):

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import ray
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
@@ -33,7 +32,7 @@ baseline: sasrec
 
 
 @pytest.fixture
-def arguments(tmp_path):
+def arguments(tmp_path, shared_ray):  # noqa: ARG001
     made = CliRunner().invoke(
         prepare_data.main,
         ["--format", "synthetic", "--num-users", "100", "--num-items", "60", "--output", f"{tmp_path}/dataset"],
@@ -41,11 +40,10 @@ def arguments(tmp_path):
     assert made.exit_code == 0, made.output
     (tmp_path / "base.yaml").write_text(BASE)
     (tmp_path / "file.yaml").write_text(STUDY % (tmp_path / "base.yaml"))
-    yield [
+    return [
         *("--study", str(tmp_path / "file.yaml"), "--output", str(tmp_path / "study")),
         *("--set", f"dataset={tmp_path}/dataset"),
     ]
-    ray.shutdown()
 
 
 def test_a_study_is_trained_kept_and_reported(tmp_path, arguments):

@@ -1,7 +1,6 @@
 """Datasets in object storage, against a real S3 server: prepared, published, fetched once, checked, refused."""
 
 import json
-import multiprocessing
 import pickle
 import shutil
 from collections import namedtuple
@@ -12,11 +11,13 @@ import pytest
 
 from contracts.errors import InputError
 from data.dataset import Dataset
+from distributed.world import World
 from jobs.prepare_data import prepare
 from storage import object_folder, object_storage
 from storage.object_folder import ObjectFolder
 from storage.object_storage import cache_folder, fetched, published
 from storage.uris import check_name, check_uri
+from tests.distributed.spawn import run_ranks
 from tests.s3_server import BUCKET, KEY, SECRET, running_server
 
 SIZES = {"num_users": 40, "num_items": 30, "seed": 0}
@@ -79,7 +80,7 @@ def test_a_second_open_reads_the_manifest_and_nothing_else(remote, s3) -> None:
     assert s3.requests == []
 
 
-def fetch_and_count(uri: str, ready, results) -> None:
+def fetch_and_count(world: World, uri: str, results: Path) -> None:
     calls = []
     download = object_storage._download
 
@@ -88,21 +89,14 @@ def fetch_and_count(uri: str, ready, results) -> None:
         download(*arguments)
 
     object_storage._download = counted
-    ready.wait()
-    results.put((str(fetched(uri)), len(calls)))
+    world.barrier()
+    (results / f"{world.rank}.json").write_text(json.dumps([str(fetched(uri)), len(calls)]))
 
 
-@pytest.mark.ranks  # processes of one node
-def test_processes_that_ask_at_once_share_one_copy(remote) -> None:
+def test_processes_that_ask_at_once_share_one_copy(remote, tmp_path) -> None:
     uri, _ = remote
-    context = multiprocessing.get_context("spawn")
-    ready, results = context.Barrier(3), context.Queue()
-    processes = [context.Process(target=fetch_and_count, args=(uri, ready, results)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    found = [results.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join()
+    run_ranks(3, fetch_and_count, uri, tmp_path)
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(3)]
     assert len({folder for folder, _ in found}) == 1
     assert sum(downloads for _, downloads in found) == 1
 
