@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import StrictBool, StrictFloat, StrictInt, field_validator, model_validator
 
 from configs.knobs import RESULT, Section, knob
 from configs.systems.mdsrec import MDSRecConfig
 from configs.systems.registry import SYSTEMS, SystemEntry
+
+Knobs = TypeVar("Knobs", bound=Section)
 
 
 class ModelConfig(Section):
@@ -76,3 +78,9 @@ class ModelConfig(Section):
                 "users have with evaluation.mask_history=true"
             )
         return self
+
+
+def own_knobs(config: ModelConfig, kind: type[Knobs]) -> Knobs:
+    """The named system's own section, for its model, which knows of what kind it is."""
+    assert isinstance(config.own, kind), (config.name, kind)
+    return config.own

@@ -21,7 +21,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from configs.schema import ModelConfig
+from configs.model_options import ModelConfig, own_knobs
+from configs.systems.mdsrec import MDSRecConfig
 from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
@@ -51,7 +52,7 @@ class MDSRec(Recommender):
             InputError: a modality that the catalogue lacks, or none at all.
         """
         super().__init__()
-        options = config.mdsrec
+        options = own_knobs(config, MDSRecConfig)
         self.config, self.options = config, options
         self.modalities = _chosen_modalities(config, info)
         from_features = options.item_view == "features"
@@ -183,7 +184,7 @@ class MDSRec(Recommender):
 
 
 def _center_layers(config: ModelConfig) -> nn.ModuleList:
-    norms = config.mdsrec.center_residual  # a parameter without a gradient would stall DDP
+    norms = own_knobs(config, MDSRecConfig).center_residual  # a parameter without a gradient would stall DDP
     return nn.ModuleList(TransformerLayer(config, norms) for _ in range(config.num_layers))
 
 
@@ -196,16 +197,17 @@ def _projected(items: ItemRows, modality: str, projection: nn.Linear) -> Tensor:
 
 
 def _chosen_modalities(config: ModelConfig, info: CatalogueInfo) -> tuple[str, ...]:
-    chosen = info.modalities if config.mdsrec.modalities is None else config.mdsrec.modalities
-    if not chosen and config.mdsrec.modalities is None:
+    options = own_knobs(config, MDSRecConfig)
+    chosen = info.modalities if options.modalities is None else options.modalities
+    if not chosen and options.modalities is None:
         raise InputError(
             "model.mdsrec.modalities: the graph has no modality; add item features to the dataset and rebuild the "
             "graph, or set it to [] for the ID channel alone"
         )
     needed = {"neighbours": info.modalities}
-    if config.mdsrec.item_view == "features":
+    if options.item_view == "features":
         needed["raw features"] = tuple(info.feature_dims)
-    if config.mdsrec.center_attention:
+    if options.center_attention:
         needed["interest centres"] = tuple(m for m, k in info.num_centers.items() if k > 0)
     for what, having in needed.items():
         for modality in chosen:

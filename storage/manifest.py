@@ -32,7 +32,7 @@ class Field:
     least: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ManifestSchema:
     """What a manifest must say before it is trusted.
 

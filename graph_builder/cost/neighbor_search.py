@@ -66,10 +66,16 @@ def neighbors_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> 
     arriving = min(rows_per_task, request.num_items) * shape.width * 4
     memory = largest * (shape.width * unit_bytes + 8 * num_places(others) + _LIST_BYTES) + arriving + tile
     moved = work.row_bytes + work.file_bytes + ranked + lists
-    return Stage(f"neighbors-{modality}", work.num_blocks + num_ranges, terms, memory, int(moved))
+    return Stage(
+        name=f"neighbors-{modality}",
+        num_tasks=work.num_blocks + num_ranges,
+        terms=terms,
+        memory=memory,
+        bytes_moved=int(moved),
+    )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Search:
     """Sums over the waves of a neighbour search."""
 

@@ -16,7 +16,7 @@ class ModalitySize:
     itemsize: int = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanRequest:
     """What is to be built, and on what.
 
@@ -48,7 +48,7 @@ class PlanRequest:
         return self.gpus or self.core_tasks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """A stage's prediction: seconds by term, bytes a process holds, bytes read and written by all tasks."""
 

@@ -26,7 +26,13 @@ def features_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> S
     moved = request.num_items * shape.width * shape.itemsize
     terms = {"rows": moved / (ceilings.row_gb_per_s * 1e9) / min(request.core_tasks, num_tasks)}
     block = min(request.options.block_rows, request.num_items)
-    return Stage(f"features-{modality}", num_tasks, terms, block * shape.width * (shape.itemsize + 1), moved)
+    return Stage(
+        name=f"features-{modality}",
+        num_tasks=num_tasks,
+        terms=terms,
+        memory=block * shape.width * (shape.itemsize + 1),
+        bytes_moved=moved,
+    )
 
 
 def num_entries(request: PlanRequest) -> int:
@@ -57,7 +63,9 @@ def cooccurrence_stage(request: PlanRequest, ceilings: Ceilings) -> Stage:
     counted = min(PAIRS_PER_TASK, request.num_pairs) * (2 * entry + 30)
     at_a_time = min(ENTRIES_AT_A_TIME, directed)
     added_up = 8 * at_a_time + 40 * min(request.num_items, at_a_time)
-    return Stage("cooccurrence", num_tasks, terms, max(counted, added_up), moved)
+    return Stage(
+        name="cooccurrence", num_tasks=num_tasks, terms=terms, memory=max(counted, added_up), bytes_moved=moved
+    )
 
 
 def inject_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Stage:
@@ -80,7 +88,13 @@ def inject_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Sta
     }
     block = min(request.options.block_rows, request.num_items)
     memory = (12 * min(MAX_GATHERED_ROWS, nnz) + 8 * block) * shape.width
-    return Stage(f"inject-{modality}", num_tasks, terms, memory, fetched + gathered + written)
+    return Stage(
+        name=f"inject-{modality}",
+        num_tasks=num_tasks,
+        terms=terms,
+        memory=memory,
+        bytes_moved=fetched + gathered + written,
+    )
 
 
 def clusters_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Stage:
@@ -104,4 +118,10 @@ def clusters_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> S
         "start": options.num_centers * sample * shape.width * 8 * 5 / (ceilings.memory_gb_per_s * 1e9),
     }
     memory = 3 * 8 * min(KMEANS_ROWS, request.num_items) * shape.width
-    return Stage(f"clusters-{modality}", num_tasks * steps, terms, memory, moved + steps * values * shape.itemsize)
+    return Stage(
+        name=f"clusters-{modality}",
+        num_tasks=num_tasks * steps,
+        terms=terms,
+        memory=memory,
+        bytes_moved=moved + steps * values * shape.itemsize,
+    )

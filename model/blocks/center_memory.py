@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from configs.schema import ModelConfig
+from configs.model_options import ModelConfig, own_knobs
+from configs.systems.mdsrec import MDSRecConfig
 from contracts.batch import SequenceGroup
 from model.cpu.dispatch import Part, Path, choose, has_few_keys, work_on
 
@@ -26,14 +27,14 @@ def is_recomputed(config: ModelConfig, centers: Sequence[Tensor], groups: Iterab
         return False
     groups = tuple(groups)
     stored = sum(stored_bytes(config, len(c), groups, is_compiled(config, c)) for c in centers)
-    budget = config.mdsrec.center_memory_gib * 2**30
+    budget = own_knobs(config, MDSRecConfig).center_memory_gib * 2**30
     work = work_on(centers[0], Part.CENTER_PATH, stored_bytes=stored, budget_bytes=budget)
     return choose(work).path is Path.RECOMPUTED
 
 
 def is_compiled(config: ModelConfig, centers: Tensor) -> bool:
     """Whether the layers of these centres run in compiled loops, which keep less; else in torch's operators."""
-    options = config.mdsrec
+    options = own_knobs(config, MDSRecConfig)
     if not options.center_residual or options.center_feed_forward == "literal":
         return False
     return choose(work_on(centers, Part.AFTER_ATTENTION, rate=options.center_dropout)).path is Path.COMPILED

@@ -45,7 +45,7 @@ class EncodedGroup:
     keys_values: Sequence[KeysValues]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Piece:
     """Some states of some sequences of a group, and what they see.
 
@@ -168,7 +168,13 @@ def _pieces(number: int, group: Sequences, num_centers: int) -> Iterator[_Piece]
         for start in range(0, group.num_queries, step):
             states = slice(start, min(start + step, group.num_queries))
             num_keys = states.stop if group.asks_for_all else group.length
-            yield _Piece(number, sequences, states, num_keys, visible[sequences, states, :num_keys])
+            yield _Piece(
+                group=number,
+                sequences=sequences,
+                states=states,
+                num_keys=num_keys,
+                visible=visible[sequences, states, :num_keys],
+            )
 
 
 def _rows_at_once(group: Sequences) -> int:

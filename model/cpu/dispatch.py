@@ -50,7 +50,7 @@ class Choice(NamedTuple):
     why: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """What a choice depends on.
 

@@ -20,7 +20,16 @@ from tests.model import small_case as case
 
 HEADS, WIDTH = 3, 5
 DIM = HEADS * WIDTH
-F32_ON_CPU = Work(Part.CENTER_ATTENTION, "cpu", torch.float32, False, 1, True, num_keys=3, head_width=8)
+F32_ON_CPU = Work(
+    part=Part.CENTER_ATTENTION,
+    device="cpu",
+    dtype=torch.float32,
+    autocast=False,
+    threads=1,
+    onednn=True,
+    num_keys=3,
+    head_width=8,
+)
 
 
 def layer_of(activation: str = "gelu") -> TransformerLayer:
