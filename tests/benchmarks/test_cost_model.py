@@ -35,8 +35,10 @@ from tests.distributed.toy import MODALITIES, NUM_CENTERS, NUM_ITEMS, toy_data, 
 
 def sampled_step(name):
     """A real step of the toy catalogue: recommender, its batch and plan, and the config."""
-    overrides = ["model.dim=8", "model.num_heads=2", "model.dropout=0.1", "model.mdsrec.center_dropout=0.1"]
-    overrides += ["training.negatives.draws=12", "model.mdsrec.center_samples=5", f"model.name={name}"]
+    overrides = ["model.dim=8", "model.num_heads=2", "model.dropout=0.1", "training.negatives.draws=12"]
+    overrides += [f"model.name={name}"]
+    if name == "mdsrec":
+        overrides += ["model.mdsrec.center_dropout=0.1", "model.mdsrec.center_samples=5"]
     config = load_config(None, overrides)
     system, data = toy_system(config), toy_data()
     planner = toy_planner(system.recommender.needs)

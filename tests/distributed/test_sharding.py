@@ -39,14 +39,15 @@ def config_of(model, sharding, table_optimizer):
     return load_config(
         None,
         [
-            *(["training.negatives.draws=12", "model.mdsrec.center_samples=5"] if "sampled" in options else []),
+            *(["training.negatives.draws=12"] if "sampled" in options else []),
+            *(["model.mdsrec.center_samples=5"] if "sampled" in options and name == "mdsrec" else []),
+            *(["model.mdsrec.gumbel_noise=false"] if name == "mdsrec" else []),
             f"model.learn_repeats={'repeats' in options}",
             f"model.name={name}",
             "model.dim=8",
             "model.max_length=6",  # so that many sequences have a second window, with fewer targets than items
             "model.num_heads=2",
             "model.dropout=0",
-            "model.mdsrec.gumbel_noise=false",
             "model.init_std=0.3",
             f"table.sharding={sharding}",
             f"table.optimizer={table_optimizer}",
