@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from configs.knobs import section_of
 from configs.loading import load_config
 from configs.schema import Config
 
@@ -42,10 +43,10 @@ def test_knobs_exist(text):
     sections = "|".join(name for name, knob in Config.model_fields.items() if "Config" in str(knob.annotation))
     named = set(re.findall(r"--set ([\w.]+)=", text)) | set(re.findall(rf"`((?:{sections})\.[\w.]+)`", text))
     for key in named - {"cluster.yaml", "section.field"}:
-        knobs = Config
+        section = Config
         for part in key.split("."):
-            assert part in knobs.model_fields, key
-            knobs = knobs.model_fields[part].annotation
+            assert part in section.model_fields, key
+            section = section_of(section.model_fields[part])
 
 
 @pytest.mark.parametrize("text", pages())
