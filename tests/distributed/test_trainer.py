@@ -339,7 +339,7 @@ def test_a_damaged_record_is_named(tmp_path, damaged):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"epoch": 1}}\n{damaged}\n')
     with world_of_one() as world, pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is .*delete it"):
-        Telemetry(str(tmp_path), world, 5, 2)
+        Telemetry(run=str(tmp_path), world=world, resumed_step=5, epochs=2)
     assert path.read_text().endswith(f"{damaged}\n")
 
 
