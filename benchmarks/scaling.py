@@ -36,7 +36,8 @@ from jobs.cli import config_options, job
 from storage.durable_files import write_text
 
 # Where no --config is given: a sharded table and small unions, whatever the catalogue.
-_DEFAULTS = ("training.negatives.draws=2048", "model.mdsrec.center_samples=64", "table.sharding=row_wise")
+_DEFAULTS = ("training.negatives.draws=2048", "table.sharding=row_wise")
+_MDSREC_DEFAULTS = ("model.mdsrec.center_samples=64",)  # another system does not have this knob
 
 
 @click.command()
@@ -60,7 +61,11 @@ def main(
     config_path: str | None, overrides: tuple[str, ...], output: str, workers: str, items: str, users: int, **shape: int
 ) -> None:
     """Measure every point of the curves, write the results, and print ratios as JSON on the last line."""
-    base = load_config(config_path, (() if config_path else _DEFAULTS) + overrides)
+    defaults: tuple[str, ...] = ()
+    if config_path is None:
+        is_mdsrec = load_config(None, overrides).model.name == "mdsrec"
+        defaults = (*_DEFAULTS, *(_MDSREC_DEFAULTS if is_mdsrec else ()))
+    base = load_config(config_path, (*defaults, *overrides))
     folder = Path(absolute("--output", output) or "")
     folder.mkdir(parents=True, exist_ok=True)
     curves = points_of_curves(numbers(workers, "--workers"), numbers(items, "--items"), base.training.batch_size)
