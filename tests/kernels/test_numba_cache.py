@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SUMS = "import numpy; from kernels.rank_counts import *; import kernels, os; print(os.environ['NUMBA_CACHE_DIR'])"
+SUMS = "import numpy; from kernels.ranking.rank_counts import *; import kernels, os; print(os.environ['NUMBA_CACHE_DIR'])"
 
 
 def run_in(folder, temporary):
@@ -20,9 +20,10 @@ def run_in(folder, temporary):
 
 def test_kernels_are_imported_where_nothing_but_the_temporary_folder_can_be_written(tmp_path):
     checkout, temporary = tmp_path / "checkout", tmp_path / "temporary"
-    for package in ("kernels", "configs"):
+    for package in ("kernels", "storage", "configs", "contracts"):
         shutil.copytree(ROOT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
-    (checkout / "kernels/__pycache__").write_text("as good as read-only, for root too")
+    for folder in ("kernels", "kernels/ranking"):
+        (checkout / folder / "__pycache__").write_text("as good as read-only, for root too")
     temporary.mkdir()
     chosen = run_in(checkout, temporary)
     assert chosen == temporary / f"mdsrec-numba-{os.getuid()}"
