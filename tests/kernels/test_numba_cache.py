@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SUMS = "import numpy; from kernels.ranking.rank_counts import *; import kernels, os; print(os.environ['NUMBA_CACHE_DIR'])"
+SUMS = "import numpy, os; from kernels.ranking.rank_counts import *; print(os.environ['NUMBA_CACHE_DIR'])"
 
 
 def run_in(folder, temporary):
