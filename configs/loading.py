@@ -76,7 +76,7 @@ def _drop_sections_of_other_systems(tree: dict[str, Any], source: str, given: It
                     f"--set {key}: is a knob of {other}, and model.name={name}; leave it out, or set model.name={other}"
                 )
         del model[other]
-        log.warning("%s: section %s is not read, as model.name=%s", source, section, name)
+        log.warning("note: %s: section %s is not read, as model.name=%s", source, section, name)
 
 
 def override_config(config: Config, overrides: Iterable[str], allowed: tuple[str, ...]) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
+        logging.basicConfig(format="%(message)s")  # our own warnings, before a library chooses a form for them
         try:
             _check_own_packages()
             function(*arguments, **options)
