@@ -25,7 +25,11 @@ class EvaluationConfig(Section):
     )
     mask_history: StrictBool = knob(False, SCORE, "remove a user's history from the ranking")
     cooccurrence_weight: StrictFloat = knob(
-        0.0, SCORE, "add so much times the item graph's O, summed over the user's input, to a score", ge=0
+        0.0,
+        SCORE,
+        "add so much times the item graph's O, summed over the user's input, to the score of an item that the "
+        "input does not hold",
+        ge=0,
     )
     cooccurrence_decay: StrictFloat = knob(
         0.9, SCORE, "what an item of the input counts in that sum against the one after it", gt=0, le=1

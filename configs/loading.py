@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 # What pydantic says of its types, in words for who wrote the config.
 _MESSAGES = {
     "model_type": "is a section of knobs, such as 'model: {dim: 64}'; see configs/schema.py",
+    "tuple_type": "must be a list, such as [10, 20]",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number in digits",
     "float_type": "must be a number, such as 0.1 or 1e-3",
@@ -52,7 +53,7 @@ def load_config(path: str | None, overrides: Iterable[str] = (), assigned: Mappi
     for override in given:
         _override(tree, override)
     _drop_sections_of_other_systems(tree, source, [*(assigned or {}), *(o.partition("=")[0].strip() for o in given)])
-    return parse_config(tree, source)
+    return parse_config(tree, source, [override.partition("=")[0].strip() for override in given])
 
 
 def _drop_sections_of_other_systems(tree: dict[str, Any], source: str, given: Iterable[str]) -> None:
@@ -86,25 +87,39 @@ def override_config(config: Config, overrides: Iterable[str], allowed: tuple[str
         InputError: as `load_config`, or an override of anything else.
     """
     tree = config.model_dump(mode="json")
-    for override in overrides:
+    given = list(overrides)
+    for override in given:
         section = override.partition("=")[0].partition(".")[0].strip()
         if section not in allowed:
             raise InputError(f"--set {override}: fixed by the run; only {', '.join(allowed)} can be set here")
         _override(tree, override)
-    return parse_config(tree, "of the run")
+    return parse_config(tree, "of the run", [override.partition("=")[0].strip() for override in given])
 
 
-def parse_config(tree: dict[str, Any], source: str) -> Config:
+def parse_config(tree: dict[str, Any], source: str, overridden: Collection[str] = ()) -> Config:
     """Validate a plain dict (a file's content, or a config that crossed a process) as a `Config`.
 
+    Args:
+        overridden: knobs whose values are `--set`'s and not the source's.
+
     Raises:
-        InputError: with one line per problem: the field, the value and what is allowed.
+        InputError: in one line: each field, its value, where it was set, and what is allowed.
     """
     try:
         return Config.model_validate(tree).with_ablation()
     except ValidationError as error:
-        problems = "; ".join(_explain(problem) for problem in error.errors())
-        raise InputError(f"config ({source}): {problems}") from None
+        of_source: list[str] = []
+        of_overrides: list[str] = []
+        for problem in error.errors():
+            name = ".".join(map(str, problem["loc"]))
+            is_override = any(f"{name}.".startswith(f"{knob}.") for knob in overridden)
+            text = _explain(problem)
+            if is_override:
+                of_overrides.append(f"--set: {text}" if text.startswith("unknown") else f"--set {text}")
+            else:
+                of_source.append(text)
+        parts = [f"config ({source}): {'; '.join(of_source)}"] if of_source else []
+        raise InputError("; ".join([*parts, *of_overrides])) from None
 
 
 def dump_config(config: Config) -> str:
@@ -123,9 +138,9 @@ def _override(tree: dict[str, Any], override: str) -> None:
     if not equals or not all(part.strip() for part in key.split(".")):
         raise InputError(f"--set {override}: expected section.field=value, as in --set model.dim=64")
     info = _KNOBS.get(key)
+    if info is not None and not value:
+        raise InputError(f"--set {override}: names nothing; give a value, or leave this --set out")
     if info is not None and _is_text(info.annotation):
-        if not value:
-            raise InputError(f"--set {override}: names nothing; give a value, or leave this --set out")
         _assign(tree, key, None if value == "null" and type(None) in get_args(info.annotation) else value)
     else:
         _assign(tree, key, _parse_value(override, value))
@@ -187,7 +202,7 @@ def _nearest(path: list[str]) -> str | None:
         close = short_for or difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.6)
         if close:
             return leaves[min(close, key=len)]
-    misspelt = difflib.get_close_matches(".".join(path), names, n=1, cutoff=0.5)
+    misspelt = difflib.get_close_matches(".".join(path), names, n=1, cutoff=0.75)
     return misspelt[0] if misspelt else None
 
 

@@ -74,13 +74,14 @@ def _run_in_this_process(task: Task, config: Config, storage: RunStorage, argume
 
 def _run_through_ray(task: Task, config: Config, storage: RunStorage, arguments: dict[str, Any]) -> None:
     from distributed.ray import train as ray_train
-    from distributed.ray.cluster import cluster_in_words, connect
+    from distributed.ray.cluster import cluster_in_words, connect, wait_for_room
 
     kind, workers = device_type(config.cluster), config.cluster.num_workers
     count = f"{workers}" if isinstance(workers, int) else f"{workers[0]} to {workers[1]}"
     on = {"cpu": ", on CPU", "cuda": ", on GPUs", None: ""}[kind]
     print(f"running on {count} worker(s) of {cluster_in_words(config.cluster)}{on}", flush=True)
     connect(config.cluster)
+    wait_for_room(config.cluster)
     # The signal may have been sent to Ray's processes too. While the handler looks, nothing asks a Ray that is ending.
     with _stopping(task, storage, lambda: ray_train.end_if_ray_is_lost(storage, 2.0)):
         ray_train.run_on_ray(task, config, storage, **arguments)

@@ -71,13 +71,18 @@ def described(settings: Mapping[str, Any]) -> str:
         entries = "all entries" if cap is None else f"the strongest {cap} entries"
         parts.append(
             f"co-occurrence added with weight {settings['cooccurrence_weight']:g} "
-            f"(decay {settings['cooccurrence_decay']:g}, {entries} of a row)"
+            f"(decay {settings['cooccurrence_decay']:g}, {entries} of a row) to items that the input does not hold"
         )
     return ", ".join(parts)
 
 
 def _advice(settings: Mapping[str, Any], shares: Mapping[str, float]) -> str:
     few = max(shares.values()) < FEW_REPEATS
+    if not few and settings["cooccurrence_weight"]:
+        return (
+            "With so many, mind that co-occurrence is added only to items that the input does not hold, so that "
+            "repeated targets fall behind; compare with evaluation.cooccurrence_weight=0."
+        )
     if few and not settings["mask_history"]:
         return (
             "With so few, lists lose places to items that users already have; report the metrics with "

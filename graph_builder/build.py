@@ -144,6 +144,11 @@ def check_centers(modality: str, num_centers: int, num_present: int, num_items: 
     Raises:
         InputError: they are fewer.
     """
+    if num_present == 0:
+        raise InputError(
+            f"modality {modality!r}: no item has features (all rows are zero); leave it out of the dataset, or prepare "
+            "the dataset again with its features"
+        )
     if num_centers > num_present:
         raise InputError(
             f"graph_options.num_centers={num_centers}: only {num_present} of {num_items} items have "

@@ -44,7 +44,9 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
         slices = result["details"][split]["slices"]
         named = {f"{split}, {name} ({found['targets']:,} targets)": found for name, found in slices.items()}
         print("\n" + metrics_table(named, columns))
-    print(f"wrote {path}: checkpoint {checkpoint} (step {result['checkpoint_step']}), with intervals and slices")
+    step = result["checkpoint_step"]
+    what = "nothing is trained, so there is no checkpoint" if step is None else f"checkpoint {checkpoint} (step {step})"
+    print(f"wrote {path}: {what}; with intervals and slices")
 
 
 if __name__ == "__main__":

@@ -48,9 +48,10 @@ def main(
     rows = pq.read_metadata(target).num_rows
     print(f"wrote {target}: {rows:,} recommendations, up to {k} per user")
     hidden, ranked_hidden = ("hidden" if hides else "kept" for hides in (mask_history, config.evaluation.mask_history))
+    other = "--keep-history lists them too" if mask_history else "--mask-history leaves them out"
     print(
-        f"Items that users already have are {hidden} in these lists (--mask-history, --keep-history); the run's own "
-        f"metrics were ranked with them {ranked_hidden} (evaluation.mask_history)."
+        f"Items that users already have are {hidden} in these lists ({other}); the run's own metrics were ranked with "
+        f"them {ranked_hidden} (evaluation.mask_history)."
     )
 
 

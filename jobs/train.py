@@ -24,6 +24,9 @@ from evaluation.report import metrics_table
 from evaluation.settings import ranking_note
 from jobs.cli import config_options, job, validate
 
+# Files of a run that other jobs write, and Ray's own.
+_NOT_OF_TRAINING = ("evaluation-", "ray")
+
 
 @click.command()
 @config_options
@@ -53,8 +56,12 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
     print(metrics_table({split: metrics[split] for split in SPLITS}, columns))
     print(ranking_note(metrics["settings"], {split: metrics["details"][split]["repeat_share"] for split in SPLITS}))
-    written = ", ".join(sorted(path.name for path in storage.local.iterdir()))
-    print(f"wrote run {config.run} ({metrics['model']}): {written}")
+    names = sorted(path.name for path in storage.local.iterdir() if not path.name.startswith(_NOT_OF_TRAINING))
+    print(f"wrote run {config.run} ({metrics['model']}): {', '.join(names)}")
+    for path in sorted(storage.local.glob("evaluation-best*.json")):
+        step, best = json.loads(path.read_text()).get("checkpoint_step"), metrics.get("best_step")
+        if step != best:
+            print(f"note: {path.name} is of step {step}, and the best is now step {best}: evaluate again")
 
 
 def _check_continued(run: Path, inputs: Inputs) -> None:

@@ -96,8 +96,9 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
             continue
         verb, noun = ("validated with", "graph") if what == RANKING_GRAPH else ("trained on", what)
         raise InputError(
-            f"run {run}: was {verb} {noun} {found}, and the one given is {fingerprint}; give the {noun} it began with, "
-            "or train a new run"
+            f"run {run}: was {verb} {noun} {_short(found)}, and the one given is {_short(fingerprint)} "
+            f"(the first digits of the fingerprints in their manifest.json); give the {noun} it began with, or train a "
+            "new run"
         )
     return path, progress
 
@@ -152,3 +153,7 @@ def read_progress(path: Path, step: int) -> Progress:
             f"{path}: progress.json cannot be read ({_reason(error)}); use another --checkpoint"
         ) from None
     return progress
+
+
+def _short(fingerprint: str | None) -> str:
+    return "none" if fingerprint is None else fingerprint[:12]

@@ -9,8 +9,9 @@ import select
 import socket
 import subprocess
 import tempfile
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ _VITAL = ("gcs_server", "raylet")
 _started: dict[str, subprocess.Popen[bytes]] = {}
 _ROOT = Path(__file__).resolve().parents[2]
 _ANSWER_SECONDS = 5.0
+# How long to wait for nodes that join a cluster, and between two lines that say so.
+_NODES_SECONDS, _SAY_EVERY = 300.0, 60.0
 # What opens an HTTP/2 connection, and so gRPC (RFC 9113, 3.4): each side's first frame is SETTINGS, type 4.
 _SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
@@ -182,6 +185,50 @@ def workers_use_gpu(cluster: ClusterConfig) -> bool:
             "lower cluster.num_workers, add nodes, or set cluster.use_gpu=auto"
         )
     return bool(cluster.use_gpu)
+
+
+def wait_for_room(
+    cluster: ClusterConfig,
+    nodes: Callable[[], list[dict[str, Any]]] = ray.nodes,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait until the connected cluster has room for the fewest workers that were asked for: nodes may still be joining.
+
+    Ray Train itself would wait for ever, and print a traceback each minute. A line says what is waited for, once a
+    minute.
+
+    Args:
+        nodes, clock, sleep: as Ray's and the system's; tests bring their own.
+
+    Raises:
+        InputError: there is no room after `_NODES_SECONDS`.
+    """
+    began = said = clock()
+    gpus = 1 if cluster.use_gpu is True else 0
+    while (room := sum(_workers_on(node, cluster.cpus_per_worker, gpus) for node in nodes())) < cluster.fewest_workers:
+        waited = clock() - began
+        lacking = f"the cluster has room for {room} of {cluster.fewest_workers} workers"
+        if waited >= _NODES_SECONDS:
+            raise InputError(
+                f"cluster.num_workers={cluster.num_workers}: {lacking}, of {cluster.cpus_per_worker:g} CPUs"
+                f"{' and a GPU' if gpus else ''} each, after {waited:.0f} s; lower cluster.num_workers or "
+                f"cluster.cpus_per_worker, add nodes, or take what is there with cluster.num_workers=[1, "
+                f"{cluster.most_workers}]"
+            )
+        if waited == 0 or clock() - said >= _SAY_EVERY:
+            said = clock()
+            print(f"{lacking}; waiting for more nodes, {_NODES_SECONDS:.0f} s at most (Ctrl-C ends)", flush=True)
+        sleep(1.0)
+
+
+def _workers_on(node: dict[str, Any], cpus: float, gpus: int) -> int:
+    """How many workers fit a node, whatever else runs on it."""
+    if not node["Alive"]:
+        return 0
+    resources = node["Resources"]
+    fitting = int(resources.get("CPU", 0) / cpus)
+    return min(fitting, int(resources.get("GPU", 0))) if gpus else fitting
 
 
 def check_seen_by_all_nodes(folder: Path, what: str) -> None:

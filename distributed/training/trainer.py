@@ -26,7 +26,7 @@ from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.interruption import STOP_FILE, STOPPED_FILE, Interruption
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
 from distributed.telemetry import Telemetry, Track, unwatched, versions
-from distributed.training.training_loop import TrainingLoop
+from distributed.training.training_loop import TrainingLoop, decide
 from distributed.watchdog import Watchdog
 from distributed.world import World
 from evaluation.settings import score_settings
@@ -65,7 +65,11 @@ def train(
         write_text(run / "plan.txt", sharded.plan + "\n")
     telemetry.say(sharded.plan)
     if progress.step:
-        telemetry.say(f"going on from step {progress.step}, in epoch {progress.epoch + 1}, on {world.size} ranks")
+        ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
+        if decide(progress, config.training) == "stop":
+            telemetry.say(f"nothing is left to train: the run is at step {progress.step}, after epoch {progress.epoch}")
+        else:
+            telemetry.say(f"going on from step {progress.step}, in epoch {progress.epoch + 1}, on {ranks}")
 
     with Watchdog(world=world, run=run, seconds=config.training.stall_seconds) as watchdog:
         scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=watchdog.watching(track))

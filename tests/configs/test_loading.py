@@ -77,6 +77,17 @@ def test_the_knob_that_was_meant_is_named(key, meant):
         load_config(None, [f"{key}=1"])
 
 
+def test_a_value_is_blamed_on_where_it_was_set(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("training: {batch_size: 0}\n")
+    with pytest.raises(InputError) as refused:
+        load_config(str(path), ["evaluation.mask_history=yes", "training.patience=0"])
+    assert str(refused.value) == (
+        f"config ({path}): training.batch_size=0: Input should be greater than or equal to 1; "
+        "--set training.patience=0: Input should be greater than or equal to 1; --set evaluation.mask_history='yes': must be true or false"
+    )
+
+
 def test_text_that_yaml_would_read_otherwise_survives_a_saved_config(tmp_path):
     path = tmp_path / "config.yaml"
     for text in ("010", "1:30", "yes", "~", "1e-3", "2024-01-01", " x #1", "a: b"):

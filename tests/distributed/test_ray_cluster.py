@@ -7,10 +7,11 @@ import threading
 import pytest
 import ray
 
+from configs.loading import load_config
 from configs.schema import ClusterConfig
 from contracts.errors import InputError
 from distributed.ray import cluster as ray_cluster
-from distributed.ray.cluster import connect
+from distributed.ray.cluster import connect, wait_for_room
 
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
@@ -100,3 +101,48 @@ def test_a_service_that_says_nothing_is_not_joined(joined, server, monkeypatch):
     with pytest.raises(InputError, match="timed out"):
         connect(ClusterConfig(address=server(b"")))
     assert not joined
+
+
+class Cluster:
+    """Nodes that join as time passes, without waiting."""
+
+    def __init__(self, *joins):
+        self._joins, self.now = joins, 0.0
+
+    def nodes(self):
+        return [
+            {"Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}}
+            for after, alive, cpus, gpus in self._joins
+            if self.now >= after
+        ]
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+    def wait(self, *settings):
+        cluster = load_config(None, [f"cluster.{setting}" for setting in settings]).cluster
+        wait_for_room(cluster, self.nodes, lambda: self.now, self.sleep)
+
+
+def test_workers_wait_for_nodes_that_join_and_say_so_once_a_minute(capsys):
+    cluster = Cluster((0, True, 1, 0), (150, True, 2, 0))
+    cluster.wait("num_workers=3")
+    assert cluster.now == 150
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3
+    assert said[0] == "the cluster has room for 1 of 3 workers; waiting for more nodes, 300 s at most (Ctrl-C ends)"
+    cluster.wait("num_workers=[2, 9]")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["num_workers=4"], r"num_workers=4: the cluster has room for 3 of 4 workers, of 1 CPUs each, after 300 s"),
+        (["num_workers=3", "cpus_per_worker=2"], r"room for 1 of 3 workers, of 2 CPUs each"),
+        (["num_workers=2", "use_gpu=true"], r"room for 1 of 2 workers, of 1 CPUs and a GPU each"),
+    ],
+)
+def test_a_cluster_that_stays_too_small_is_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        Cluster((0, True, 3, 1), (0, False, 64, 8)).wait(*settings)

@@ -36,7 +36,16 @@ def test_other_settings_have_a_name_of_their_own():
         ((), 0.006, "repeat an item of the user's history: test 0.6%. With so few, lists lose places"),
         (("mask_history=true",), 0.006, "Ranking: history hidden"),
         (("mask_history=true",), 0.3, "test 30.0%. With so many, hiding history flatters repeated targets"),
-        (("cooccurrence_weight=16",), 0.0, "co-occurrence added with weight 16 (decay 0.9, all entries of a row)"),
+        (
+            ("cooccurrence_weight=16",),
+            0.0,
+            "co-occurrence added with weight 16 (decay 0.9, all entries of a row) to items that the input does not",
+        ),
+        (
+            ("cooccurrence_weight=1",),
+            0.3,
+            "so that repeated targets fall behind; compare with evaluation.cooc",
+        ),
     ],
 )
 def test_a_note_says_history_repeats_and_what_follows(settings, share, expected):
@@ -48,5 +57,5 @@ def test_no_advice_where_the_setting_fits():
         assert ranking_note(score_settings(evaluation(*settings)), {"test": share}).endswith("%.")
     assert "\n" not in ranking_note(score_settings(evaluation()), {"test": None})
     assert described(score_settings(evaluation("cooccurrence_weight=1", "cooccurrence_cap=5"))).endswith(
-        "the strongest 5 entries of a row)"
+        "the strongest 5 entries of a row) to items that the input does not hold"
     )
