@@ -82,9 +82,10 @@ def test_a_value_is_blamed_on_where_it_was_set(tmp_path):
     path.write_text("training: {batch_size: 0}\n")
     with pytest.raises(InputError) as refused:
         load_config(str(path), ["evaluation.mask_history=yes", "training.patience=0"])
+    least = "Input should be greater than or equal to 1"
     assert str(refused.value) == (
-        f"config ({path}): training.batch_size=0: Input should be greater than or equal to 1; "
-        "--set training.patience=0: Input should be greater than or equal to 1; --set evaluation.mask_history='yes': must be true or false"
+        f"config ({path}): training.batch_size=0: {least}; --set training.patience=0: {least}; "
+        "--set evaluation.mask_history='yes': must be true or false"
     )
 
 
