@@ -41,6 +41,8 @@ def read_feature_file(file: str, ids_file: str | None, num_items: int) -> tuple[
         InputError: unreadable, of another format, or with ids that do not fit.
     """
     path = local_path(file)
+    if not path.exists():
+        raise InputError(f"{file}: no such file; check the path of --features")
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         if ids_file:

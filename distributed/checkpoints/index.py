@@ -107,7 +107,7 @@ def _read_index(run: str, path: Path) -> _Index:
     try:
         return TypeAdapter(_Index).validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:
-        raise InputError(f"run {run}: no {path}; train first with jobs/train.py") from None
+        raise InputError(f"run {run}: has no checkpoint ({path} is not there); train it with jobs/train.py") from None
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read ({_reason(error)}); restore it from a copy, or write "

@@ -222,7 +222,7 @@ def test_checkpoints_keep_the_best_and_the_latest_and_name_what_is_missing(tmp_p
     with world_of_one() as one:
         sharded, step, batches = build(config, one)
         checkpoints = Checkpoints(str(tmp_path), one, keep=2)
-        with pytest.raises(InputError, match="train first"):
+        with pytest.raises(InputError, match="has no checkpoint"):
             find_checkpoint(str(tmp_path), "latest", {})
         for number in range(1, 6):
             run_steps(step, batches, number, number + 1)
