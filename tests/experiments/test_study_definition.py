@@ -111,7 +111,7 @@ def test_what_is_wrong_is_said(tmp_path, fields, message):
         ({"a": {}}, ["seed=3"], "--set seed=3: a study sets seed itself"),
         ({"a": {}}, ["run=x"], "--set run=x: a study sets run itself"),
         ({"a": {}}, ["cluster.num_workers=4"], "a study sets cluster.num_workers itself"),
-        ({"a": {}}, ["model.dims=3"], "variant a: config ("),
+        ({"a": {}}, ["model.dims=3"], "variant a: --set: unknown key model.dims"),
     ],
 )
 def test_a_config_that_cannot_be_is_refused(tmp_path, variants, overrides, message):
