@@ -76,7 +76,7 @@ def test_a_latest_whose_folder_is_gone_is_damaged(run):
 
 
 @pytest.mark.parametrize(
-    ("fingerprints", "said"), [({"dataset": "e"}, "dataset d, and the one given is e"), ({"other": "x"}, "other None")]
+    ("fingerprints", "said"), [({"dataset": "e"}, "dataset d, and the one given is e"), ({"other": "x"}, "other none")]
 )
 def test_other_inputs_are_refused(run, fingerprints, said):
     with pytest.raises(InputError, match=rf"was trained on {said}"):
