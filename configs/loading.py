@@ -52,12 +52,12 @@ def load_config(path: str | None, overrides: Iterable[str] = (), assigned: Mappi
     given = list(overrides)
     for override in given:
         _override(tree, override)
-    _drop_sections_of_other_systems(tree, source, [*(assigned or {}), *(o.partition("=")[0].strip() for o in given)])
+    _note_sections_of_other_systems(tree, source, [*(assigned or {}), *(o.partition("=")[0].strip() for o in given)])
     return parse_config(tree, source, [override.partition("=")[0].strip() for override in given])
 
 
-def _drop_sections_of_other_systems(tree: dict[str, Any], source: str, given: Iterable[str]) -> None:
-    """Take out what other systems than the named one would read, and say so in a line.
+def _note_sections_of_other_systems(tree: dict[str, Any], source: str, given: Iterable[str]) -> None:
+    """Say in a line which sections the named system does not read; `ModelConfig` leaves them out.
 
     Args:
         given: knobs that were set one by one, and not by the file: whoever sets one means it.
@@ -76,7 +76,6 @@ def _drop_sections_of_other_systems(tree: dict[str, Any], source: str, given: It
                 raise InputError(
                     f"--set {key}: is a knob of {other}, and model.name={name}; leave it out, or set model.name={other}"
                 )
-        del model[other]
         log.warning("note: %s: section %s is not read, as model.name=%s", source, section, name)
 
 

@@ -59,9 +59,10 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     names = sorted(path.name for path in storage.local.iterdir() if not path.name.startswith(_NOT_OF_TRAINING))
     print(f"wrote run {config.run} ({metrics['model']}): {', '.join(names)}")
     for path in sorted(storage.local.glob("evaluation-best*.json")):
-        step, best = json.loads(path.read_text()).get("checkpoint_step"), metrics.get("best_step")
-        if step != best:
-            print(f"note: {path.name} is of step {step}, and the best is now step {best}: evaluate again")
+        with contextlib.suppress(ValueError, AttributeError):  # a file that somebody edited says no step
+            step, best = json.loads(path.read_text()).get("checkpoint_step"), metrics.get("best_step")
+            if step != best:
+                print(f"note: {path.name} is of step {step}, and the best is now step {best}: evaluate again")
 
 
 def _check_continued(run: Path, inputs: Inputs) -> None:

@@ -5,24 +5,11 @@ Arguments that are passed by position can be swapped unnoticed: two numbers, two
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = (
-    "contracts",
-    "configs",
-    "storage",
-    "kernels",
-    "data",
-    "graph_builder",
-    "model",
-    "evaluation",
-    "distributed",
-    "experiments",
-    "jobs",
-)
+from tests.packages import PRODUCT, ROOT
+
 MOST = 3  # parameters of a constructor that may still be passed by position
 # Classes that are exempt, each with its reason. A NamedTuple is a tuple: Python cannot make its fields keyword-only.
 ALLOWED = {
@@ -78,7 +65,7 @@ def option(node: ast.expr | None, name: str, default: bool = False) -> bool:
 def test_constructors_with_more_than_three_parameters_are_keyword_only() -> None:
     found = {
         f"{path.relative_to(ROOT)}: {name}"
-        for package in PACKAGES
+        for package in PRODUCT
         for path in sorted((ROOT / package).rglob("*.py"))
         for name in offenders(path.read_text())
     }

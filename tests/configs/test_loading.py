@@ -89,6 +89,11 @@ def test_a_value_is_blamed_on_where_it_was_set(tmp_path):
     )
 
 
+def test_a_value_given_to_a_trained_run_is_blamed_on_itself():
+    with pytest.raises(InputError, match=r"^--set evaluation\.ks='10,20': must be a list, such as \[10, 20\]"):
+        override_config(load_config(None), ["evaluation.ks=10,20"], ("evaluation",))
+
+
 def test_text_that_yaml_would_read_otherwise_survives_a_saved_config(tmp_path):
     path = tmp_path / "config.yaml"
     for text in ("010", "1:30", "yes", "~", "1e-3", "2024-01-01", " x #1", "a: b"):

@@ -12,22 +12,8 @@ import pytest
 
 from storage.array_file import map_array, save_array
 from storage.durable_files import is_temporary, replacing, replacing_folder, write_text
+from tests.packages import PRODUCT, ROOT
 from tests.storage.disk import Disk
-
-ROOT = Path(__file__).parents[2]
-PACKAGES = [
-    "contracts",
-    "configs",
-    "storage",
-    "kernels",
-    "data",
-    "graph_builder",
-    "model",
-    "evaluation",
-    "distributed",
-    "experiments",
-    "jobs",
-]
 
 
 def _write_half(path: Path) -> None:
@@ -162,7 +148,7 @@ def _renames(tree: ast.AST) -> int:
 def test_only_storage_renames_what_it_has_written() -> None:
     found = {
         file.relative_to(ROOT).as_posix(): count
-        for package in PACKAGES
+        for package in PRODUCT
         for file in (ROOT / package).rglob("*.py")
         if (count := _renames(ast.parse(file.read_text())))
     }
