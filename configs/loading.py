@@ -52,12 +52,14 @@ def load_config(path: str | None, overrides: Iterable[str] = (), assigned: Mappi
     given = list(overrides)
     for override in given:
         _override(tree, override)
-    _note_sections_of_other_systems(tree, source, [*(assigned or {}), *(o.partition("=")[0].strip() for o in given)])
+    _check_sections_of_other_systems(tree, source, [*(assigned or {}), *(o.partition("=")[0].strip() for o in given)])
     return parse_config(tree, source, [override.partition("=")[0].strip() for override in given])
 
 
-def _note_sections_of_other_systems(tree: dict[str, Any], source: str, given: Iterable[str]) -> None:
-    """Say in a line which sections the named system does not read; `ModelConfig` leaves them out.
+def _check_sections_of_other_systems(tree: dict[str, Any], source: str, given: Iterable[str]) -> None:
+    """Refuse single knobs of other systems than the named one; of a file's sections, say which are not read.
+
+    `ModelConfig` leaves such sections out.
 
     Args:
         given: knobs that were set one by one, and not by the file: whoever sets one means it.

@@ -23,7 +23,7 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
-        logging.basicConfig(format="%(message)s")  # our own warnings, before a library chooses a form for them
+        _print_warnings_as_they_are()
         try:
             _check_own_packages()
             function(*arguments, **options)
@@ -38,6 +38,14 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
             sys.exit(2)
 
     return run
+
+
+def _print_warnings_as_they_are() -> None:
+    """Warnings go to stderr without a logger's prefix, also where a library has chosen one while it was imported."""
+    logging.basicConfig()
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler:  # and not a subclass, such as one that a test reads
+            handler.setFormatter(logging.Formatter("%(message)s"))
 
 
 class HomePath(click.ParamType):

@@ -1,0 +1,20 @@
+"""A job's warnings are lines for people, without a logger's prefix."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# As a library does that warns while it is imported: the root logger then has a handler with a prefix.
+COMMAND = "import logging; logging.warning('first'); from jobs.train import main; main()"
+
+
+def test_a_note_is_printed_as_it_is(tmp_path):
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("model: {name: sasrec, mdsrec: {tau: 2.0}}\n")
+    arguments = [sys.executable, "-c", COMMAND, "--config", str(preset)]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert f"note: {preset}: section model.mdsrec is not read, as model.name=sasrec" in lines
+    assert any(line.startswith("error: run: not set") for line in lines)
