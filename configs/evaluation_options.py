@@ -8,6 +8,9 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator
 
 from configs.knobs import RUNNING, SCORE, Section, knob
 
+# Names of the metrics at a cut-off K, in the order of the tables; `evaluation.metrics` computes them.
+METRICS = ("recall", "ndcg")
+
 
 class EvaluationConfig(Section):
     """Full-catalogue ranking."""
@@ -41,6 +44,11 @@ class EvaluationConfig(Section):
         "pessimistic", SCORE, "tied items rank above the target, below it, or by ascending id"
     )
     bootstrap_samples: StrictInt = knob(1000, SCORE, "resamples of users behind the 95% intervals; 0: none", ge=0)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Every metric that is computed, such as "recall@10"."""
+        return tuple(f"{name}@{k}" for name in METRICS for k in self.ks)
 
     @field_validator("ks")
     @classmethod

@@ -47,7 +47,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _metric_is_computed(self) -> Config:
-        known = [f"{name}@{k}" for name in ("recall", "ndcg") for k in self.evaluation.ks]
+        known = self.evaluation.metrics
         if self.training.metric not in known:
             raise ValueError(f"training.metric={self.training.metric!r} is not one of {', '.join(known)}")
         return self

@@ -6,10 +6,12 @@ With one relevant item per target, Recall@K (= HitRate@K) is 1 where rank <= K, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+
+from configs.evaluation_options import METRICS
 
 TieRule = Literal["pessimistic", "optimistic", "id"]
 
@@ -28,16 +30,21 @@ def ranks_from_counts(higher: np.ndarray, tied: np.ndarray, tied_before: np.ndar
     return 1 + higher + extra
 
 
-def gains(ks: Sequence[int]) -> tuple[list[str], np.ndarray]:
-    """Metric names and the value each rank earns: float64 [metrics, max(ks) + 1].
+# What a target earns by its 1-based rank (float64 [n]) if the rank is at most K. Beyond K every metric is 0.
+_VALUE_OF_RANK: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "recall": np.ones_like,
+    "ndcg": lambda ranks: 1.0 / np.log2(ranks + 1),
+}
+
+
+def values_by_rank(ks: Sequence[int]) -> tuple[list[str], np.ndarray]:
+    """Metric names and the value that each rank earns: float64 [metrics, max(ks) + 1].
 
     Column r-1 is the value of rank r; the last column stands for every rank beyond max(ks) and is 0.
     """
-    ranks = np.arange(1, max(ks) + 2)
-    hit = {k: (ranks <= k).astype(np.float64) for k in ks}
-    discount = 1.0 / np.log2(ranks + 1)
-    names = [f"recall@{k}" for k in ks] + [f"ndcg@{k}" for k in ks]
-    return names, np.stack([hit[k] for k in ks] + [hit[k] * discount for k in ks])
+    ranks = np.arange(1, max(ks) + 2, dtype=np.float64)
+    names = [f"{name}@{k}" for name in METRICS for k in ks]
+    return names, np.stack([np.where(ranks <= k, _VALUE_OF_RANK[name](ranks), 0.0) for name in METRICS for k in ks])
 
 
 def rank_histogram(ranks: np.ndarray, max_k: int) -> np.ndarray:
@@ -49,7 +56,7 @@ def ranking_metrics(ranks: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
     """Recall@K and NDCG@K of int64 ranks [n] (1-based); NaN-free: no targets gives an empty dict."""
     if not len(ranks):
         return {}
-    names, values = gains(ks)
+    names, values = values_by_rank(ks)
     means = values @ rank_histogram(ranks, max(ks)) / len(ranks)
     return dict(zip(names, means.tolist(), strict=True))
 
@@ -64,7 +71,7 @@ def bootstrap_intervals(
     """
     if not len(ranks) or not samples:
         return {}
-    names, values = gains(ks)
+    names, values = values_by_rank(ks)
     histogram = rank_histogram(ranks, max(ks))
     draws = np.random.default_rng(seed).multinomial(len(ranks), histogram / len(ranks), size=samples)
     low, high = np.percentile(draws @ values.T / len(ranks), [2.5, 97.5], axis=0)

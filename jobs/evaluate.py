@@ -37,7 +37,7 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     RunStorage(folder).pull(checkpoint, tensors=False)
     path = evaluation_path(config, checkpoint, inputs)
     result = json.loads(path.read_text())
-    columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
+    columns = config.evaluation.metrics
     print(metrics_table({split: result[split] for split in SPLITS}, columns))
     print(ranking_note(result["settings"], {split: result["details"][split]["repeat_share"] for split in SPLITS}))
     for split in SPLITS:

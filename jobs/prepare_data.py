@@ -11,7 +11,7 @@ from tabulate import tabulate
 from contracts.errors import InputError
 from data.dataset import Dataset, write_dataset
 from data.layout import check_output
-from data.prepare.preparation import content_of
+from data.prepare.preparation import FORMATS, content_of
 from jobs.cli import HomePath, NamedPath, job
 from storage.object_storage import check_unpublished, locked, published, work_folder
 from storage.uris import is_uri
@@ -88,7 +88,7 @@ def prepare(
 
 
 @click.command()
-@click.option("--format", required=True, type=click.Choice(["unisrec", "recbole", "table", "synthetic"]))
+@click.option("--format", required=True, type=click.Choice(FORMATS))
 @click.option("--input", type=HomePath(), metavar="PATH", help="folder (unisrec) or file; nothing for synthetic")
 @click.option("--output", type=HomePath(), metavar="PATH", required=True, help="dataset folder or URI to write")
 @click.option("--overwrite", is_flag=True, help="replace a dataset in folder OUTPUT, once the new one is complete")

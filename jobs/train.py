@@ -53,7 +53,7 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
         print(f"stopped, with a checkpoint of the latest step; repeat the command to go on with run {config.run}")
         sys.exit(os.EX_TEMPFAIL)  # a scheduler that sees it starts the command again
     metrics = json.loads((storage.local / "metrics.json").read_text())
-    columns = tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in config.evaluation.ks)
+    columns = config.evaluation.metrics
     print(metrics_table({split: metrics[split] for split in SPLITS}, columns))
     print(ranking_note(metrics["settings"], {split: metrics["details"][split]["repeat_share"] for split in SPLITS}))
     names = sorted(path.name for path in storage.local.iterdir() if not path.name.startswith(_NOT_OF_TRAINING))

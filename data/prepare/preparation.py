@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,6 @@ from data.prepare.split import SplitRule
 from data.prepare.synthetic import synthetic_content
 from data.prepare.synthetic_spec import SyntheticSpec
 from data.writing import DatasetContent, Sequences
-
-RawFormat = Literal["recbole", "table"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +51,15 @@ class RawOptions:
         self.split.check()
 
 
+# Formats of raw interactions: from a path to the table that `formats.interaction_table` describes.
+RAW_READERS: dict[str, Callable[[str, RawOptions], pa.Table]] = {
+    "recbole": lambda path, _: read_recbole(path),
+    "table": lambda path, options: read_table(
+        path, options.user_column, options.item_column, options.timestamp_column
+    ),
+}
+
+
 def unisrec_content(path: str, features: Mapping[str, str], ids_files: Mapping[str, str]) -> DatasetContent:
     """A UniSRec folder as a dataset's content; its own feature files unless `features` names others.
 
@@ -77,7 +84,7 @@ def unisrec_content(path: str, features: Mapping[str, str], ids_files: Mapping[s
 
 
 def raw_content(
-    kind: RawFormat, path: str, options: RawOptions, features: Mapping[str, str], ids_files: Mapping[str, str]
+    kind: str, path: str, options: RawOptions, features: Mapping[str, str], ids_files: Mapping[str, str]
 ) -> DatasetContent:
     """Raw interactions as a dataset's content.
 
@@ -89,15 +96,12 @@ def raw_content(
         InputError: see `formats.recbole`, `formats.table`, `features`; nothing left; contradictory options.
     """
     options.check()
-    if kind == "recbole":
-        table = read_recbole(path)
-    else:
-        table = read_table(path, options.user_column, options.item_column, options.timestamp_column)
+    table = RAW_READERS[kind](path, options)
     sequences, user_ids, item_ids, split, dropped = _sequences(table, path, options)
     aligned, unknown = read_features(features, ids_files, item_ids, rows_are_items=False)
     unit = timestamp_unit(table)
     parameters = {option.name: getattr(options, option.name) for option in fields(options) if option.name != "split"}
-    if kind == "recbole":
+    if kind != "table":
         parameters = {name: value for name, value in parameters.items() if not name.endswith("_column")}
     return DatasetContent(
         sequences=sequences,
@@ -161,10 +165,11 @@ _COLUMN_OPTIONS = {"user_column", "item_column", "timestamp_column"}
 _SYNTHETIC_OPTIONS = {"num_users", "num_items", "seed", "shared_interests"}
 _ALLOWED = {
     "unisrec": set[str](),
-    "recbole": _RAW_OPTIONS - _COLUMN_OPTIONS,
+    **dict.fromkeys(RAW_READERS, _RAW_OPTIONS - _COLUMN_OPTIONS),
     "table": _RAW_OPTIONS,
     "synthetic": _SYNTHETIC_OPTIONS,
 }
+FORMATS = tuple(_ALLOWED)
 
 
 def content_of(
@@ -190,7 +195,7 @@ def content_of(
         raise InputError(f"--format {kind}: needs --input")
     if kind == "unisrec":
         return unisrec_content(path, features, ids_files)
-    return raw_content(cast(RawFormat, kind), path, _raw_options(options), features, ids_files)
+    return raw_content(kind, path, _raw_options(options), features, ids_files)
 
 
 def _raw_options(options: Mapping[str, Any]) -> RawOptions:
