@@ -8,7 +8,7 @@ from pydantic import Field, StrictBool, StrictFloat, StrictInt, field_validator
 
 from configs.knobs import RUNNING, SCORE, Section, knob
 
-# Names of the metrics at a cut-off K, in the order of the tables; `evaluation.metrics` computes them.
+# Names of the metrics at a cut-off K, in the order of the tables; `evaluation/metrics.py` computes them.
 METRICS = ("recall", "ndcg")
 
 
