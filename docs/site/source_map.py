@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
+
+import mdformat
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "map.md"
@@ -29,7 +32,7 @@ def first_sentence(path: Path) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """The whole page, formatted as all pages are."""
     parts = [HEAD]
     for package in PACKAGES:
         parts.append(f"## {package}\n")
@@ -42,7 +45,8 @@ def page() -> str:
             if path.name != "__init__.py"
         ]
         parts.append("| file | what it is |\n| -- | -- |\n" + "\n".join(rows) + "\n")
-    return "\n".join(parts)
+    options = tomllib.loads((ROOT / ".mdformat.toml").read_text())
+    return mdformat.text("\n".join(parts), options=options, extensions=("gfm", "tables"))
 
 
 if __name__ == "__main__":
