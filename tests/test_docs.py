@@ -1,6 +1,6 @@
 """What the docs say can be typed: jobs, options, knobs and files exist."""
 
-import importlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -64,3 +64,10 @@ def test_presets_load():
     assert len(presets) >= 2
     for preset in presets:
         load_config(str(preset))
+
+
+def test_the_map_has_the_first_sentence_of_every_file():
+    specification = importlib.util.spec_from_file_location("source_map", ROOT / "docs/site/source_map.py")
+    source_map = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(source_map)
+    assert source_map.PAGE.read_text() == source_map.page(), "run python docs/site/source_map.py"
