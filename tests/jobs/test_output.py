@@ -1,11 +1,12 @@
 """What a job prints: lines of its own and nothing else; a bar on a terminal and nowhere else."""
 
+import json
 import os
 import pty
 import re
-import select
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,6 @@ def training(folders, run, *settings):
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 def test_through_ray_every_line_is_ours(folders, tmp_path):
-    import json
-
     data, graph = f"dataset={folders}/dataset", f"graph={tmp_path}/graph"
     built = sets(data, graph, "graph_options.num_centers=4")
     trained = sets(data, f"run={tmp_path}/run", "cluster.num_workers=2", *SMALL)
@@ -78,13 +77,11 @@ def test_through_ray_every_line_is_ours(folders, tmp_path):
 def on_terminal(command):
     """Standard output, and what a terminal of 100 columns received as standard error."""
     terminal, end = pty.openpty()
-    process = subprocess.Popen(
-        command, env={**environment(), "COLUMNS": "100"}, stdout=subprocess.PIPE, stderr=end, text=True
-    )
+    termios.tcsetwinsize(end, (30, 100))
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=end, text=True)
     os.close(end)
     received = b""
     while True:
-        select.select([terminal], [], [])
         try:
             received += os.read(terminal, 1 << 16)
         except OSError:  # the process has closed its end
