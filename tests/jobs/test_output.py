@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["model.name=sasrec", "model.dim=8", "model.num_heads=2", "model.max_length=8", "training.max_epochs=2"]
+SMALL = [
+    "model.name=sasrec",
+    "model.dim=8",
+    "model.num_heads=2",
+    "model.max_length=8",
+    "training.max_epochs=2",
+    "training.batch_size=64",
+]
 # Everything that a graph build and a training may say. A line of Ray or of another library fits none of these.
 OURS = [
     r"building the graph with Ray: starting Ray on this machine",
