@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from configs.schema import Config
 from contracts.errors import InputError
+from distributed.output import keep_own_warnings
 from distributed.telemetry import Track
 from distributed.world import World
 
@@ -110,6 +111,7 @@ def quiet_libraries() -> None:
     """
     for name in (None, "torch"):  # torch's own loggers do not inherit from the root
         logging.getLogger(name).setLevel(logging.ERROR)
+    keep_own_warnings()
     warnings.filterwarnings("ignore", message=".*ShardedTensor")  # raised at our lines, about TorchRec's class
     for category in (FutureWarning, UserWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"(torch|torchrec|fbgemm_gpu)\b")

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from torch.utils.tensorboard import SummaryWriter
 
 from contracts.errors import InputError
+from distributed import output
 from distributed.world import World
 from storage.durable_files import append_line, write_text
 from storage.plain_json import json_text
@@ -65,7 +66,7 @@ class Telemetry:
     def say(self, line: str) -> None:
         """A line for the person watching."""
         if self.active:
-            print(line, flush=True)
+            output.say(line)
 
     def epoch_of(self, step: int | None) -> int | None:
         """The epoch, from 1 on, whose record was made after `step`; None on other ranks, or where there is none."""

@@ -21,6 +21,7 @@ from types import TracebackType
 
 from torch.distributed.distributed_c10d import _get_default_store
 
+from distributed.output import say
 from distributed.telemetry import Item, Track
 from distributed.world import World
 from storage.plain_json import json_text
@@ -98,7 +99,7 @@ class Watchdog:
                 return
 
     def _report(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        say(text, "err")
         folder = self._run / "stalls"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"rank-{self._world.rank}.txt").open("w") as file:

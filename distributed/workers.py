@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from configs.schema import Config
 from contracts.errors import InputError
+from contracts.terminal import shows_bars
 from distributed.checkpoints.run_storage import RunStorage
+from distributed.output import local_bar
 from distributed.placement import device_type, runs_in_this_process
 from distributed.rank_task import RankError, Task, run_task
 from distributed.ray.temporary_folder import keep_sockets_short
 from distributed.stop_requests import stopping_on_signals
-from distributed.telemetry import Item, unwatched
+from distributed.telemetry import unwatched
 from distributed.world import world_of_one
 from storage.durable_files import write_text
 
@@ -64,7 +65,7 @@ def _run_in_this_process(task: Task, config: Config, storage: RunStorage, argume
         torch.cuda.set_device(device)
     if config.training.loader_workers:
         keep_sockets_short()
-    track = _bar if sys.stderr.isatty() else unwatched
+    track = local_bar if shows_bars() else unwatched
     with _threads_of_a_worker(config.cluster.cpus_per_worker) as threads, world_of_one(device) as world:
         on = "a GPU" if kind == "cuda" else f"CPU ({threads} thread{'s' if threads > 1 else ''})"
         print(f"running in this process, without Ray, on {on}: cluster.num_workers is 1", flush=True)
@@ -78,8 +79,9 @@ def _run_through_ray(task: Task, config: Config, storage: RunStorage, arguments:
 
     kind, workers = device_type(config.cluster), config.cluster.num_workers
     count = f"{workers}" if isinstance(workers, int) else f"{workers[0]} to {workers[1]}"
-    on = {"cpu": ", on CPU", "cuda": ", on GPUs", None: ""}[kind]
-    print(f"running on {count} worker(s) of {cluster_in_words(config.cluster)}{on}", flush=True)
+    on = {"cpu": " on CPU", "cuda": " on GPUs", None: ""}[kind]
+    s = "" if count == "1" else "s"
+    print(f"running with {count} worker{s}{on}: {cluster_in_words(config.cluster)}", flush=True)
     connect(config.cluster)
     wait_for_room(config.cluster)
     # The signal may have been sent to Ray's processes too. While the handler looks, nothing asks a Ray that is ending.
@@ -103,11 +105,6 @@ def _threads_of_a_worker(cpus: float) -> Iterator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
-
-
-def _bar(loop: Iterable[Item], total: int, label: str) -> Iterable[Item]:
-    """A `telemetry.Track` on this process's terminal, gone when the loop ends."""
-    return tqdm(loop, total=total, desc=label, leave=False)
 
 
 def _kept(run: Path, report: str) -> str:

@@ -45,27 +45,34 @@ def _in_a_name(value: Any) -> str:
     return value if isinstance(value, str) else json_text(value)
 
 
-def ranking_note(settings: Mapping[str, Any], repeat_shares: Mapping[str, float | None]) -> str:
+def ranking_note(
+    settings: Mapping[str, Any], repeat_shares: Mapping[str, float | None], *, with_advice: bool = True
+) -> str:
     """What stands beside a table of metrics: how items were ranked, how many targets are repeats, and what follows.
 
     Args:
         settings: of `score_settings`.
         repeat_shares: by split, the share of targets that the user's history already holds; None: no targets.
+        with_advice: whether what follows is said.
     """
-    shares = {split: share for split, share in repeat_shares.items() if share is not None}
+    shares = _known(repeat_shares)
     lines = [f"Ranking: {described(settings)}."]
     if shares:
         listed = ", ".join(f"{split} {100 * share:.1f}%" for split, share in shares.items())
-        lines.append(
-            f"Targets that repeat an item of the user's history: {listed}. {_advice(settings, shares)}".rstrip()
-        )
+        advice = ranking_advice(settings, shares) if with_advice else ""
+        lines.append(f"Targets that repeat an item of the user's history: {listed}. {advice}".rstrip())
     return "\n".join(lines)
 
 
 def described(settings: Mapping[str, Any]) -> str:
     """Settings in a phrase, for people."""
     history = "hidden" if settings["mask_history"] else "kept"
-    parts = [f"history {history}", f"ties {settings['ties']}"]
+    ties = {
+        "pessimistic": "a tie counts against the target",
+        "optimistic": "a tie counts for the target",
+        "id": "of items that tie, the one with the smaller id comes first",
+    }
+    parts = [f"items that the user already has are {history} (evaluation.mask_history)", ties[settings["ties"]]]
     if settings["cooccurrence_weight"]:
         cap = settings["cooccurrence_cap"]
         entries = "all entries" if cap is None else f"the strongest {cap} entries"
@@ -76,7 +83,15 @@ def described(settings: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _advice(settings: Mapping[str, Any], shares: Mapping[str, float]) -> str:
+def _known(repeat_shares: Mapping[str, float | None]) -> dict[str, float]:
+    return {split: share for split, share in repeat_shares.items() if share is not None}
+
+
+def ranking_advice(settings: Mapping[str, Any], repeat_shares: Mapping[str, float | None]) -> str:
+    """What follows from the share of repeats; "" where the settings fit it. Arguments as of `ranking_note`."""
+    shares = _known(repeat_shares)
+    if not shares:
+        return ""
     few = max(shares.values()) < FEW_REPEATS
     if not few and settings["cooccurrence_weight"]:
         return (
@@ -85,8 +100,8 @@ def _advice(settings: Mapping[str, Any], shares: Mapping[str, float]) -> str:
         )
     if few and not settings["mask_history"]:
         return (
-            "With so few, lists lose places to items that users already have; report the metrics with "
-            "evaluation.mask_history=true beside these, for systems may change order."
+            "With so few, lists lose places to items that users already have: evaluate with "
+            "evaluation.mask_history=true as well, because the order of systems may change."
         )
     if not few and settings["mask_history"]:
         return (

@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from tqdm import tqdm
 
+from contracts.terminal import shows_bars
 from graph_builder.progress import counted
 
 Block = TypeVar("Block")
@@ -80,6 +81,6 @@ def with_progress(
         yield from results
         return
     start = time.perf_counter()
-    bar = tqdm(results, total=total, desc=label, unit="block", disable=None)
+    bar = tqdm(results, total=total, desc=label, unit="block", disable=not shows_bars(), dynamic_ncols=True)
     yield from counted(bar, label, total)
     seconds[label] = seconds.get(label, 0.0) + time.perf_counter() - start

@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
+from contracts.terminal import shows_bars
+
 INTERVAL_SECONDS = 30.0
 
 Result = TypeVar("Result")
@@ -75,14 +77,14 @@ def reporting(
     """Within, `begin` and `counted` move this report, and its line is said each INTERVAL_SECONDS.
 
     Args:
-        is_terminal: whether bars are shown, so that no line is needed; None: whether standard error is a terminal.
+        is_terminal: whether bars are shown, so that no line is needed; None: `shows_bars`.
         say: what prints a line; None: to standard error.
         wait: waits so many seconds; whether the build has ended meanwhile. None: really waits.
     """
     report = report or StageReport()
     ended = threading.Event()
     arguments = (report, say or _print, wait or ended.wait)
-    quiet = sys.stderr.isatty() if is_terminal is None else is_terminal
+    quiet = shows_bars() if is_terminal is None else is_terminal
     thread = None if quiet else threading.Thread(target=_say_lines, args=arguments, name="progress", daemon=True)
     token = _current.set(report)
     if thread:

@@ -14,18 +14,20 @@ from contracts.modalities import check_modality_name
 from data.dataset import Dataset
 from distributed.job_paths import absolute_file, resolve_paths
 from distributed.placement import check_cpus
-from distributed.ray.cluster import check_seen_by_all_nodes, connect
+from distributed.ray.cluster import check_seen_by_all_nodes, cluster_in_words, connect
+from distributed.ray.relay import naming_ray_logs
 from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
 from graph_builder.ray_tasks import RayExecutor
 from graph_builder.source import ArraySource, GraphSource
 from graph_builder.store import graph_fingerprint
 from jobs.build_plan import comparison, nearest_folder, plan_options, print_plan
-from jobs.cli import HomePath, NamedPath, config_options, job
+from jobs.cli import HomePath, NamedPath, config_options, job, verbose_option
 from storage.object_storage import locked, published, remote_manifest, work_folder
 from storage.uris import is_uri
 
 
 @click.command()
+@verbose_option
 @job
 @config_options
 @click.option(
@@ -74,20 +76,22 @@ def main(
         source.validate()
     _check_before_ray(source, config.graph, config)
 
+    print(f"building the graph with Ray: {cluster_in_words(config.cluster)}", flush=True)
     connect(config.cluster)
     options = config.graph_options
     executor = RayExecutor(options)
-    manifest = _build(source, config.graph, config, executor)
+    with naming_ray_logs():
+        manifest = _build(source, config.graph, config, executor)
     if compare:
         print(comparison(source, config, executor))
 
     modalities = [
-        f"{name} ({stats['num_present']} items, {options.num_neighbors} neighbours, {stats['num_centers']} centres)"
+        f"{name} ({stats['num_present']:,} items, {options.num_neighbors} neighbours, {stats['num_centers']} centres)"
         for name, stats in manifest["modalities"].items()
     ]
     print(
-        f"wrote graph {config.graph}: {manifest['num_items']} items, "
-        f"{manifest['cooccurrence']['num_pairs_kept']} co-occurrences, {', '.join(modalities) or 'no modality'}"
+        f"wrote graph {config.graph}: {manifest['num_items']:,} items, "
+        f"{manifest['cooccurrence']['num_pairs_kept']:,} co-occurrences, {', '.join(modalities) or 'no modality'}"
     )
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
-from tqdm import tqdm
 
 from contracts.errors import InputError
+from contracts.terminal import shows_bars
 from distributed.inference.encoding import check_restorable, run_config
 from distributed.inputs import open_inputs
 from distributed.job_paths import absolute, absolute_file, resolve_paths
+from distributed.output import local_bar
 from distributed.rank_task import quiet_libraries
+from distributed.telemetry import unwatched
 from distributed.world import world_of_one
 from experiments.case_page.collect import case_study, find_named
 from experiments.case_page.page import is_page, page
@@ -58,8 +57,9 @@ def main(
     check_restorable(config, checkpoint)
     validate(open_inputs(config))
     quiet_libraries()
+    track = local_bar if shows_bars() else unwatched
     with world_of_one() as world:
-        study = case_study(config, world, checkpoint, named["items"], named["users"], seed, _bar)
+        study = case_study(config, world, checkpoint, named["items"], named["users"], seed, track)
     try:
         write_text(target, page(study))
     except OSError as error:
@@ -89,11 +89,6 @@ def _holds_page(path: Path) -> bool:
             return is_page(file.read(1000).decode(errors="replace"))
     except OSError:
         return False
-
-
-def _bar(loop: Iterable[Any], total: int, label: str) -> Iterable[Any]:
-    """A `telemetry.Track` on a terminal."""
-    return tqdm(loop, label, total, disable=not sys.stderr.isatty(), leave=False)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,29 @@ import click
 import distributed
 from contracts.errors import InputError
 from distributed.inputs import Inputs
+from distributed.output import set_verbose
 from distributed.workers import TaskFailed
+from evaluation.settings import ranking_advice, ranking_note
+from jobs.unread import readers_may_leave
 from storage.paths import expand_home
+
+# The advice that the outermost job under way has given.
+_said: ContextVar[set[str] | None] = ContextVar("said", default=None)
 
 
 def job(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn an InputError into `error: ...` on stderr and exit status 2, a TaskFailed into status 1; no traceback."""
+    """Turn an InputError into `error: ...` on stderr and exit status 2, a TaskFailed into status 1; no traceback.
+
+    Where the reader of the output leaves (`| head -1`), the job goes on to its end, unread.
+    """
 
     @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
         _print_warnings_as_they_are()
         try:
             _check_own_packages()
-            function(*arguments, **options)
+            with readers_may_leave(), _saying_once():
+                function(*arguments, **options)
         except InputError as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(2)
@@ -38,6 +50,28 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
             sys.exit(2)
 
     return run
+
+
+@contextmanager
+def _saying_once() -> Iterator[None]:
+    """Within the outermost job, advice is given once; a job may run others, as the demo does."""
+    if _said.get() is not None:
+        yield
+        return
+    token = _said.set(set())
+    try:
+        yield
+    finally:
+        _said.reset(token)
+
+
+def print_ranking_note(settings: Mapping[str, Any], repeat_shares: Mapping[str, float | None]) -> None:
+    """Print `evaluation.settings.ranking_note`; its advice once in a job and the jobs that it runs."""
+    said = _said.get()
+    advice = ranking_advice(settings, repeat_shares)
+    print(ranking_note(settings, repeat_shares, with_advice=said is None or advice not in said))
+    if said is not None:
+        said.add(advice)
 
 
 def _print_warnings_as_they_are() -> None:
@@ -76,6 +110,18 @@ def config_options(function: Callable[..., None]) -> Callable[..., None]:
         "--config", "config_path", type=HomePath(), metavar="FILE", help="YAML file, e.g. configs/scientific.yaml"
     )
     return path(overrides(function))
+
+
+def verbose_option(function: Callable[..., None]) -> Callable[..., None]:
+    """`--verbose`, which shows what Ray itself prints; the job need not pass it on."""
+
+    def tell(_context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+        set_verbose(wanted)
+
+    option = click.option(
+        "--verbose", is_flag=True, expose_value=False, callback=tell, help="show also what Ray and its workers log"
+    )
+    return option(function)
 
 
 def validate(inputs: Inputs) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 
 from contracts.errors import InputError
+from distributed.output import is_verbose
 from evaluation.report import metrics_table
-from evaluation.settings import ranking_note
 from jobs.build_graph import main as build_graph
-from jobs.cli import HomePath, job
+from jobs.cli import HomePath, job, print_ranking_note, verbose_option
 from jobs.evaluate import main as evaluate
 from jobs.prepare_data import main as prepare_data
 from jobs.recommend import main as recommend
@@ -42,6 +42,7 @@ _COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
     show_default=True,
     help="folder to write to; replaces an earlier demo",
 )
+@verbose_option
 @job
 def main(output: str) -> None:
     """Prepare, build graphs, train three systems with two Ray workers, evaluate, recommend, compare."""
@@ -62,7 +63,7 @@ def main(output: str) -> None:
     print(f"\nTest split, each user's last item ranked among all 1,500 ({time.perf_counter() - began:.0f} s):\n")
     print(metrics_table(rows, _COLUMNS))
     last = found[_MODELS[-1]]  # all systems are ranked alike
-    print(ranking_note(last["settings"], {"test": last["details"]["test"]["repeat_share"]}))
+    print_ranking_note(last["settings"], {"test": last["details"]["test"]["repeat_share"]})
     print(
         f"\nwrote {root}/dataset, {root}/graph, {root}/run-*/metrics.json and {root}/recommendations.parquet; "
         f"curves: .venv/bin/tensorboard --logdir {root}"
@@ -92,6 +93,8 @@ def _empty_folder(root: Path) -> Path:
 def _run(line: str) -> None:
     """Run a job in this process (one Ray for all), after showing the command that does it."""
     name, *arguments = shlex.split(line)
+    if is_verbose() and name != "prepare_data":
+        arguments.append("--verbose")
     print(f"\n$ python jobs/{name}.py {shlex.join(arguments)}", flush=True)
     _JOBS[name].main(args=arguments, standalone_mode=False)
 

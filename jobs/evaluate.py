@@ -14,14 +14,14 @@ from distributed.job_paths import absolute, resolve_paths
 from distributed.placement import device_type
 from distributed.workers import run_on_workers
 from evaluation.report import metrics_table
-from evaluation.settings import ranking_note
-from jobs.cli import job, validate
+from jobs.cli import job, print_ranking_note, validate, verbose_option
 
 
 @click.command()
 @click.option("--run", required=True, help="run folder of jobs/train.py")
 @click.option("--checkpoint", default="best", show_default=True, help="latest, best or a step")
 @click.option("--set", "overrides", multiple=True, help="e.g. evaluation.mask_history=true, cluster.num_workers=4")
+@verbose_option
 @job
 def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     """Full-catalogue metrics with intervals and slices, on any number of workers."""
@@ -39,7 +39,7 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     result = json.loads(path.read_text())
     columns = config.evaluation.metrics
     print(metrics_table({split: result[split] for split in SPLITS}, columns))
-    print(ranking_note(result["settings"], {split: result["details"][split]["repeat_share"] for split in SPLITS}))
+    print_ranking_note(result["settings"], {split: result["details"][split]["repeat_share"] for split in SPLITS})
     for split in SPLITS:
         slices = result["details"][split]["slices"]
         named = {f"{split}, {name} ({found['targets']:,} targets)": found for name, found in slices.items()}

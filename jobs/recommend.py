@@ -14,7 +14,7 @@ from distributed.inputs import open_inputs
 from distributed.job_paths import absolute, absolute_file, resolve_paths
 from distributed.placement import device_type
 from distributed.workers import run_on_workers
-from jobs.cli import check_output, check_suffix, job, validate
+from jobs.cli import check_output, check_suffix, job, validate, verbose_option
 
 
 @click.command()
@@ -25,6 +25,7 @@ from jobs.cli import check_output, check_suffix, job, validate
 @click.option("--mask-history/--keep-history", default=True, show_default=True, help="leave out what the user has had")
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
 @click.option("--set", "overrides", multiple=True, help="e.g. cluster.num_workers=4")
+@verbose_option
 @job
 def main(
     run: str, k: int, output: str, checkpoint: str, mask_history: bool, overwrite: bool, overrides: tuple[str, ...]

@@ -13,7 +13,8 @@ from configs.schema import Config
 from contracts.errors import InputError
 from distributed.job_paths import absolute, resolve_paths
 from distributed.placement import check_cpus
-from distributed.ray.cluster import check_seen_by_all_nodes, connect
+from distributed.ray.cluster import check_seen_by_all_nodes, cluster_in_words, connect
+from distributed.ray.relay import naming_ray_logs, ray_logs
 from experiments.study.definition import Study, Trial, expand, read_study
 from experiments.study.life import check_study_folder, run_study
 from experiments.study.ray_trials import RayTrials
@@ -21,7 +22,7 @@ from experiments.study.report import write_report
 from experiments.study.trials import TrialExecutor
 from graph_builder.executor import Executor
 from graph_builder.ray_tasks import RayExecutor
-from jobs.cli import HomePath, job
+from jobs.cli import HomePath, job, verbose_option
 from storage.uris import is_uri
 
 
@@ -39,6 +40,7 @@ from storage.uris import is_uri
 @click.option("--parallel", type=click.IntRange(min=1), help="trials at a time at most [default: as many as fit]")
 @click.option("--cpus-per-trial", type=click.IntRange(min=1), default=1, show_default=True, help="cores, and threads")
 @click.option("--report-only", is_flag=True, help="train nothing: write the results of what is finished")
+@verbose_option
 @job
 def main(
     study_path: str,
@@ -66,13 +68,17 @@ def main(
         check_cpus(config.cluster, f"--cpus-per-trial {cpus_per_trial}", cpus_per_trial)
         per_task = config.graph_options.cpus_per_task
         check_cpus(config.cluster, f"graph_options.cpus_per_task={per_task}", per_task)
+        print(f"building graphs and training trials with Ray: {cluster_in_words(config.cluster)}", flush=True)
         connect(config.cluster)
         check_seen_by_all_nodes(folder, f"--output {folder}")
         return RayExecutor(config.graph_options), RayTrials(config.cluster, cpus_per_trial, parallel)
 
     placed = [replace(trial, config=resolve_paths(trial.config)) for trial in trials]
-    unfinished = run_study(study, placed, folder, start)
+    with naming_ray_logs():
+        unfinished = run_study(study, placed, folder, start)
     _report(study, trials, folder)
+    if any(outcome.state == "failed" for outcome in unfinished):
+        click.echo(ray_logs(), err=True)
     for outcome in unfinished:
         if outcome.state == "failed":
             note = folder / "failures" / f"{outcome.trial}.txt"

@@ -21,8 +21,7 @@ from distributed.placement import device_type
 from distributed.training.trainer import check_trainable
 from distributed.workers import run_on_workers
 from evaluation.report import metrics_table
-from evaluation.settings import ranking_note
-from jobs.cli import config_options, job, validate
+from jobs.cli import config_options, job, print_ranking_note, validate, verbose_option
 
 # Files of a run that other jobs write, and Ray's own.
 _NOT_OF_TRAINING = ("evaluation-", "ray")
@@ -30,6 +29,7 @@ _NOT_OF_TRAINING = ("evaluation-", "ray")
 
 @click.command()
 @config_options
+@verbose_option
 @job
 def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     """Train to early stopping, evaluate the best checkpoint on valid and test, write RUN/metrics.json.
@@ -55,7 +55,7 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     metrics = json.loads((storage.local / "metrics.json").read_text())
     columns = config.evaluation.metrics
     print(metrics_table({split: metrics[split] for split in SPLITS}, columns))
-    print(ranking_note(metrics["settings"], {split: metrics["details"][split]["repeat_share"] for split in SPLITS}))
+    print_ranking_note(metrics["settings"], {split: metrics["details"][split]["repeat_share"] for split in SPLITS})
     names = sorted(path.name for path in storage.local.iterdir() if not path.name.startswith(_NOT_OF_TRAINING))
     print(f"wrote run {config.run} ({metrics['model']}): {', '.join(names)}")
     for path in sorted(storage.local.glob("evaluation-best*.json")):

@@ -26,6 +26,7 @@ from typing import Any
 from tqdm import tqdm
 
 from contracts.errors import InputError
+from contracts.terminal import shows_bars
 from storage.durable_files import replace_folder, replacing_folder
 from storage.manifest import MANIFEST
 from storage.object_folder import ObjectFolder
@@ -230,4 +231,4 @@ def _writing(cache: Path) -> Iterator[None]:
 
 
 def _progress(total: int, label: str) -> Any:
-    return tqdm(total=total, desc=label, unit="B", unit_scale=True, disable=None, leave=False)
+    return tqdm(total=total, desc=label, unit="B", unit_scale=True, disable=not shows_bars(), leave=False)

@@ -33,6 +33,7 @@ from distributed.checkpoints.index import (
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.checkpoints.snapshot import snapshot
 from distributed.checkpoints.tensors import NO_LOSSES, Losses, fill, find_damage, first_line, state_of, write_tensors
+from distributed.output import say
 from distributed.sharding import ShardedSystem
 from distributed.world import World
 from storage.durable_files import replace_folder, restore_replaced, write_text
@@ -196,7 +197,7 @@ class Checkpoints:
             if damage:
                 damaged.append(damage)
                 if self.world.is_first:
-                    print(f"warning: checkpoint {damage}; going on from the one before", flush=True)
+                    say(f"warning: checkpoint {damage}; going on from the one before")
                 continue
             self._check_best(progress)
             return progress, fill(sharded, path, progress, self.world)

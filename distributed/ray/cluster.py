@@ -22,7 +22,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from configs.schema import ClusterConfig
 from contracts.errors import InputError
+from distributed.output import is_verbose
 from distributed.placement import cpus_here, is_submitted_job, named_address
+from distributed.ray.relay import is_installed, show_own_lines
 from distributed.ray.temporary_folder import keep_sockets_short
 from distributed.ray.worker_setup import set_up_worker
 
@@ -53,19 +55,26 @@ def connect(cluster: ClusterConfig) -> None:
         InputError: no cluster answers at the address, or it is none.
     """
     if ray.is_initialized():
+        if not is_installed():  # somebody else's: it goes on printing what it prints
+            show_own_lines(verbose=True)
         return
-    quiet = {"logging_level": logging.WARNING, "log_to_driver": True}
+    # Not `log_to_driver=False`: Ray would then send no worker's lines, ours neither.
+    quiet = {"logging_level": logging.INFO if is_verbose() else logging.ERROR, "log_to_driver": True}
     setting, address = named_address(cluster)
     if address in (None, "local"):
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
         environment = {"env_vars": {"PYTHONPATH": path}, "worker_process_setup_hook": set_up_worker}
         keep_sockets_short()
         _provide_token()
+        if not is_verbose():
+            # Nobody reads the metrics of a Ray that ends with its job, and processes complain if they cannot send any.
+            os.environ.setdefault("RAY_enable_metrics_collection", "0")
         with _own_process_groups():
             # With the dashboard, whose state service Ray Train's own actors ask; without it they warn all along.
             ray.init(
                 address="local", num_cpus=cpus_here(cluster), include_dashboard=True, runtime_env=environment, **quiet
             )
+        show_own_lines(is_verbose())
         return
     environment = {"worker_process_setup_hook": set_up_worker}
     if not is_submitted_job():
@@ -73,6 +82,7 @@ def connect(cluster: ClusterConfig) -> None:
     try:
         _check_answers(address)
         ray.init(address=address, runtime_env=environment, **quiet)
+        show_own_lines(is_verbose())
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{setting}={address}: no Ray cluster could be joined ({' '.join(str(error).split())[:300]}); "
@@ -139,13 +149,13 @@ def wait_for_loss(seconds: float) -> str | None:
 
 
 def cluster_in_words(cluster: ClusterConfig) -> str:
-    """Which cluster `connect` starts or joins, for a person."""
+    """What `connect` does, for a person."""
     setting, address = named_address(cluster)
     if ray.is_initialized():
-        return "the Ray cluster that this process has started or joined already"
+        return "Ray is running already"
     if address in (None, "local"):
-        return "a Ray cluster that starts now on this machine"
-    return f"the Ray cluster at {setting}={address}"
+        return "starting Ray on this machine"
+    return f"joining the Ray cluster at {setting}={address}"
 
 
 def _check_answers(address: str) -> None:

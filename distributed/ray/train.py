@@ -5,27 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray.train
-from ray.experimental import tqdm_ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from configs.loading import parse_config
 from configs.schema import Config
+from contracts.terminal import shows_bars
 from distributed.checkpoints.run_storage import RunStorage
+from distributed.output import distant_bar, end_lines, show
 from distributed.rank_task import RankError, Task, one_line, run_task
 from distributed.ray.cluster import wait_for_loss, workers_use_gpu
+from distributed.ray.relay import expect_end, ray_logs
 from distributed.telemetry import unwatched
 from distributed.world import World
 
+_LAST_LINES = 10.0  # seconds to wait at most for the last lines of rank 0
 _LOOK_EVERY = 0.5  # seconds between two looks whether there is nothing left to watch
 
 
@@ -39,10 +41,9 @@ def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any
     Raises:
         RankError: a rank met an error that would come back, or workers were lost more often than allowed.
     """
-    # Passed on to workers: print must reach their stdout, by which a bar's updates travel, not a logger.
+    # Passed on to workers: print must reach their stdout, by which lines travel, not a logger.
     os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
-    # Else the controller logs each start and failure, pages of it, by a configuration of its own.
-    os.environ["RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING"] = "0"
+    ended, told = expect_end(), False
     allowed, losses = config.cluster.max_failures if task == "train" else 0, 0
     while True:
         try:
@@ -50,9 +51,12 @@ def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any
                 _trainer(task, config, storage, arguments).fit()
             break
         except TrainingFailedError as error:
-            for _, reported in sorted(_failures(error).items()):
-                if isinstance(reported, RankError):
-                    raise reported from None
+            of_ranks = [failure for _, failure in sorted(_failures(error).items()) if isinstance(failure, RankError)]
+            if not told and not any(failure.refused for failure in of_ranks):
+                show(ray_logs(), "err")
+                told = True
+            if of_ranks:
+                raise of_ranks[0] from None
             if not isinstance(error, WorkerGroupError):  # Ray's controller has itself tried again what is worth it
                 raise RankError(f"Ray Train failed: {one_line(error)}", str(error) + "\n", False) from None
             losses += 1
@@ -63,7 +67,7 @@ def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any
     shutil.rmtree(storage.local / "ray", ignore_errors=True)
     storage.remove("ray")
     # Workers' lines reach the driver through Ray's log monitor, a little late; let a job have the last word.
-    time.sleep(1.0)
+    ended.wait(_LAST_LINES)
 
 
 @contextmanager
@@ -119,7 +123,7 @@ def _trainer(task: Task, config: Config, storage: RunStorage, arguments: dict[st
             "task": task,
             "config": config.model_dump(mode="json"),
             "arguments": arguments,
-            "watched": sys.stderr.isatty(),
+            "watched": shows_bars(),
         },
         scaling_config=ScalingConfig(
             num_workers=config.cluster.num_workers,
@@ -157,7 +161,7 @@ def on_worker(job: dict[str, Any]) -> None:
     """What each worker process runs."""
     world = World.current(ray.train.torch.get_device())
     # One bar, drawn by the driver from what rank 0 sends; none where nobody watches.
-    track = _bar if job["watched"] and world.is_first else unwatched
+    track = distant_bar if job["watched"] and world.is_first else unwatched
     arguments = job["arguments"]
     if job["task"] == "train":
         arguments = {**arguments, "is_leaving": lambda: ray.train.get_preemption_info() is not None}
@@ -166,18 +170,9 @@ def on_worker(job: dict[str, Any]) -> None:
     except RankError:
         logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # the driver says it in one line
         raise
+    if world.is_first:
+        end_lines()
 
 
 # What `run_on_ray` has workers run; the fault injection puts its own around it.
 worker_function: Callable[[dict[str, Any]], None] = on_worker
-
-
-def _bar(loop: Iterable[Any], total: int, label: str) -> Iterator[Any]:
-    """A `telemetry.Track` that the driver's terminal shows while the loop runs."""
-    bar = tqdm_ray.tqdm(desc=label, total=total)
-    try:
-        for item in loop:
-            yield item
-            bar.update(1)
-    finally:
-        bar.close()

@@ -63,7 +63,8 @@ def train(
     if world.is_first:
         write_text(run / "config.yaml", stored_config)
         write_text(run / "plan.txt", sharded.plan + "\n")
-    telemetry.say(sharded.plan)
+    if sharded.sharding:
+        telemetry.say(f"Where the rows of the item table are, by rank (also in plan.txt):\n{sharded.plan}")
     if progress.step:
         ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
         if decide(progress, config.training) == "stop":

@@ -14,6 +14,7 @@ from configs.loading import dump_config, parse_config
 from contracts.errors import InputError
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.interruption import STOP_FILE, STOPPED_FILE
+from distributed.output import speaking_as
 from distributed.training.trainer import train
 from distributed.world import world_of_one
 from storage.durable_files import write_text
@@ -86,7 +87,7 @@ def run_trial(job: Job) -> Outcome:
         device = torch.device("cuda", 0) if job.use_gpu else torch.device("cpu")
         if job.use_gpu:
             torch.cuda.set_device(device)
-        with world_of_one(device) as world:
+        with speaking_as(job.trial), world_of_one(device) as world:
             metrics = train(config, world)
     except InputError as error:
         return Outcome(trial=job.trial, state="failed", error=str(error), traceback=traceback.format_exc())

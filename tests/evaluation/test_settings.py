@@ -32,9 +32,13 @@ def test_other_settings_have_a_name_of_their_own():
 @pytest.mark.parametrize(
     ("settings", "share", "expected"),
     [
-        ((), 0.006, "Ranking: history kept, ties pessimistic."),
+        (
+            (),
+            0.006,
+            "Ranking: items that the user already has are kept (evaluation.mask_history), a tie counts",
+        ),
         ((), 0.006, "repeat an item of the user's history: test 0.6%. With so few, lists lose places"),
-        (("mask_history=true",), 0.006, "Ranking: history hidden"),
+        (("mask_history=true",), 0.006, "Ranking: items that the user already has are hidden"),
         (("mask_history=true",), 0.3, "test 30.0%. With so many, hiding history flatters repeated targets"),
         (
             ("cooccurrence_weight=16",),

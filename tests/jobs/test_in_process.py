@@ -1,6 +1,7 @@
 """One worker runs in this process, without Ray, and makes the digits and files that a Ray worker makes."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -96,8 +97,8 @@ def test_one_worker_makes_here_what_it_makes_through_ray(root, monkeypatch):
         for said in train_and_recommend(root, "here", *ALONE):  # evaluate: test_pipeline.py
             assert said.splitlines()[0].startswith("running in this process, without Ray, on CPU (1 thread)")
     said = train_and_recommend(root, "ray", *THROUGH_RAY)
-    assert said[0].startswith("running on 1 worker(s) of a Ray cluster that starts now on this machine, on CPU\n")
-    assert said[1].startswith("running on 1 worker(s) of the Ray cluster that this process has started")
+    assert said[0].startswith("running with 1 worker on CPU: starting Ray on this machine\n")
+    assert said[1].startswith("running with 1 worker on CPU: Ray is running already\n")
     assert results(root / "here") == results(root / "ray")
 
     # A rank's own error ends a run through Ray at once: no restart, one line, the traceback in a file.
@@ -105,6 +106,9 @@ def test_one_worker_makes_here_what_it_makes_through_ray(root, monkeypatch):
     said = training(root, "broken", "cluster.num_workers=2", status=1)
     assert "starting again" not in said
     assert "Traceback" not in said
+    assert "a warning of rank 0" in said.splitlines()
+    assert "of a library" not in said
+    assert said.count("Ray's own logs are in /") == 1
     error = f"error: train failed, ZeroDivisionError: of rank 0; the traceback is in {root}/broken/error.txt"
     assert said.splitlines()[-1] == error
     report = (root / "broken/error.txt").read_text()
@@ -117,6 +121,8 @@ def broken(job):
 
     def spoilt(_config, world, **_arguments):
         if world.is_first:
+            logging.getLogger("distributed.world").warning("a warning of rank 0")
+            print("of a library")
             own = os.environ["RAY_ADDRESS"] == ray.get_runtime_context().gcs_address
             raise ZeroDivisionError("of rank 0" if own else "and RAY_ADDRESS does not name the cluster")
         world.barrier()

@@ -1,6 +1,7 @@
 """`ray job submit` on a real local cluster with token authentication on; the cluster file against Ray's schema."""
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -97,6 +98,8 @@ def test_training_as_a_submitted_job(cluster, tmp_path):
     done = submit(cluster, *train, "--set", f"run={run}")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     assert f"wrote run {run}" in done.stdout
+    assert "\nepoch 1: loss " in done.stdout
+    assert not re.search(r"core_worker|pid=|process group", done.stdout + done.stderr)
     assert (run / "metrics.json").exists()
 
     refused = submit(cluster, *train, "--set", "run=my-run")
