@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from configs.schema import Config
-from contracts.errors import InputError
+from contracts.errors import InputError, TaskFailed
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.placement import device_type, runs_in_this_process
 from distributed.rank_task import RankError, Task, run_task
@@ -24,10 +24,6 @@ from distributed.world import world_of_one
 from storage.durable_files import write_text
 
 ERROR_FILE = "error.txt"  # in the run's folder: the traceback of a task that failed
-
-
-class TaskFailed(Exception):
-    """A task failed on a rank, and its input is not at fault; the message is one line."""
 
 
 def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:

@@ -7,15 +7,16 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import distributed
-from contracts.errors import InputError
-from distributed.inputs import Inputs
-from distributed.workers import TaskFailed
+from contracts.errors import InputError, TaskFailed
 from storage.paths import expand_home
+
+if TYPE_CHECKING:  # jobs that only print something do not wait for PyTorch
+    from distributed.inputs import Inputs
 
 
 def job(function: Callable[..., None]) -> Callable[..., None]:
