@@ -23,7 +23,6 @@ from setuptools.build_meta import (
     build_sdist,
     get_requires_for_build_editable,
     get_requires_for_build_sdist,
-    get_requires_for_build_wheel,
     prepare_metadata_for_build_editable,
 )
 
@@ -37,6 +36,11 @@ __all__ = [
 
 _SUFFIXES = (".py", ".cu", ".yaml")  # of what a package consists of; the same in pyproject.toml, package-data
 _FILES = ("py.typed",)
+
+
+def get_requires_for_build_wheel(config_settings: Mapping[str, Any] | None = None) -> list[str]:  # noqa: ARG001
+    """Nothing beside setuptools itself, which would write to the checkout before it says so."""
+    return []
 
 
 def build_wheel(
