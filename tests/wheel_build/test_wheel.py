@@ -36,7 +36,7 @@ def wheel(tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(wheel, tmp_path_factory):
     """A folder with the installed wheel and nothing else."""
-    folder = tmp_path_factory.mktemp("site")
+    folder = tmp_path_factory.mktemp("site") / "site-packages"  # as where wheels are installed
     installed = pip("install", "--no-deps", "--no-index", "--target", folder, wheel)
     assert installed.returncode == 0, installed.stderr
     return folder
@@ -104,6 +104,23 @@ print(*sorted(name for name in sys.argv[1:] if name in sys.modules))
 def test_every_module_is_imported_below_mdsrec_alone(site, project):
     packages = [package for package in PRODUCT if package != "mdsrec"]
     assert output_of(python(project, [site, ENVIRONMENT], "-c", EVERY_MODULE, *packages)).strip() == ""
+
+
+OWN_CODE = """
+import json, threading
+from mdsrec.distributed.ray.own_code import found_on_this_machine, sent_to_the_cluster
+from mdsrec.distributed.watchdog import Watchdog
+watchdog = object.__new__(Watchdog)
+watchdog._watched = threading.get_ident()
+print(json.dumps([found_on_this_machine(), sent_to_the_cluster()["py_modules"], watchdog._place()[0]]))
+"""
+
+
+def test_its_processes_know_where_its_code_is(site, project):
+    here, sent, line = json.loads(output_of(python(project, [site, ENVIRONMENT], "-c", OWN_CODE)))
+    assert here == {}, "nothing goes before the standard library on the path"
+    assert sent == [str(site / "mdsrec")]
+    assert line.startswith("distributed/watchdog.py:")
 
 
 def test_it_stands_beside_dasks_distributed(site, site_of_dask, tmp_path):
