@@ -187,6 +187,11 @@ def _explain(problem: Any) -> str:
     return f"{name.removesuffix('.[key]')}={_SHOWN.repr(problem['input'])}: {message}" if name else message
 
 
+def nearest_knob(name: str) -> str | None:
+    """The knob or section that was most likely meant by a name that is none; None: nothing is near."""
+    return _nearest(name.split("."))
+
+
 def _nearest(path: list[str]) -> str | None:
     """The knob or section that was most likely meant by a name that is none."""
     *section, leaf = path

@@ -1,4 +1,4 @@
-"""The error that is somebody's input, not our bug."""
+"""Errors that a command tells in one line: bad input, and a task that failed on a rank."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message names the file or field, the value found, the limit, and the next move. Jobs print it
     without a traceback and exit with status 2; nothing already written is touched.
     """
+
+
+class TaskFailed(Exception):
+    """A task failed on a rank, and its input is not at fault; the message is one line."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 
-import storage.manifest
 from contracts.errors import InputError
+from storage import manifest as stored_manifest
 from storage.durable_files import replacing_folder
 from storage.fingerprints import files_digest
 from storage.manifest import MANIFEST, Field, ManifestSchema
@@ -60,7 +60,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: see `storage.manifest.read_manifest`.
     """
-    return storage.manifest.read_manifest(folder, SCHEMA)
+    return stored_manifest.read_manifest(folder, SCHEMA)
 
 
 def _missing(folder: Path) -> str:

@@ -26,7 +26,8 @@ from distributed.telemetry import Item, Track
 from distributed.world import World
 from storage.plain_json import json_text
 
-_ROOT = str(Path(__file__).resolve().parent.parent)
+# The checkout, which may hold a virtual environment, or `mdsrec` in site-packages.
+_ROOT = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
 @dataclass(kw_only=True)
@@ -121,7 +122,8 @@ class Watchdog:
         """The innermost line of ours that the watched thread is at, and the collective that it waits in."""
         frame = sys._current_frames().get(self._watched)
         stack = traceback.extract_stack(frame) if frame else []
-        ours = [f for f in stack if f.filename.startswith(_ROOT) and "site-packages" not in f.filename]
+        inside = [f for f in stack if f.filename.startswith(_ROOT)]
+        ours = [f for f in inside if "site-packages" not in f.filename.removeprefix(_ROOT)]
         collectives = [f.name for f in stack if f.filename.endswith("distributed_c10d.py") and f.name != "wrapper"]
         if not ours:
             return "unknown", ""

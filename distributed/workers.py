@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from configs.schema import Config
-from contracts.errors import InputError
+from contracts.errors import InputError, TaskFailed
 from contracts.terminal import shows_bars
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.output import local_bar
@@ -25,10 +25,6 @@ from distributed.world import world_of_one
 from storage.durable_files import write_text
 
 ERROR_FILE = "error.txt"  # in the run's folder: the traceback of a task that failed
-
-
-class TaskFailed(Exception):
-    """A task failed on a rank, and its input is not at fault; the message is one line."""
 
 
 def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-import storage.manifest
 from configs.knobs import Decides, all_knobs, decides
 from configs.schema import GraphConfig
 from contracts.errors import InputError
 from graph_builder.integrity import check_checksum
 from graph_builder.row_blocks import CooccurrenceRows, check_range, open_array
+from storage import manifest as stored_manifest
 from storage.fingerprints import value_digest
 from storage.manifest import MANIFEST, Field, ManifestSchema
 
@@ -153,7 +153,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: see `storage.manifest.read_manifest`.
     """
-    return storage.manifest.read_manifest(folder, SCHEMA)
+    return stored_manifest.read_manifest(folder, SCHEMA)
 
 
 def _missing(folder: Path) -> str:

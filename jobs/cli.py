@@ -9,18 +9,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import distributed
-from contracts.errors import InputError
-from distributed.inputs import Inputs
+from contracts.errors import InputError, TaskFailed
 from distributed.output import set_verbose
-from distributed.workers import TaskFailed
 from evaluation.settings import ranking_advice, ranking_note
 from jobs.unread import readers_may_leave
 from storage.paths import expand_home
+
+if TYPE_CHECKING:  # jobs that only print something do not wait for PyTorch
+    from distributed.inputs import Inputs
 
 # The advice that the outermost job under way has given.
 _said: ContextVar[set[str] | None] = ContextVar("said", default=None)

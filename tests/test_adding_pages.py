@@ -1,4 +1,4 @@
-"""The pages "adding a format", "adding a metric" and "adding a system", followed word for word in a copy of the code."""
+"""The pages about adding a format, a metric and a system, followed word for word in a copy of the code."""
 
 import json
 import os

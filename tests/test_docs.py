@@ -3,23 +3,25 @@
 import importlib.util
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
 from configs.knobs import section_of
 from configs.loading import load_config
 from configs.schema import Config
+from tests.packages import PRODUCT, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "cluster.yaml"]
 
 
 def commands(text):
-    """Every `jobs/x.py ...` line of a page, continuation lines joined, optional [...] parts kept."""
+    """Every `jobs/x.py ...` and `mdsrec x ...` of a page, continuation lines joined, optional [...] parts kept."""
     joined = re.sub(r"\\\n\s*(?:#\s*)?", " ", text)
-    for match in re.finditer(r"python\s+jobs/(\w+)\.py([^\n`]*)", joined):
-        yield match[1], shlex.split(match[2].replace("[", " ").replace("]", " ").replace("...", " "))
+    for match in re.finditer(r"(?:python\s+jobs/(\w+)\.py|(?:^|`|bin/)mdsrec ([a-z][\w-]*))([^\n`]*)", joined, re.M):
+        yield (
+            match[1] or match[2].replace("-", "_"),
+            shlex.split(match[3].replace("[", " ").replace("]", " ").replace("...", " ")),
+        )
 
 
 def pages():
@@ -51,9 +53,7 @@ def test_knobs_exist(text):
 
 @pytest.mark.parametrize("text", pages())
 def test_files_exist(text):
-    folders = (
-        "contracts|configs|storage|data|kernels|graph_builder|model|evaluation|distributed|experiments|jobs|tests|docs"
-    )
+    folders = "|".join((*PRODUCT, "tests", "docs", "wheel_build"))
     named = set(re.findall(rf"`((?:{folders})/[\w/.]*)`", text)) | set(re.findall(r"\]\(([\w/.]+)\)", text))
     for name in named:
         assert (ROOT / name).exists() or (ROOT / "docs" / name).exists(), name

@@ -21,6 +21,8 @@ class SystemEntry:
         knobs: its own section, `model.<name>`; None: it has none.
         is_trained: whether it has weights.
         trains_on_graph: whether the item graph is part of the model.
+        reads_features: whether the model reads the dataset's item features themselves. A system on the item graph needs
+            them only where the graph is built.
         scores_by_cooccurrence: whether evaluation.cooccurrence_weight is all that it scores by.
     """
 
@@ -28,6 +30,7 @@ class SystemEntry:
     knobs: type[Section] | None = None
     is_trained: bool = True
     trains_on_graph: bool = False
+    reads_features: bool = False
     scores_by_cooccurrence: bool = False
 
 
@@ -38,7 +41,7 @@ SYSTEMS = {
         trains_on_graph=True,
     ),
     "sasrec": SystemEntry(about="causal Transformer over item IDs"),
-    "sasrecf": SystemEntry(about="the same over IDs and features, concatenated"),
+    "sasrecf": SystemEntry(about="causal Transformer over item IDs and features, concatenated", reads_features=True),
     "itemknn": SystemEntry(
         about="co-occurrence with what the user has, nothing trained", is_trained=False, scores_by_cooccurrence=True
     ),

@@ -25,6 +25,7 @@ from contracts.errors import InputError
 from distributed.output import is_verbose
 from distributed.placement import cpus_here, is_submitted_job, named_address
 from distributed.ray.relay import is_installed, show_own_lines
+from distributed.ray.own_code import found_on_this_machine, sent_to_the_cluster
 from distributed.ray.temporary_folder import keep_sockets_short
 from distributed.ray.worker_setup import set_up_worker
 
@@ -33,23 +34,20 @@ log = logging.getLogger(__name__)
 # Without these two Ray's driver waits a minute, and is then ended in the middle of a line.
 _VITAL = ("gcs_server", "raylet")
 _started: dict[str, subprocess.Popen[bytes]] = {}
-_ROOT = Path(__file__).resolve().parents[2]
 _ANSWER_SECONDS = 5.0
 # How long to wait for nodes that join a cluster, and between two lines that say so.
 _NODES_SECONDS, _SAY_EVERY = 300.0, 60.0
 # What opens an HTTP/2 connection, and so gRPC (RFC 9113, 3.4): each side's first frame is SETTINGS, type 4.
 _SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
-# Never sent to a cluster as code; .rayignore says the same to `ray job submit --working-dir`.
-_NOT_CODE = [".git", ".venv", "demo", "runs", "tests", "docs", "**/__pycache__"]
 
 
 def connect(cluster: ClusterConfig) -> None:
     """Join `cluster.address`, else RAY_ADDRESS, else start a local cluster for this process.
 
-    Workers import the packages by their top-level names: under `ray job submit` Ray puts the working
-    dir on their path; on a local cluster they get this checkout's path; a driver that joins a
-    cluster from outside uploads the checkout.
+    Workers import the packages by the names that they have here (`own_code.py`). Under `ray job submit` Ray puts the
+    working dir on their path; on a local cluster they get the path of this code; a driver that joins a cluster from
+    outside uploads this code.
 
     Raises:
         InputError: no cluster answers at the address, or it is none.
@@ -62,8 +60,7 @@ def connect(cluster: ClusterConfig) -> None:
     quiet = {"logging_level": logging.INFO if is_verbose() else logging.ERROR, "log_to_driver": True}
     setting, address = named_address(cluster)
     if address in (None, "local"):
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-        environment = {"env_vars": {"PYTHONPATH": path}, "worker_process_setup_hook": set_up_worker}
+        environment = {**found_on_this_machine(), "worker_process_setup_hook": set_up_worker}
         keep_sockets_short()
         _provide_token()
         if not is_verbose():
@@ -78,7 +75,7 @@ def connect(cluster: ClusterConfig) -> None:
         return
     environment = {"worker_process_setup_hook": set_up_worker}
     if not is_submitted_job():
-        environment |= {"working_dir": str(_ROOT), "excludes": _NOT_CODE}
+        environment |= sent_to_the_cluster()
     try:
         _check_answers(address)
         ray.init(address=address, runtime_env=environment, **quiet)

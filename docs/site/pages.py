@@ -18,7 +18,9 @@ PACKAGES = (
 GUIDES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 SECTIONS = {
     "Start": ["index", "concepts", "coming-from", "data", "runs"],
-    "Run": ["cluster", "reliability", "training", "scaling", "studies", "case-study", "graphs", "bad-input", "security"],
+    "Run": [
+        "cluster", "reliability", "training", "scaling", "studies", "case-study", "graphs", "bad-input", "security",
+    ],  # fmt: skip
     "Understand": ["method", "results", "architecture", "map", "glossary", "log"],
     "Change": ["contributing", "tests", "adding-a-system", "adding-a-format", "adding-a-metric", "changelog"],
 }

@@ -12,7 +12,8 @@ from configs.systems.registry import SYSTEMS
 from configs.yaml_text import dump_yaml, parse_yaml
 from contracts.errors import InputError
 from distributed.checkpoints.run_folder import open_run_folder
-from model.zoo import MODELS
+from model.protocol import CatalogueInfo
+from model.zoo import MODELS, build_model
 
 
 def test_every_system_has_a_model_and_its_section():
@@ -21,6 +22,16 @@ def test_every_system_has_a_model_and_its_section():
         assert system.about
         field = ModelConfig.model_fields.get(name)
         assert (section_of(field) if field else None) is system.knobs
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_registry_says_what_the_model_needs(name):
+    info = CatalogueInfo(num_items=9, modalities=("text",), feature_dims={"text": 3}, num_centers={"text": 2})
+    config = load_config(None, [f"model.name={name}", "evaluation.cooccurrence_weight=1"])
+    needs = build_model(config.model, info).needs
+    assert SYSTEMS[name].reads_features == bool(needs.features)
+    assert SYSTEMS[name].trains_on_graph == bool(needs.cooccurrence or needs.views)
+    assert SYSTEMS[name].is_trained == needs.id_rows
 
 
 def test_only_the_named_systems_section_is_there():

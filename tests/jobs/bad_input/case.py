@@ -19,7 +19,19 @@ from distributed.inference import encoding
 from distributed.ray.cluster import connect
 from distributed.world import world_of_one
 from graph_builder.executor import SerialExecutor
-from jobs import build_graph, case_study, demo, evaluate, export, prepare_data, recommend, study, train
+from jobs import (
+    build_graph,
+    case_study,
+    config,
+    demo,
+    evaluate,
+    export,
+    knobs,
+    prepare_data,
+    recommend,
+    study,
+    train,
+)
 from tests.fingerprints import differing, fingerprints
 
 JOBS = {
@@ -32,6 +44,8 @@ JOBS = {
     "study": study.main,
     "case_study": case_study.main,
     "demo": demo.main,
+    "knobs": knobs.main,
+    "config": config.main,
 }
 SHOWN_FOLDER = "/data"
 

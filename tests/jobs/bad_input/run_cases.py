@@ -232,4 +232,14 @@ CASE_STUDIES = Group(
 
 DEMO = Group("jobs/demo.py", (Case("the demo would replace what it did not write", "demo --output {here}"),))
 
-GROUPS = (CONFIGS, INPUTS, RUNS, RECOMMENDATIONS, CASE_STUDIES, DEMO)
+LISTINGS = Group(
+    "jobs/knobs.py and jobs/config.py",
+    (
+        Case("a misspelt knob", "knobs mask_histroy"),
+        Case("a word that no knob has", "knobs xyzzyx"),
+        Case("settings of no run", "config {here}/dataset"),
+        Case("settings of a run whose config is no YAML", "config {here}/run", write("run/config.yaml", "model: [\n")),
+    ),
+)
+
+GROUPS = (CONFIGS, INPUTS, RUNS, RECOMMENDATIONS, CASE_STUDIES, DEMO, LISTINGS)

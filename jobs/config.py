@@ -1,0 +1,68 @@
+"""Show the settings of a run: python jobs/config.py RUN"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from tabulate import tabulate
+
+from configs.descriptions import as_in_a_config
+from configs.knobs import all_knobs
+from configs.loading import load_config
+from configs.schema import Config
+from contracts.errors import InputError
+from distributed.checkpoints.run_storage import RunStorage
+from jobs.cli import HomePath, job
+from storage.uris import is_uri
+
+
+@click.command()
+@click.argument("run", type=HomePath())
+@click.option("--all", "show_all", is_flag=True, help="every knob, also those that have their defaults")
+@job
+def main(run: str, show_all: bool) -> None:
+    """What the saved configuration of the folder RUN sets otherwise than the defaults.
+
+    A run saves its configuration with the knobs of its `ablation` switched off.
+    """
+    rows = [
+        (name, as_in_a_config(default), as_in_a_config(value))
+        for name, default, value in _compared(_saved(run if is_uri(run) else os.path.abspath(run)))
+        if show_all or value != default
+    ]
+    # The value comes last and is never wrapped: a path stays in one piece.
+    click.echo(tabulate(rows, ["knob", "default", "value"], disable_numparse=True, maxcolwidths=[None, 28, None]))
+
+
+def _saved(folder: str) -> Config:
+    """The configuration in a run's folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    storage = RunStorage(folder)
+    storage.pull("latest", tensors=False)
+    path = storage.local / "config.yaml"
+    if not path.exists():
+        raise InputError(f"run {folder}: no {path.name} in it; name the run folder of jobs/train.py")
+    return load_config(str(path))
+
+
+def _compared(config: Config) -> Iterator[tuple[str, Any, Any]]:
+    """Name, default and value of every knob that the config has, as plain values; other systems' knobs are left out."""
+    tree = config.model_dump(mode="json")
+    for name, info in all_knobs(Config):
+        *sections, leaf = name.split(".")
+        node: Any = tree
+        for section in sections:
+            node = node[section] or {}  # None: the section of another system
+        if leaf in node:
+            default = info.get_default(call_default_factory=True)
+            yield name, list(default) if isinstance(default, tuple) else default, node[leaf]
+
+
+if __name__ == "__main__":
+    main()
