@@ -1,5 +1,6 @@
 """What every test has: one thread per process, and a small dataset with its graph to read from."""
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -14,6 +15,17 @@ pytest_plugins = ["tests.ray_clusters"]
 # Tests run ranks side by side, and OpenMP's threads would fight over the cores.
 torch.set_num_threads(1)
 marker_guard.watch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Importing makes a million objects that stay. Without this, Python looks through them for garbage again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
