@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests import marker_guard, ray_clusters
+from tests.slow_tests import COLLECTED
 
 pytest_plugins = ["tests.ray_clusters"]
 
@@ -19,7 +20,7 @@ marker_guard.watch()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Importing makes a million objects that stay. Without this, Python looks through them for garbage again and again."""
+    """Imports make a million objects that stay. Python no longer looks through them for garbage again and again."""
     gc.disable()
     try:
         return (yield)
@@ -39,6 +40,7 @@ def pytest_xdist_setupnodes() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marker_guard.mark_by_what_it_calls(item)
+        item.config.stash.setdefault(COLLECTED, []).append(item)
     ray_clusters.in_order(items)
 
 
