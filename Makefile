@@ -3,6 +3,7 @@
 #   make test    linters, type checker, import contracts, tests
 # and two more are for who changes the code (tests/README.md):
 #   make check   after each edit: make test without the tests that spawn ranks, start Ray or need a GPU
+#   make slow    the tests that take minutes each; CI runs them after make test
 #   make faults  twenty small trainings that are killed at random moments, and the slow tests (an hour)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,24 +13,31 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 # Tests of one process, spread over the cores; whoever has none left takes over tests of the others.
 SIDE_BY_SIDE := --numprocesses auto --dist worksteal -m "not ranks and not ray and not gpu and not slow"
+# Compiled modules are kept beside their sources: without them every rank, worker and command of a test compiles anew.
+export PYTHONDONTWRITEBYTECODE :=
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
-.PHONY: demo check test faults lint install clean
+.PHONY: demo check test slow faults lint install clean
 
 demo: install
 	$(BIN)/python jobs/demo.py --output demo
 
-check: lint
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+# The linters run beside the tests. What they say is shown after them; either's failure is a failure.
+check: install
+	@$(MAKE) --no-print-directory lint > $(VENV)/lint.txt 2>&1 & linters=$$!; \
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE); tested=$$?; \
+	wait $$linters; linted=$$?; cat $(VENV)/lint.txt; \
+	test $$tested -eq 0 && test $$linted -eq 0
 
 # Ranks and Ray use several cores themselves, so their tests run one after another.
-test: lint
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+test: check
 	$(BIN)/python -m pytest -m "(ranks or ray or gpu) and not slow"
 
-# Twenty trainings whose workers, nodes and drivers are killed: docs/reliability.md
-faults: install
+slow: install
 	$(BIN)/python -m pytest -m slow
+
+# Twenty trainings whose workers, nodes and drivers are killed: docs/reliability.md
+faults: slow
 	$(BIN)/python benchmarks/faults.py
 
 lint: install

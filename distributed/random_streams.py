@@ -22,4 +22,8 @@ def seed_for(purpose: str, seed: int, number: int, rank: int) -> None:
     """
     digest = hashlib.blake2b(f"{purpose}/{seed}/{number}/{rank}".encode(), digest_size=8).digest()
     # torch's CPU generator takes 32 bits of a seed, so the hash must spread over those.
-    torch.manual_seed(int.from_bytes(digest, "little") >> 32)
+    start = int.from_bytes(digest, "little") >> 32
+    # torch.manual_seed does the same, and for each kind of device that has not begun to work it formats the stack.
+    torch.default_generator.manual_seed(start)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(start)

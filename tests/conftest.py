@@ -1,5 +1,6 @@
 """What every test has: one thread per process, and a small dataset with its graph to read from."""
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -8,12 +9,24 @@ import pytest
 import torch
 
 from tests import marker_guard, ray_clusters
+from tests.slow_tests import COLLECTED
 
 pytest_plugins = ["tests.ray_clusters"]
 
 # Tests run ranks side by side, and OpenMP's threads would fight over the cores.
 torch.set_num_threads(1)
 marker_guard.watch()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Imports make a million objects that stay. Python no longer looks through them for garbage again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
@@ -27,6 +40,7 @@ def pytest_xdist_setupnodes() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marker_guard.mark_by_what_it_calls(item)
+        item.config.stash.setdefault(COLLECTED, []).append(item)
     ray_clusters.in_order(items)
 
 

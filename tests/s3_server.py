@@ -8,9 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 BUCKET = "test-bucket"
 SECRET = "wJalrXUtnFEMISECRETEXAMPLEKEY"
@@ -21,6 +19,8 @@ class S3Server(logging.Handler):
     """The running server. `requests`: (method, path) of all requests since it was cleared."""
 
     def __init__(self, url: str) -> None:
+        import boto3
+
         super().__init__()
         self.url = url
         self.requests: list[tuple[str, str]] = []
@@ -61,6 +61,8 @@ class S3Server(logging.Handler):
 @contextlib.contextmanager
 def running_server() -> Iterator[S3Server]:
     """A server of its own with one empty bucket, and the environment that finds it."""
+    from moto.server import ThreadedMotoServer  # half a second, which only the process that needs it spends
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -54,9 +54,7 @@ class RawOptions:
 # Formats of raw interactions: from a path to the table that `formats.interaction_table` describes.
 RAW_READERS: dict[str, Callable[[str, RawOptions], pa.Table]] = {
     "recbole": lambda path, _: read_recbole(path),
-    "table": lambda path, options: read_table(
-        path, options.user_column, options.item_column, options.timestamp_column
-    ),
+    "table": lambda path, options: read_table(path, options.user_column, options.item_column, options.timestamp_column),
 }
 
 

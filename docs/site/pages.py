@@ -19,7 +19,15 @@ GUIDES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGE
 SECTIONS = {
     "Start": ["index", "concepts", "coming-from", "data", "runs"],
     "Run": [
-        "cluster", "reliability", "training", "scaling", "studies", "case-study", "graphs", "bad-input", "security",
+        "cluster",
+        "reliability",
+        "training",
+        "scaling",
+        "studies",
+        "case-study",
+        "graphs",
+        "bad-input",
+        "security",
     ],  # fmt: skip
     "Understand": ["method", "results", "architecture", "map", "glossary", "log"],
     "Change": ["contributing", "tests", "adding-a-system", "adding-a-format", "adding-a-metric", "changelog"],

@@ -31,6 +31,20 @@ def test_a_stream_follows_from_each_part_of_its_key():
     assert [drawn(*key) for key in keys] == first
 
 
+def test_cpu_and_gpu_are_seeded_alike_as_torch_does(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    seed_for("step", 3, 5, 1)
+    assert not seeds or torch.cuda.is_initialized()
+    seeds.clear()
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    found = drawn("step", 3, 5, 1)
+    assert seeds == [torch.initial_seed()]
+    monkeypatch.undo()
+    torch.manual_seed(seeds[0])
+    assert tuple(torch.rand(4).tolist()) == found
+
+
 def config_with_dropout(**more):
     config = config_of("sasrec", "data_parallel", "sgd")
     return config.model_copy(update={"model": config.model.model_copy(update={"dropout": 0.5}), **more})

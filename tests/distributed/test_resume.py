@@ -61,6 +61,25 @@ def written_at_once(monkeypatch):
     monkeypatch.setattr("distributed.checkpoints.checkpoint.ThreadPoolExecutor", Immediately)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(folders, tmp_path_factory):
+    """A run of SASRec that nobody disturbed, for tests that only read it: its folder, and what its training found."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    with world_of_one() as world:
+        return run, train(config_of(folders, run, "sasrec"), world)
+
+
+@pytest.fixture(scope="module")
+def broken_off(folders, tmp_path_factory):
+    """The same run, broken off in its step 8: its folder, with checkpoints of steps 3 and 6. Tests copy it."""
+    run = tmp_path_factory.mktemp("broken-off") / "run"
+    with pytest.MonkeyPatch.context() as patch, world_of_one() as world:
+        patch.setattr("distributed.checkpoints.checkpoint.ThreadPoolExecutor", Immediately)
+        with pytest.raises(Broken):
+            train(config_of(folders, run, "sasrec", *STEPS), world, breaking(8))
+    return run
+
+
 def train_until_done(config, breaks):
     """Sittings that break off one after the other, then one that does not."""
     for after in breaks:
@@ -92,11 +111,9 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(folders, tmp_path, model,
 
 
 @pytest.mark.usefixtures("written_at_once")
-def test_a_checkpoint_from_before_channels_were_recorded_is_gone_on_from(folders, tmp_path, monkeypatch):
+def test_a_checkpoint_from_before_channels_were_recorded_is_gone_on_from(folders, tmp_path, monkeypatch, undisturbed):
     """The epoch that it is within gets the loss of the whole, but not of each channel; later epochs get both."""
-    straight, broken = (config_of(folders, tmp_path / name, "sasrec", *STEPS) for name in ("straight", "broken"))
-    with world_of_one() as world:
-        train(straight, world)
+    broken = config_of(folders, tmp_path / "broken", "sasrec", *STEPS)
 
     def earlier(*arguments):
         found = state_of(*arguments).items()
@@ -109,7 +126,7 @@ def test_a_checkpoint_from_before_channels_were_recorded_is_gone_on_from(folders
     assert steps_in(tmp_path / "broken/checkpoints") == [3]
     with world_of_one() as world:
         train(broken, world)
-    whole, found = records(tmp_path / "straight"), records(tmp_path / "broken")
+    whole, found = records(undisturbed[0]), records(tmp_path / "broken")
     assert all("loss_by_channel" in record for record in whole)
     assert "loss_by_channel" not in found[0]
     assert found == [{k: v for k, v in whole[0].items() if k != "loss_by_channel"}, *whole[1:]]
@@ -130,10 +147,9 @@ def test_losses_of_an_epoch_in_pieces_are_added_up_over_other_ranks(ranks):
 
 
 @pytest.mark.parametrize("at_end", [False, True], ids=["within", "at the end of an epoch"])
-def test_a_stop_is_granted_at_the_next_step_and_costs_nothing(folders, tmp_path, monkeypatch, at_end):
+def test_a_stop_is_granted_at_the_next_step_and_costs_nothing(folders, tmp_path, monkeypatch, undisturbed, at_end):
     monkeypatch.setattr(interruption, "_LOOK_EVERY", -1.0)
-    with world_of_one() as world:
-        whole = train(config_of(folders, tmp_path / "straight", "sasrec"), world)
+    straight, whole = undisturbed
     run = tmp_path / "stopped"
     config = config_of(folders, run, "sasrec")
 
@@ -155,7 +171,7 @@ def test_a_stop_is_granted_at_the_next_step_and_costs_nothing(folders, tmp_path,
     assert json.loads((run / "checkpoints/index.json").read_text())["latest"] == (steps[0] if at_end else 5)
     with world_of_one() as world:
         assert train(config, world)["details"] == whole["details"]
-    assert records(run) == records(tmp_path / "straight")
+    assert records(run) == records(straight)
 
 
 def test_a_machine_that_will_be_taken_away_is_worth_one_checkpoint(folders, tmp_path, monkeypatch):
@@ -188,12 +204,12 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["gone", "cut", "one bit", "progress"])
 @pytest.mark.usefixtures("written_at_once")
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(folders, tmp_path, capsys, how):
-    with world_of_one() as world:
-        whole = train(config_of(folders, tmp_path / "straight", "sasrec"), world)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    folders, tmp_path, capsys, undisturbed, broken_off, how
+):
+    straight, whole = undisturbed
     config = config_of(folders, tmp_path / "run", "sasrec", *STEPS)
-    with world_of_one() as world, pytest.raises(Broken):
-        train(config, world, breaking(8))
+    shutil.copytree(broken_off, tmp_path / "run")
     folder = tmp_path / "run/checkpoints/step-00000006"
     file = folder / "progress.json" if how == "progress" else next(folder.glob("*.safetensors"))
     damage(file, "cut" if how == "progress" else how)
@@ -204,7 +220,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(folders, tmp_p
     assert f"warning: checkpoint {folder}: {file.name}" in said
     assert "going on from step 3" in said
     assert found["details"] == whole["details"]
-    assert records(tmp_path / "run") == records(tmp_path / "straight")
+    assert records(tmp_path / "run") == records(straight)
 
 
 def saved(run, config, moments):

@@ -51,7 +51,7 @@ from tests.distributed.runs import SAMPLED, config_of, records, weights
 )
 def test_a_run_that_stopped_ends_as_one_that_did_not(folders, tmp_path, model, sharding, more):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
-    table = (f"table.sharding={sharding}", *more)
+    table = (f"table.sharding={sharding}", "training.batch_size=128", *more)
     with world_of_one() as world:
         whole = train(config_of(folders, straight, model, *table), world)
     for epochs in (1, 3, 4):

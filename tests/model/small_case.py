@@ -181,9 +181,9 @@ def mdsrec_system(cat: Catalogue, model_config: ModelConfig, seed: int = 0) -> R
 
 
 def slope(function: Callable[[float], float]) -> float:
-    """f'(0) by central differences of fourth order; the step is short for a ReLU's kinks."""
+    """f'(0) by central differences; the step is short for a ReLU's kinks, and makes their error 1e-12 times f'''."""
     h = 2e-6
-    return (8 * (function(h) - function(-h)) - (function(2 * h) - function(-2 * h))) / (12 * h)
+    return (function(h) - function(-h)) / (2 * h)
 
 
 def derivative(system: nn.Module, directions: dict[str, Array]) -> float:

@@ -99,7 +99,9 @@ def test_attention_with_dropout_is_right_on_average_and_without_it_the_fused_ker
     visible = torch.arange(4) < torch.tensor([1, 2, 3, 4, 4])[:, None, None].expand(-1, 4, -1)
     for mask in (None, visible):
         fused = attention(q, (k, v), mask, 0.0)
-        draws = torch.stack([attention(q, (k, v), mask, 0.3) for _ in range(4000)])
+        many = None if mask is None else mask.repeat(4000, 1, 1)
+        every = attention(q.repeat(4000, 1, 1, 1), (k.repeat(4000, 1, 1, 1), v.repeat(4000, 1, 1, 1)), many, 0.3)
+        draws = every.unflatten(0, (4000, 5))
         assert ((draws.mean(0) - fused).abs() < 5 * draws.std(0) / 4000**0.5 + 1e-12).all()
 
 
@@ -114,7 +116,10 @@ def test_centres_attend_as_any_query_does(num_keys: int) -> None:
         alike = states.expand(5, 2, 3, 12).flatten(1, 2)
         expected = layer.attend(alike, (k, v), visible.repeat_interleave(3, dim=1), 0.0).unflatten(1, (2, 3))
         torch.testing.assert_close(center_attention(layer, states, (k, v), visible, 0.0), expected)
-        draws = torch.stack([center_attention(layer, states, (k, v), visible, 0.3) for _ in range(4000)])
+        users = states if len(states) == 1 else states.repeat(4000, 1, 1, 1)
+        keys, values = k.repeat(4000, 1, 1, 1), v.repeat(4000, 1, 1, 1)
+        every = center_attention(layer, users, (keys, values), visible.repeat(4000, 1, 1), 0.3)
+        draws = every.unflatten(0, (4000, 5))
         assert ((draws.mean(0) - expected).abs() < 5 * draws.std(0) / 4000**0.5 + 1e-12).all()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def _escaped(message: str) -> str:
 
 def main() -> None:
     """Type every command and rewrite the page."""
-    with tempfile.TemporaryDirectory() as root, without_a_cluster():
+    # A library's warning would stand beside the one line that a command prints. pytest keeps those from the tests.
+    with tempfile.TemporaryDirectory() as root, warnings.catch_warnings(action="ignore"), without_a_cluster():
         here, sound = Path(root) / "here", Path(root) / "sound"
         here.mkdir()
         make_world(here)
