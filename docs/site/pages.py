@@ -28,7 +28,7 @@ SECTIONS = {
         "graphs",
         "bad-input",
         "security",
-    ],  # fmt: skip
+    ],
     "Understand": ["method", "results", "architecture", "map", "glossary", "log"],
     "Change": ["contributing", "tests", "adding-a-system", "adding-a-format", "adding-a-metric", "changelog"],
 }
