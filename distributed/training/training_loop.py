@@ -114,6 +114,8 @@ class TrainingLoop:
             if not self._train_epoch():
                 return False
             self._end_epoch()
+        if 0 < self.progress.step == self.progress.skipped_in_a_row:
+            raise self._skipped_too_often("every step of this training")
         best = self.telemetry.epoch_of(self.progress.best_step)
         self.telemetry.say(ending(self.progress, self.config.training, best))
         return True
@@ -240,11 +242,16 @@ class TrainingLoop:
             write_text(path, json_text({"step": progress.step, "epoch": progress.epoch + 1, **batch}))
         self.telemetry.say(f"step {progress.step}: loss or gradient is not finite; skipped, its batch is in {path}")
         if progress.skipped_in_a_row > limit:
-            raise InputError(
-                f"training.max_skipped_steps={limit}: {progress.skipped_in_a_row} steps in a row had a loss or "
-                f"gradient that is not finite, the last at step {progress.step}; look at the batches in {path.parent}, "
-                "lower training.learning_rate or set training.gradient_clip, and train a new run"
+            raise self._skipped_too_often(
+                f"training.max_skipped_steps={limit}: {progress.skipped_in_a_row} steps in a row"
             )
+
+    def _skipped_too_often(self, which: str) -> InputError:
+        return InputError(
+            f"{which} had a loss or gradient that is not finite, the last at step {self.progress.step}; look at the "
+            f"batches in {self.config.run}/skipped, lower training.learning_rate, set training.gradient_clip or a "
+            "larger model.dim, and train a new run"
+        )
 
 
 def decide(progress: Progress, training: TrainingConfig) -> Literal["train", "stop"]:

@@ -87,6 +87,14 @@ def test_too_many_skipped_steps_end_the_run_and_name_the_batches(folders, tmp_pa
     assert all(np.isfinite(record["loss"]) for record in records(tmp_path / "run"))
 
 
+def test_a_training_of_which_no_step_was_taken_fails(folders, tmp_path, monkeypatch):
+    watched = GuardedOptimizer.watch
+    monkeypatch.setattr(GuardedOptimizer, "watch", lambda self, share: watched(self, share * np.nan))
+    config = config_of(folders, tmp_path / "run", "sasrec", "training.max_steps=2")
+    with world_of_one() as world, pytest.raises(InputError, match=r"every step .* last at step 2; .*skipped"):
+        train(config, world)
+
+
 def test_gradients_are_clipped_to_their_norm():
     parameter = torch.nn.Parameter(torch.zeros(4))
     with world_of_one():
