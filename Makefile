@@ -2,6 +2,7 @@
 #   make demo    the whole pipeline on a synthetic catalogue, ending with a table
 #   make test    linters, type checker, import contracts, tests
 # and two more are for who changes the code (tests/README.md):
+#   make docs    the website of the docs and the API reference, in site/
 #   make check   after each edit: make test without the tests that spawn ranks, start Ray or need a GPU
 #   make slow    the tests that take minutes each; CI runs them after make test
 #   make faults  twenty small trainings that are killed at random moments, and the slow tests (an hour)
@@ -15,9 +16,11 @@ ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/
 SIDE_BY_SIDE := --numprocesses auto --dist worksteal -m "not ranks and not ray and not gpu and not slow"
 # Compiled modules are kept beside their sources: without them every rank, worker and command of a test compiles anew.
 export PYTHONDONTWRITEBYTECODE :=
+# Pages that people write; docs/bad-input.md is written by a program.
+PROSE := $(filter-out docs/bad-input.md,$(wildcard *.md docs/*.md tests/*.md))
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
-.PHONY: demo check test slow faults lint install clean
+.PHONY: demo check test slow faults docs lint install clean
 
 demo: install
 	$(BIN)/python jobs/demo.py --output demo
@@ -30,7 +33,7 @@ check: install
 	test $$tested -eq 0 && test $$linted -eq 0
 
 # Ranks and Ray use several cores themselves, so their tests run one after another.
-test: check
+test: check docs
 	$(BIN)/python -m pytest -m "(ranks or ray or gpu) and not slow"
 
 slow: install
@@ -40,9 +43,14 @@ slow: install
 faults: slow
 	$(BIN)/python benchmarks/faults.py
 
+# Notices of the website's packages about their own future are not errors of these docs.
+docs: install
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --quiet
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mdformat --check $(PROSE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SYSTEMS", "Config", "Dataset", "Graph", "InputError", "__version__", "dump_config", "load_config"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Where each name is defined: the same as above, for whoever runs the code.
 _HOMES = {
