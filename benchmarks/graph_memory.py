@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from graph_builder.stages.injection import FeatureSpec
 from graph_builder.stages.neighbor_tasks import NeighborSpec, finish_range, merge_range, order_items, search_block
 from graph_builder.stages.neighbors import default_rows_per_task
-from graph_builder.stages.triangle import blocks_of, triangle_waves
+from graph_builder.stages.triangle import block_rounds, blocks_of
 from graph_builder.work import WorkFolder
 from kernels.cosine.cosine_topk import square_norms
 from storage.array_file import save_array
@@ -37,7 +37,7 @@ _CHUNK = 1 << 14
 @click.option("--num-items", default=1_000_000, show_default=True)
 @click.option("--width", default=384, show_default=True)
 @click.option("--num-neighbors", default=10, show_default=True)
-@click.option("--blocks", default=3, show_default=True, help="of the first wave")
+@click.option("--blocks", default=3, show_default=True, help="of the first round_blocks")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--folder", default=None, type=click.Path(path_type=Path), help="scratch space; null: a temporary one")
 def main(num_items: int, width: int, num_neighbors: int, blocks: int, threads: int, folder: Path | None) -> None:
@@ -69,8 +69,8 @@ def run_slice(
         threads=threads,
     )
     order_items(spec, 0)
-    waves = triangle_waves(spec.num_ranges)
-    chosen = waves[0][:num_blocks]
+    rounds = block_rounds(spec.num_ranges)
+    chosen = rounds[0][:num_blocks]
     seconds = []
     for block in chosen:
         start = time.perf_counter()
@@ -81,7 +81,7 @@ def run_slice(
         merge_range(spec, (index, blocks_of(chosen, index)))
     finish_range(spec, 0)
     bytes_of_features = num_items * width * 4
-    total = sum(len(wave) for wave in waves)
+    total = sum(len(round_blocks) for round_blocks in rounds)
     return {
         "num_items": num_items,
         "blocks_run": len(chosen),

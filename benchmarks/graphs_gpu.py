@@ -23,7 +23,7 @@ import numpy as np
 
 from contracts.errors import InputError
 from kernels.backend import array_module, to_host
-from kernels.cosine.cosine_topk import error_bounds, list_slack
+from kernels.cosine.cosine_topk import error_bounds, list_margin
 from kernels.cuda.gemm import multiply_fp16
 from kernels.cuda.launchers import bucket_pairs, compact_lists, injected_rows, pair_dots, scan_tile, unit_rows
 from kernels.cuda.tile_loop import BUFFER_BYTES, DeviceTileLoop, cut, empty_lists, part_of, tile_shape
@@ -53,7 +53,7 @@ def seconds_of(cupy: Any, work: Callable[[], object], repeats: int = 1) -> float
 
 
 def make_items(cupy: Any, num_items: int, width: int, keep: bool) -> tuple[Any, Any, Any]:
-    """Units float16, slack float32 and, to `keep`, the float32 rows: noise around 4096 centres, random order."""
+    """Units float16, margin float32 and, to `keep`, the float32 rows: noise around 4096 centres, random order."""
     random = cupy.random.default_rng(0)
     centers = random.standard_normal((4096, width), dtype=cupy.float32)
     units = cupy.empty((num_items, -(-width // 8) * 8), dtype=cupy.float16)
@@ -68,7 +68,7 @@ def make_items(cupy: Any, num_items: int, width: int, keep: bool) -> tuple[Any, 
         if features is not None:
             features[first:last] = rows
     bounds = error_bounds(residuals, float(residuals.max()), width, "float16")
-    return units, cupy.asarray(list_slack(bounds)), features
+    return units, cupy.asarray(list_margin(bounds)), features
 
 
 def l2_reuse(cupy: Any, tile: tuple[int, int], width: int) -> dict[str, float]:
@@ -76,7 +76,7 @@ def l2_reuse(cupy: Any, tile: tuple[int, int], width: int) -> dict[str, float]:
     random = cupy.random.default_rng(1)
     rows, columns = (random.standard_normal((n, width), dtype=cupy.float32).astype(cupy.float16) for n in tile)
     lists = empty_lists(cupy, cupy.zeros(tile[0] + tile[1], dtype=cupy.float32), CAPACITY)
-    lists.line[:] = 1e30  # nothing reaches it: the scan alone
+    lists.threshold[:] = 1e30  # nothing reaches it: the scan alone
     both = part_of(lists, (0, tile[0])), part_of(lists, (tile[0], tile[0] + tile[1]))
     buffers = [cupy.empty(tile, dtype=cupy.float32) for _ in range(ROTATING_BYTES // (4 * tile[0] * tile[1]))]
     result = {}
@@ -125,16 +125,16 @@ def torch_topk_seconds(units: Any) -> float | None:
 
 
 def search(
-    cupy: Any, units: Any, slack: Any, width: int, tile: tuple[int, int], variant: dict[str, bool], limit: float
+    cupy: Any, units: Any, margin: Any, width: int, tile: tuple[int, int], variant: dict[str, bool], limit: float
 ) -> dict:
     """Blocks of the triangle, nearest to the diagonal first, until `limit` seconds are used."""
     num_items = len(units)
     blocks = cut(0, num_items, BLOCK_ROWS)
     order = [(i, i + shift) for shift in range(len(blocks)) for i in range(len(blocks) - shift)]
     loop = DeviceTileLoop(xp=cupy, width=width, num_neighbors=NUM_NEIGHBORS, tile=tile, **variant)
-    warm = empty_lists(cupy, slack[: tile[1]], CAPACITY)
+    warm = empty_lists(cupy, margin[: tile[1]], CAPACITY)
     loop.triangle(units[: tile[1]], warm, 0)
-    lists = empty_lists(cupy, slack, CAPACITY)
+    lists = empty_lists(cupy, margin, CAPACITY)
     cupy.cuda.Device().synchronize()
     started, pairs, done = time.perf_counter(), 0, 0
     for i, j in order:
@@ -214,11 +214,11 @@ def measure(cupy: Any, seconds: float) -> dict[str, Any]:
     gpu = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
     result: dict[str, Any] = {"gpu": gpu, "tile": tile, "l2": {d: l2_reuse(cupy, tile, d) for d in (384, 512)}}
     for num_items, width in ((1_000_000, 384), (10_000_000, 512)):
-        units, slack, features = make_items(cupy, num_items, width, keep=num_items <= 1_000_000)
+        units, margin, features = make_items(cupy, num_items, width, keep=num_items <= 1_000_000)
         gemm = full_gemm_seconds(cupy, units, width)
         found: dict[str, Any] = {"gemm_seconds": gemm, "torch_topk_seconds": torch_topk_seconds(units)}
         for name, variant in VARIANTS.items():
-            run = search(cupy, units, slack, width, tile, variant, seconds / 6)
+            run = search(cupy, units, margin, width, tile, variant, seconds / 6)
             lists = run.pop("lists")
             run["seconds_over_gemm"] = run["seconds_of_all_pairs"] / gemm
             found[name] = run
@@ -227,7 +227,7 @@ def measure(cupy: Any, seconds: float) -> dict[str, Any]:
                 found["rerank"] = rerank(cupy, features, lists)
             del lists
         result[f"{num_items}x{width}"] = found
-        del units, slack, features
+        del units, margin, features
         cupy.get_default_memory_pool().free_all_blocks()
     result["others"] = others(cupy)
     return result

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graph_builder.cost.ceilings import Ceilings
 from graph_builder.cost.request import PlanRequest, Stage
 from graph_builder.stages.neighbors import default_rows_per_task
-from graph_builder.stages.triangle import triangle_waves
+from graph_builder.stages.triangle import block_rounds
 from graph_builder.work import num_row_blocks
 from kernels.candidate_lists import num_places
 from kernels.cosine.score_tiles import TILE_ROWS
@@ -22,20 +22,20 @@ _NEAR_TIES = 2
 
 
 def neighbors_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Stage:
-    """S (S + 1) / 2 blocks of R x R scores in waves; then every candidate is ranked in float64.
+    """S (S + 1) / 2 blocks of R x R scores in rounds; then every candidate is ranked in float64.
 
     Search. A block makes 2 d R^2 flops and R^2 scores, on the diagonal the tiles on and above it: R (R + T)
-    / 2 scores, T = TILE_ROWS. It fetches 2 R rows (the diagonal R) of 4 d bytes. A wave of b blocks takes
+    / 2 scores, T = TILE_ROWS. It fetches 2 R rows (the diagonal R) of 4 d bytes. A round_blocks of b blocks takes
     ceil(b / W) times its mean block. With several cores a task, each core multiplies and scans.
 
     Offers. A new list takes H scores and E = COMPACT_EVERY more before its line rises; by then it has met
     (H + E) / H times as many items. So a list that met m items is offered E ln(n / m) / ln(1 + E / H) of the
     next ones up to n, in random order; a new one H + E of its first tile, and so on from there.
 
-    Candidates. A row whose range has met M others in earlier waves lets about H / M items of a new range
+    Candidates. A row whose range has met M others in earlier rounds lets about H / M items of a new range
     through (of n + M n items in random order, that share of the new ones is among the best H), and H when
     M is 0. A list costs 17 bytes in a file besides 8 per candidate. Block files are written and read once; after
-    each wave the merged list of every range, H candidates a row, is read and written.
+    each round_blocks the merged list of every range, H candidates a row, is read and written.
 
     Rank. N (H + 2) dots, of two rows of 4 d bytes each; the lists, 12 bytes an entry, are written as parts, read, and
     written joined.
@@ -77,7 +77,7 @@ def neighbors_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> 
 
 @dataclass(kw_only=True)
 class _Search:
-    """Sums over the waves of a neighbour search."""
+    """Sums over the rounds of a neighbour search."""
 
     num_blocks: int = 0
     product: float = 0.0
@@ -95,13 +95,13 @@ def _search_work(
     total = _Search()
     threads = 1 if request.gpus else request.options.cpus_per_task
     met = 0.0  # ranges that a range has met, itself included, on average
-    for wave in triangle_waves(num_ranges):
-        diagonal = sum(first == second for first, second in wave)
-        scores = (len(wave) - diagonal) * rows**2 + diagonal * rows * min(rows, (rows + TILE_ROWS) / 2)
-        sides = 2 * len(wave) - diagonal
+    for round_blocks in block_rounds(num_ranges):
+        diagonal = sum(first == second for first, second in round_blocks)
+        scores = (len(round_blocks) - diagonal) * rows**2 + diagonal * rows * min(rows, (rows + TILE_ROWS) / 2)
+        sides = 2 * len(round_blocks) - diagonal
         row_bytes = sides * rows * width * 4
-        # The wave's work over all workers, stretched to whole rounds.
-        share = math.ceil(len(wave) / request.tasks) / len(wave)
+        # The round_blocks's work over all workers, stretched to whole rounds.
+        share = math.ceil(len(round_blocks) / request.tasks) / len(round_blocks)
         total.product += share / threads * 2 * width * scores / (ceilings.gemm_tflops * 1e12)
         total.scan += share / threads * scores / (ceilings.scan_gscores_per_s * 1e9)
         offered = sides * rows * _offers_per_row(met, rows, others)
@@ -110,16 +110,16 @@ def _search_work(
         candidates = others * min(1.0, 1 / met) if met else float(others)
         block_files = sides * rows * (candidates * _CANDIDATE_BYTES + _LIST_BYTES)
         merged = num_ranges * rows * (others * _CANDIDATE_BYTES + _LIST_BYTES)
-        # Merged files are read but for the first wave.
+        # Merged files are read but for the first round_blocks.
         total.file_bytes += 2 * block_files + merged * (2 if met else 1)
         total.row_bytes += row_bytes
-        total.num_blocks += len(wave)
+        total.num_blocks += len(round_blocks)
         met += sides / num_ranges
     return total
 
 
 def _offers_per_row(met: float, rows: float, others: int) -> float:
-    """What passes a list's line in one block, when its range has met `met` others in earlier waves."""
+    """What passes a list's line in one block, when its range has met `met` others in earlier rounds."""
     per_factor = COMPACT_EVERY / math.log(1 + COMPACT_EVERY / others)
     if met:
         return per_factor * math.log(1 + 1 / met)
