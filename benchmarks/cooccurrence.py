@@ -3,9 +3,9 @@
     python -m benchmarks.cooccurrence [--users 1000000] [--events 10000000] [--threads 1]
 
 Histories are synthetic: lengths are 1 + geometric, cut at 50, and items are drawn by Zipf's law (exponent 1). The
-project's stage (`ours`) reads them from memory, and writes its work files and the final blocks. The peer expands pairs
-with numba, converts COO to CSR with scipy in memory, and writes no files. Both are compiled before they are timed. They
-take turns, and the best run of each counts.
+project's stage (`ours`) reads them from memory, and writes its work files and the final blocks. The peer expands
+pairs with numba, converts COO to CSR with scipy in memory, and writes no files. Both are compiled before they are
+timed. They take turns, and the best run of each counts.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The benchmark writes random features and runs the first tasks of the neighbour search one after the other in this
 process: the order of items, some blocks, and their merges. It prints the peak resident memory and its limit, which is
-the size of the features plus 2 GiB. The last line is JSON. The time of the whole search is extrapolated from the median
-time of the blocks, not measured.
+the size of the features plus 2 GiB. The last line is JSON. The time of the whole search is extrapolated from the
+median time of the blocks, not measured.
 """
 
 from __future__ import annotations

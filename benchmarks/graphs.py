@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# faiss's wheel ships an OpenBLAS that does not know recent Xeons and falls back to kernels half as fast. Before NumPy.
+# faiss's wheel ships an OpenBLAS that does not know recent Xeons and falls back to kernels half as fast. Before
+# NumPy.
 if Path("/proc/cpuinfo").exists() and "avx512f" in Path("/proc/cpuinfo").read_text():
     os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
 

@@ -5,7 +5,8 @@
 1. Whether the buffer stays in L2: a GEMM and a scan through one small buffer, and through 4 GB of buffers.
 2. Candidates of the cosine search, 1M x 384 and 10M x 512: as many blocks as --seconds allow. The time of all blocks
    is extrapolated from the share of pairs that is done. For comparison: the float16 GEMM of all N^2 pairs, and
-   torch.mm + torch.topk. If all blocks were done, the lists of some rows are checked against all scores of these rows.
+   torch.mm + torch.topk. If all blocks were done, the lists of some rows are checked against all scores of these
+   rows.
 3. Exact ranking, injection and co-occurrence pairs: bytes (or pairs) per second. For comparison: a device copy.
 
 Kernels are timed by CUDA events around the work of one stream, after a warm-up.

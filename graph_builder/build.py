@@ -34,9 +34,9 @@ from storage.manifest import MANIFEST
 
 log = logging.getLogger(__name__)
 
-# Independent directions have a mean cosine of 0. On Amazon Scientific, MiniLM's text features have .23 and CLIP's image
-# features .60. Above .9, one common vector makes up most of every row. The cosines of neighbours and of any two items
-# then differ by less than .1, and the order of neighbours is largely the encoder's noise.
+# Independent directions have a mean cosine of 0. On Amazon Scientific, MiniLM's text features have .23 and CLIP's
+# image features .60. Above .9, one common vector makes up most of every row. The cosines of neighbours and of any two
+# items then differ by less than .1, and the order of neighbours is largely the encoder's noise.
 _LARGE_MEAN_COSINE = 0.9
 
 

@@ -65,7 +65,8 @@ class ArraySource:
 
     Attributes:
         path: the files' paths, comma-separated.
-        num_items: N: the rows of the features, else the argument `num_items`, else the largest id of the sequences + 1.
+        num_items: N: the rows of the features, else the argument `num_items`, else the largest id of the sequences +
+            1.
         modalities: names, ascending.
         fingerprint: SHA-256 of N, the features' bytes and the sequences' content, computed at first use. It does not
             depend on the sequences' file format (Parquet or Arrow), row groups or compression.

@@ -143,7 +143,8 @@ def local_folder(path: str | Path) -> Path:
     """Return the absolute path of a local folder.
 
     Raises:
-        InputError: the path is a URI. The jobs copy the objects of a URI to a local folder (`object_storage.fetched`).
+        InputError: the path is a URI. The jobs copy the objects of a URI to a local folder
+            (`object_storage.fetched`).
     """
     if "://" in str(path):
         raise InputError(f"graph={path}: is a URI where a local folder is needed; name a path, or use the jobs")

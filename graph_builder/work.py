@@ -4,8 +4,8 @@
                                         if it differs, the build starts afresh
     GRAPH/work/<stage>/block-00000.npz  one file per finished block, renamed into place
 
-When all blocks of a stage exist, they are joined into `.npy` files and removed. So a stage is finished when its joined
-files exist. Every file is written under a temporary name first.
+When all blocks of a stage exist, they are joined into `.npy` files and removed. So a stage is finished when its
+joined files exist. Every file is written under a temporary name first.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measure the rates at which a machine does the operations of a graph build; known rates can be given instead.
 
-A worker is a Ray task: one core, or one GPU. Each measurement runs alone, on one thread, and the best of a few runs is
-taken. If a machine's cores share a memory bus, the rates are therefore upper bounds when all cores are busy.
+A worker is a Ray task: one core, or one GPU. Each measurement runs alone, on one thread, and the best of a few runs
+is taken. If a machine's cores share a memory bus, the rates are therefore upper bounds when all cores are busy.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Ceilings:
     storage_gb_per_s: float = _rate("files written or read again, GB/s, all workers together")
 
 
-# Assumed rates of an H200, not measured: 790 TFLOP/s of fp16 and 4.3 TB/s, as in the design; float64 at nine tenths of
-# the data sheet's 67 TFLOP/s. Two rates are guesses: scores are scanned in L2 as fast as memory delivers 4 bytes each,
-# and 10^9 scores a second are put on lists.
+# Assumed rates of an H200, not measured: 790 TFLOP/s of fp16 and 4.3 TB/s, as in the design; float64 at nine tenths
+# of the data sheet's 67 TFLOP/s. Two rates are guesses: scores are scanned in L2 as fast as memory delivers 4 bytes
+# each, and 10^9 scores a second are put on lists.
 H200 = {
     "gemm_tflops": 790.0,
     "float64_gemm_tflops": 60.0,
@@ -61,8 +61,8 @@ def measure_ceilings(folder: Path | None = None, skip: Mapping[str, Any] | None 
     """Measure this machine with the build's own kernels. This takes seconds, and longer if kernels must be compiled.
 
     Args:
-        folder: storage is measured with a temporary file of 64 MB in this folder; null: the system's temporary folder.
-            The page cache takes part, as in a build whose files fit into memory.
+        folder: storage is measured with a temporary file of 64 MB in this folder; null: the system's temporary
+            folder. The page cache takes part, as in a build whose files fit into memory.
         skip: rates that are not measured, with their values.
 
     Raises:

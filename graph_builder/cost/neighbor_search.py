@@ -15,8 +15,8 @@ from kernels.cosine.score_tiles import TILE_ROWS
 from kernels.cosine.threshold_scan import COMPACT_EVERY
 from kernels.cuda.tile_loop import BUFFER_BYTES
 
-# Bytes in a file. A candidate list: threshold and margin float32, overflowed bool, offset int64. A candidate: id int32,
-# score float32.
+# Bytes in a file. A candidate list: threshold and margin float32, overflowed bool, offset int64. A candidate: id
+# int32, score float32.
 _LIST_BYTES, _CANDIDATE_BYTES = 17, 8
 # Candidates of a row in addition to H that are ranked: near-ties within twice the rounding error.
 _NEAR_TIES = 2
@@ -25,26 +25,26 @@ _NEAR_TIES = 2
 def neighbors_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Stage:
     """Predict the search of S (S + 1) / 2 blocks of R x R scores in rounds, and the ranking of candidates in float64.
 
-    Search. A block computes R^2 scores with 2 d R^2 flops. A block on the diagonal computes only the tiles on and above
-    the diagonal: R (R + T) / 2 scores, with T = TILE_ROWS. A block reads 2 R rows of 4 d bytes, on the diagonal R rows.
-    A round of b blocks takes ceil(b / W) times the mean time of its blocks. If a task has several cores, each of them
-    multiplies and scans.
+    Search. A block computes R^2 scores with 2 d R^2 flops. A block on the diagonal computes only the tiles on and
+    above the diagonal: R (R + T) / 2 scores, with T = TILE_ROWS. A block reads 2 R rows of 4 d bytes, on the diagonal
+    R rows. A round of b blocks takes ceil(b / W) times the mean time of its blocks. If a task has several cores, each
+    of them multiplies and scans.
 
     Offers. The threshold of a list rises after every E = COMPACT_EVERY additions. When a full list of H has taken E
-    more, it has been compared with (H + E) / H times as many items. So a list that has been compared with m items takes
-    E ln(n / m) / ln(1 + E / H) scores until it has been compared with n, in random order. A new list takes H + E scores
-    of its first tile, and continues from there by the same formula.
+    more, it has been compared with (H + E) / H times as many items. So a list that has been compared with m items
+    takes E ln(n / m) / ln(1 + E / H) scores until it has been compared with n, in random order. A new list takes H +
+    E scores of its first tile, and continues from there by the same formula.
 
-    Candidates. If a row's range has been compared with M others in earlier rounds, the row keeps about H / M items of a
-    new range: of n + M n items in random order, that share of the new items is among the best H. If M is 0 it keeps H.
-    In a file, a list takes 17 bytes, and 8 per candidate. Block files are written and read once. After each round the
-    merged lists of every range, with H candidates a row, are read and written.
+    Candidates. If a row's range has been compared with M others in earlier rounds, the row keeps about H / M items of
+    a new range: of n + M n items in random order, that share of the new items is among the best H. If M is 0 it keeps
+    H. In a file, a list takes 17 bytes, and 8 per candidate. Block files are written and read once. After each round
+    the merged lists of every range, with H candidates a row, are read and written.
 
-    Rank. N (H + 2) dot products of two rows of 4 d bytes each. The final lists take 12 bytes an entry. They are written
-    per range, read, and written joined.
+    Rank. N (H + 2) dot products of two rows of 4 d bytes each. The final lists take 12 bytes an entry. They are
+    written per range, read, and written joined.
 
-    Memory. The rows of two ranges as they are multiplied (float32, on a GPU float16), and of one as read (float32); for
-    each row a list of C places of 8 bytes; and a tile of scores (on a GPU, the buffer that stays in L2).
+    Memory. The rows of two ranges as they are multiplied (float32, on a GPU float16), and of one as read (float32);
+    for each row a list of C places of 8 bytes; and a tile of scores (on a GPU, the buffer that stays in L2).
     """
     shape, options = request.modalities[modality], request.options
     others = options.num_neighbors - options.include_self

@@ -1,8 +1,8 @@
 """Predict the seconds, memory and bytes of each stage of a graph build, from the rates of a worker.
 
-The docstring of each function in `stages` and `neighbor_search` states its stage's formulas. A stage's seconds are the
-sum of its terms. A term is an amount of work, divided by the rate of one worker (`ceilings.Ceilings`) and by the number
-of workers that have a task. No overlap of terms is assumed. The prediction leaves out the start of Ray, some
+The docstring of each function in `stages` and `neighbor_search` states its stage's formulas. A stage's seconds are
+the sum of its terms. A term is an amount of work, divided by the rate of one worker (`ceilings.Ceilings`) and by the
+number of workers that have a task. No overlap of terms is assumed. The prediction leaves out the start of Ray, some
 milliseconds per task, and the time that workers are idle while the last tasks of a stage run (except in the neighbour
 search).
 

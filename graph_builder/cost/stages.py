@@ -104,9 +104,10 @@ def inject_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Sta
 def clusters_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Stage:
     """Predict k-means: each of Lloyd's steps, and a last one for the labels, takes 2 N k d flops and 12 passes.
 
-    A pass reads or writes N d float64. In every step a core reads the rows and converts them to float64, for a GPU too.
-    The number of steps is an upper bound, because k-means stops when nothing changes. The choice of the first centres
-    runs in one process and makes 5 passes over the sample per centre. Memory of a task: 3 float64 copies of its block.
+    A pass reads or writes N d float64. In every step a core reads the rows and converts them to float64, for a GPU
+    too. The number of steps is an upper bound, because k-means stops when nothing changes. The choice of the first
+    centres runs in one process and makes 5 passes over the sample per centre. Memory of a task: 3 float64 copies of
+    its block.
     """
     shape, options = request.modalities[modality], request.options
     steps = options.kmeans_iterations + 1

@@ -1,7 +1,7 @@
 """The stages of a graph build, each a pure function of files on disk.
 
-May import kernels, storage, configs and contracts, and the files of graph_builder/ except build.py. A stage writes its
-result into the graph's folder and skips what an interrupted build has finished. Files, in the order of a build:
+May import kernels, storage, configs and contracts, and the files of graph_builder/ except build.py. A stage writes
+its result into the graph's folder and skips what an interrupted build has finished. Files, in the order of a build:
 
     cooccurrence.py        open first: the matrix O
     training_sequences.py  the training parts of all sequences, which O is counted from

@@ -28,8 +28,8 @@ from kernels.cosine.pair_search import HostSearch, PairSearch, RangeRows, Side, 
 from kernels.cosine.threshold_scan import compact_lists, offer_entries
 from storage.array_file import map_array, save_array
 
-# The arrays of candidate lists in work files. Thresholds are stored as "line" and margins as "slack": earlier versions
-# named them so, and their unfinished builds must stay readable.
+# The arrays of candidate lists in work files. Thresholds are stored as "line" and margins as "slack": earlier
+# versions named them so, and their unfinished builds must stay readable.
 _THRESHOLD, _MARGIN = "line", "slack"
 _STORED = (_THRESHOLD, _MARGIN, "overflowed", "offsets", "ids", "scores")
 

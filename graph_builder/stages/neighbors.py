@@ -5,9 +5,9 @@
     3. merges  after each round of blocks (`triangle`): one list per row; the block files are removed
     4. finish  a task per range: candidates are ranked in float64, overflowed rows are searched again
 
-Each pair of items is scored once. A block is finished if its file exists, or if the merged files of both of its ranges
-name it. So a build that was killed at any time computes no finished block again. `kernels.cosine.cosine_topk` states
-the ranking and the proof.
+Each pair of items is scored once. A block is finished if its file exists, or if the merged files of both of its
+ranges name it. So a build that was killed at any time computes no finished block again. `kernels.cosine.cosine_topk`
+states the ranking and the proof.
 """
 
 from __future__ import annotations

@@ -66,7 +66,8 @@ class PairFiles:
         table = map_array(self._table_path)
         items = item_dtype(self.num_items)
         found = []
-        # For each file: the number of rows before the blocks, before the blocks' end, and in all; the same for entries.
+        # For each file: the number of rows before the blocks, before the blocks' end, and in all; the same for
+        # entries.
         edges = np.asarray(table[:, :, [blocks.start, blocks.stop, -1]]).tolist()
         for index, ((first, last, num_rows), (_, _, num_entries)) in enumerate(edges):
             if first == last:

@@ -1,6 +1,7 @@
 """Exact cosine top-H: approximate scores select candidates provably, and float64 ranks the candidates.
 
-The ranking. Let x_i be the float32 rows, with dot products dot_ij and squares n_i = |x_i|^2 in float64 (`exact_dots`):
+The ranking. Let x_i be the float32 rows, with dot products dot_ij and squares n_i = |x_i|^2 in float64
+(`exact_dots`):
 
     key_ij = dot_ij * |dot_ij| / n_j          (ranks the neighbours of row i; equals n_i * sign * cosine^2)
     score_ij = sign(key_ij) * sqrt(|key_ij| / n_i)                       (the stored cosine, float32)

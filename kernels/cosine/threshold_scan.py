@@ -1,13 +1,13 @@
 """The compiled scan that adds scores to candidate lists and raises the lists' thresholds.
 
-A list belongs to a row. An item is added if its approximate score is at least the row's threshold. Once a list holds H
-scores, its threshold is the H-th best of them minus the row's margin. The threshold only rises. From time to time a
+A list belongs to a row. An item is added if its approximate score is at least the row's threshold. Once a list holds
+H scores, its threshold is the H-th best of them minus the row's margin. The threshold only rises. From time to time a
 list is compacted: entries below the threshold are dropped. If that frees no place, because there are more near-ties
 than places, the row is marked as overflowed and its list is unusable. Otherwise the list holds every scanned item
 whose score is at or above the final threshold, in any order.
 
-The functions are compiled, use one thread, and release the interpreter lock. `kernels/cuda/threshold_scan.cu` does the
-same on a GPU.
+The functions are compiled, use one thread, and release the interpreter lock. `kernels/cuda/threshold_scan.cu` does
+the same on a GPU.
 Legend: n rows with a list, C places of a list, q x b scores of a tile, H requested neighbours.
 """
 

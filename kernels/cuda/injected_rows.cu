@@ -3,12 +3,12 @@
 // Contract. out[r] = float32(mu * sum_e weights[e] * E[columns[e]] + own[r]), with e from indptr[r] to indptr[r + 1]
 // in stored order. Every column of the result is one sequential float64 sum that starts at +0.0, so the bytes equal
 // those of kernels/spmm.py on the CPU. weight * value is exact in float64 (24 + 24 bits), so a fused multiply-add
-// gives the same sum. In mu * sum + own a fused multiply-add would change the result; hence __dmul_rn and __dadd_rn. E
-// and own are both float16 or both float32, row-major, d columns.
+// gives the same sum. In mu * sum + own a fused multiply-add would change the result; hence __dmul_rn and __dadd_rn.
+// E and own are both float16 or both float32, row-major, d columns.
 //
 // Why this design. One warp owns 32 * (16 bytes) of one output row. All its lanes process the same entries (columns
-// and weights are broadcast loads) and gather 512 contiguous bytes per entry. 4 entries are loaded before the first is
-// added. There are no atomics and no partial sums, so the order of additions is fixed. Rows that are not 16-byte
+// and weights are broadcast loads) and gather 512 contiguous bytes per entry. 4 entries are loaded before the first
+// is added. There are no atomics and no partial sums, so the order of additions is fixed. Rows that are not 16-byte
 // aligned (d not a multiple of 8 or 4) are read value by value.
 //
 // Speed bound: memory, nnz * d * sizeof(E) bytes; rows of popular items stay in L2.

@@ -1,12 +1,12 @@
 // Exact ranking of candidates: float64 dot products of pairs of float32 rows, with the same bits on every machine.
 //
 // Contract. out[p] = left[left_index[p]] . right[right_index[p]] over d columns, added in this order: 32 lanes start
-// at +0.0. Lane l adds the products k = l, l + 32, l + 64, ... in ascending k. Then lane[l] += lane[l + 16], then + 8,
-// + 4, + 2, + 1. A product of two float32 is exact in float64 (24 + 24 bits), so a fused multiply-add gives the same
-// sum. Columns from d on are not added. The same function for CPUs is in kernels/cosine/exact_dots.py.
+// at +0.0. Lane l adds the products k = l, l + 32, l + 64, ... in ascending k. Then lane[l] += lane[l + 16], then +
+// 8, + 4, + 2, + 1. A product of two float32 is exact in float64 (24 + 24 bits), so a fused multiply-add gives the
+// same sum. Columns from d on are not added. The same function for CPUs is in kernels/cosine/exact_dots.py.
 //
-// Why this design. One warp per pair: coalesced 128-byte loads and a tree of shuffles add in exactly this order, which
-// does not depend on the number of pairs. 8 columns of both rows are loaded before the first is added.
+// Why this design. One warp per pair: coalesced 128-byte loads and a tree of shuffles add in exactly this order,
+// which does not depend on the number of pairs. 8 columns of both rows are loaded before the first is added.
 //
 // Speed bound: memory, 8 d bytes per pair, minus the loads that neighbouring pairs share. (The pairs of one row are
 // adjacent, so their left row stays in L1.)

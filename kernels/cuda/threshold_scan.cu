@@ -1,24 +1,24 @@
 // Candidate lists of the cosine top-H: append scores that reach a threshold, raise thresholds, keep the lists short.
 //
-// Contract. Each of n rows has a list: threshold[i] float32, count[i] int32, ids[i, C] int32 and scores[i, C] float32.
-// `scan_tile` appends scores >= threshold, in no particular order. count may exceed C: the list has then overflowed.
-// `compact_lists` repairs such a list while the tile exists. If it cannot, it sets overflowed[i] = 1, which stays set.
-// `seed_*_thresholds` and `compact_lists` only raise thresholds, and never above (H-th best of the row) - margin. The
-// margin is at least 2 * the error of a score. So no item of the true H best is lost unless a list overflows.
-// (Subnormal scores count as 0, because CuPy compiles with -ftz=true. They are below 2^-126, far less than any margin
-// except 0.)
-// A tile is scores float32 [q, ld], row-major, 16-byte aligned, with ld a multiple of 4 and b <= ld columns. Values
-// from column b to ld have no effect. Positions are int32. The pair of a position with itself is skipped.
+// Contract. Each of n rows has a list: threshold[i] float32, count[i] int32, ids[i, C] int32 and scores[i, C]
+// float32. `scan_tile` appends scores >= threshold, in no particular order. count may exceed C: the list has then
+// overflowed. `compact_lists` repairs such a list while the tile exists. If it cannot, it sets overflowed[i] = 1,
+// which stays set. `seed_*_thresholds` and `compact_lists` only raise thresholds, and never above (H-th best of the
+// row) - margin. The margin is at least 2 * the error of a score. So no item of the true H best is lost unless a list
+// overflows. (Subnormal scores count as 0, because CuPy compiles with -ftz=true. They are below 2^-126, far less than
+// any margin except 0.) A tile is scores float32 [q, ld], row-major, 16-byte aligned, with ld a multiple of 4 and b
+// <= ld columns. Values from column b to ld have no effect. Positions are int32. The pair of a position with itself
+// is skipped.
 //
-// A launch that is recorded in a CUDA graph cannot get new arguments. So `panel`, unless null, points to two numbers on
-// the device that may change between replays. The first is added to row_base; the second is the number of row lists to
-// skip.
+// A launch that is recorded in a CUDA graph cannot get new arguments. So `panel`, unless null, points to two numbers
+// on the device that may change between replays. The first is added to row_base; the second is the number of row
+// lists to skip.
 //
 // Why this design. A GEMM has just written the tile, which is still in L2, so the time is that of reading the tile
-// once. A lane takes 4 columns (one 16-byte load) of 8 rows, with all 8 loads in flight. It makes one test per vector:
-// the vector's maximum against the smallest of the row's threshold and the 4 columns' thresholds. Scores that pass are
-// rare. A loop reads them again from L1/L2, so the common path holds no code for them. By symmetry, one read serves
-// the lists of the rows and of the columns, so only half of all scores are ever computed.
+// once. A lane takes 4 columns (one 16-byte load) of 8 rows, with all 8 loads in flight. It makes one test per
+// vector: the vector's maximum against the smallest of the row's threshold and the 4 columns' thresholds. Scores that
+// pass are rare. A loop reads them again from L1/L2, so the common path holds no code for them. By symmetry, one read
+// serves the lists of the rows and of the columns, so only half of all scores are ever computed.
 //
 // Speed bound: L2 bandwidth, 4 bytes per score (24 MB at 5.5 TB/s: 4.4 us). Arithmetic is about 2 instructions per
 // score.
@@ -159,8 +159,8 @@ extern "C" __global__ void __launch_bounds__(256) seed_row_thresholds(
     if (lane == 0) threshold[row] = fmaxf(threshold[row], __fsub_rd(bound, margin[row]));
 }
 
-// The same for columns, with 128 disjoint groups of rows (8 warps, 16 groups each). Grid ceil(b / 32), block 256. H <=
-// 64.
+// The same for columns, with 128 disjoint groups of rows (8 warps, 16 groups each). Grid ceil(b / 32), block 256. H
+// <= 64.
 extern "C" __global__ void __launch_bounds__(256) seed_column_thresholds(
     const float* __restrict__ tile, int q, int b, long long ld, float* threshold, const float* __restrict__ margin,
     int num_neighbors, int row_base, int column_base) {
@@ -322,10 +322,10 @@ __device__ __forceinline__ void shorten(
 }
 
 // Runs after `scan_tile`, on the same arguments. Shortens those of the q + b lists that hold at least `trigger`
-// entries. A list that overflowed is offered its part of the tile again, so that it stays overflowed only if more than
-// C entries reach the threshold. Without a tile (null, b = 0) the kernel only shortens q lists, and marks lists that
-// overflowed. One warp handles 4 lists, because most lists need no work. Grid ceil((q + b) / 16), block 128. C <=
-// 1024.
+// entries. A list that overflowed is offered its part of the tile again, so that it stays overflowed only if more
+// than C entries reach the threshold. Without a tile (null, b = 0) the kernel only shortens q lists, and marks lists
+// that overflowed. One warp handles 4 lists, because most lists need no work. Grid ceil((q + b) / 16), block 128. C
+// <= 1024.
 extern "C" __global__ void __launch_bounds__(128) compact_lists(
     const float* __restrict__ tile, int q, int b, long long ld,
     float* row_threshold, int* row_count, int* row_ids, float* row_scores, const float* row_margin,

@@ -2,8 +2,8 @@
 
 For each tile, cuBLAS writes the scores (float16 operands, float32 results) into the buffer. `scan_tile` offers the
 scores to the lists of the tile's rows and columns. `compact_tile` shortens the lists that fill up. Writing scores to
-memory and reading them back would take 2 to 3 times as long as the product. From L2, the scan takes about half as long
-as the product.
+memory and reading them back would take 2 to 3 times as long as the product. From L2, the scan takes about half as
+long as the product.
 
 With `overlap`, one tile is scanned while the next is multiplied (`streams.py`).
 With `graph`, each panel of a rectangle is launched as one CUDA graph. A panel is some rows against all columns. The

@@ -1,10 +1,10 @@
 // Rows scaled to length sqrt(d) and rounded to float16, with a bound on each row's rounding error.
 //
-// Contract. z = x * sqrt(d / |x|^2) in float64, from float32 rows [n, d] and float64 squares [n]. units float16 [n, ld]
-// is z rounded once to nearest, and zero from column d to ld. residual float32 [n] is at least |z* - units| / sqrt(d),
-// where z* is the exact unit row times sqrt(d). A row whose square is 0 becomes zeros with residual 0.
-// The residual is rounded up: the relative float64 errors of squares, scale and sum are below d 2^-53 <= 2^-37
-// (d <= 2^16). The factor 1 + 2^-30 and the added 2^-36 cover them. Its sum is added in the order of pair_dots.cu.
+// Contract. z = x * sqrt(d / |x|^2) in float64, from float32 rows [n, d] and float64 squares [n]. units float16 [n,
+// ld] is z rounded once to nearest, and zero from column d to ld. residual float32 [n] is at least |z* - units| /
+// sqrt(d), where z* is the exact unit row times sqrt(d). A row whose square is 0 becomes zeros with residual 0. The
+// residual is rounded up: the relative float64 errors of squares, scale and sum are below d 2^-53 <= 2^-37 (d <=
+// 2^16). The factor 1 + 2^-30 and the added 2^-36 cover them. Its sum is added in the order of pair_dots.cu.
 //
 // Why this design. A length of sqrt(d) keeps entries near 1, where float16 has its full precision. Nothing overflows,
 // because no entry exceeds sqrt(d) <= 256. One warp per row makes one pass and converts directly from float64, so
