@@ -120,7 +120,7 @@ def check_folder(graph: Path) -> None:
         raise InputError(f"graph={graph}: is a file; name a folder to build the graph in")
     nearest = next(path for path in (graph, *graph.parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"graph={graph}: {nearest} is no folder that can be written to; name another")
+        raise InputError(f"graph={graph}: {nearest} is not a folder that can be written to; name another")
     foreign = sorted(path.name for path in graph.iterdir() if not _is_own(path)) if graph.exists() else []
     if foreign:
         raise InputError(f"graph={graph}: holds {foreign[0]!r}, which no graph has; name an empty or new folder")
@@ -184,7 +184,7 @@ def _differences(before: Any, now: dict[str, Any]) -> str:
     old, new = _flat(before), _flat(now)
     changed = [name for name in sorted(new) if old.get(name) != new[name]]
     if not changed:
-        return "what is there is damaged"
+        return "the earlier work is damaged"
     return ", ".join(f"{name} changed from {old.get(name)!r} to {new[name]!r}" for name in changed)
 
 

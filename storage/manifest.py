@@ -1,4 +1,4 @@
-"""Read the manifest of a finished folder and check it against a schema, which the package that writes it declares.
+"""Read the manifest of a finished folder and check it against the schema of the package that writes it.
 
 A dataset and a graph are folders with a `manifest.json`. It is written last, so a folder without one is unfinished.
 """

@@ -115,7 +115,7 @@ def published(folder: Path, uri: str) -> None:
     manifest = (folder / MANIFEST).read_bytes()
     existing = remote.read(MANIFEST)
     if existing is not None and existing != manifest:
-        raise InputError(f"{remote.uri}: holds something else that is finished; name another URI or delete it first")
+        raise InputError(f"{remote.uri}: holds another finished folder; name another URI or delete that folder first")
     if existing is None:
         files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
         sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
@@ -196,7 +196,7 @@ def _stated_files(remote: ObjectFolder, manifest: bytes) -> dict[str, tuple[int,
     stated = _parsed(remote, OBJECTS, index)
     if stated.get("manifest_sha256") != hashlib.sha256(manifest).hexdigest():
         raise InputError(
-            f"{remote.uri}: {OBJECTS} is of another {MANIFEST}: being replaced, or altered; delete the folder and "
+            f"{remote.uri}: {OBJECTS} does not belong to {MANIFEST}: being replaced, or altered; delete the folder and "
             "publish it again"
         )
     files: dict[str, tuple[int, str | None]] = {}
