@@ -27,7 +27,6 @@ MAX_NEIGHBORS = 64
 # float16 values in 16 bytes. Rows of `unit_rows` are padded to a multiple of this, for the tensor cores.
 HALF_VECTOR = 8
 
-_LIST_ARRAYS = "threshold used ids scores margin overflowed"
 _NULL = np.uintp(0)
 _BLOCK = 256
 _WARPS = _BLOCK // 32
