@@ -1,10 +1,11 @@
-"""Co-occurrence: the graph builder's own path, files included, against numba expansion and scipy's COO to CSR.
+"""Compare the co-occurrence stage of a graph build, including its files, with numba and scipy in memory.
 
     python -m benchmarks.cooccurrence [--users 1000000] [--events 10000000] [--threads 1]
 
-Histories are synthetic: lengths 1 + geometric, cut at 50; items drawn by Zipf's law (exponent 1). Ours
-reads them from memory, writes its work files and the final blocks; the peer makes the matrix in memory
-and writes nothing. Both are compiled before they are timed; they take turns, and the best run of each counts.
+Histories are synthetic: lengths are 1 + geometric, cut at 50, and items are drawn by Zipf's law (exponent 1). The
+project's stage (`ours`) reads them from memory, and writes its work files and the final blocks. The peer expands
+pairs with numba, converts COO to CSR with scipy in memory, and writes no files. Both are compiled before they are
+timed. They take turns, and the best run of each counts.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Histories:
 
 
 class ThreadExecutor:
-    """Runs tasks on some threads; notes the seconds of each stage and the bytes of the entries' files."""
+    """An executor on threads, which records the seconds of each stage and the bytes of the entries' files."""
 
     uses_gpu = False
 
@@ -78,7 +79,7 @@ class ThreadExecutor:
 
 
 def make_histories(num_users: int, num_events: int, num_items: int, seed: int = 0) -> Histories:
-    """About `num_events` events; item ids are ranks of popularity."""
+    """Make histories with about `num_events` events. Item ids are ranks of popularity."""
     random = np.random.default_rng(seed)
     lengths = np.minimum(1 + random.geometric(1 / max(num_events / num_users - 1, 1), num_users), _MAX_LENGTH)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -88,7 +89,7 @@ def make_histories(num_users: int, num_events: int, num_items: int, seed: int = 
 
 
 def ours(histories: Histories, folder: Path, pool: ThreadPoolExecutor, pairs_per_task: int) -> dict[str, Any]:
-    """One build into an empty folder: its summary, seconds in all and by stage, and bytes of work files."""
+    """Build once into an empty folder. Return the summary, total seconds, seconds by stage, and bytes of work files."""
     shutil.rmtree(folder, ignore_errors=True)
     executor = ThreadExecutor(pool, folder)
     start = time.perf_counter()
@@ -99,7 +100,7 @@ def ours(histories: Histories, folder: Path, pool: ThreadPoolExecutor, pairs_per
 
 
 def peer(histories: Histories, pool: ThreadPoolExecutor, num_threads: int, dtype: type = np.float32) -> dict[str, Any]:
-    """Expansion to COO arrays by compiled loops, then scipy, which sums duplicates: the matrix and seconds."""
+    """Expand pairs to COO arrays by compiled loops, then sum duplicates with scipy. Return the matrix and seconds."""
     start = time.perf_counter()
     items, offsets = histories.items.astype(np.int32), histories.offsets
     lengths = np.diff(offsets)
@@ -125,7 +126,7 @@ def peer(histories: Histories, pool: ThreadPoolExecutor, num_threads: int, dtype
 def _expand(
     items: np.ndarray, offsets: np.ndarray, at: int, rows: np.ndarray, columns: np.ndarray, weights: np.ndarray
 ) -> int:
-    """Both directions of every pair of different items from place `at` on; returns where they end."""
+    """Write both directions of every pair of different items from place `at` on. Return the place after the last."""
     for user in range(len(offsets) - 1):
         for left in range(offsets[user], offsets[user + 1]):
             for right in range(left + 1, offsets[user + 1]):
@@ -138,7 +139,7 @@ def _expand(
 
 
 def digest(folder: Path) -> str:
-    """Of the final blocks, names and bytes."""
+    """Return the SHA-256 of the names and bytes of the final blocks."""
     result = hashlib.sha256()
     for path in sorted((folder / "cooccurrence").iterdir()):
         result.update(path.name.encode())
@@ -147,7 +148,7 @@ def digest(folder: Path) -> str:
 
 
 def largest_difference(folder: Path, block_rows: int, matrix: Any) -> float | None:
-    """The largest difference of two weights relative to the larger; null: other entries."""
+    """Return the largest |a - b| / max(a, b) of two weights; None if the matrices have different entries."""
     num_items = matrix.shape[0]
     indptr, indices, weights = CooccurrenceRows(folder / "cooccurrence", block_rows, num_items).rows(
         np.arange(num_items)
@@ -165,7 +166,7 @@ def measure(
     repeats: int = 3,
     folder: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Best of `repeats` runs each, in turns, and whether the results agree; files go to a temporary folder."""
+    """Time `repeats` runs of both in turns, and check that the results agree. Files go to a temporary folder."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch, ThreadPoolExecutor(num_threads) as pool:
         graph = Path(scratch) / "graph"
         small = make_histories(50, 500, num_items)
@@ -179,7 +180,7 @@ def measure(
             del other[-1]["matrix"]
         best, best_other = (min(runs, key=lambda run: float(run["seconds"])) for runs in (own, other))
         summary = best["summary"]
-        # The peer's float32 sums of popular pairs are off by several 1e-4: float64 ones are what is compared with.
+        # The peer's float32 sums of popular pairs have errors of several 1e-4, so its float64 sums are compared.
         difference = largest_difference(
             graph, summary["block_rows"], peer(histories, pool, num_threads, np.float64)["matrix"]
         )
@@ -217,7 +218,7 @@ def measure(
 @click.option("--items", default=1_000_000, show_default=True)
 @click.option("--threads", default=1, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
-@click.option("--folder", default=None, help="where temporary files go; the system's choice if not given")
+@click.option("--folder", default=None, help="folder for temporary files; default: the system's temporary folder")
 def main(users: int, events: int, items: int, threads: int, repeats: int, folder: str | None) -> None:
     """Print one JSON object."""
     print(json.dumps(measure(users, events, items, threads, repeats, folder)))

@@ -1,8 +1,9 @@
-"""A slice of a large build on this machine: python benchmarks/graph_memory.py [--num-items 1000000]
+"""Measure the memory of a large neighbour search: python benchmarks/graph_memory.py [--num-items 1000000]
 
-Writes random features, runs the first tasks of the neighbour search one after the other in this process (order,
-some blocks of the triangle, their merges), and prints peak resident memory beside its limit, the features
-plus 2 GiB. The last line is JSON. Time of the whole search is the blocks' rate over all blocks, not a measurement.
+The benchmark writes random features and runs the first tasks of the neighbour search one after the other in this
+process: the order of items, some blocks, and their merges. It prints the peak resident memory and its limit, which is
+the size of the features plus 2 GiB. The last line is JSON. The time of the whole search is extrapolated from the
+median time of the blocks, not measured.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from graph_builder.stages.injection import FeatureSpec
 from graph_builder.stages.neighbor_tasks import NeighborSpec, finish_range, merge_range, order_items, search_block
 from graph_builder.stages.neighbors import default_rows_per_task
-from graph_builder.stages.triangle import blocks_of, triangle_waves
+from graph_builder.stages.triangle import block_rounds, blocks_of
 from graph_builder.work import WorkFolder
 from kernels.cosine.cosine_topk import square_norms
 from storage.array_file import save_array
@@ -37,11 +38,11 @@ _CHUNK = 1 << 14
 @click.option("--num-items", default=1_000_000, show_default=True)
 @click.option("--width", default=384, show_default=True)
 @click.option("--num-neighbors", default=10, show_default=True)
-@click.option("--blocks", default=3, show_default=True, help="of the first wave")
+@click.option("--blocks", default=3, show_default=True, help="number of blocks of the first round to run")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--folder", default=None, type=click.Path(path_type=Path), help="scratch space; null: a temporary one")
 def main(num_items: int, width: int, num_neighbors: int, blocks: int, threads: int, folder: Path | None) -> None:
-    """Print the peak memory and times of a slice."""
+    """Print the peak memory and the times of some tasks of a large build."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         figures = run_slice(Path(scratch), num_items, width, num_neighbors, blocks, threads)
     print(json.dumps(figures))
@@ -50,7 +51,7 @@ def main(num_items: int, width: int, num_neighbors: int, blocks: int, threads: i
 def run_slice(
     folder: Path, num_items: int, width: int, num_neighbors: int, num_blocks: int, threads: int
 ) -> dict[str, float | bool]:
-    """Run `num_blocks` blocks and what follows them; sizes in GiB, times in seconds."""
+    """Run `num_blocks` blocks, merge and finish them. Return sizes in GiB and times in seconds."""
     features = FeatureSpec(
         modality="text",
         features=folder / "text.npy",
@@ -69,8 +70,8 @@ def run_slice(
         threads=threads,
     )
     order_items(spec, 0)
-    waves = triangle_waves(spec.num_ranges)
-    chosen = waves[0][:num_blocks]
+    rounds = block_rounds(spec.num_ranges)
+    chosen = rounds[0][:num_blocks]
     seconds = []
     for block in chosen:
         start = time.perf_counter()
@@ -81,7 +82,7 @@ def run_slice(
         merge_range(spec, (index, blocks_of(chosen, index)))
     finish_range(spec, 0)
     bytes_of_features = num_items * width * 4
-    total = sum(len(wave) for wave in waves)
+    total = sum(len(round_blocks) for round_blocks in rounds)
     return {
         "num_items": num_items,
         "blocks_run": len(chosen),
@@ -96,7 +97,7 @@ def run_slice(
 
 
 def write_features(features: FeatureSpec, num_items: int, width: int) -> None:
-    """What injection and k-means leave behind: random rows, their squares, random labels."""
+    """Write random files in place of the results of injection and k-means: rows, their squares, labels."""
     rng = np.random.default_rng(0)
     squares = np.empty(num_items)
     with replacing(features.injected) as temporary, temporary.open("wb") as file:
@@ -111,7 +112,7 @@ def write_features(features: FeatureSpec, num_items: int, width: int) -> None:
 
 
 def peak_bytes() -> int:
-    """Peak resident memory of this process, mapped pages of the features included."""
+    """Return the peak resident memory of this process, including mapped pages of the features."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

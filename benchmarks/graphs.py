@@ -1,9 +1,10 @@
-"""Item graphs beside their floors and peers: python benchmarks/graphs.py
+"""Compare the item-graph kernels on this machine's cores with other libraries: python benchmarks/graphs.py
 
-Cosine top-H of N x d rows on this machine's cores, beside the plain GEMM of the same shape (the floor of
-every method that does not use the symmetry; half of it is ours), faiss.knn and torch mm + topk, all in one
-run and in turns. Then co-occurrence beside numba + scipy (benchmarks/cooccurrence.py). The last line is one
-JSON object of ratios; medians over the rounds.
+The first part is the cosine top-H of N x d rows. It is compared with a plain GEMM of the same shape, with faiss.knn,
+and with torch mm + topk. The GEMM's time is a lower bound for every method that does not use the symmetry of the
+scores; the lower bound for this project's search, which uses it, is half of that. All methods take turns in one run.
+The second part is co-occurrence, compared with numba + scipy (benchmarks/cooccurrence.py). The last line is a JSON
+object of ratios, which are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# faiss's wheel ships an OpenBLAS that does not know recent Xeons and falls back to kernels half as fast. Before NumPy.
+# faiss's wheel ships an OpenBLAS that does not know recent Xeons and falls back to kernels half as fast. Before
+# NumPy.
 if Path("/proc/cpuinfo").exists() and "avx512f" in Path("/proc/cpuinfo").read_text():
     os.environ.setdefault("OPENBLAS_CORETYPE", "SKYLAKEX")
 
@@ -31,7 +33,7 @@ from benchmarks import cooccurrence
 from kernels.cosine.cosine_topk import cosine_neighbors
 
 _GEMM_ROWS = 2048
-# How wide a cluster is: items are their centre plus this times a normal vector of the same length.
+# The width of a cluster: an item is its centre plus this times a normal vector of the same length.
 _SPREAD = 0.5
 _NUM_CLUSTERS = 500
 
@@ -47,7 +49,7 @@ _NUM_CLUSTERS = 500
 def main(
     num_items: int, width: int, num_neighbors: int, threads: int, rounds: int, num_users: int, num_events: int
 ) -> None:
-    """Print a table and, on the last line, JSON."""
+    """Print tables and, on the last line, JSON."""
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
     figures: dict[str, float | bool] = {}
@@ -74,7 +76,7 @@ def main(
 
 
 def make_features(kind: str, num_items: int, width: int) -> np.ndarray:
-    """float32 [N, d]: independent normal values, or clusters in random order."""
+    """Return features float32 [N, d]: independent normal values, or clusters in random order."""
     rng = np.random.default_rng(0)
     features = rng.standard_normal((num_items, width), dtype=np.float32)
     if kind == "clustered":
@@ -84,13 +86,13 @@ def make_features(kind: str, num_items: int, width: int) -> np.ndarray:
 
 
 def time_methods(features: np.ndarray, num_neighbors: int, threads: int, rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each method in each round; the methods take turns, so that a slow minute hits all of them."""
+    """Return the seconds of each method in each round. Methods take turns, so that a slow minute affects all."""
     units = features / np.linalg.norm(features, axis=1, keepdims=True)
     tensor = torch.from_numpy(units)
     scores = torch.empty((_GEMM_ROWS, len(units)))
 
     def gemm(best: int = 0) -> None:
-        # Into a buffer that is used again: writing N x N scores to fresh memory takes longer than the products.
+        # The buffer is reused, because writing N x N scores to new memory takes longer than the products.
         for first in range(0, len(units), _GEMM_ROWS):
             rows = tensor[first : first + _GEMM_ROWS]
             out = torch.mm(rows, tensor.T, out=scores[: len(rows)])
@@ -114,7 +116,7 @@ def time_methods(features: np.ndarray, num_neighbors: int, threads: int, rounds:
 
 
 def count_different_rows(features: np.ndarray, num_neighbors: int, threads: int) -> int:
-    """Rows whose neighbours are not, in order, those of a float64 product of all pairs."""
+    """Return the number of rows whose neighbours, in order, differ from those by a float64 product of all pairs."""
     ids = cosine_neighbors(features, num_neighbors, False, threads=threads)[0]
     units = torch.from_numpy(features).double()
     units /= units.norm(dim=1, keepdim=True)

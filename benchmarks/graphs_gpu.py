@@ -1,14 +1,15 @@
-"""The item-graph kernels on one GPU, each beside its floor measured in the same run.
+"""Measure the item-graph kernels on one GPU, and in the same run a lower bound of the time of each.
 
     python -m benchmarks.graphs_gpu [--seconds 240]
 
-1. Does the buffer stay in L2? One GEMM, one scan, into and from one small buffer, and through 4 GB.
-2. Cosine candidates, 1M x 384 and 10M x 512: blocks of the triangle for as long as --seconds allow, the rest
-   extrapolated from the share of pairs done; beside the float16 GEMM of all N^2 pairs, and torch.mm + torch.topk.
-   The items of some rows are checked against all their scores once all blocks are done.
-3. Exact re-ranking, injection, co-occurrence pairs: bytes (or pairs) per second, beside a device copy.
+1. Whether the buffer stays in L2: a GEMM and a scan through one small buffer, and through 4 GB of buffers.
+2. Candidates of the cosine search, 1M x 384 and 10M x 512: as many blocks as --seconds allow. The time of all blocks
+   is extrapolated from the share of pairs that is done. For comparison: the float16 GEMM of all N^2 pairs, and
+   torch.mm + torch.topk. If all blocks were done, the lists of some rows are checked against all scores of these
+   rows.
+3. Exact ranking, injection and co-occurrence pairs: bytes (or pairs) per second. For comparison: a device copy.
 
-Times are CUDA events around the work of one stream, after a warm-up.
+Kernels are timed by CUDA events around the work of one stream, after a warm-up.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 
 from contracts.errors import InputError
 from kernels.backend import array_module, to_host
-from kernels.cosine.cosine_topk import error_bounds, list_slack
+from kernels.cosine.cosine_topk import error_bounds, list_margin
 from kernels.cuda.gemm import multiply_fp16
 from kernels.cuda.launchers import bucket_pairs, compact_lists, injected_rows, pair_dots, scan_tile, unit_rows
 from kernels.cuda.tile_loop import BUFFER_BYTES, DeviceTileLoop, cut, empty_lists, part_of, tile_shape
@@ -40,7 +41,7 @@ VARIANTS = {
 
 
 def seconds_of(cupy: Any, work: Callable[[], object], repeats: int = 1) -> float:
-    """Seconds of one call, by events, after one call that is not timed."""
+    """Return the seconds of one call, measured by CUDA events after one call that is not timed."""
     work()
     start, end = cupy.cuda.Event(), cupy.cuda.Event()
     stream = cupy.cuda.get_current_stream()
@@ -53,7 +54,10 @@ def seconds_of(cupy: Any, work: Callable[[], object], repeats: int = 1) -> float
 
 
 def make_items(cupy: Any, num_items: int, width: int, keep: bool) -> tuple[Any, Any, Any]:
-    """Units float16, slack float32 and, to `keep`, the float32 rows: noise around 4096 centres, random order."""
+    """Make items as noise around 4096 centres, in random order.
+
+    Returns unit rows float16, margins float32 and, if `keep`, the float32 rows.
+    """
     random = cupy.random.default_rng(0)
     centers = random.standard_normal((4096, width), dtype=cupy.float32)
     units = cupy.empty((num_items, -(-width // 8) * 8), dtype=cupy.float16)
@@ -68,15 +72,15 @@ def make_items(cupy: Any, num_items: int, width: int, keep: bool) -> tuple[Any, 
         if features is not None:
             features[first:last] = rows
     bounds = error_bounds(residuals, float(residuals.max()), width, "float16")
-    return units, cupy.asarray(list_slack(bounds)), features
+    return units, cupy.asarray(list_margin(bounds)), features
 
 
 def l2_reuse(cupy: Any, tile: tuple[int, int], width: int) -> dict[str, float]:
-    """The same GEMM and scan of one tile through one buffer and through 4 GB of them."""
+    """Measure the same GEMM and scan of one tile through one buffer, and through 4 GB of buffers."""
     random = cupy.random.default_rng(1)
     rows, columns = (random.standard_normal((n, width), dtype=cupy.float32).astype(cupy.float16) for n in tile)
     lists = empty_lists(cupy, cupy.zeros(tile[0] + tile[1], dtype=cupy.float32), CAPACITY)
-    lists.line[:] = 1e30  # nothing reaches it: the scan alone
+    lists.threshold[:] = 1e30  # no score reaches it, so only the scan is measured
     both = part_of(lists, (0, tile[0])), part_of(lists, (tile[0], tile[0] + tile[1]))
     buffers = [cupy.empty(tile, dtype=cupy.float32) for _ in range(ROTATING_BYTES // (4 * tile[0] * tile[1]))]
     result = {}
@@ -98,7 +102,7 @@ def l2_reuse(cupy: Any, tile: tuple[int, int], width: int) -> dict[str, float]:
 
 
 def full_gemm_seconds(cupy: Any, units: Any, width: int) -> float:
-    """Seconds of the float16 GEMM of all N^2 pairs, from one of 16384 x 16384."""
+    """Return the seconds of the float16 GEMM of all N^2 pairs, extrapolated from one of 16384 x 16384."""
     part = units[: min(len(units), 1 << 14)]
     out = cupy.empty((len(part), len(part)), dtype=cupy.float32)
     once = seconds_of(cupy, lambda: multiply_fp16(part, part, out, width), 5)
@@ -106,7 +110,10 @@ def full_gemm_seconds(cupy: Any, units: Any, width: int) -> float:
 
 
 def torch_topk_seconds(units: Any) -> float | None:
-    """Seconds of torch.mm + torch.topk over all N^2 pairs, from 4096 x 65536 of them; None without CUDA in torch."""
+    """Return the seconds of torch.mm + torch.topk over all N^2 pairs, extrapolated from 4096 x 65536.
+
+    Returns None if torch has no CUDA.
+    """
     import torch
 
     if not torch.cuda.is_available():
@@ -125,16 +132,16 @@ def torch_topk_seconds(units: Any) -> float | None:
 
 
 def search(
-    cupy: Any, units: Any, slack: Any, width: int, tile: tuple[int, int], variant: dict[str, bool], limit: float
+    cupy: Any, units: Any, margin: Any, width: int, tile: tuple[int, int], variant: dict[str, bool], limit: float
 ) -> dict:
-    """Blocks of the triangle, nearest to the diagonal first, until `limit` seconds are used."""
+    """Search blocks of the triangle, those nearest to the diagonal first, until `limit` seconds have passed."""
     num_items = len(units)
     blocks = cut(0, num_items, BLOCK_ROWS)
     order = [(i, i + shift) for shift in range(len(blocks)) for i in range(len(blocks) - shift)]
     loop = DeviceTileLoop(xp=cupy, width=width, num_neighbors=NUM_NEIGHBORS, tile=tile, **variant)
-    warm = empty_lists(cupy, slack[: tile[1]], CAPACITY)
+    warm = empty_lists(cupy, margin[: tile[1]], CAPACITY)
     loop.triangle(units[: tile[1]], warm, 0)
-    lists = empty_lists(cupy, slack, CAPACITY)
+    lists = empty_lists(cupy, margin, CAPACITY)
     cupy.cuda.Device().synchronize()
     started, pairs, done = time.perf_counter(), 0, 0
     for i, j in order:
@@ -166,7 +173,7 @@ def search(
 
 
 def listed(cupy: Any, units: Any, lists: Any, width: int) -> float:
-    """Share of the best items, by all scores of 64 rows, that are on the rows' lists: 1 unless something is wrong."""
+    """Return the share of the best items of 64 rows, by all their scores, that is on the rows' lists; 1 is correct."""
     rows = cupy.linspace(0, len(units) - 1, 64).astype(cupy.int64)
     scores = cupy.empty((len(rows), -(-len(units) // 4) * 4), dtype=cupy.float32)[:, : len(units)]
     multiply_fp16(cupy.ascontiguousarray(units[rows]), units, scores, width)
@@ -178,7 +185,7 @@ def listed(cupy: Any, units: Any, lists: Any, width: int) -> float:
 
 
 def rerank(cupy: Any, features: Any, lists: Any) -> dict[str, float]:
-    """Float64 dots of the candidates of up to 200 000 rows."""
+    """Measure the float64 dot products of the candidates of up to 200 000 rows."""
     counts = to_host(lists.used[:200_000])
     left = cupy.asarray(np.repeat(np.arange(len(counts)), counts))
     held = cupy.arange(lists.ids.shape[1])[None, :] < lists.used[: len(counts), None]
@@ -188,7 +195,7 @@ def rerank(cupy: Any, features: Any, lists: Any) -> dict[str, float]:
 
 
 def others(cupy: Any) -> dict[str, float]:
-    """Injection of 1M x 384 with 20 entries a row, and pairs of 1M sequences of 10; a device copy beside them."""
+    """Measure injection of 1M x 384 with 20 entries a row, pairs of 1M sequences of 10 items, and a device copy."""
     random = cupy.random.default_rng(2)
     n, width, entries = 1_000_000, 384, 20
     features = random.standard_normal((n, width), dtype=cupy.float32).astype(cupy.float16)
@@ -214,11 +221,11 @@ def measure(cupy: Any, seconds: float) -> dict[str, Any]:
     gpu = cupy.cuda.runtime.getDeviceProperties(device.id)["name"].decode()
     result: dict[str, Any] = {"gpu": gpu, "tile": tile, "l2": {d: l2_reuse(cupy, tile, d) for d in (384, 512)}}
     for num_items, width in ((1_000_000, 384), (10_000_000, 512)):
-        units, slack, features = make_items(cupy, num_items, width, keep=num_items <= 1_000_000)
+        units, margin, features = make_items(cupy, num_items, width, keep=num_items <= 1_000_000)
         gemm = full_gemm_seconds(cupy, units, width)
         found: dict[str, Any] = {"gemm_seconds": gemm, "torch_topk_seconds": torch_topk_seconds(units)}
         for name, variant in VARIANTS.items():
-            run = search(cupy, units, slack, width, tile, variant, seconds / 6)
+            run = search(cupy, units, margin, width, tile, variant, seconds / 6)
             lists = run.pop("lists")
             run["seconds_over_gemm"] = run["seconds_of_all_pairs"] / gemm
             found[name] = run
@@ -227,14 +234,16 @@ def measure(cupy: Any, seconds: float) -> dict[str, Any]:
                 found["rerank"] = rerank(cupy, features, lists)
             del lists
         result[f"{num_items}x{width}"] = found
-        del units, slack, features
+        del units, margin, features
         cupy.get_default_memory_pool().free_all_blocks()
     result["others"] = others(cupy)
     return result
 
 
 @click.command()
-@click.option("--seconds", default=240.0, show_default=True, help="For the searches together; the rest takes about 60.")
+@click.option(
+    "--seconds", default=240.0, show_default=True, help="Seconds of all searches together; the rest takes about 60."
+)
 def main(seconds: float) -> None:
     """Measure on this machine's GPU; JSON on the last line."""
     try:

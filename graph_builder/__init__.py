@@ -1,6 +1,20 @@
-"""Item graphs as a batch job: co-occurrence, neighbours by modality, interest centres; reading and exporting them.
+"""Build, read and export item graphs: co-occurrence, neighbours by modality, and interest centres.
 
-May import kernels, storage, configs and contracts; knows data only as a source of sequences and features. Begin with
-build.py (the life of a build) and store.py (what a finished graph is); stages/ has a file per stage, cost/ predicts
-time and memory, ray_tasks.py runs blocks on a cluster.
+May import kernels, storage, configs and contracts. It does not import data: it reads a dataset through the protocol
+`source.GraphSource`. Files, and what to open them for:
+
+    build.py           open first: the steps of a build, in order
+    store.py           a finished graph: its files, and reading them
+    source.py          the inputs: a dataset, or files of features and sequences
+    sequence_file.py   reading sequences from a Parquet or Arrow file
+    row_blocks.py      the files of the co-occurrence matrix
+    work.py            the files of an unfinished build, by which it continues
+    executor.py        running blocks of work, one after the other
+    ray_tasks.py       running blocks of work on a Ray cluster
+    progress.py        progress reports of a build
+    integrity.py       the checksum of a graph
+    exports.py         export of a graph to other libraries' formats
+    export_formats.py  how each of these formats is written
+    stages/            one file per stage of a build
+    cost/              prediction of a build's time and memory
 """

@@ -1,4 +1,4 @@
-"""The life of a graph build: look at everything once, then O, then each modality, the manifest last."""
+"""Build a graph: check the inputs, compute co-occurrence, then each modality, and write the manifest last."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from storage.manifest import MANIFEST
 
 log = logging.getLogger(__name__)
 
-# Independent directions have a mean cosine of 0; on Amazon Scientific MiniLM's texts have .23 and CLIP's images .60.
-# Above .9 most of every row is one common vector: cosines of neighbours and of any two items differ by less than .1,
-# and what orders them is largely the encoder's noise.
+# Independent directions have a mean cosine of 0. On Amazon Scientific, MiniLM's text features have .23 and CLIP's
+# image features .60. Above .9, one common vector makes up most of every row. The cosines of neighbours and of any two
+# items then differ by less than .1, and the order of neighbours is largely the encoder's noise.
 _LARGE_MEAN_COSINE = 0.9
 
 
@@ -48,17 +48,17 @@ def build_graph(
     executor: Executor,
     pairs_per_task: int = PAIRS_PER_TASK,
 ) -> dict[str, Any]:
-    """Build the item graph of a dataset in a folder and return its manifest.
+    """Build the item graph of a dataset in a folder and return the graph's manifest.
 
-    Only training parts of sequences are read. Finished blocks of an earlier, interrupted call with the
-    same dataset and parameters are kept; other parameters start afresh and say why; a finished graph
-    of the same parameters is checked and returned as it is.
+    Only the training parts of sequences are read. If an earlier call with the same dataset and parameters was
+    interrupted, its finished blocks are kept. If the parameters differ, the build starts afresh and logs the
+    differences. If the folder holds a finished graph with the same parameters, that graph is checked and returned.
 
-    Where standard error is no terminal, a line says each half minute where it stands (`progress`).
+    If standard error is not a terminal, a line of progress is logged every half minute (`progress`).
 
     Raises:
-        InputError: features that are not finite, more centres than items with the modality, a folder
-            that holds something else, or one of the stages' own reasons.
+        InputError: features that are not finite, more centres than items with the modality, a folder that holds
+            other files, or an error of a stage.
     """
     with progress.reporting():
         return _build(dataset, local_folder(path), options, seed, executor, pairs_per_task)
@@ -74,7 +74,7 @@ def _build(
         return built
     if dataset.num_items < 1:
         raise InputError(f"dataset {dataset.path}: holds no items; prepare it again")
-    # Whatever the input can be refused for comes before the folder is touched.
+    # All checks of the input come before any change of the folder.
     largest_gap(dataset, options)
     if options.backend == "cuda":
         for _ in executor.run_blocks(_check_backend, [options.backend], on_gpu=True):
@@ -127,10 +127,10 @@ def _build(
 
 
 def check_buildable(dataset: GraphSource, path: str | Path, options: GraphConfig) -> None:
-    """What `build_graph` refuses without reading features, for a caller whose executor takes long to start.
+    """Make those checks of `build_graph` that read no features, before an executor is started.
 
     Raises:
-        InputError: a folder that holds something else, no items, or gaps that the window's weights cannot count.
+        InputError: a folder that holds other files, no items, or gaps that are too large to count (`largest_gap`).
     """
     check_folder(local_folder(path))
     if dataset.num_items < 1:
@@ -139,10 +139,10 @@ def check_buildable(dataset: GraphSource, path: str | Path, options: GraphConfig
 
 
 def check_centers(modality: str, num_centers: int, num_present: int, num_items: int) -> None:
-    """Whether the items with features of a modality are as many as its centres.
+    """Check that a modality has at least as many items with features as centres.
 
     Raises:
-        InputError: they are fewer.
+        InputError: it has fewer.
     """
     if num_present == 0:
         raise InputError(
@@ -157,7 +157,7 @@ def check_centers(modality: str, num_centers: int, num_present: int, num_items: 
 
 
 def _layout(num_items: int, options: GraphConfig, executor: Executor, pairs_per_task: int) -> dict[str, Any]:
-    """How the work is cut: what interrupted work must have in common to be continued."""
+    """Return how the work is split. A build can only be continued with the same values."""
     return {
         "block_rows": options.block_rows,
         "pairs_per_task": pairs_per_task,
@@ -167,19 +167,19 @@ def _layout(num_items: int, options: GraphConfig, executor: Executor, pairs_per_
 
 
 def shaping_parameters(options: GraphConfig) -> dict[str, Any]:
-    """The knobs that decide what a graph is, not how or where it is computed."""
+    """Return the knobs that decide a graph's content, without those that decide how or where it is computed."""
     return options.model_dump(mode="json", exclude=set(LAYOUT_FIELDS))
 
 
 def _built(folder: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The manifest, if this very graph is already there and whole."""
+    """Return the manifest if the folder holds the finished graph with this fingerprint, undamaged; else None."""
     if not (folder / MANIFEST).exists():
         return None
     try:
         if read_manifest(folder)["fingerprint"] != fingerprint:
-            return None  # WorkFolder.start says what differs, and whether it may be replaced
+            return None  # WorkFolder.start logs what differs
         graph = Graph.open(folder)
-        progress.begin("checking what is there")
+        progress.begin("checking the finished graph")
         graph.validate()
     except InputError as error:
         log.warning("graph %s: cannot be used as it is: %s", folder, error)
@@ -190,7 +190,7 @@ def _built(folder: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _check_backend(backend: Backend) -> None:
-    """Asked where blocks will run: the driver may have no GPU where its workers do."""
+    """Check the backend where blocks will run: workers may have a GPU when the driver has none."""
     array_module(backend)
 
 
@@ -219,5 +219,5 @@ def _build_modality(
     executor: Executor,
 ) -> dict[str, Any]:
     inject(spec, cooccurrence_block_rows, options.mu, executor)
-    clusters = build_clusters(spec, options, seed, executor)  # first: neighbours are searched in their order
+    clusters = build_clusters(spec, options, seed, executor)  # first, because neighbours are searched by cluster
     return build_neighbors(spec, options, executor, rows_per_task) | clusters

@@ -1,4 +1,4 @@
-"""The file formats that edges are exported to: how each is written, in bounded memory, and how it is recognised."""
+"""The file formats for exported edges: how to write each in bounded memory, and how to recognise it."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ class Edges:
 
 
 def _write_npz(edges: Callable[[], Iterator[Edges]], num_items: int, path: Path) -> int:
-    """CSR as `scipy.sparse.save_npz` writes it, uncompressed: an array at a time, in two passes over the edges."""
+    """Write CSR as `scipy.sparse.save_npz` does, uncompressed: one array at a time, in two passes over the edges."""
     lengths = np.zeros(num_items, dtype=np.int64)
-    for piece in edges():
-        first, last = (int(piece.sources[0]), int(piece.sources[-1])) if len(piece.sources) else (0, -1)
-        lengths[first : last + 1] += np.bincount(piece.sources - first, minlength=last - first + 1)
+    for chunk in edges():
+        first, last = (int(chunk.sources[0]), int(chunk.sources[-1])) if len(chunk.sources) else (0, -1)
+        lengths[first : last + 1] += np.bincount(chunk.sources - first, minlength=last - first + 1)
     indptr = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
     count = int(indptr[-1])
-    # As SciPy chooses it: int32 where everything fits.
+    # SciPy's choice: int32 if all values fit.
     index_type = np.int32 if max(count, num_items) < 2**31 else np.int64
     with (
         zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive,
         tempfile.TemporaryFile(dir=path.parent) as later,
     ):
         with _npy_member(archive, "indices", np.dtype(index_type), count) as member:
-            for piece in _sorted_rows(edges()):
-                member.write(piece.targets.astype(index_type).data)
-                later.write(piece.weights.data)
+            for chunk in _sorted_rows(edges()):
+                member.write(chunk.targets.astype(index_type).data)
+                later.write(chunk.weights.data)
         later.seek(0)
         with _npy_member(archive, "data", np.dtype(np.float32), count) as member:
             while block := later.read(4 * EDGES_AT_A_TIME):
@@ -60,42 +60,42 @@ def _write_npz(edges: Callable[[], Iterator[Edges]], num_items: int, path: Path)
 
 @contextlib.contextmanager
 def _npy_member(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], count: int) -> Iterator[IO[bytes]]:
-    """A one-dimensional `.npy` inside an archive, whose values are then written."""
+    """Open a one-dimensional `.npy` member of an archive and write its header; the caller writes the values."""
     description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
         np.lib.format.write_array_header_1_0(member, description)
         yield member
 
 
-def _sorted_rows(pieces: Iterator[Edges]) -> Iterator[Edges]:
-    """The same edges, targets ascending within their source (pieces of neighbours hold whole rows)."""
-    for piece in pieces:
-        order = np.lexsort((piece.targets, piece.sources))
-        yield Edges(piece.sources, piece.targets[order], piece.weights[order])
+def _sorted_rows(chunks: Iterator[Edges]) -> Iterator[Edges]:
+    """Sort the targets of each source. (Chunks of neighbours hold whole rows, and O's targets already ascend.)"""
+    for chunk in chunks:
+        order = np.lexsort((chunk.targets, chunk.sources))
+        yield Edges(chunk.sources, chunk.targets[order], chunk.weights[order])
 
 
 def _write_parquet(edges: Callable[[], Iterator[Edges]], num_items: int, path: Path) -> int:
     count = 0
     schema = _PARQUET_SCHEMA.with_metadata({"num_items": str(num_items)})
     with pq.ParquetWriter(path, schema) as writer:
-        for piece in edges():
-            columns = [pa.array(column) for column in (piece.sources, piece.targets, piece.weights)]
+        for chunk in edges():
+            columns = [pa.array(column) for column in (chunk.sources, chunk.targets, chunk.weights)]
             writer.write_table(pa.table(columns, schema=schema))
-            count += len(piece.sources)
+            count += len(chunk.sources)
     return count
 
 
 def _write_edge_index(edges: Callable[[], Iterator[Edges]], num_items: int, path: Path) -> int:
-    """Tensors over mapped files, from which `torch.save` copies straight into the archive."""
+    """Write tensors that are backed by mapped files, so that `torch.save` copies from disk to disk."""
     import torch
 
     with contextlib.ExitStack() as stack:
         columns = [stack.enter_context(tempfile.TemporaryFile(dir=path.parent)) for _ in range(3)]
         count = 0
-        for piece in edges():
-            for file, column in zip(columns, (piece.sources, piece.targets, piece.weights), strict=True):
+        for chunk in edges():
+            for file, column in zip(columns, (chunk.sources, chunk.targets, chunk.weights), strict=True):
                 file.write(column.data)
-            count += len(piece.sources)
+            count += len(chunk.sources)
         sources, targets, weights = columns
         # One file with both rows: the targets follow the sources.
         targets.seek(0)
@@ -114,7 +114,7 @@ def _write_edge_index(edges: Callable[[], Iterator[Edges]], num_items: int, path
 
 def _mapped(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
     file.flush()
-    # "c": torch wants writable memory; nothing is written.
+    # Mode "c" (copy on write), because torch requires writable memory; nothing is written to it.
     return np.memmap(file, dtype=dtype, mode="c", shape=shape) if 0 not in shape else np.empty(shape, dtype=dtype)
 
 
@@ -139,14 +139,14 @@ def _is_edge_index(path: Path) -> bool:
 
     try:
         content = torch.load(path, mmap=True, weights_only=True)
-    except Exception:  # whatever it is, torch.save did not write it from plain tensors
+    except Exception:  # then it is not a file of plain tensors that torch.save wrote
         return False
     return isinstance(content, dict) and content.keys() == _EDGE_KEYS
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A format: how it is written (edges, N, path -> number of edges), and whether a file is of it."""
+    """A format: a function that writes it (edges, N, path -> number of edges), and one that recognises its files."""
 
     write: Callable[[Callable[[], Iterator[Edges]], int, Path], int]
     recognises: Callable[[Path], bool]

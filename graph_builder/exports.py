@@ -1,13 +1,13 @@
-"""A finished graph as files that other libraries read: SciPy, Parquet, PyTorch Geometric.
+"""Export a finished graph to files that other libraries read: SciPy, Parquet, PyTorch Geometric.
 
-Every edge goes from an item to one of its entries: O's row and column, or an item and its neighbour, with
-O's normalised weight or the cosine. Sources ascend; the targets of an item are as the graph has them
-(O: ascending ids; neighbours: best first), but ascending in CSR. Left out: padding, and rows of items that
-lack the modality. An item that is its own neighbour keeps that edge.
+An edge leads from the row item of an entry of O to its column item, or from an item to its neighbour. Its weight is
+O's normalised weight or the cosine. Edges are sorted by source. The targets of a source have the graph's order: by
+ascending id for O, best first for neighbours. In CSR they are sorted by id. Padding is left out, and so are the rows
+of items that lack the modality. If an item is its own neighbour, that edge is kept.
 
-Memory: under 200 MB whatever the number of edges, and 24 bytes per item for CSR, beside mapped pages that
-the system takes back when it needs them. The edges pass in pieces; what a format wants in one piece goes
-through unnamed files beside the output (28 bytes an edge at most).
+Memory: under 200 MB for any number of edges, plus 24 bytes per item for CSR, plus mapped pages, which the system can
+reclaim. Edges are processed in chunks. A format that needs an array whole gets it through unnamed files beside the
+output (28 bytes per edge at most).
 """
 
 from __future__ import annotations
@@ -28,19 +28,21 @@ _NEIGHBORS = "neighbors:"
 
 
 def export(graph: Graph, what: str, to: str, output: Path, overwrite: bool = False) -> int:
-    """Write `what` of a graph to the file `output`; returns the number of edges.
+    """Write one relation of a graph to a file. Return the number of edges.
 
     Args:
+        graph: the graph.
         what: "cooccurrence" or "neighbors:<modality>".
-        to: "npz": `scipy.sparse.load_npz` gives a CSR matrix [N, N] float32. "parquet": columns source, target
-            (int64), weight (float32). "edge_index": `torch.load` gives {"edge_index": int64 [2, E],
-            "edge_weight": float32 [E], "num_nodes": N}, the keywords of torch_geometric's Data. Its layers
-            pass messages from source to target: to collect an item's neighbours *at* the item, flip
-            edge_index or choose flow="target_to_source".
-        overwrite: replace `output` if it is such a file; anything else there is never touched.
+        to: the format. "npz": `scipy.sparse.load_npz` returns a CSR matrix [N, N] float32. "parquet": columns source,
+            target (int64), weight (float32). "edge_index": `torch.load` returns {"edge_index": int64 [2, E],
+            "edge_weight": float32 [E], "num_nodes": N}, the keywords of torch_geometric's Data. Its layers pass
+            messages from source to target. To collect an item's neighbours *at* the item, flip edge_index or choose
+            flow="target_to_source".
+        output: the file to write.
+        overwrite: replace `output` if it is a file of this format. Any other file is never replaced.
 
     Raises:
-        InputError: no such modality, an output that may not be written, or a disk that refuses.
+        InputError: there is no such modality, the output may not be written, or the disk cannot be written to.
     """
     kind = KINDS[to]
     check_output(graph, output, to, overwrite)
@@ -55,7 +57,7 @@ def export(graph: Graph, what: str, to: str, output: Path, overwrite: bool = Fal
 
 
 def check_output(graph: Graph, output: Path, to: str, overwrite: bool) -> None:
-    """Whether the file may be written.
+    """Check that the file may be written.
 
     Raises:
         InputError: it may not.
@@ -77,7 +79,7 @@ def check_output(graph: Graph, output: Path, to: str, overwrite: bool) -> None:
 
 
 def _edges_of(graph: Graph, what: str) -> Callable[[], Iterator[Edges]]:
-    """What gives the edges, in pieces, as often as it is called."""
+    """Return a function that yields all edges in chunks, each time that it is called."""
     if what == "cooccurrence":
         return lambda: _cooccurrence_edges(graph)
     modality = what.removeprefix(_NEIGHBORS)
@@ -88,7 +90,7 @@ def _edges_of(graph: Graph, what: str) -> Callable[[], Iterator[Edges]]:
 
 
 def _cooccurrence_edges(graph: Graph) -> Iterator[Edges]:
-    """O's entries from its blocks as they are mapped (the layout is `row_blocks`'s)."""
+    """Yield the entries of O from its mapped blocks (`row_blocks` describes the files)."""
     block_rows = graph.manifest["cooccurrence"]["block_rows"]
     for block in range(num_row_blocks(block_rows, graph.num_items)):
         stem = graph.path / "cooccurrence" / f"block-{block:05d}"
@@ -98,7 +100,7 @@ def _cooccurrence_edges(graph: Graph) -> Iterator[Edges]:
         first_row = row_range(block, block_rows, graph.num_items).start
         for begin in range(0, len(indices), EDGES_AT_A_TIME):
             end = min(begin + EDGES_AT_A_TIME, len(indices))
-            # Rows that overlap [begin, end), and how many of their entries do.
+            # The rows with entries in [begin, end), and how many of these entries each has.
             first, last = np.searchsorted(indptr, [begin, end - 1], side="right") - 1
             bounds = np.clip(indptr[first : last + 2], begin, end)
             sources = np.repeat(first_row + np.arange(first, last + 1), np.diff(bounds))
@@ -110,7 +112,7 @@ def _neighbor_edges(graph: Graph, modality: str) -> Iterator[Edges]:
     rows = max(1, EDGES_AT_A_TIME // ids.shape[1])
     for first in range(0, len(ids), rows):
         targets = np.asarray(ids[first : first + rows])
-        # A missing item's row is itself; clusters know which items are missing.
+        # A missing item's list holds the item itself, so missing items are found by their cluster, -1.
         kept = (targets >= 0) & (np.asarray(clusters[first : first + rows]) >= 0)[:, None]
         sources = first + np.repeat(np.arange(len(targets)), kept.sum(axis=1))
         yield Edges(sources, targets[kept], np.asarray(scores[first : first + rows])[kept])

@@ -1,7 +1,7 @@
-"""The checksum of a graph, which says that nothing was altered since it was built.
+"""The checksum of a graph, which shows whether a file was altered since the graph was built.
 
-Opening a graph checks forms, lengths and ranges, which every rank can afford. The checksum reads every byte:
-jobs ask for it once, before any worker starts.
+Every rank opens the graph, and opening checks only dtypes, shapes and ranges. The checksum reads every byte, so a job
+compares it once, before any worker starts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _AGAIN = "build the graph again"
 
 
 def content_files(manifest: dict[str, Any]) -> Iterator[str]:
-    """Every file of a graph but its manifest, in the order that the checksum reads them."""
+    """Yield every file of a graph except its manifest, in the order in which the checksum reads them."""
     for block in range(num_row_blocks(manifest["cooccurrence"]["block_rows"], manifest["num_items"])):
         yield from (f"cooccurrence/block-{block:05d}.{part}.npy" for part in ("indptr", "indices", "weights"))
     for modality in sorted(manifest["modalities"]):
@@ -28,7 +28,7 @@ def content_files(manifest: dict[str, Any]) -> Iterator[str]:
 
 
 def checksum(folder: Path, manifest: dict[str, Any]) -> str:
-    """SHA-256 over the manifest (but for its own checksum) and the name, size and bytes of every other file.
+    """Return the SHA-256 of the manifest (without its checksum) and the name, size and bytes of every other file.
 
     Raises:
         InputError: a file is missing, or is a link that leads out of the folder.
@@ -42,7 +42,7 @@ def checksum(folder: Path, manifest: dict[str, Any]) -> str:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """The path of a file of the graph, which is no link that leads out of its folder."""
+    """Return the path of a graph's file. Raise InputError if it is a link that leads out of the graph's folder."""
     file = folder / name
     if not (real := file.resolve()).is_relative_to(folder.resolve()):
         raise InputError(f"{file}: is a link that leaves the graph, to {real}; put the file itself there")
@@ -50,10 +50,10 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def check_checksum(folder: Path, manifest: dict[str, Any]) -> None:
-    """Read every byte and compare with the manifest.
+    """Read every byte and compare the checksum with the manifest's.
 
     Raises:
-        InputError: something was altered since the graph was built.
+        InputError: a file was altered since the graph was built.
     """
     actual = checksum(folder, manifest)
     if actual != manifest["checksum"]:

@@ -1,7 +1,10 @@
-"""The co-occurrence matrix O on disk: CSR rows in blocks, read through memory maps.
+"""The files of the co-occurrence matrix O: CSR rows in blocks, read through memory maps.
 
-`block-00000.{indptr,indices,weights}.npy`: int64 [rows+1] from 0, int64 [nnz] item ids ascending within
-a row, float32 [nnz]. All blocks but the last have `block_rows` rows.
+    block-00000.indptr.npy   int64 [rows+1], from 0
+    block-00000.indices.npy  int64 [nnz], item ids, ascending within a row
+    block-00000.weights.npy  float32 [nnz]
+
+All blocks except the last have `block_rows` rows.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ _COPIED_BYTES = 1 << 18
 
 
 class RowWriter:
-    """Rows of O that are being written, a few at a time."""
+    """A writer of rows of O, some rows at a time."""
 
     def __init__(self, indices: BinaryIO, weights: BinaryIO) -> None:
         """Use `writing_rows`."""
@@ -33,7 +36,7 @@ class RowWriter:
         self.lengths: list[np.ndarray] = []
 
     def append(self, lengths: np.ndarray, indices: np.ndarray, weights: np.ndarray) -> None:
-        """The next rows: lengths int64 [rows], indices int64 [nnz], weights float32 [nnz]."""
+        """Append the next rows: lengths int64 [rows], indices int64 [nnz], weights float32 [nnz]."""
         assert indices.dtype == np.int64
         assert weights.dtype == np.float32
         self.lengths.append(lengths)
@@ -41,7 +44,7 @@ class RowWriter:
         weights.tofile(self._weights)
 
     def append_all(self, stem: Path) -> None:
-        """The rows of a stem that was written."""
+        """Append all rows that were written under another stem."""
         self.lengths.append(np.diff(map_array(stem.with_suffix(".indptr.npy"))))
         for suffix, target in ((".indices.npy", self._indices), (".weights.npy", self._weights)):
             with stem.with_suffix(suffix).open("rb") as file:
@@ -52,7 +55,7 @@ class RowWriter:
 
 @contextmanager
 def writing_rows(stem: Path) -> Iterator[RowWriter]:
-    """Writes `stem`.{indptr,indices,weights}.npy: all of them when the block ends well, else none. indptr is last."""
+    """Write `stem`.{indptr,indices,weights}.npy when the `with` block ends without an error; indptr is written last."""
     indices, weights = stem.with_suffix(".indices.npy"), stem.with_suffix(".weights.npy")
     with _growing_array(indices, np.int64) as index_file, _growing_array(weights, np.float32) as weight_file:
         writer = RowWriter(index_file, weight_file)
@@ -62,12 +65,12 @@ def writing_rows(stem: Path) -> Iterator[RowWriter]:
 
 
 def is_written(stem: Path) -> bool:
-    """Whether `writing_rows` came to its end."""
+    """Return whether `writing_rows` has finished."""
     return stem.with_suffix(".indptr.npy").exists()
 
 
 def join_rows(stem: Path, parts: list[Path]) -> None:
-    """Write the rows of several stems, one after the other, as those of one; a few at a time in memory."""
+    """Write the rows of several stems, one after the other, under one stem. Memory: a few rows at a time."""
     with writing_rows(stem) as writer:
         for part in parts:
             writer.append_all(part)
@@ -75,7 +78,7 @@ def join_rows(stem: Path, parts: list[Path]) -> None:
 
 @contextmanager
 def _growing_array(path: Path, dtype: type) -> Iterator[BinaryIO]:
-    """A `.npy` file of one dimension to whose end values are written: the bytes that `save_array` would write."""
+    """Open a one-dimensional `.npy` file to append values to. It ends with the same bytes as from `save_array`."""
     with replacing(path) as temporary, temporary.open("wb") as file:
         _write_header(file, dtype, 0)
         begin = file.tell()
@@ -83,7 +86,7 @@ def _growing_array(path: Path, dtype: type) -> Iterator[BinaryIO]:
         count = (file.tell() - begin) // np.dtype(dtype).itemsize
         file.seek(0)
         _write_header(file, dtype, count)
-        # NumPy pads headers, so that the length of an array can be written into one afterwards.
+        # NumPy pads headers, so the array's length can be written afterwards.
         assert file.tell() == begin
 
 
@@ -96,7 +99,13 @@ class CooccurrenceRows:
     """Random access to the rows of O."""
 
     def __init__(self, folder: Path, block_rows: int, num_items: int) -> None:
-        """Opens nothing yet: a block is opened and checked when a row of it is first asked for."""
+        """Prepare access to a folder's blocks. A block is opened and checked when one of its rows is first requested.
+
+        Args:
+            folder: the folder of the blocks.
+            block_rows: rows of each block except the last.
+            num_items: N.
+        """
         self.block_rows = block_rows
         self.num_items = num_items
         self._folder = folder
@@ -106,18 +115,21 @@ class CooccurrenceRows:
         """Open every block, without reading the ids.
 
         Raises:
-            InputError: a file is missing, truncated, or not of the form above.
+            InputError: a file is missing or truncated, or has another dtype or shape than stated above.
         """
         for index in range(num_row_blocks(self.block_rows, self.num_items)):
             self._block(index)
 
     def rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows of O in the order asked for: indptr int64 [n+1], items int64 [nnz], weights float32 [nnz].
+        """Return rows of O in the requested order: indptr int64 [n+1], items int64 [nnz], weights float32 [nnz].
 
-        Memory: the answer, and one block's part of it. A request for all items is a concatenation.
+        Memory: the result, and one block's part of it.
+
+        Args:
+            items: int64 [n], the requested rows.
 
         Raises:
-            InputError: a file is missing, truncated, or not of the form above; an id is out of range.
+            InputError: a file is missing or truncated, or has another dtype or shape; or an id is out of range.
         """
         items = np.asarray(items, dtype=np.int64)
         assert not len(items) or (items.min() >= 0 and items.max() < self.num_items)
@@ -147,7 +159,7 @@ class CooccurrenceRows:
         return out_indptr, indices, weights
 
     def _check(self, found: np.ndarray, source: np.ndarray, block: int) -> None:
-        """What is handed out is in range (see `check_range`); reading all of O for that would take minutes."""
+        """Check that the returned ids are in range, as `check_range` does. Checking all of O would take minutes."""
         outside = (found < 0) | (found >= self.num_items)
         if outside.any():
             entry = int(outside.argmax())
@@ -176,7 +188,7 @@ class CooccurrenceRows:
 
 
 def open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
-    """A memory map of a `.npy` file of a known form; -1 in `shape` fits any length.
+    """Return a memory map of a `.npy` file and check its dtype and shape; -1 in `shape` allows any length.
 
     Raises:
         InputError: missing, truncated, or of another dtype or shape.
@@ -193,17 +205,19 @@ def open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def check_range(ids: np.ndarray, low: int, high: int, path: Path) -> None:
-    """Every id is in [low, high): TorchRec answers others with some other row, not with an error.
+    """Check that every id is in [low, high). For an id out of range, TorchRec returns a wrong row and no error.
+
+    Memory: one chunk of the array at a time.
 
     Raises:
-        InputError: naming the row and the id. Memory: one piece of the array at a time.
+        InputError: an id is out of range; the message names its row.
     """
     step = max(1, _AT_A_TIME // max(1, int(np.prod(ids.shape[1:]))))
     for first in range(0, len(ids), step):
-        piece = ids[first : first + step]
-        outside = (piece < low) | (piece >= high)
+        chunk = ids[first : first + step]
+        outside = (chunk < low) | (chunk >= high)
         if outside.any():
             place = np.unravel_index(int(outside.argmax()), outside.shape)
             raise InputError(
-                f"{path}: row {first + place[0]} holds {piece[place]}, outside [{low}, {high}); build the graph again"
+                f"{path}: row {first + place[0]} holds {chunk[place]}, outside [{low}, {high}); build the graph again"
             )

@@ -1,4 +1,4 @@
-"""Sequences from a Parquet or Arrow IPC file: mapped where that is possible, copied once where it is not.
+"""Read sequences from a Parquet or Arrow IPC file: mapped if possible, otherwise copied once.
 
 Legend: U users (rows of the file), E interactions (ids in all lists), N items.
 """
@@ -18,10 +18,9 @@ import pyarrow.parquet as pq
 
 from contracts.errors import InputError
 
-# Users decoded at a time from Parquet; ids checked and hashed at a time.
-_USERS_AT_A_TIME = 1 << 13
-_IDS_AT_A_TIME = 1 << 22
-# Every item takes tens of bytes whether it occurs or not; an id beyond is a hash or a key, not a number of 0, 1, 2, ...
+_USERS_AT_A_TIME = 1 << 13  # decoded from Parquet
+_IDS_AT_A_TIME = 1 << 22  # checked and hashed
+# Every item takes tens of bytes, even if it does not occur. Larger ids are hashes or keys rather than 0, 1, 2, ...
 _MOST_ITEMS = 1 << 33
 _EXPECTED = "expected one row per user with a column `items`, list<int64> of 0-based item ids, oldest first"
 
@@ -31,8 +30,11 @@ class FileSequences:
     """The sequences of a file.
 
     Attributes:
-        items: int64 [E]. offsets: int64 [U+1]. train_end: int64 [U]. As in `source.GraphSource`.
-        num_items: N. fingerprint: sha256 of the three arrays.
+        items: int64 [E], as in `source.GraphSource`.
+        offsets: int64 [U+1], as in `source.GraphSource`.
+        train_end: int64 [U], as in `source.GraphSource`.
+        num_items: N.
+        fingerprint: SHA-256 of the three arrays.
     """
 
     items: np.ndarray
@@ -43,21 +45,21 @@ class FileSequences:
 
 
 def open_sequences(path: Path, num_items: int | None = None, scratch: Path | None = None) -> FileSequences:
-    """Open and check a file with a column `items`, list<int>, and optionally `train_end`, int: a row per user.
+    """Open and check a file with one row per user: a column `items`, list<int>, and optionally `train_end`, int.
 
-    `train_end` is how many items of a list, from its start, are for training; without it, all of them.
-    An Arrow IPC file of one record batch of int64 ids is used as it is mapped. Anything else is decoded
-    once into an unnamed file in `scratch`, which vanishes with the process: 8 bytes per interaction on
-    disk. Memory: 32 bytes per user, and what is decoded at a time: a record batch of Arrow, or of Parquet
-    8,192 users and the row group they lie in.
+    `train_end` is the number of items, from the start of a list, that are for training; without it, all are. An Arrow
+    IPC file of one record batch of int64 ids is memory-mapped. Any other file is decoded once into an unnamed file in
+    `scratch`, which disappears with the process; it takes 8 bytes per interaction on disk. Memory: 32 bytes per user,
+    and the data that is decoded at a time: a record batch of Arrow, or 8,192 users of Parquet and their row group.
 
     Args:
-        num_items: N, or null: the largest id + 1.
-        scratch: an existing folder; null: the one where the file lies.
+        path: the file.
+        num_items: N; null: the largest id + 1.
+        scratch: an existing folder; null: the folder of the file.
 
     Raises:
-        InputError: not such a file, a null, an id outside [0, N) or a train_end outside its list (naming
-            the row), or a disk that refuses the copy.
+        InputError: the file has another format or a null, an id outside [0, N), or a train_end outside its list (the
+            message names the row); or the disk cannot take the copy.
     """
     schema, batches, is_mapped = _open(path)
     try:
@@ -77,7 +79,7 @@ def open_sequences(path: Path, num_items: int | None = None, scratch: Path | Non
 
 
 def _open(path: Path) -> tuple[pa.Schema, Iterable[pa.RecordBatch], bool]:
-    """Schema, record batches, and whether that is one batch, mapped."""
+    """Return the schema, the record batches, and whether there is exactly one batch and it is mapped."""
     try:
         with path.open("rb") as file:
             magic = file.read(6)
@@ -101,7 +103,7 @@ def _arrow_batches(path: Path, reader: pa.RecordBatchFileReader) -> Iterator[pa.
     for index in range(reader.num_record_batches):
         try:
             batch = reader.get_batch(index)
-        except OSError as error:  # not of the disk: it is mapped
+        except OSError as error:  # damaged content: reading a map raises no OSError
             raise InputError(f"{path}: cannot be decoded ({_one_line(error)}); write it again") from None
         yield batch
 
@@ -123,18 +125,18 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
 def _copied(
     path: Path, batches: Iterable[pa.RecordBatch], has_ends: bool, scratch: Path
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`_parsed` of all batches, with the items in a mapped file that has no name."""
+    """Parse all batches (`_parsed`), and write the items to a mapped file without a name."""
     lengths, ends = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     num_users = total = 0
     try:
         with tempfile.TemporaryFile(dir=scratch) as file:
             for batch in batches:
-                piece, *rest = _parsed(path, batch, has_ends, num_users)
-                file.write(np.ascontiguousarray(piece).data)
+                chunk, *rest = _parsed(path, batch, has_ends, num_users)
+                file.write(np.ascontiguousarray(chunk).data)
                 lengths.append(rest[0])
                 ends.append(rest[1])
                 num_users += len(rest[0])
-                total += len(piece)
+                total += len(chunk)
             file.flush()
             items = np.memmap(file, dtype=np.int64, mode="r", shape=(total,)) if total else np.zeros(0, dtype=np.int64)
     except OSError as error:
@@ -148,8 +150,8 @@ def _copied(
 def _parsed(
     path: Path, batch: pa.RecordBatch, has_ends: bool, first_row: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Items int64, lengths int64 and train_end int64 of the users of a batch; int64 items are not copied."""
-    batch.validate(full=True)  # offsets that a damaged file holds would be followed wherever they lead
+    """Return items int64, lengths int64 and train_end int64 of a batch's users. int64 items are not copied."""
+    batch.validate(full=True)  # a damaged file's offsets could lead to reads outside the buffer
     lists = batch.column("items")
     if lists.null_count:
         raise InputError(f"{path}: row {first_row + _first(lists.is_null())} has no items (null); write an empty list")
@@ -178,19 +180,19 @@ def _parsed(
 def _check_ids(
     path: Path, items: np.ndarray, offsets: np.ndarray, ends: np.ndarray, num_items: int | None
 ) -> tuple[int, str]:
-    """N and the fingerprint."""
+    """Check that all ids are in range. Return N and the fingerprint."""
     digest = hashlib.sha256()
     largest = -1
     for first in range(0, len(items), _IDS_AT_A_TIME):
-        piece = np.ascontiguousarray(items[first : first + _IDS_AT_A_TIME])
-        outside = piece < 0 if num_items is None else (piece < 0) | (piece >= num_items)
+        chunk = np.ascontiguousarray(items[first : first + _IDS_AT_A_TIME])
+        outside = chunk < 0 if num_items is None else (chunk < 0) | (chunk >= num_items)
         if outside.any():
             place = int(outside.argmax())
             row = int(np.searchsorted(offsets, first + place, side="right")) - 1
             limit = "the ids are 0-based" if num_items is None else f"outside [0, {num_items})"
-            raise InputError(f"{path}: row {row} holds item {piece[place]}, {limit}; renumber the items")
-        largest = max(largest, int(piece.max()))
-        digest.update(piece.data)
+            raise InputError(f"{path}: row {row} holds item {chunk[place]}, {limit}; renumber the items")
+        largest = max(largest, int(chunk.max()))
+        digest.update(chunk.data)
     for array in (offsets, ends):
         digest.update(np.ascontiguousarray(array).data)
     if largest >= _MOST_ITEMS:

@@ -1,4 +1,4 @@
-"""What a graph is built from: a dataset, or files of features and sequences that no dataset holds."""
+"""The inputs of a graph build: the protocol that a dataset implements, and plain files of features and sequences."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PREPARE = "prepare the dataset again"
 
 
 class GraphSource(Protocol):
-    """What the graph builder reads (implemented by `data.dataset.Dataset` and by `ArraySource`)."""
+    """The inputs that the graph builder reads. `data.dataset.Dataset` and `ArraySource` implement it."""
 
     @property
     def path(self) -> str:
-        """Where it lies, for messages and the manifest."""
+        """Where the source is stored, for messages and the manifest."""
         ...
 
     @property
@@ -38,7 +38,7 @@ class GraphSource(Protocol):
 
     @property
     def items(self) -> np.ndarray:
-        """Whole numbers [interactions], every user's sequence, oldest first."""
+        """Item ids, integers [interactions]: every user's sequence, oldest first."""
         ...
 
     @property
@@ -57,18 +57,19 @@ class GraphSource(Protocol):
 
 
 class ArraySource:
-    """Feature matrices by modality, sequences, or both, as files (implements `GraphSource`).
+    """Feature matrices by modality, sequences, or both, as plain files (implements `GraphSource`).
 
-    Without sequences O is empty and nothing is injected; without features there is no modality. Files
-    are memory-mapped; sequences that cannot be are copied once to a file that vanishes with the process
-    (see `sequence_file`).
+    Without sequences, O is empty and nothing is injected. Without features, there is no modality. Files are
+    memory-mapped. Sequences that cannot be mapped are copied once to a file that disappears with the process (see
+    `sequence_file`).
 
     Attributes:
         path: the files' paths, comma-separated.
-        num_items: N: the rows of the features, else `num_items`, else the largest id of the sequences + 1.
+        num_items: N: the rows of the features, else the argument `num_items`, else the largest id of the sequences +
+            1.
         modalities: names, ascending.
-        fingerprint: sha256 of N, the features' bytes and the sequences' content, made when asked for. The
-            same sequences have the same in Parquet and in Arrow files, however they are cut or compressed.
+        fingerprint: SHA-256 of N, the features' bytes and the sequences' content, computed at first use. It does not
+            depend on the sequences' file format (Parquet or Arrow), row groups or compression.
     """
 
     def __init__(
@@ -79,17 +80,17 @@ class ArraySource:
         num_items: int | None = None,
         scratch: Path | None = None,
     ) -> None:
-        """Open and check everything but whether the features are finite (`injection.find_rows`).
+        """Open the files and check them. Whether features are finite is checked later, by `injection.find_rows`.
 
         Args:
-            features: modality -> `.npy` file, all of the same number of rows; a row's number is its item's id.
+            features: modality -> `.npy` file. All files have the same number of rows, and row i belongs to item i.
             sequences: a Parquet or Arrow file, see `sequence_file.open_sequences`.
-            num_items: N where only sequences are given.
-            scratch: folder for the copy of sequences that cannot be mapped; null: where the file lies.
+            num_items: N, for sequences without features.
+            scratch: folder for the copy of sequences that cannot be mapped; null: the folder of the file.
 
         Raises:
-            InputError: nothing is given, a modality's name may not be used, files have different lengths, or one is
-                not as it should be.
+            InputError: neither features nor sequences are given, a modality's name is not allowed, the files have
+                different numbers of rows, or a file is invalid.
         """
         if not features and sequences is None:
             raise InputError("no input: name a dataset, features or sequences")
@@ -120,10 +121,10 @@ class ArraySource:
 
 
 def feature_path(source: GraphSource, modality: str) -> Path:
-    """Where the raw features [N, d_m] of a modality lie.
+    """Return the file of a modality's raw features [N, d_m].
 
     Raises:
-        InputError: no such file, or not float16/32 of N rows.
+        InputError: there is no such file, or it is not float16 or float32 with N rows.
     """
     path = source.feature_path(modality).absolute()
     rows, _ = check_features(path)
@@ -133,7 +134,7 @@ def feature_path(source: GraphSource, modality: str) -> Path:
 
 
 def check_features(path: Path) -> tuple[int, int]:
-    """N and the width of a feature file, of which only the header is read.
+    """Return N and the width of a feature file. Only the header is read.
 
     Raises:
         InputError: not a readable `.npy` file, truncated, or not C-ordered float16 or float32 [items, width].
@@ -161,7 +162,7 @@ def check_features(path: Path) -> tuple[int, int]:
 
 
 def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, order and dtype of a `.npy` file."""
+    """Return the shape of a `.npy` file, whether it is in Fortran order, and its dtype."""
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
@@ -177,7 +178,7 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def _same_num_items(
     files: Mapping[str, Path], shapes: Mapping[str, tuple[int, int]], num_items: int | None
 ) -> int | None:
-    """N, as the feature files and the caller agree on it.
+    """Return N, on which the feature files and the caller must agree.
 
     Raises:
         InputError: they do not.

@@ -1,9 +1,9 @@
-"""The graph on disk: what a finished folder holds, and read access that checks before it trusts.
+"""A finished graph: the files in its folder, and a class that checks and reads them.
 
-manifest.json                            written last: a folder without one is unfinished
-cooccurrence/block-*.{indptr,indices,weights}.npy      normalised O, see row_blocks.py
-neighbors/<m>.npy, <m>.scores.npy        int64 and float32 [N, H]: top-H ids, cosines
-clusters/<m>.npy, <m>.centers.npy        int64 [N], float32 [k, d]
+manifest.json                                      written last: a folder without one is unfinished
+cooccurrence/block-*.{indptr,indices,weights}.npy  normalised O, see row_blocks.py
+neighbors/<m>.npy, <m>.scores.npy                  int64 and float32 [N, H]: ids of the top H, cosines
+clusters/<m>.npy, <m>.centers.npy                  int64 [N], float32 [k, d]: each item's centre, the centres
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from storage.manifest import MANIFEST, Field, ManifestSchema
 
 SCHEMA_VERSION = 1
 KIND = "item graph"
-# How and where a graph is computed, not what it is.
+# The knobs that decide how and where a graph is computed. They do not decide its content.
 LAYOUT_FIELDS = frozenset(name for name, info in all_knobs(GraphConfig) if decides(info) != Decides.GRAPH)
 
 
@@ -74,16 +74,19 @@ class Graph:
         dataset_path: str | None = None,
         expected: dict[str, Any] | None = None,
     ) -> Graph:
-        """Open and check a graph: form, lengths, ranges (of O's ids when they are read), and whose it is.
+        """Open a graph and check its files' dtypes and shapes, the ranges of its ids, and which dataset it belongs to.
+
+        The ids of O are checked when they are read.
 
         Args:
-            dataset_fingerprint: of the dataset it must have been built from (null: any).
-            dataset_path: where that dataset lies, for the error message.
-            expected: parameters (fields of GraphConfig) the graph must have been built with; those that
-                do not shape the result (LAYOUT_FIELDS) are not compared.
+            path: the graph's folder.
+            dataset_fingerprint: the fingerprint of the dataset that the graph must have been built from; null: any.
+            dataset_path: where that dataset is stored, for the error message.
+            expected: the parameters (fields of GraphConfig) that the graph must have been built with. Parameters that
+                do not change the result (LAYOUT_FIELDS) are not compared.
 
         Raises:
-            InputError: no graph, an unfinished one, another dataset's, other parameters, or damaged.
+            InputError: there is no graph, or it is unfinished, damaged, of another dataset, or of other parameters.
         """
         folder = local_folder(path)
         manifest = read_manifest(folder)
@@ -104,7 +107,7 @@ class Graph:
         return cls(folder, manifest)
 
     def validate(self) -> None:
-        """Compare every byte with the checksum; jobs call it once, before any worker starts.
+        """Compute the checksum of all files and compare it. Jobs call this once, before any worker starts.
 
         Raises:
             InputError: a file was altered since the graph was built, or is a link that leads out of the folder.
@@ -112,35 +115,36 @@ class Graph:
         check_checksum(self.path, self.manifest)
 
     def cooccurrence_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Normalised rows of O in the order asked for: indptr int64 [n+1], items int64, weights float32 [nnz]."""
+        """Return normalised rows of O as requested: indptr int64 [n+1], items int64 [nnz], weights float32 [nnz]."""
         return self._cooccurrence.rows(items)
 
     def neighbors(self, modality: str) -> np.ndarray:
-        """Top-H neighbours int64 [N, H], best first, padded with -1; a missing item's row is itself, then -1."""
+        """Return the top-H neighbours, int64 [N, H], best first, padded with -1; of a missing item, itself, then -1."""
         return self._neighbors[modality]
 
     def neighbor_scores(self, modality: str) -> np.ndarray:
-        """Cosines of `neighbors`, float32 [N, H]; 0 where padded or missing."""
+        """Return the cosines of `neighbors`, float32 [N, H]; 0 where padded or missing."""
         return self._scores[modality]
 
     def clusters(self, modality: str) -> np.ndarray:
-        """Cluster of each item, int64 [N]; -1 where the modality is missing."""
+        """Return the cluster of each item, int64 [N]; -1 where the modality is missing."""
         return self._clusters[modality]
 
     def num_centers(self, modality: str) -> int:
-        """k, empty clusters included."""
+        """Return k, the number of centres, including those of empty clusters."""
         return len(self._centers[modality])
 
     def centers(self, modality: str) -> np.ndarray:
-        """Centres in feature space, float32 [k, d_m]."""
+        """Return the centres in feature space, float32 [k, d_m]."""
         return self._centers[modality]
 
 
 def local_folder(path: str | Path) -> Path:
-    """The path as an absolute local one.
+    """Return the absolute path of a local folder.
 
     Raises:
-        InputError: a URI; the jobs copy what it holds to a local folder (`object_storage.fetched`).
+        InputError: the path is a URI. The jobs copy the objects of a URI to a local folder
+            (`object_storage.fetched`).
     """
     if "://" in str(path):
         raise InputError(f"graph={path}: is a URI where a local folder is needed; name a path, or use the jobs")
@@ -188,6 +192,6 @@ SCHEMA = ManifestSchema(
 
 
 def graph_fingerprint(dataset_fingerprint: str, parameters: dict[str, Any], seed: int) -> str:
-    """Names a graph by what it is built from: equal fingerprints, interchangeable graphs."""
+    """Return the SHA-256 of a graph's inputs. Graphs with equal fingerprints are interchangeable."""
     identity = {"schema": SCHEMA_VERSION, "dataset": dataset_fingerprint, "parameters": parameters, "seed": seed}
     return value_digest(identity)

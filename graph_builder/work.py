@@ -1,10 +1,11 @@
-"""The unfinished state of a graph folder: which blocks are done, and for which parameters.
+"""The work files of an unfinished graph, by which an interrupted build continues.
 
-    GRAPH/work/progress.json           what is being built; other parameters or dataset start afresh
-    GRAPH/work/<stage>/block-00000.npz one file per finished block, renamed into place
+    GRAPH/work/progress.json            identity of the build: dataset, parameters, seed, and how the work is split;
+                                        if it differs, the build starts afresh
+    GRAPH/work/<stage>/block-00000.npz  one file per finished block, renamed into place
 
-When all blocks of a stage are there they are joined into `.npy` files and removed, so a stage is done
-when its joined files exist. Everything is written to a temporary name first.
+When all blocks of a stage exist, they are joined into `.npy` files and removed. So a stage is finished when its
+joined files exist. Every file is written under a temporary name first.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _OWN_FOLDERS = ("cooccurrence", "neighbors", "clusters", "work")
 
 
 class WorkFolder:
-    """Finished blocks of an unfinished graph."""
+    """The finished blocks of an unfinished graph."""
 
     def __init__(self, graph: Path) -> None:
         self.graph = graph
@@ -39,9 +40,9 @@ class WorkFolder:
 
     @classmethod
     def start(cls, graph: Path, identity: dict[str, Any]) -> WorkFolder:
-        """Continue what lies in the folder if it is of the same identity, else clear it and say why.
+        """Continue the folder's unfinished build if its identity is the same; else clear the folder and log why.
 
-        Call `check_folder` first, and whatever else may refuse the build: this removes a finished graph.
+        Call `check_folder` and all other checks first, because this may remove a finished graph.
         """
         work = cls(graph)
         before = read_json(work.path / "progress.json")
@@ -59,14 +60,14 @@ class WorkFolder:
         return work
 
     def _clear(self) -> None:
-        # The manifest first: without it whatever is left is an unfinished graph.
+        # The manifest goes first: a folder without one is an unfinished graph.
         (self.graph / MANIFEST).unlink(missing_ok=True)
         for name in _OWN_FOLDERS:
             if (self.graph / name).exists():
                 shutil.rmtree(self.graph / name)
 
     def remove(self) -> None:
-        """Drop the work files, and temporary files of writers that were killed."""
+        """Remove the work files, and the temporary files of writers that were killed."""
         shutil.rmtree(self.path, ignore_errors=True)
         for leftover in self.graph.rglob(".*"):
             if is_temporary(leftover.name):
@@ -85,11 +86,17 @@ class WorkFolder:
         executor: Executor,
         on_gpu: bool = False,
     ) -> None:
-        """Run the blocks of a stage that are not done and join their arrays.
+        """Run the unfinished blocks of a stage, and join the arrays of all blocks.
 
         Args:
-            function: writes `block_path(stage, index)` with one array per target, rows in item order.
+            stage: the stage's name.
+            function: called with a block's index; writes `block_path(stage, index)` with one array per target, rows
+                in item order.
+            block_rows: rows of a block.
+            num_rows: rows of all blocks together.
             targets: array name -> joined `.npy` file, with num_rows rows.
+            executor: runs the blocks.
+            on_gpu: the function uses a GPU if there is one.
         """
         if all(path.exists() for path in targets.values()):
             return
@@ -104,16 +111,16 @@ class WorkFolder:
 
 
 def check_folder(graph: Path) -> None:
-    """A graph may be built here: nothing is there, or nothing but a graph.
+    """Check that a graph may be built at this path: the folder does not exist, or holds only files of a graph.
 
     Raises:
-        InputError: a file, a folder with files that no graph has, or one that cannot be made or written.
+        InputError: the path is a file, the folder holds other files, or it cannot be created or written to.
     """
     if graph.exists() and not graph.is_dir():
         raise InputError(f"graph={graph}: is a file; name a folder to build the graph in")
     nearest = next(path for path in (graph, *graph.parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise InputError(f"graph={graph}: {nearest} is no folder that can be written to; name another")
+        raise InputError(f"graph={graph}: {nearest} is not a folder that can be written to; name another")
     foreign = sorted(path.name for path in graph.iterdir() if not _is_own(path)) if graph.exists() else []
     if foreign:
         raise InputError(f"graph={graph}: holds {foreign[0]!r}, which no graph has; name an empty or new folder")
@@ -122,7 +129,7 @@ def check_folder(graph: Path) -> None:
 
 
 def row_range(index: int, block_rows: int, num_rows: int) -> slice:
-    """The rows of a block: all blocks but the last are full."""
+    """Return the rows of a block. All blocks except the last have `block_rows` rows."""
     return slice(index * block_rows, min((index + 1) * block_rows, num_rows))
 
 
@@ -136,7 +143,7 @@ def save_block(path: Path, **arrays: np.ndarray) -> None:
 
 
 def join_blocks(blocks: list[Path], name: str, path: Path, num_rows: int) -> None:
-    """The arrays `name` of all blocks, one after the other, as one `.npy` file; a block at a time in memory."""
+    """Write the arrays `name` of all blocks, one after the other, to one `.npy` file. Memory: one block at a time."""
     with replacing(path) as temporary:
         joined: np.memmap | None = None
         begin = 0
@@ -154,7 +161,7 @@ def join_blocks(blocks: list[Path], name: str, path: Path, num_rows: int) -> Non
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None if there is none or it is not JSON."""
+    """Return the content of a JSON file; None if there is no such file or it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -177,7 +184,7 @@ def _differences(before: Any, now: dict[str, Any]) -> str:
     old, new = _flat(before), _flat(now)
     changed = [name for name in sorted(new) if old.get(name) != new[name]]
     if not changed:
-        return "what is there is damaged"
+        return "the earlier work is damaged"
     return ", ".join(f"{name} changed from {old.get(name)!r} to {new[name]!r}" for name in changed)
 
 

@@ -1,7 +1,7 @@
-"""The one place that asks "is there a GPU": NumPy or CuPy behind the same names.
+"""Choose NumPy or CuPy: the one place in `kernels` that asks whether there is a GPU.
 
-Kernels take the module as `xp` and use only what both have. Arrays come in and go out as NumPy;
-`to_host` is the way back.
+Kernels take the chosen module as the parameter `xp` and use only functions that both modules have. Their arguments
+and results are NumPy arrays; `to_host` converts a CuPy result.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def array_module(backend: Backend) -> Any:
-    """`numpy` or `cupy`. "auto" takes the GPU if there is one and says once (per process) what it took.
+    """Return `numpy` or `cupy`. "auto" takes the GPU if there is one, and logs the choice once per process.
 
     Raises:
-        InputError: "cuda" was named and CuPy or a GPU is missing.
+        InputError: `backend` is "cuda", and CuPy or a GPU is missing.
     """
     if backend == "cpu":
         return np
@@ -37,7 +37,7 @@ def array_module(backend: Backend) -> Any:
 
 
 def sparse_module(xp: Any) -> Any:
-    """`scipy.sparse` or `cupyx.scipy.sparse`, to go with `xp`."""
+    """Return the sparse module that belongs to `xp`: `scipy.sparse` or `cupyx.scipy.sparse`."""
     if xp is np:
         return scipy.sparse
     import cupyx.scipy.sparse
@@ -46,7 +46,7 @@ def sparse_module(xp: Any) -> Any:
 
 
 def to_host(array: Any) -> np.ndarray:
-    """A NumPy array of a NumPy or CuPy one (no copy if it is NumPy already)."""
+    """Return a NumPy or CuPy array as a NumPy array (without a copy if it is one already)."""
     return array if isinstance(array, np.ndarray) else array.get()
 
 
@@ -57,6 +57,6 @@ def _find_cupy() -> tuple[Any, str]:
         return None, "CuPy is not installed"
     try:
         count = cupy.cuda.runtime.getDeviceCount()
-    except RuntimeError as error:  # CUDARuntimeError: no driver, or none that fits
+    except RuntimeError as error:  # CUDARuntimeError: no driver, or an incompatible driver
         return None, f"no usable GPU ({error})"
     return (cupy, "") if count else (None, "no GPU is visible")

@@ -1,6 +1,6 @@
-"""Lists of the items that may still be among a row's best, as arrays that the CPU and CUDA scans fill.
+"""Candidate lists: for each row, the items that may still be among its best. The CPU and CUDA scans fill them.
 
-Legend: n rows with a list, C places of a list, H neighbours asked for.
+Legend: n rows with a list, C places of a list, H requested neighbours.
 """
 
 from __future__ import annotations
@@ -9,27 +9,34 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Places of a list beyond H: room for near-ties, and for what turns up between two compactions.
+# Places of a list in addition to H. They hold near-ties, and entries added between two compactions.
 SPARE_PLACES = 32
 
 
 class CandidateLists(NamedTuple):
-    """One list per row: `used[i]` entries of `ids[i]` and `scores[i]`, positions of items and approximate scores."""
+    """One list per row. List i is the first `used[i]` entries of `ids[i]` and `scores[i]`."""
 
-    line: np.ndarray  # float32 [n]: scores below it cannot matter; -inf until H are known
-    slack: np.ndarray  # float32 [n]: distance of the line below the H-th best score
-    used: np.ndarray  # int32 [n]: entries on the list
-    ids: np.ndarray  # int32 [n, C]
-    scores: np.ndarray  # float32 [n, C]
-    overflowed: np.ndarray  # bool [n]
+    # float32 [n]: an item with a lower score cannot be among the best H; -inf until H scores are known
+    threshold: np.ndarray
+    margin: np.ndarray  # float32 [n]: how far the threshold lies below the H-th best score
+    used: np.ndarray  # int32 [n]: number of entries
+    ids: np.ndarray  # int32 [n, C]: positions of items
+    scores: np.ndarray  # float32 [n, C]: approximate scores
+    overflowed: np.ndarray  # bool [n]: the list needed more than C places, so its entries are unusable
 
     @classmethod
-    def empty(cls, slack: np.ndarray, num_best: int, line: np.ndarray | None = None) -> CandidateLists:
-        """Empty lists for `num_best` = H; `line` carries over what earlier scans of other items have shown."""
-        rows, places = len(slack), num_places(num_best)
+    def empty(cls, margin: np.ndarray, num_best: int, threshold: np.ndarray | None = None) -> CandidateLists:
+        """Return empty lists for H = `num_best`.
+
+        Args:
+            margin: float32 [n].
+            num_best: H.
+            threshold: float32 [n], thresholds that earlier scans of other items have reached; null: -inf.
+        """
+        rows, places = len(margin), num_places(num_best)
         return cls(
-            np.full(rows, -np.inf, dtype=np.float32) if line is None else line.astype(np.float32),
-            slack.astype(np.float32),
+            np.full(rows, -np.inf, dtype=np.float32) if threshold is None else threshold.astype(np.float32),
+            margin.astype(np.float32),
             np.zeros(rows, dtype=np.int32),
             np.empty((rows, places), dtype=np.int32),
             np.empty((rows, places), dtype=np.float32),
@@ -37,12 +44,12 @@ class CandidateLists(NamedTuple):
         )
 
     def entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All entries, list after list: offsets int64 [n+1], ids int32, scores float32."""
+        """Return all entries, list after list: offsets int64 [n+1], ids int32, scores float32."""
         offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.used, dtype=np.int64)])
         used = np.arange(self.ids.shape[1]) < self.used[:, None]
         return offsets, self.ids[used], self.scores[used]
 
 
 def num_places(num_best: int) -> int:
-    """C for lists of the best `num_best`."""
+    """Return C, the places of a list, for H = `num_best`."""
     return num_best + SPARE_PLACES

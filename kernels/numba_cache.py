@@ -1,4 +1,7 @@
-"""Where Numba keeps compiled kernels. Decorating a function with cache=True fails where it finds no folder at all."""
+"""Choose a folder where Numba can store compiled kernels.
+
+`numba.njit(cache=True)` raises an error if Numba finds no folder that it can write to.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ _VARIABLE = "NUMBA_CACHE_DIR"
 
 
 def choose_numba_cache() -> None:
-    """Sets NUMBA_CACHE_DIR, unless it is set or Numba's own choices (this checkout, the home folder) can be written.
+    """Set NUMBA_CACHE_DIR if it is unset and neither of Numba's own choices is writable.
 
-    Called before Numba is imported, which reads the variable then.
+    Numba's own choices are a folder in this checkout and one in the home folder. Call this before Numba is imported:
+    Numba reads the variable once, at import.
     """
     if _VARIABLE in os.environ:
         return
@@ -36,7 +40,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def _private_folder(path: Path) -> Path:
-    """The folder, if only this user can write to it, else a new one: Numba executes what it finds in its cache."""
+    """Return `path` if only this user can write to it, else a new folder: Numba executes the files in its cache."""
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()

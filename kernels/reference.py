@@ -1,6 +1,6 @@
-"""Every kernel again, slow and obvious, in float64: what the tests compare with.
+"""The slow twins: every kernel as plain, slow float64 code, which tests compare the kernels with.
 
-No blocks, no tricks, loops where loops are clearest. Nothing but tests and benchmarks imports it.
+The code uses no blocks and no optimisations, and loops where loops are clearest. Only tests and benchmarks import it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 def cooccurrence(
     sequences: Sequence[Sequence[int]], num_items: int, window: int | None = None, distance_weighting: bool = True
 ) -> np.ndarray:
-    """O, dense float64 [N, N]: every pair of positions adds 1 / distance both ways (MDSRec Eq. 1-2).
+    """Return O, dense float64 [N, N]: every pair of positions adds 1 / distance to both entries (MDSRec Eq. 1-2).
 
-    Counts are kept per gap and summed in ascending gap order, as the kernel promises.
+    Pairs are counted per gap, and the gaps are summed in ascending order, as in the kernel.
     """
     longest = max((len(sequence) for sequence in sequences), default=0)
     counts = np.zeros((longest + 1, num_items, num_items))
@@ -34,7 +34,7 @@ def cooccurrence(
 
 
 def normalized_cooccurrence(raw: np.ndarray, normalization: str, max_neighbors: int | None) -> np.ndarray:
-    """Rows of `raw` [N, N] scaled by their norm, then cut to their strongest entries (ties: lower id)."""
+    """Divide each row of `raw` [N, N] by its norm and keep its `max_neighbors` largest entries (ties: lower id)."""
     result = np.zeros_like(raw)
     for row, weights in enumerate(raw):
         norm = {"row_l2": math.sqrt(sum(w * w for w in weights)), "row_l1": sum(weights), "none": 1.0}[normalization]
@@ -45,12 +45,12 @@ def normalized_cooccurrence(raw: np.ndarray, normalization: str, max_neighbors: 
 
 
 def injected(cooccurrences: np.ndarray, features: np.ndarray, mu: float) -> np.ndarray:
-    """mu * O E + E, float64 [N, d] (MDSRec Eq. 3), for a dense O [N, N]."""
+    """Return mu * O E + E, float64 [N, d] (MDSRec Eq. 3), for a dense O [N, N]."""
     return mu * row_sums(cooccurrences, features) + features.astype(np.float64)
 
 
 def row_sums(matrix: np.ndarray, dense: np.ndarray) -> np.ndarray:
-    """matrix @ dense, entry by entry, float64."""
+    """Return matrix @ dense in float64, added up one entry at a time."""
     result = np.zeros((len(matrix), dense.shape[1]))
     for row in range(len(matrix)):
         for column in np.flatnonzero(matrix[row]):
@@ -61,7 +61,7 @@ def row_sums(matrix: np.ndarray, dense: np.ndarray) -> np.ndarray:
 def cosine_topk(
     features: np.ndarray, num_neighbors: int, include_self: bool = True, present: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rule of `cosine_topk.py` in double loops: ids int64 [N, H] and float64 cosines [N, H]."""
+    """Return the neighbours that `cosine_topk.py` defines: ids int64 [N, H] and cosines float64 [N, H]."""
     wide = features.astype(np.float64)
     squares = [float(sum(value * value for value in row)) for row in wide]
     alive = [square > 0 and (present is None or bool(present[i])) for i, square in enumerate(squares)]
@@ -85,7 +85,10 @@ def cosine_topk(
 
 
 def kmeans_step(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Nearest centre of each point (ties: lowest) and the mean of each centre's points (empty: unchanged)."""
+    """Return each point's nearest centre (ties: lowest), and the centres moved to their points' means.
+
+    A centre without points stays where it is.
+    """
     nearest = np.zeros(len(points), dtype=np.int64)
     for i, point in enumerate(points.astype(np.float64)):
         distances = [float(sum((a - b) ** 2 for a, b in zip(point, center, strict=True))) for center in centers]

@@ -1,4 +1,4 @@
-"""Sparse rows times a dense matrix: behaviour injected into features (MDSRec Eq. 3).
+"""Multiply sparse rows with a dense matrix: injection of co-occurrence into features (MDSRec Eq. 3).
 
 Legend: b rows of a block, N items, d feature width, nnz stored entries of the block.
 """
@@ -12,17 +12,16 @@ import numpy as np
 from kernels.backend import sparse_module, to_host
 from kernels.cuda import launchers as cuda_kernels
 
-# Gathered feature rows held at a time, unless one row alone has more entries.
+# The largest number of gathered feature rows in memory, unless a single row of O has more entries.
 MAX_GATHERED_ROWS = 1 << 15
 
 
 def row_sums(indptr: Any, columns: Any, weights: Any, dense: Any, xp: Any = np) -> Any:
-    """Weighted sums of rows of `dense`: [b, d] float64, on the device of `xp`.
+    """Return weighted sums of rows of `dense`: float64 [b, d], on the device of `xp`.
 
-    Equivalent to `csr_matrix((weights, columns, indptr)) @ dense` in float64. On the CPU each output
-    row is accumulated one stored entry at a time in stored order, so its bytes depend on that row
-    alone. (cuSPARSE fixes no order: on a GPU only sums that are exact, such as of whole numbers,
-    are the same bytes for any blocking.)
+    The result is `csr_matrix((weights, columns, indptr)) @ dense` in float64. On the CPU each output row is added up
+    one entry at a time in stored order, so its bits depend on that row alone. On a GPU cuSPARSE fixes no order, so
+    the bits are independent of the blocking only if the sums are exact, for example sums of whole numbers.
     """
     shape = (len(indptr) - 1, len(dense))
     matrix = sparse_module(xp).csr_matrix((weights.astype(xp.float64), columns, indptr), shape=shape)
@@ -39,16 +38,20 @@ def injected_rows(
     xp: Any = np,
     max_gathered: int = MAX_GATHERED_ROWS,
 ) -> np.ndarray:
-    """mu * O E + E for the items of `rows`, float32 [b, d] (MDSRec Eq. 3, static part).
+    """Return mu * O E + E for the items of `rows`, float32 [b, d] (MDSRec Eq. 3, static part).
+
+    Sums are float64, in the order of the stored entries, and are rounded once to float32. So the bytes are the same
+    for any row blocking, on a CPU and on a GPU. Memory: max(max_gathered, longest row) * d * 12 bytes.
 
     Args:
-        indptr, columns, weights: the CSR rows of O that belong to `rows`: int64 [b+1], int64 [nnz]
-            item ids, float32 [nnz].
-        features: E, [N, d] float16/32; may be a memory map, only needed rows are read.
+        indptr: int64 [b+1], where the CSR rows of O that belong to `rows` begin.
+        columns: int64 [nnz], item ids.
+        weights: float32 [nnz].
+        features: E, float16 or float32 [N, d]. It may be a memory map; only the needed rows are read.
         rows: the block's item range, with b items.
-
-    Sums run in float64 in the order of the stored entries and are rounded once to float32, so any
-    row blocking gives the same bytes, on a CPU and on a GPU. Memory: max(max_gathered, longest row) * d * 12 bytes.
+        mu: the factor of O E.
+        xp: `numpy` or `cupy`.
+        max_gathered: the largest number of gathered feature rows in memory.
     """
     own = np.asarray(features[rows], dtype=np.float32)
     assert len(indptr) == len(own) + 1
@@ -82,7 +85,7 @@ def add_injected(
     own: np.ndarray,
     mu: float,
 ) -> np.ndarray:
-    """mu * O E + E of rows `own` [b, d], with E's rows `features` that `columns` points into; float32 [b, d]."""
+    """Return mu * O E + E for the rows `own` [b, d] of E, float32 [b, d]; `columns` are row numbers of `features`."""
     if xp is np:
         return np.asarray(mu * row_sums(indptr, columns, weights, features) + own.astype(np.float64), dtype=np.float32)
     indptr, columns, weights, features, own = (

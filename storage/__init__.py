@@ -1,5 +1,14 @@
-"""Files and folders: written whole or not at all, named by their content, kept on a disk or in object storage.
+"""Write files and folders atomically, fingerprint them, and copy them from and to object storage.
 
-May import contracts; knows neither PyTorch nor Ray. Begin with durable_files.py (the one way to write) and
-object_storage.py (URIs, and one copy per node).
+May import contracts, but neither PyTorch nor Ray. Files, and what to open them for:
+
+    durable_files.py   open first: how this project writes every file and folder
+    array_file.py      `.npy` files
+    plain_json.py      JSON without NaN and infinity
+    fingerprints.py    SHA-256 of files, folders and plain values
+    manifest.py        reading and checking a folder's manifest.json
+    object_storage.py  datasets and graphs at a URI: one copy per node, and publication
+    object_folder.py   one folder in object storage: read, write, list, delete
+    uris.py            which URIs are accepted
+    paths.py           `~` in paths
 """

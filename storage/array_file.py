@@ -1,4 +1,4 @@
-"""`.npy` files: read as a memory map whatever their bytes are, written whole or not at all."""
+"""Read `.npy` files as memory maps without pickle, and write them atomically."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from storage.durable_files import replacing
 
 
 def map_array(path: str | Path) -> np.ndarray:
-    """A read-only memory map of a `.npy` file, like np.load(mmap_mode="r") of one that is sound.
+    """Return a read-only memory map of a `.npy` file.
 
-    Unlike np.load, it takes nothing else for an array (an archive, a pickle), and what is wrong with a header is
-    always the same exception.
+    For a valid file the result is that of np.load(mmap_mode="r"). Unlike np.load, the function reads no archives and
+    no pickles, and raises the same exception for every invalid header.
 
     Raises:
         OSError: the file cannot be opened or mapped.

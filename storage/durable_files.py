@@ -1,9 +1,10 @@
-"""Files and folders that are whole or not there, also after a machine has lost its power.
+"""Write files and folders atomically: after a crash or power loss they are complete or absent.
 
-The one rule for everything this project writes: fill a temporary name beside the target, flush the content to disk,
-rename, flush the new name to disk. A reader sees the old content or the new content, never half of it.
+Everything that this project writes is written in four steps: write under a temporary name beside the target, flush
+the content to disk, rename, and flush the new name to disk. A reader sees the old content or the new content, never a
+part.
 
-A process that is killed while it writes leaves its temporary name behind; `is_temporary` recognises such names.
+A process that is killed while it writes leaves its temporary file or folder. `is_temporary` recognises their names.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from pathlib import Path
 
 _UNFINISHED = ".unfinished"  # ends the name of a file or folder that is still being written
 _REPLACED = ".replaced"  # ends the name of a folder that has moved out of the way of its successor
-_EARLIER = (".tmp", ".partial")  # how earlier versions ended the names of what they had not finished
+_EARLIER = (".tmp", ".partial")  # ended the names of unfinished files and folders in earlier versions
 _TEMPORARY = re.compile(r"\..+(" + "|".join(map(re.escape, (_UNFINISHED, *_EARLIER))) + ")")
 
 
 @contextmanager
 def replacing(path: Path, *, one_writer: bool = False) -> Iterator[Path]:
-    """A temporary name beside `path` to write a file to; it becomes `path` when the block ends without an error.
+    """Yield a temporary name beside `path` to write a file to. It is renamed to `path` at the end of the `with` block.
 
-    When the block is left, the file's content and its name are on disk. After an error the temporary file is removed
-    and `path` is as it was. The folder of `path` is made where it is missing.
+    After the block, the file's content and its name are on disk. After an error, the temporary file is removed and
+    `path` is unchanged. The folder of `path` is created if it is missing.
 
     Args:
-        one_writer: no other process writes this file at the same time. The temporary name is then the same each time,
-            so a writer overwrites what a killed one left. Without it, each writer has a name of its own: a task that
-            Ray believes to be lost may still be writing when its copy starts.
+        path: the file to write or replace.
+        one_writer: set this if no other process writes this file at the same time. The temporary name is then always
+            the same, so a writer overwrites the file that a killed writer left. Otherwise each writer has its own
+            name, because a task that Ray believes to be lost may still be writing when its copy starts.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(path, one_writer)
@@ -48,12 +50,14 @@ def replacing(path: Path, *, one_writer: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: Path, *, one_writer: bool = False) -> Iterator[Path]:
-    """A temporary folder beside `folder` to fill; it becomes `folder` when the block ends without an error.
+    """Yield a temporary folder beside `folder` to fill. It is renamed to `folder` at the end of the `with` block.
 
-    As `replacing`, for a folder with all its files. A folder that is there stays until its successor is whole.
+    This is `replacing` for a folder with all its files. An existing folder stays until the new one is complete.
 
     Args:
-        one_writer: no other process writes this folder at the same time, so what a killed one left is deleted first.
+        folder: the folder to write or replace.
+        one_writer: set this if no other process writes this folder at the same time. The folder that a killed writer
+            left is then deleted first.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary_name(folder, one_writer)
@@ -70,18 +74,18 @@ def replacing_folder(folder: Path, *, one_writer: bool = False) -> Iterator[Path
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder name is one that `replacing` or `replacing_folder` (of any version) writes to."""
+    """Return whether a name is a temporary name of `replacing` or `replacing_folder`, of this or an earlier version."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the content of a UTF-8 file that has one writer at a time; see `replacing`."""
+    """Replace the content of a UTF-8 file that only one process writes at a time; see `replacing`."""
     with replacing(path, one_writer=True) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to the end of a file that is there. When this returns, the line is on disk."""
+    """Append a line to an existing file. When the function returns, the line is on disk."""
     with path.open("a", encoding="utf-8") as file:
         file.write(line + "\n")
         file.flush()
@@ -89,13 +93,14 @@ def append_line(path: Path, line: str) -> None:
 
 
 def replace_folder(aside: Path, final: Path) -> None:
-    """Rename the folder `aside`, whose files are on disk, to `final`; a folder of that name moves out of the way first.
+    """Rename the folder `aside` to `final`. An existing folder `final` is renamed to a temporary name first.
 
-    The old folder is deleted only when the new one has its name on disk, so one of the two is whole at any moment.
-    `restore_replaced` brings the old one back if the process dies in between.
+    The files of `aside` must be on disk. The old folder is deleted only after the new folder's name is on disk, so
+    one of the two exists complete at any time. If the process dies in between, `restore_replaced` restores the old
+    folder.
 
     Raises:
-        OSError: the folder could not be renamed; the old one is where it was.
+        OSError: the folder could not be renamed. The old folder has its name again.
     """
     old = final.with_name(f".{final.name}{_REPLACED}")
     if final.exists():
@@ -112,7 +117,7 @@ def replace_folder(aside: Path, final: Path) -> None:
 
 
 def restore_replaced(folder: Path) -> None:
-    """Clean up after a process that died in `replace_folder`: old folders get their names back, or go if replaced."""
+    """Clean up after a process that died in `replace_folder`: rename old folders back, or delete them if replaced."""
     for old in folder.glob(f".*{_REPLACED}"):
         final = old.with_name(old.name.removeprefix(".").removesuffix(_REPLACED))
         if final.exists():
@@ -127,7 +132,7 @@ def _temporary_name(path: Path, one_writer: bool) -> Path:
 
 
 def _flush(path: Path) -> None:
-    """Put on disk: a file's content, however it was written; a folder's names, which fsync of its files leaves out."""
+    """Flush a file's content to disk, or the names in a folder. (fsync of a file does not flush its name.)"""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -140,7 +145,7 @@ def _flush(path: Path) -> None:
 
 
 def _flush_tree(folder: Path) -> None:
-    """Put a folder with everything in it on disk, but for its own name."""
+    """Flush a folder and everything in it to disk, except the folder's own name."""
     for here, _, files in os.walk(folder):
         for name in files:
             _flush(Path(here) / name)

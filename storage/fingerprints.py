@@ -1,7 +1,7 @@
-"""SHA-256 of files, folders and plain values: what says that two things are the same, or that a file was altered.
+"""Compute SHA-256 fingerprints of files, folders and plain values, which show whether content is the same.
 
-What is hashed, in which order, is part of the file formats: the digests of existing datasets, graphs and checkpoints
-must stay what they are.
+The content that is hashed, and its order, are part of the file formats: the fingerprints of existing datasets, graphs
+and checkpoints must not change.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_PIECE_BYTES = 1 << 22
+_CHUNK_BYTES = 1 << 22
 
 
 def file_digest(path: Path, flush: bool = False) -> str:
-    """SHA-256 of a file's content, in hexadecimal; with `flush`, once it is on disk."""
+    """Return the SHA-256 of a file's content, in hexadecimal. With `flush`, flush the file to disk first."""
     with path.open("rb") as file:
         if flush:
             os.fsync(file.fileno())
@@ -25,34 +25,35 @@ def file_digest(path: Path, flush: bool = False) -> str:
 
 
 def files_digest(files: Iterable[tuple[str, Path]], first: bytes = b"") -> str:
-    """SHA-256 over `first` and then the name, size and content of each file, in the order given.
+    """Return the SHA-256 of `first`, followed by the name, size and content of each file, in the given order.
 
     A file is read 4 MiB at a time.
 
     Args:
-        files: the name that is hashed, and where the file is.
+        files: for each file, the name that is hashed, and its path.
+        first: bytes that are hashed before the files.
 
     Raises:
-        OSError: a file cannot be read; `filename` says which.
+        OSError: a file cannot be read; the attribute `filename` names it.
     """
     digest = hashlib.sha256(first)
     for name, path in files:
         try:
             digest.update(f"{name}\0{path.stat().st_size}\0".encode())
             with path.open("rb") as file:
-                while piece := file.read(_PIECE_BYTES):
-                    digest.update(piece)
+                while chunk := file.read(_CHUNK_BYTES):
+                    digest.update(chunk)
         except OSError as error:
-            error.filename = error.filename or str(path)  # a failing read does not name its file
+            error.filename = error.filename or str(path)  # errors of `read` have no file name
             raise
     return digest.hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:
-    """Plain values as the bytes that are hashed for them: the order of fields does not count."""
+    """Return the bytes that are hashed for plain values. They do not depend on the order of a dict's fields."""
     return json.dumps(value, sort_keys=True).encode()
 
 
 def value_digest(value: Any) -> str:
-    """SHA-256 of plain values, in hexadecimal."""
+    """Return the SHA-256 of plain values, in hexadecimal."""
     return hashlib.sha256(canonical_json(value)).hexdigest()

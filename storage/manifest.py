@@ -1,6 +1,6 @@
-"""The manifest of a finished folder: read and checked in one way, by a schema that the folder's owner declares.
+"""Read the manifest of a finished folder and check it against the schema of the package that writes it.
 
-A dataset and a graph are folders with a `manifest.json`, which is written last: a folder without one is unfinished.
+A dataset and a graph are folders with a `manifest.json`. It is written last, so a folder without one is unfinished.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Field:
-    """A field that readers rely on.
+    """A required field of a manifest.
 
     Attributes:
-        name: dotted, such as "parameters.num_neighbors"; a dict is declared before its own fields.
-        kind: its type in Python, exactly: true is no count.
-        least: the least that an int may be.
+        name: dotted, such as "parameters.num_neighbors". A dict is declared before its own fields.
+        kind: the exact Python type, so that a bool is not accepted as an int.
+        least: the smallest allowed value of an int.
     """
 
     name: str
@@ -34,15 +34,16 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestSchema:
-    """What a manifest must say before it is trusted.
+    """The requirements that a manifest must meet to be read.
 
     Attributes:
-        what: what such a folder is, for messages.
+        what: the word for such a folder in messages, such as "graph".
         version: the `schema_version` that this code reads.
-        fields: of the manifest. modality_fields: of each entry of its dict `modalities`.
-        again: what to do about a damaged manifest, for messages.
-        missing: the whole message for a folder without a manifest.
-        kind: what the field `kind` must hold; null: such manifests have no kind.
+        fields: required fields of the manifest.
+        modality_fields: required fields of each entry of the manifest's dict `modalities`.
+        again: the advice of messages about a damaged manifest.
+        missing: returns the whole message for a folder without a manifest.
+        kind: the required value of the field `kind`; null: such manifests have no kind.
         maker: the command that writes such folders, for the message about another kind.
     """
 
@@ -57,7 +58,7 @@ class ManifestSchema:
 
 
 def read_manifest(folder: Path, schema: ManifestSchema) -> dict[str, Any]:
-    """The manifest of a finished folder, with all fields of the schema.
+    """Return the manifest of a finished folder, after checking that it has all fields of the schema.
 
     Raises:
         InputError: no manifest, not JSON, another kind or version, or a field that is missing or of another type.

@@ -1,8 +1,8 @@
-"""A folder in object storage: reading, writing, and errors that name the cause.
+"""Read and write a folder in object storage, with errors that name the cause.
 
-Through pyarrow.fs, which the wheels of pyarrow bring with them: no further library to install or to audit.
-Credentials come from where the cloud's own tools look (environment, profile, role of the machine), never
-from a URI, and never appear in a message.
+The code uses pyarrow.fs, which is part of pyarrow's wheels, so no further library has to be installed or audited.
+Credentials are found as the cloud's own tools find them: in the environment, a profile, or the machine's role. They
+are never taken from a URI, and never appear in a message.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 from contracts.errors import InputError
 from storage.uris import check_name, check_uri
 
-# A range read at a time, and how many at once: 64 MiB in memory for an object of any size, twice or thrice that with
-# the copies that pyarrow makes.
+# An object is read in ranges of this many bytes, several at once. This takes 64 MiB of memory for an object of any
+# size, and two or three times as much with pyarrow's copies.
 _RANGE_BYTES = 8 << 20
 _RANGES_AT_ONCE = 8
 _SECRET = re.compile(r"(?i)(\w*(?:key|token|secret|signature|credential|password|sig)\w*)(\s*[=:]\s*)\S+")
@@ -55,7 +55,7 @@ _CAUSES = {
 
 
 class ObjectFolder:
-    """The objects below a URI. Every method raises InputError, naming the URI, the cause and the next move."""
+    """The objects below a URI. Every method's InputError names the URI, the cause and what to do next."""
 
     def __init__(self, uri: str) -> None:
         scheme, bucket, key = check_uri(uri)
@@ -68,11 +68,11 @@ class ObjectFolder:
 
     @property
     def arrow(self) -> tuple[str, Any]:
-        """The folder's path in its pyarrow file system, and that."""
+        """The folder's path in its pyarrow file system, and that file system."""
         return self._root, self._files
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of every object below the folder, by name relative to it, ascending."""
+        """Return the bytes of every object below the folder, by its name relative to the folder, ascending."""
         from pyarrow import fs
 
         with self._explained("listed"):
@@ -83,10 +83,10 @@ class ObjectFolder:
         return dict(sorted(names.items()))
 
     def read(self, name: str) -> bytes | None:
-        """A small object whole; None where there is none.
+        """Return the content of a small object; None if there is no such object.
 
         Raises:
-            InputError: also where the bucket itself does not exist.
+            InputError: the service refuses, or the bucket does not exist.
         """
         try:
             with self._explained(f"read ({name})"), self._files.open_input_stream(self._path(name)) as stream:
@@ -96,7 +96,7 @@ class ObjectFolder:
             return None
 
     def check_bucket(self) -> None:
-        """Raises InputError where there is no such bucket."""
+        """Raise InputError if the bucket does not exist."""
         from pyarrow import fs
 
         with self._explained("opened"):
@@ -105,11 +105,11 @@ class ObjectFolder:
             raise InputError(f"{self.uri}: {_CAUSES['NO_SUCH_BUCKET']}")
 
     def download(self, name: str, size: int, sink: IO[bytes]) -> str:
-        """Copy an object to a file, ranges in parallel; returns the content's sha256.
+        """Copy an object to a file, reading ranges in parallel. Return the SHA-256 of the content.
 
         Raises:
-            InputError: it is missing or not `size` bytes long.
-            OSError: the local disk refuses.
+            InputError: the object is missing, is not `size` bytes long, or cannot be read.
+            OSError: the local file cannot be written.
         """
         digest = hashlib.sha256()
         try:
@@ -130,7 +130,7 @@ class ObjectFolder:
         return digest.hexdigest()
 
     def _ranges(self, source: Any, size: int, name: str) -> Generator[bytes, None, None]:
-        """The bytes of an open object in order, a few ranges ahead."""
+        """Yield the bytes of an open object in order, while the next ranges are read in the background."""
         pending: deque[Future[bytes]] = deque()
         with ThreadPoolExecutor(_RANGES_AT_ONCE) as threads:
             for offset in range(0, size, _RANGE_BYTES):
@@ -146,7 +146,7 @@ class ObjectFolder:
                 yield block
 
     def upload(self, file: Path, name: str) -> str:
-        """Copy a file to an object; returns the content's sha256."""
+        """Copy a file to an object. Return the SHA-256 of the content."""
         digest = hashlib.sha256()
         with (
             file.open("rb") as source,
@@ -157,21 +157,21 @@ class ObjectFolder:
                 digest.update(block)
                 sink.write(block)
                 if source.tell() % (_RANGES_AT_ONCE * _RANGE_BYTES) == 0:
-                    sink.flush()  # waits: pyarrow sends in the background, and would queue the whole file
+                    sink.flush()  # waits; pyarrow sends in the background and would queue the whole file
         return digest.hexdigest()
 
     def write(self, name: str, content: bytes) -> None:
-        """A small object whole: readers see the old content or the new."""
+        """Write a small object. Readers see the old content or the new content."""
         with self._explained(f"written ({name})"), self._files.open_output_stream(self._path(name)) as sink:
             sink.write(content)
 
     def delete(self, name: str) -> None:
-        """Remove an object; nothing happens where there is none."""
+        """Remove an object, if it exists."""
         with contextlib.suppress(FileNotFoundError), self._explained(f"deleted ({name})"):
             self._files.delete_file(self._path(name))
 
     def delete_below(self, name: str) -> None:
-        """Remove every object below a folder, many per request; nothing happens where there is none."""
+        """Remove all objects below a folder, many per request."""
         with contextlib.suppress(FileNotFoundError), self._explained(f"deleted ({name})"):
             self._files.delete_dir(self._path(name))
 
@@ -181,7 +181,10 @@ class ObjectFolder:
 
     @contextlib.contextmanager
     def _explained(self, action: str) -> Iterator[None]:
-        """What pyarrow raises, as one line without credentials; a missing object stays FileNotFoundError."""
+        """Turn pyarrow's errors into an InputError of one line without credentials.
+
+        A FileNotFoundError, for a missing object, is raised unchanged.
+        """
         try:
             yield
         except FileNotFoundError:
@@ -193,7 +196,7 @@ class ObjectFolder:
 
 
 @functools.lru_cache(maxsize=8)
-def _connected(scheme: str, endpoint: str | None, process: int) -> Any:  # noqa: ARG001 (not across a fork)
+def _connected(scheme: str, endpoint: str | None, process: int) -> Any:  # noqa: ARG001 (a connection must not be used after a fork)
     from pyarrow import fs
 
     if scheme == "gs":
@@ -214,13 +217,16 @@ def _connected(scheme: str, endpoint: str | None, process: int) -> Any:  # noqa:
 
 
 def _filesystem(scheme: str) -> Any:
-    """One connection pool per process and service; pyarrow does not read the variables of another endpoint."""
+    """Return the file system of a scheme, with one connection pool per process and service.
+
+    The endpoint variables are read here, because pyarrow does not read them.
+    """
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return _connected(scheme, endpoint if scheme == "s3" else None, os.getpid())
 
 
 def _cause(message: str) -> str:
-    """One line for what a service answered, with anything that looks like a credential removed."""
+    """Return a service's error as one line, without anything that looks like a credential."""
     code = re.search(r"AWS Error (\w+)", message)
     if code and code[1] in _CAUSES:
         return _CAUSES[code[1]]

@@ -1,13 +1,15 @@
-"""Datasets and graphs in object storage: copied once per node, published whole.
+"""Copy datasets and graphs from object storage, once per node, and publish finished folders to it.
 
-A published folder holds its files, then `objects.json` (bytes and sha256 of each), then `manifest.json`:
-readers see all or nothing. A folder that was copied there by other means has no objects.json; its files
-are then checked against the listing and, for a dataset, the manifest's own sizes.
+The files of a folder are published first, then `objects.json` (bytes and SHA-256 of each file), then `manifest.json`.
+A folder without a manifest counts as absent, so readers see the whole folder or nothing. A folder that was copied
+there by other means has no objects.json. Its files are then checked against the listing and, for a dataset, against
+the sizes in the manifest.
 
     MDSREC_CACHE (~/.cache/mdsrec)
-        <name>-<hash of URI and manifest>/     a copy that is whole: never changed, safe to delete
-        <name>-<hash>.lock, .<name>-<hash>.unfinished/
-        work/<name>-<hash of URI>/             what a job writes before it is published
+        <name>-<hash of URI and manifest>/  a complete copy; it never changes, and may be deleted
+        <name>-<hash>.lock                  lock of the process that writes the copy
+        .<name>-<hash>.unfinished/          an unfinished copy
+        work/<name>-<hash of URI>/          files of a job before they are published
 """
 
 from __future__ import annotations
@@ -34,29 +36,30 @@ from storage.paths import expand_home
 from storage.uris import check_name, is_uri
 
 OBJECTS = "objects.json"
-# Left free on the cache's disk when it is known what a copy needs.
+# Bytes that must stay free on the cache's disk after a copy.
 _SPARE_BYTES = 1 << 28
 
 
 def cache_folder() -> Path:
-    """Where copies lie: `MDSREC_CACHE`, else ~/.cache/mdsrec."""
+    """Return the folder of all copies: `MDSREC_CACHE`, else ~/.cache/mdsrec."""
     named = os.environ.get("MDSREC_CACHE")
     return (Path(expand_home(named)) if named else Path.home() / ".cache" / "mdsrec").absolute()
 
 
 def fetched(path: str, what: str = "dataset") -> Path:
-    """The local folder of a dataset or graph: a path as it is, a URI as this node's copy.
+    """Return the local folder of a dataset or graph. For a URI, this is this node's copy.
 
-    The copy is made once, by one process while the others wait, and renamed into place when every file has
-    the size and sha256 that the URI states. A later call reads the remote manifest alone; a folder that was
-    published anew has another manifest, and so another copy.
+    One process makes the copy while the others wait. It is renamed into place when every file has the size and
+    SHA-256 that objects.json states. A later call reads only the remote manifest. If a folder is published anew, its
+    manifest differs, and so it gets a new copy.
 
     Args:
-        path: a path or URI. what: "dataset" or "graph", for messages.
+        path: a path or URI.
+        what: "dataset" or "graph", for messages.
 
     Raises:
-        InputError: see `object_folder`; nothing finished there, a file missing, truncated or altered, or a local
-            disk that is full. Nothing half-written stays.
+        InputError: the service refuses (`object_folder`); the URI holds nothing finished; a file is missing,
+            truncated or altered; or the local disk is full. No partial copy is left.
     """
     if not is_uri(path):
         return Path(expand_home(path))
@@ -74,10 +77,10 @@ def fetched(path: str, what: str = "dataset") -> Path:
 
 
 def remote_manifest(uri: str) -> dict[str, Any] | None:
-    """The manifest of what is published at a URI; None where there is none.
+    """Return the manifest of the folder that is published at a URI; None if there is none.
 
     Raises:
-        InputError: the service refuses, or what is there is no manifest.
+        InputError: the service refuses, or the manifest is not JSON.
     """
     remote = ObjectFolder(uri)
     content = remote.read(MANIFEST)
@@ -85,35 +88,35 @@ def remote_manifest(uri: str) -> dict[str, Any] | None:
 
 
 def work_folder(uri: str) -> Path:
-    """This node's working folder for what will be published at `uri`; the same for the same URI."""
+    """Return this node's working folder for files that will be published at `uri`. It depends only on the URI."""
     remote = ObjectFolder(uri)
     return cache_folder() / "work" / f"{remote.name}-{hashlib.sha256(remote.uri.encode()).hexdigest()[:16]}"
 
 
 def check_unpublished(uri: str, what: str = "dataset") -> None:
-    """Asked before the work: whether `published` could write there.
+    """Check, before a job starts its work, that `published` may write to a URI.
 
     Raises:
-        InputError: something is finished there already, or the service refuses.
+        InputError: the URI holds a finished folder, or the service refuses.
     """
     if remote_manifest(uri) is not None:
         raise InputError(f"{uri}: holds a finished {what}, which is never replaced; name another URI or delete it")
 
 
 def published(folder: Path, uri: str) -> None:
-    """Upload a finished folder, its manifest last; then it is this node's copy of `uri` (`folder` is moved).
+    """Upload a finished folder, its manifest last. Then move the folder: it becomes this node's copy of `uri`.
 
-    Publishing the same folder again does nothing; one that was interrupted goes on as if nothing had been there.
+    Publishing the same folder again does nothing. An interrupted publication starts from the beginning.
 
     Raises:
-        InputError: something else is finished there, or the service refuses: without a manifest it is no dataset
-            and no graph, and `folder` is as it was.
+        InputError: the URI holds another finished folder, or the service refuses. `folder` is then unchanged, and a
+            URI without a manifest counts as empty.
     """
     remote = ObjectFolder(uri)
     manifest = (folder / MANIFEST).read_bytes()
     existing = remote.read(MANIFEST)
     if existing is not None and existing != manifest:
-        raise InputError(f"{remote.uri}: holds something else that is finished; name another URI or delete it first")
+        raise InputError(f"{remote.uri}: holds another finished folder; name another URI or delete that folder first")
     if existing is None:
         files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / MANIFEST)
         sizes = {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
@@ -135,7 +138,7 @@ def published(folder: Path, uri: str) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Only one process of this node at a time; the lock goes with the process that holds it."""
+    """Hold a lock that only one process of this node can hold. If the process dies, the lock is released."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -148,7 +151,7 @@ def _cache_name(remote: ObjectFolder, manifest: bytes) -> str:
 
 
 def _download(remote: ObjectFolder, manifest: bytes, copy: Path) -> None:
-    """Copy all files, and let them count together; the caller holds the lock of `copy`."""
+    """Copy all files to `copy`, which appears only when all are complete. The caller holds the lock of `copy`."""
     files = _stated_files(remote, manifest)
     total = sum(size for size, _ in files.values())
     free = shutil.disk_usage(copy.parent).free
@@ -175,7 +178,10 @@ def _download(remote: ObjectFolder, manifest: bytes, copy: Path) -> None:
 
 
 def _stated_files(remote: ObjectFolder, manifest: bytes) -> dict[str, tuple[int, str | None]]:
-    """Size and sha256 of every file but the manifest, from objects.json, else sizes from the listing."""
+    """Return the size and SHA-256 of every file except the manifest, from objects.json.
+
+    Without objects.json, sizes come from the listing, and SHA-256 is None.
+    """
     index = remote.read(OBJECTS)
     if index is None:
         found = remote.sizes()
@@ -191,7 +197,7 @@ def _stated_files(remote: ObjectFolder, manifest: bytes) -> dict[str, tuple[int,
     stated = _parsed(remote, OBJECTS, index)
     if stated.get("manifest_sha256") != hashlib.sha256(manifest).hexdigest():
         raise InputError(
-            f"{remote.uri}: {OBJECTS} is of another {MANIFEST}: being replaced, or altered; delete the folder and "
+            f"{remote.uri}: {OBJECTS} does not belong to {MANIFEST}: being replaced, or altered; delete the folder and "
             "publish it again"
         )
     files: dict[str, tuple[int, str | None]] = {}
@@ -218,7 +224,7 @@ def _parsed(remote: ObjectFolder, name: str, content: bytes) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _writing(cache: Path) -> Iterator[None]:
-    """What the local disk refuses, as one message."""
+    """Turn errors of the local disk into an InputError."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         yield

@@ -1,4 +1,4 @@
-"""How a path that a person wrote becomes one that every library reads alike."""
+"""Expand `~` in a path that a user gave, so that all libraries read the path in the same way."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 
 
 def expand_home(path: str) -> str:
-    """The path with a leading `~` or `~user` replaced by that home folder, as a shell does; other paths as they are.
+    """Replace a leading `~` or `~user` by that user's home folder, as a shell does. Return other paths unchanged.
 
-    pathlib takes `~` for a name, and pyarrow for the home folder; so this is done once, where a path comes in. A name
-    that does begin with `~` is written `./~name`.
+    pathlib reads `~` as a file name, but pyarrow reads it as the home folder. So paths are expanded once, where they
+    enter the program. For a file whose name begins with `~`, write `./~name`.
     """
     expanded = os.path.expanduser(path)
-    # pathlib drops the './', and pyarrow would take what is left for a home folder.
+    # pathlib drops './' from './~name', and pyarrow would then read '~name' as a home folder.
     return os.path.abspath(expanded) if os.path.normpath(expanded or ".").startswith("~") else expanded

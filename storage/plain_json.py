@@ -1,4 +1,4 @@
-"""JSON that every reader accepts: numbers that JSON has no word for are written as null."""
+"""Write JSON that every reader accepts: NaN and the infinities become null."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Plain values as JSON text. NaN and the infinities become null, which Python would write as words of its own."""
+    """Return plain values as JSON text. NaN and the infinities become null; Python alone would write invalid JSON."""
     return json.dumps(_without_non_finite(value), indent=indent, allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""Which URIs of object storage are accepted, and which names below them."""
+"""Check URIs of object storage, and the names of objects below them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _PART = re.compile(r"[\w=+,!.-]+", re.ASCII)
 
 
 def is_uri(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is meant for object storage (or for what is refused: see `check_uri`)."""
+    """Return whether a path is a URI. `check_uri` decides whether the URI is accepted."""
     return "://" in str(path)
 
 
 def check_uri(uri: str) -> tuple[str, str, str]:
-    """Scheme, bucket and key of `scheme://bucket/key` (no slash at the end).
+    """Return scheme, bucket and key of `scheme://bucket/key` (no slash at the end).
 
     Raises:
-        InputError: another scheme, credentials or a query in it (which the message does not show), no bucket, no
-            key, or a key with parts that no folder has ('..', empty, characters other than letters, digits and
-            `_ . - = + , !`).
+        InputError: the scheme is not supported; the URI holds credentials or a query (which the message does not
+            show); it has no bucket or no key; or a part of the key is empty, is '..', or has characters other than
+            letters, digits and `_ . - = + , !`.
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.rstrip("/").partition("/")
@@ -46,10 +46,10 @@ def check_uri(uri: str) -> tuple[str, str, str]:
 
 
 def check_name(name: str, where: str) -> None:
-    """Whether a relative name from a listing, a manifest or a URI stays below its folder.
+    """Check that a relative name from a listing, a manifest or a URI stays below its folder.
 
     Raises:
-        InputError: it is absolute, climbs out, or has characters that files of ours never have.
+        InputError: the name is absolute, leads out of the folder, or has other characters than `check_uri` allows.
     """
     for part in name.split("/"):
         if not _PART.fullmatch(part) or part in (".", ".."):

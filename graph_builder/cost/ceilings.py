@@ -1,7 +1,7 @@
-"""How fast a machine can do what a graph build is made of: measured here in seconds, or given.
+"""Measure the rates at which a machine does the operations of a graph build; known rates can be given instead.
 
-A worker is a Ray task: one core, or one GPU. Each measurement runs alone on one thread and the best of a
-few is taken, so figures of a machine whose cores share a memory bus are upper bounds once all are busy.
+A worker is a Ray task: one core, or one GPU. Each measurement runs alone, on one thread, and the best of a few runs
+is taken. If a machine's cores share a memory bus, the rates are therefore upper bounds when all cores are busy.
 """
 
 from __future__ import annotations
@@ -27,23 +27,25 @@ def _rate(help: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Ceilings:
-    """Rates of one worker; the storage's is that of all workers together."""
+    """The rates of one worker, except that the rate of storage is for all workers together."""
 
     gemm_tflops: float = _rate("products of candidate scores: float32 on a core, float16 on a GPU")
     float64_gemm_tflops: float = _rate("products of k-means, float64")
-    scan_gscores_per_s: float = _rate("10^9 scores compared with candidate lines, from cache")
-    moffers_per_s: float = _rate("10^6 scores that pass a line and are put on a list")
+    scan_gscores_per_s: float = _rate("10^9 scores compared with thresholds of candidate lists, from cache")
+    moffers_per_s: float = _rate("10^6 scores that reach a threshold and are put on a candidate list")
     memory_gb_per_s: float = _rate("whole arrays read and written by NumPy or CuPy, GB/s")
-    row_gb_per_s: float = _rate("feature rows fetched in any order, GB/s of a core, which feeds a GPU too")
-    inject_gb_per_s: float = _rate("neighbours' rows added up in float64, GB/s (on a core: fetched, too)")
+    row_gb_per_s: float = _rate("feature rows read in random order, GB/s of a core (which also reads them for a GPU)")
+    inject_gb_per_s: float = _rate(
+        "rows of co-occurring items added up in float64, GB/s (on a core, reading them included)"
+    )
     rank_gb_per_s: float = _rate("rows of candidates multiplied in float64, GB/s")
     mpairs_per_s: float = _rate("10^6 directed pairs counted and added up, always on a core")
     storage_gb_per_s: float = _rate("files written or read again, GB/s, all workers together")
 
 
-# An H200, taken and not measured: 790 TFLOP/s of fp16 and 4.3 TB/s as the design counts; float64 at nine tenths of
-# the data sheet's 67 TFLOP/s. For want of figures, scores are scanned in L2 at the memory's rate of 4 bytes each, and
-# 10^9 a second are put on lists.
+# Assumed rates of an H200, not measured: 790 TFLOP/s of fp16 and 4.3 TB/s, as in the design; float64 at nine tenths
+# of the data sheet's 67 TFLOP/s. Two rates are guesses: scores are scanned in L2 as fast as memory delivers 4 bytes
+# each, and 10^9 scores a second are put on lists.
 H200 = {
     "gemm_tflops": 790.0,
     "float64_gemm_tflops": 60.0,
@@ -56,15 +58,15 @@ H200 = {
 
 
 def measure_ceilings(folder: Path | None = None, skip: Mapping[str, Any] | None = None) -> Ceilings:
-    """Measure this machine with the build's own kernels; some seconds, more when they are compiled first.
+    """Measure this machine with the build's own kernels. This takes seconds, and longer if kernels must be compiled.
 
     Args:
-        folder: where storage is measured, by a file of 64 MB that is removed; null: the temporary folder.
-            The page cache takes part, as it does in a build whose files fit into memory.
-        skip: rates not to measure, with the values to take instead.
+        folder: storage is measured with a temporary file of 64 MB in this folder; null: the system's temporary
+            folder. The page cache takes part, as in a build whose files fit into memory.
+        skip: rates that are not measured, with their values.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written to.
     """
     known = dict(skip or {})
     for rate in fields(Ceilings):
@@ -84,7 +86,7 @@ def _best_seconds(work: Callable[[], Any]) -> float:
 
 
 def _gemm() -> float:
-    """torch's float32 product on one thread, tile after tile, as `kernels.cosine.score_tiles` calls it."""
+    """Measure torch's float32 product on one thread, tile after tile, as `kernels.cosine.score_tiles` calls it."""
     import torch
 
     from kernels.cosine.score_tiles import TILE_ROWS
@@ -106,37 +108,41 @@ def _gemm() -> float:
 
 
 def _float64_gemm() -> float:
-    """NumPy's float64 product of points with few centres; its BLAS may use several threads, as in a task."""
+    """Measure NumPy's float64 product of points with few centres. Its BLAS may use several threads, as in a task."""
     points, centers = np.ones((1 << 14, _WIDTH)), np.ones((16, _WIDTH))
     return 2 * len(points) * len(centers) * _WIDTH / _best_seconds(lambda: points @ centers.T) / 1e12
 
 
 def _scan() -> float:
-    """Scores of which none passes a line."""
+    """Measure the scan of scores none of which reaches a threshold."""
     from kernels.cosine.score_tiles import TILE_ROWS
 
     return TILE_ROWS**2 / _scan_seconds(np.inf)[0] / 1e9
 
 
 def _offers() -> float:
-    """Scores that pass the lines of lists that were empty, over what these take beyond the scan."""
+    """Measure additions to lists that start empty: scores added, divided by the seconds beyond those of the scan."""
     seconds, offered = _scan_seconds(-np.inf)
     return offered / max(seconds - _scan_seconds(np.inf)[0], 1e-9) / 1e6
 
 
-def _scan_seconds(line: float) -> tuple[float, int]:
-    """Seconds of scanning a tile of random scores against new lists of 10, and how many were put on lists."""
+def _scan_seconds(threshold: float) -> tuple[float, int]:
+    """Return the seconds of scanning a tile of random scores for new lists with H = 10, and how many scores were added.
+
+    Args:
+        threshold: the first threshold of every list.
+    """
     from kernels.candidate_lists import CandidateLists
     from kernels.cosine.score_tiles import TILE_ROWS
     from kernels.cosine.threshold_scan import scan_both
 
     scores = np.random.default_rng(0).standard_normal((TILE_ROWS, TILE_ROWS), dtype=np.float32)
-    slack = np.zeros(TILE_ROWS, dtype=np.float32)
+    margin = np.zeros(TILE_ROWS, dtype=np.float32)
     offered = 0
 
     def scan() -> None:
         nonlocal offered
-        rows, columns = (CandidateLists.empty(slack, 10, np.full(TILE_ROWS, line, np.float32)) for _ in range(2))
+        rows, columns = (CandidateLists.empty(margin, 10, np.full(TILE_ROWS, threshold, np.float32)) for _ in range(2))
         scan_both(scores, rows, 0, 0, columns, 0, TILE_ROWS, 10)
         offered = int(rows.used.sum() + columns.used.sum())
 
@@ -144,7 +150,7 @@ def _scan_seconds(line: float) -> tuple[float, int]:
 
 
 def _memory() -> float:
-    """With an array made for the result, as in k-means: new pages cost more than the bus."""
+    """Measure with a new array for the result, as in k-means, because new pages take longer than the memory bus."""
     values = np.ones((1 << 14, _WIDTH))
     return 2 * values.nbytes / _best_seconds(lambda: values * values) / 1e9
 
@@ -179,7 +185,7 @@ def _pairs() -> float:
     from kernels.cooccurrence.pair_counts import RowSums, bucket_pairs, row_lengths
 
     num_users, length, num_items = 1 << 16, 12, 1 << 20
-    # Few items are popular, as in interactions.
+    # A few items are popular, as in real interactions.
     items = (num_items * np.random.default_rng(0).random(num_users * length) ** 3).astype(np.int32)
     offsets = np.arange(num_users + 1, dtype=np.int64) * length
 
@@ -201,7 +207,7 @@ def _pairs() -> float:
 
 
 def _storage(folder: Path | None) -> float:
-    """Bytes written and read again over the seconds of both."""
+    """Measure bytes written and read again, divided by the seconds of both."""
     content = np.zeros(1 << 26, dtype=np.uint8)
 
     def copy() -> None:

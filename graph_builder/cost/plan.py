@@ -1,13 +1,13 @@
-"""What a graph build will take, before it runs: seconds, memory and bytes per stage, from ceilings.
+"""Predict the seconds, memory and bytes of each stage of a graph build, from the rates of a worker.
 
-Every formula of the prediction is in the docstring of its stage, in `stages` and `neighbor_search`. A
-stage's seconds are the sum of its terms, each an amount of work over the rate of one worker
-(`ceilings.Ceilings`) and over the workers that have a task: nothing is assumed to overlap. Not in it: the
-start of Ray, some milliseconds per task, and idle workers while the last tasks of a stage end, but for
-those of the neighbour search.
+The docstring of each function in `stages` and `neighbor_search` states its stage's formulas. A stage's seconds are
+the sum of its terms. A term is an amount of work, divided by the rate of one worker (`ceilings.Ceilings`) and by the
+number of workers that have a task. No overlap of terms is assumed. The prediction leaves out the start of Ray, some
+milliseconds per task, and the time that workers are idle while the last tasks of a stage run (except in the neighbour
+search).
 
-Legend: N items, d width, s bytes of a raw feature, P directed pairs, nnz entries of O, H neighbours, k
-centres, W workers, R rows of a neighbour task's ranges, S ranges, C places of a candidate list.
+Legend: N items, d width, s bytes of a raw feature, P directed pairs, nnz entries of O, H neighbours, k centres, W
+workers, R rows of a range in the neighbour search, S ranges, C places of a candidate list.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from graph_builder.cost.stages import clusters_stage, cooccurrence_stage, featur
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages in the order of the build, and what they were predicted from."""
+    """The predicted stages in the order of the build, and the inputs of the prediction."""
 
     request: PlanRequest
     ceilings: Ceilings
@@ -40,7 +40,7 @@ class Plan:
 
 
 def predict(request: PlanRequest, ceilings: Ceilings) -> Plan:
-    """The stages of a build; pure arithmetic."""
+    """Predict all stages of a build. This is pure arithmetic."""
     stages = [features_stage(name, request, ceilings) for name in request.modalities]
     stages.append(cooccurrence_stage(request, ceilings))
     for name in request.modalities:
@@ -53,7 +53,7 @@ def predict(request: PlanRequest, ceilings: Ceilings) -> Plan:
 
 
 def directed_pairs(lengths: np.ndarray, window: int | None) -> int:
-    """P: sum over histories of n items and gaps g up to G = min(window, n - 1) of 2 (n - g)."""
+    """Return P: the sum of 2 (n - g) over histories of n items and over gaps g up to min(window, n - 1)."""
     lengths = np.asarray(lengths, dtype=np.int64)
     gaps = np.maximum(lengths - 1, 0)
     if window is not None:

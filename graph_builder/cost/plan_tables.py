@@ -1,4 +1,4 @@
-"""A plan for people and for programs: its table, plain values, and a finished build's seconds beside it."""
+"""Show a plan as a table or as plain values, and compare it with the seconds of a finished build."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tabulate import tabulate
 from graph_builder.cost.plan import Plan
 from graph_builder.cost.request import Stage
 
-# Labels of the build, or how they begin, that are part of a stage of another name.
+# Labels of the build, or their first words, that belong to a stage with another name.
 _PARTS = {
     "reading ": "features-",
     "pairs": "cooccurrence",
@@ -23,7 +23,7 @@ _PARTS = {
 
 
 def plan_table(plan: Plan) -> str:
-    """A line per stage and the total."""
+    """Return a table with a row per stage and the total."""
     rows = [(stage.name, f"{stage.num_tasks:,}", *_amounts(stage), _largest_term(stage)) for stage in plan.stages]
     total = _time(plan.seconds), _size(plan.memory), _size(sum(stage.bytes_moved for stage in plan.stages))
     rows.append(("total", "", *total, ""))
@@ -32,7 +32,7 @@ def plan_table(plan: Plan) -> str:
 
 
 def plan_values(plan: Plan) -> dict[str, Any]:
-    """Plain values, for JSON: request, ceilings, stages with the seconds of every term, total."""
+    """Return plain values for JSON: request, ceilings, stages with the seconds of every term, and total."""
     request = asdict(plan.request) | {"options": plan.request.options.model_dump(mode="json")}
     stages = [{"seconds": stage.seconds, **asdict(stage)} for stage in plan.stages]
     total = {"seconds": plan.seconds, "memory": plan.memory}
@@ -40,7 +40,7 @@ def plan_values(plan: Plan) -> dict[str, Any]:
 
 
 def measured_seconds(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Seconds by stage of a finished build, from those by label (`Executor.seconds`)."""
+    """Return the seconds of a finished build by stage, from its seconds by label (`Executor.seconds`)."""
     found: dict[str, float] = {}
     for label, value in seconds.items():
         stage = _stage_of(label)
@@ -49,12 +49,12 @@ def measured_seconds(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def comparison(plan: Plan, measured: Mapping[str, float]) -> list[tuple[str, float, float | None]]:
-    """(stage, predicted seconds, measured seconds) in the order of the plan; None where nothing was measured."""
+    """Return (stage, predicted seconds, measured seconds) in the order of the plan; None if it was not measured."""
     return [(stage.name, stage.seconds, measured.get(stage.name)) for stage in plan.stages]
 
 
 def comparison_table(plan: Plan, measured: Mapping[str, float]) -> str:
-    """`comparison` with the ratio of measurement to prediction, and the total of the stages that have both."""
+    """Return `comparison` as a table, with measured / predicted seconds, and totals of the stages that have both."""
     both = comparison(plan, measured)
     known = [(predicted, found) for _, predicted, found in both if found is not None]
     both.append(("total", sum(predicted for predicted, _ in known), sum(found for _, found in known)))
@@ -67,7 +67,7 @@ def comparison_table(plan: Plan, measured: Mapping[str, float]) -> str:
 
 
 def _stage_of(label: str) -> str:
-    """The plan's stage that a label of the build is a part of."""
+    """Return the plan's stage to which a label of the build belongs."""
     for part, stage in _PARTS.items():
         if label.startswith(part):
             return stage + label.removeprefix(part)

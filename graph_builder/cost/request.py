@@ -1,4 +1,4 @@
-"""What a prediction is asked for and what it says of a stage."""
+"""The inputs of a prediction, and its result for one stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from configs.schema import GraphConfig
 
 @dataclass(frozen=True)
 class ModalitySize:
-    """d and s of a modality; all N items are taken to have it."""
+    """A modality's width d and the bytes s of a value. All N items are assumed to have the modality."""
 
     width: int
     itemsize: int = 4
@@ -18,15 +18,17 @@ class ModalitySize:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """What is to be built, and on what.
+    """The graph to build, and the machines to build it on.
 
     Attributes:
-        num_items: N. modalities: their sizes.
-        num_pairs: pairs of positions within the window, each once (P = twice that), as the manifest's
-            pairs_counted, which leaves out pairs of an item with itself.
-        longest: the largest gap, which decides the bytes of one.
+        num_items: N.
+        modalities: name -> size of each modality.
+        num_pairs: pairs of positions within the window, each counted once (P is twice this number). It corresponds to
+            the manifest's pairs_counted, which leaves out pairs of an item with itself.
         options: the knobs of the build.
-        workers: cores that run tasks. gpus: GPUs; 0: everything runs on the cores.
+        workers: cores that run tasks.
+        gpus: number of GPUs; 0: everything runs on cores.
+        longest: the largest gap, which decides how many bytes a gap takes.
     """
 
     num_items: int
@@ -39,18 +41,26 @@ class PlanRequest:
 
     @property
     def core_tasks(self) -> int:
-        """Tasks at a time where each takes cores."""
+        """The number of tasks that run at the same time, in stages on cores."""
         return max(1, self.workers // self.options.cpus_per_task)
 
     @property
     def tasks(self) -> int:
-        """Tasks at a time of what runs on GPUs where there are any."""
+        """The number of tasks that run at the same time, in stages that use GPUs if there are any."""
         return self.gpus or self.core_tasks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stage's prediction: seconds by term, bytes a process holds, bytes read and written by all tasks."""
+    """The prediction for one stage.
+
+    Attributes:
+        name: of the stage.
+        num_tasks: number of tasks.
+        terms: seconds by term.
+        memory: bytes of memory of one process.
+        bytes_moved: bytes that all tasks read and write.
+    """
 
     name: str
     num_tasks: int

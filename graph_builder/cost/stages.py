@@ -1,6 +1,6 @@
-"""What each stage of a graph build takes, but for the neighbour search, which has a file of its own.
+"""Predict the time, memory and bytes of each stage of a graph build except the neighbour search.
 
-The formulas are in the docstrings. See `plan` for what they have in common and for the legend.
+The docstrings state the formulas. `plan` has their legend. The neighbour search is in `neighbor_search`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from kernels.spmm import MAX_GATHERED_ROWS
 
 # float64 passes over a block of points in a k-means step: squares 3, product 1, distances 6, sums 2.
 _KMEANS_PASSES = 12
-_SAMPLE_PER_CENTER, _MAX_SAMPLE = 256, 1 << 15  # of `clusters.initial_centers`
-_NPY_EDGE_BYTES = 12  # of an entry of O: column int64, weight float32
+_SAMPLE_PER_CENTER, _MAX_SAMPLE = 256, 1 << 15  # the sample of `clusters.initial_centers`
+_NPY_EDGE_BYTES = 12  # bytes of an entry of O: column int64, weight float32
 
 
 def features_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Stage:
-    """Every raw value is looked at once, on a core: N d s bytes. Memory: a block of rows and its flags."""
+    """Predict the pass over the raw features: N d s bytes, on cores. Memory: a block of rows, and a flag per value."""
     shape = request.modalities[modality]
     num_tasks = num_row_blocks(request.options.block_rows, request.num_items)
     moved = request.num_items * shape.width * shape.itemsize
@@ -36,19 +36,22 @@ def features_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> S
 
 
 def num_entries(request: PlanRequest) -> int:
-    """nnz at most: P, all pairs of items, or max_neighbors per item. Repeated pairs make it smaller."""
+    """Return an upper bound of nnz: the least of P, all pairs of items, and max_neighbors per item.
+
+    Pairs that occur several times make nnz smaller.
+    """
     limit = min(2 * request.num_pairs, request.num_items * (request.num_items - 1))
     most = request.options.max_neighbors
     return limit if most is None else min(limit, request.num_items * most)
 
 
 def cooccurrence_stage(request: PlanRequest, ceilings: Ceilings) -> Stage:
-    """P entries are counted, and added up, at mpairs_per_s; written and read once in between.
+    """Predict co-occurrence: P entries are counted and added up at mpairs_per_s, and written and read once in between.
 
-    An entry is a column and a gap: 4 + 1 bytes up to 2^31 items and gaps of 255. Stored: 12 bytes per entry
-    of O and 8 per row. Memory of a task: counting, an entry per directed pair of PAIRS_PER_TASK and 30 bytes
-    per event of these; adding up, 8 bytes for each of ENTRIES_AT_A_TIME, and 40 per row, taken as a row per
-    entry at most.
+    An entry is a column and a gap: 4 + 1 bytes for at most 2^31 items and gaps of at most 255. O takes 12 bytes per
+    entry and 8 per row. Memory of a task that counts: an entry per directed pair of PAIRS_PER_TASK, and 30 bytes per
+    pair. Memory of a task that adds up: 8 bytes for each of ENTRIES_AT_A_TIME, and 40 per row, with at most one row
+    per entry.
     """
     directed = 2 * request.num_pairs
     gap = gap_dtype(max(1, min(request.longest, request.options.window or request.longest)))
@@ -69,10 +72,11 @@ def cooccurrence_stage(request: PlanRequest, ceilings: Ceilings) -> Stage:
 
 
 def inject_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Stage:
-    """mu O E + E: per entry of O a row of E is added up. For a GPU a core fetches rows, each once per task at most.
+    """Predict injection, mu O E + E: a row of E is added up per entry of O.
 
-    The files: N d float32 are written as blocks, read, and written joined. Memory of a task:
-    12 bytes per gathered value, MAX_GATHERED_ROWS rows at a time, and its block of the result.
+    For a GPU, a core reads the rows, each at most once per task. Files: N d float32 are written as blocks, read, and
+    written joined. Memory of a task: 12 bytes per gathered value, for MAX_GATHERED_ROWS rows at a time, and its block
+    of the result.
     """
     shape = request.modalities[modality]
     nnz = num_entries(request) if request.options.mu else 0
@@ -98,11 +102,12 @@ def inject_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Sta
 
 
 def clusters_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> Stage:
-    """Lloyd's steps, and one more for the labels, at most: each 2 N k d flops and 12 passes over N d float64.
+    """Predict k-means: each of Lloyd's steps, and a last one for the labels, takes 2 N k d flops and 12 passes.
 
-    A core reads the rows of every step and makes them float64, for a GPU too. An upper bound: steps stop
-    when nothing changes. The start, in one process: 5 passes over the sample per centre. Memory of a
-    task: 3 float64 copies of its block.
+    A pass reads or writes N d float64. In every step a core reads the rows and converts them to float64, for a GPU
+    too. The number of steps is an upper bound, because k-means stops when nothing changes. The choice of the first
+    centres runs in one process and makes 5 passes over the sample per centre. Memory of a task: 3 float64 copies of
+    its block.
     """
     shape, options = request.modalities[modality], request.options
     steps = options.kmeans_iterations + 1

@@ -1,9 +1,9 @@
 """Interest centres: k-means of the raw features of the items that have the modality (MDSRec, C_m).
 
-Lloyd's algorithm over blocks of rows, started by k-means++ on a seeded sample. Blocks have a fixed size
-and their sums are added in block order, so the result depends on the data, the options and the seed
-alone. A centre that lost all its points moves to the point furthest from its own centre (ties: lower
-id); with fewer distinct points than centres some stay empty, and the manifest counts them.
+Lloyd's algorithm runs over blocks of rows and starts from k-means++ on a seeded sample. Blocks have a fixed size and
+their sums are added in block order, so the result depends only on the data, the options and the seed. A centre that
+loses all its points moves to the point that is furthest from its own centre (ties: lower id). If there are fewer
+distinct points than centres, some centres stay empty, and the manifest states their number.
 
 Legend: N items, k centres, d width.
 """
@@ -43,15 +43,15 @@ class _BlockStep:
     sums: np.ndarray  # float64 [k, d]
     counts: np.ndarray  # int64 [k]
     inertia: float
-    furthest: np.ndarray  # int64 [<= k], ids, furthest from their centre first, ties by id
-    distances: np.ndarray  # float64 [<= k]
+    furthest: np.ndarray  # int64 [<= k], ids of the items furthest from their centre, in descending order, ties by id
+    distances: np.ndarray  # float64 [<= k], squared distances of `furthest`
 
 
 def build_clusters(spec: FeatureSpec, options: GraphConfig, seed: int, executor: Executor) -> dict[str, Any]:
-    """Write GRAPH/clusters/<modality>.npy and .centers.npy; returns what the manifest says of them.
+    """Write GRAPH/clusters/<modality>.npy and .centers.npy. Return the manifest's fields about them.
 
-    The labels belong to the centres as stored (float32): each item has its nearest, ties the lowest.
-    An interrupted run continues after the last finished iteration.
+    An item's label is the nearest of the stored (float32) centres; ties go to the lowest. An interrupted build
+    continues after the last finished iteration.
     """
     folder = spec.work.graph / "clusters"
     record_path = spec.work.path / "clusters" / f"{spec.modality}.json"
@@ -77,7 +77,7 @@ def build_clusters(spec: FeatureSpec, options: GraphConfig, seed: int, executor:
 
 
 def _lloyd(spec: FeatureSpec, options: GraphConfig, seed: int, executor: Executor) -> tuple[np.ndarray, int, bool]:
-    """Centres float64 [k, d], how many steps were made, and whether the last changed nothing."""
+    """Return the centres float64 [k, d], the number of steps, and whether the last step changed nothing."""
     start = time.perf_counter()
     checkpoint = spec.work.path / "clusters" / f"{spec.modality}.state.npz"
     if checkpoint.exists():
@@ -104,12 +104,12 @@ def _lloyd(spec: FeatureSpec, options: GraphConfig, seed: int, executor: Executo
 
 
 def initial_centers(spec: FeatureSpec, options: GraphConfig, seed: int) -> np.ndarray:
-    """k-means++ on a sample of the present items, float64 [k, d].
+    """Choose the first centres, float64 [k, d], by k-means++ on a sample of the present items.
 
-    Each centre is a point drawn with probability proportional to its squared distance to the centres
-    so far; when no point is left at a distance, the first points not taken yet.
+    Each centre is a point, drawn with a probability proportional to its squared distance to the nearest centre so
+    far. If all points are at distance 0, the first point that is not chosen yet is taken.
     """
-    # One stream per modality name: adding a modality leaves the others' centres as they were.
+    # One random stream per modality name, so that adding a modality does not change the other modalities' centres.
     rng = np.random.default_rng([seed, zlib.crc32(spec.modality.encode())])
     present = np.flatnonzero(map_array(spec.present))
     size = max(options.num_centers, min(_SAMPLE_PER_CENTER * options.num_centers, _MAX_SAMPLE))
@@ -151,7 +151,10 @@ def _step_block(spec: FeatureSpec, spherical: bool, centers: np.ndarray, index: 
 
 
 def _move(spec: FeatureSpec, spherical: bool, centers: np.ndarray, steps: list[_BlockStep]) -> np.ndarray:
-    """The next centres: means (unit means, if spherical), and far points for centres without any."""
+    """Return the next centres: the means of their points (scaled to length 1 if spherical).
+
+    A centre without points moves to the point furthest from its own centre.
+    """
     sums, counts = np.zeros_like(centers), np.zeros(len(centers), dtype=np.int64)
     for step in steps:
         sums += step.sums
@@ -159,7 +162,7 @@ def _move(spec: FeatureSpec, spherical: bool, centers: np.ndarray, steps: list[_
     moved = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centers)
     if spherical:
         norms = np.sqrt((moved * moved).sum(axis=1, keepdims=True))
-        # Points that cancel out have no direction: such a centre stays.
+        # If a centre's points add up to 0, their mean has no direction, and the centre stays.
         moved = np.where(norms > 0, moved / np.where(norms > 0, norms, 1.0), centers)
     empty = np.flatnonzero(counts == 0)
     if len(empty):
@@ -185,7 +188,7 @@ def _label_block(spec: FeatureSpec, spherical: bool, centers: np.ndarray, index:
 def _write_labels(
     spec: FeatureSpec, options: GraphConfig, centers: np.ndarray, executor: Executor
 ) -> tuple[float, np.ndarray]:
-    """Write the labels int64 [N], -1 where missing; returns the inertia and the size of each cluster."""
+    """Write the labels int64 [N], -1 where missing. Return the inertia and the size of each cluster."""
     inertia, counts = 0.0, np.zeros(len(centers), dtype=np.int64)
     function = functools.partial(_label_block, spec, options.spherical, centers.astype(np.float64))
     blocks = list(range(num_row_blocks(ROWS_PER_TASK, spec.num_items)))
@@ -206,6 +209,6 @@ def _present_items(spec: FeatureSpec, index: int) -> np.ndarray:
 
 
 def _points(spec: FeatureSpec, items: np.ndarray, spherical: bool) -> np.ndarray:
-    """Raw features of some present items, float64 [n, d], unit rows if spherical."""
+    """Return the raw features of some present items, float64 [n, d], scaled to length 1 if spherical."""
     points = map_array(spec.features)[items].astype(np.float64)
     return points / np.sqrt((points * points).sum(axis=1, keepdims=True)) if spherical else points

@@ -1,13 +1,15 @@
-"""The co-occurrence matrix O (MDSRec Eq. 1-2) from the training parts of all sequences.
+"""Compute the co-occurrence matrix O (MDSRec Eq. 1-2) from the training parts of all sequences.
 
-    1. the training items are copied to work/sequences: nothing later can see valid or test items
-    2. one task per range of events writes the entries (row, column, gap) whose row item they are, by
-       row: work/pairs, see pair_files.py
-    3. one task per some blocks of rows, or part of a block with very many entries, adds up its slices
-       of all those files, normalises, keeps the strongest, and writes its blocks of O, or its part
-    4. one task per block that was cut joins its parts
+An event is one position of a training sequence; its item is the row of the entries that it adds.
 
-Counts are whole numbers until step 3, so how the events are split leaves no trace in the result.
+    1. Copy the training items to work/sequences, so that later steps cannot read valid or test items.
+    2. A task per range of events writes the events' entries (row, column, gap) to work/pairs, sorted by row
+       (pair_files.py).
+    3. A task per group of row blocks reads these rows from all those files, adds the entries up, normalises, keeps
+       the strongest, and writes its blocks of O. A block with very many entries is cut into parts, with a task each.
+    4. A task per block that was cut joins its parts.
+
+Counts are whole numbers until step 3, so the result does not depend on how events are split.
 """
 
 from __future__ import annotations
@@ -45,19 +47,20 @@ from kernels.cooccurrence.pair_counts import (
 from kernels.cuda.launchers import host_bucket_pairs
 
 PAIRS_PER_TASK = 1 << 22
-# Added up in memory, one row at least: 8 bytes an entry, 40 a row, and 12 per row of each file of entries.
+# Entries that are added up in memory at a time, or one row if it has more. Memory: 8 bytes an entry, 40 a row, and 12
+# per row of each file of entries.
 ENTRIES_AT_A_TIME = 1 << 22
-# Smaller blocks share a task, up to ENTRIES_AT_A_TIME. Blocks of more than this many times that (two or
-# three seconds) are cut, and joined afterwards.
+# Small blocks share a task, up to ENTRIES_AT_A_TIME. A block of more than this many times ENTRIES_AT_A_TIME (two or
+# three seconds of work) is cut into parts, which are joined afterwards.
 _BATCHES_PER_TASK = 32
 _MAX_ROWS_PER_PART = 1 << 22
-# Above block_rows * this many items, blocks of O grow instead of getting more: each is three open files.
+# O has at most this many blocks, because each block is three open files. With more items, blocks have more rows.
 _MAX_BLOCKS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Spec:
-    """What the tasks need to know; small, so that it travels with each."""
+    """The parameters that every task needs. The object is small, because it is sent with each task."""
 
     work: Path
     folder: Path
@@ -68,7 +71,7 @@ class _Spec:
 
     @property
     def large_block(self) -> int:
-        """Entries above which a block is several tasks."""
+        """Number of entries above which a block is cut into several tasks."""
         return self.entries_at_a_time * _BATCHES_PER_TASK
 
     def block_stem(self, block: int) -> Path:
@@ -80,7 +83,7 @@ class _Spec:
 
 @dataclass(frozen=True)
 class _RowPart:
-    """Rows that are added up by one task: some blocks, or (`blocks` is one of them) some rows of one."""
+    """Rows that one task adds up: all rows of some blocks, or (not `is_whole`) some rows of a single block."""
 
     blocks: range
     rows: range
@@ -95,17 +98,22 @@ def build_cooccurrence(
     pairs_per_task: int,
     entries_at_a_time: int = ENTRIES_AT_A_TIME,
 ) -> dict[str, Any]:
-    """Write GRAPH/cooccurrence and return what the manifest says of it.
+    """Write GRAPH/cooccurrence and return the manifest's fields about it.
 
-    max_gap: the largest gap counted. pairs_counted: pairs of positions at most that far apart that hold
-    two different items. pairs_beyond_window: pairs of positions further apart. window_mass_kept: the
-    share of all pairs of positions, each weighted as in O, that the window left. What lies beyond the
-    window is known from the lengths of the histories alone, so both numbers include pairs of an item
-    with itself, which O does not. num_pairs: entries of O before max_neighbors, num_pairs_kept after
-    it, and mass_kept the share of their weights, not normalised, that it left.
+    The fields:
+
+    - max_gap: the largest gap that is counted.
+    - pairs_counted: pairs of positions at most max_gap apart that hold two different items.
+    - pairs_beyond_window: pairs of positions further apart.
+    - window_mass_kept: the share of all pairs of positions, each weighted as in O, that lie within the window. This
+      and pairs_beyond_window are computed from the lengths of the histories alone, so they include pairs of an item
+      with itself, which O does not.
+    - num_pairs: entries of O before `max_neighbors` is applied.
+    - num_pairs_kept: entries of O after `max_neighbors` is applied.
+    - mass_kept: the sum of the kept entries' weights before normalisation, divided by the sum over all entries.
 
     Raises:
-        InputError: an item id is out of range, or `largest_gap`'s.
+        InputError: an item id is out of range, or a gap is too large (`largest_gap`).
     """
     summary_path = work.path / "cooccurrence.json"
     summary = read_json(summary_path)
@@ -155,7 +163,13 @@ def build_cooccurrence(
 
 
 def _add_up(spec: _Spec, entries: np.ndarray, executor: Executor) -> list[dict[str, Any]]:
-    """Steps 3 and 4; `entries`: int64 [blocks], of each block of rows. Returns the records of all parts."""
+    """Run steps 3 and 4. Return the records of all parts.
+
+    Args:
+        spec: parameters of the tasks.
+        entries: int64 [blocks], the number of entries of each block of rows.
+        executor: runs the tasks.
+    """
     large = np.flatnonzero(entries > spec.large_block).tolist()
     cuts = dict(zip(large, executor.run_blocks(functools.partial(cut_block, spec), large), strict=True))
     parts = []
@@ -177,7 +191,7 @@ def _add_up(spec: _Spec, entries: np.ndarray, executor: Executor) -> list[dict[s
 
 
 def block_groups(entries: np.ndarray, max_entries: int, max_blocks: int) -> list[range]:
-    """Blocks in groups of at most `max_entries` entries and `max_blocks` blocks, one block at least."""
+    """Group blocks, so that a group has at most `max_entries` entries and `max_blocks` blocks, but at least one."""
     groups = [range(0)]
     total = 0
     for block, count in enumerate(entries.tolist()):
@@ -190,7 +204,7 @@ def block_groups(entries: np.ndarray, max_entries: int, max_blocks: int) -> list
 
 
 def count_events(spec: _Spec, task: int) -> None:
-    """Step 2 for one range of events."""
+    """Run step 2 for one range of events."""
     first, last = spec.event_bounds[task : task + 2]
     surrounding = read_around(spec.work / "sequences", first, last, spec.pairs.max_gap)
     xp = array_module(spec.options.backend)
@@ -200,7 +214,7 @@ def count_events(spec: _Spec, task: int) -> None:
 
 
 def cut_block(spec: _Spec, block: int) -> list[int]:
-    """Rows at which a large block is cut into parts, its ends included."""
+    """Return the rows at which a large block is cut into parts, including its first row and its end."""
     blocks = range(block, block + 1)
     rows = range(*spec.pairs.rows_of(blocks))
     lengths = row_lengths(rows, ((part.rows, part.starts) for part in spec.pairs.slices(blocks, rows)))
@@ -209,7 +223,7 @@ def cut_block(spec: _Spec, block: int) -> list[int]:
 
 
 def reduce_rows(spec: _Spec, part: _RowPart) -> None:
-    """Step 3 for one range of rows."""
+    """Run step 3 for one range of rows."""
     record = {"pairs": 0, "pairs_kept": 0, "mass": 0.0, "mass_kept": 0.0}
     by_block = itertools.groupby(_sums(spec, part), lambda some: some[0] // spec.pairs.block_rows)
     for block, some_rows in by_block:
@@ -220,10 +234,10 @@ def reduce_rows(spec: _Spec, part: _RowPart) -> None:
 
 
 def _sums(spec: _Spec, part: _RowPart) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
-    """`RowSums.sums` of all rows, with about `entries_at_a_time` entries in memory."""
+    """Yield `RowSums.sums` of all rows of a part, with about `entries_at_a_time` entries in memory."""
     pairs = spec.pairs
     slices = pairs.slices(part.blocks, part.rows)
-    lengths = row_lengths(part.rows, ((piece.rows, piece.starts) for piece in slices))
+    lengths = row_lengths(part.rows, ((pair_slice.rows, pair_slice.starts) for pair_slice in slices))
     for begin, end in itertools.pairwise(cut_rows(lengths, spec.entries_at_a_time).tolist()):
         rows = part.rows[begin:end]
         sums = RowSums(
@@ -233,8 +247,8 @@ def _sums(spec: _Spec, part: _RowPart) -> Iterator[tuple[int, np.ndarray, np.nda
             max_gap=pairs.max_gap,
             block_rows=pairs.block_rows,
         )
-        for piece in narrowed(slices, rows):
-            sums.place(pairs.entries(piece))
+        for pair_slice in narrowed(slices, rows):
+            sums.place(pairs.entries(pair_slice))
         yield from sums.sums(spec.options.distance_weighting)
 
 
@@ -246,7 +260,7 @@ def _write(
     options: GraphConfig,
     record: dict[str, float],
 ) -> None:
-    """Normalise, cut and write some rows, and add to what is known of the part."""
+    """Normalise some rows, keep their strongest entries, write them, and add their counts to `record`."""
     weights = normalized(lengths, raw, options.normalization)
     mass = mass_kept = float(raw.sum(dtype=np.float64))
     record["pairs"] += len(raw)
@@ -261,15 +275,15 @@ def _write(
 
 
 def join_block(spec: _Spec, block: tuple[int, list[Path]]) -> None:
-    """Step 4 for one block and the stems of its parts."""
+    """Run step 4 for one block and the stems of its parts."""
     join_rows(spec.block_stem(block[0]), block[1])
 
 
 def largest_gap(source: GraphSource, options: GraphConfig) -> int:
-    """G, the largest gap that is counted: the window, or what the longest training history allows.
+    """Return G, the largest gap that is counted: the window or, if smaller, that of the longest training history.
 
     Raises:
-        InputError: (item, gap) has no room in a 63-bit key, or a gap in 32 bits.
+        InputError: (item, gap) does not fit into a key of 63 bits, or the gap into 32 bits.
     """
     longest = int(np.max(source.train_end, initial=0))
     max_gap = max(1, min(longest - 1, options.window or longest))

@@ -1,6 +1,6 @@
-"""Raw features: which items have them; and behaviour injected into them, mu * O E + E (MDSRec Eq. 3).
+"""Find the items that have features, and inject co-occurrence into features: mu * O E + E (MDSRec Eq. 3).
 
-An item whose raw row is all zero is missing in that modality, whatever injection would make of it.
+An item whose raw row is all zero is missing in that modality, even if its injected row is not zero.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from kernels.cosine.cosine_topk import square_norms
 from kernels.spmm import injected_rows
 from storage.array_file import map_array
 
-# In float64 at once, so that they stay in cache.
+# Values converted to float64 at a time, so that they stay in cache.
 _VALUES_AT_A_TIME = 1 << 15
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
-    """One modality's files; what its tasks need to know."""
+    """One modality's files, and the parameters that its tasks need."""
 
     modality: str
     features: Path
@@ -37,27 +37,27 @@ class FeatureSpec:
 
     @property
     def present(self) -> Path:
-        """bool [N]: the raw row is not all zero."""
+        """File of bool [N]: whether the raw row is not all zero."""
         return self.work.path / "features" / f"{self.modality}.present.npy"
 
     @property
     def injected(self) -> Path:
-        """float32 [N, d]: mu * O E + E."""
+        """File of float32 [N, d]: mu * O E + E."""
         return self.work.path / "features" / f"{self.modality}.injected.npy"
 
     @property
     def squares(self) -> Path:
-        """float64 [N]: squared norms of the injected rows, 0 where the item is missing."""
+        """File of float64 [N]: squared norms of the injected rows, 0 where the item is missing."""
         return self.work.path / "features" / f"{self.modality}.squares.npy"
 
 
 @dataclass(frozen=True)
 class RawRows:
-    """What one look at a modality's raw features tells.
+    """The results of one pass over a modality's raw features.
 
     Attributes:
-        present: bool [N], the row is not all zero.
-        mean_cosine: over all pairs of two present items; None where there are fewer than two.
+        present: bool [N], whether the row is not all zero.
+        mean_cosine: the mean cosine over all pairs of two present items; None if fewer than two are present.
     """
 
     present: np.ndarray
@@ -65,10 +65,10 @@ class RawRows:
 
 
 def find_rows(modality: str, features: Path, num_items: int, block_rows: int, executor: Executor) -> RawRows:
-    """Look at every raw value once.
+    """Read every raw value once: find the present items and the mean cosine.
 
-    The sum of <u_i, u_j> over pairs i != j of n unit rows is |sum_i u_i|^2 - n, so their mean cosine needs only the
-    sum of the unit rows, in float64: one vector a block.
+    The sum of <u_i, u_j> over pairs i != j of n unit rows is |sum_i u_i|^2 - n. So the mean cosine needs only the sum
+    of the unit rows, which is one float64 vector per block.
 
     Raises:
         InputError: a raw row holds NaN or infinity.
@@ -83,7 +83,7 @@ def find_rows(modality: str, features: Path, num_items: int, block_rows: int, ex
 
 
 def inject(spec: FeatureSpec, cooccurrence_block_rows: int, mu: float, executor: Executor) -> None:
-    """Write `spec.injected` and `spec.squares`.
+    """Write the injected rows to `spec.injected` and their squared norms to `spec.squares`.
 
     Raises:
         InputError: the sum of an item's features is too large for float32.
@@ -95,7 +95,7 @@ def inject(spec: FeatureSpec, cooccurrence_block_rows: int, mu: float, executor:
 
 
 def _look_at_block(path: Path, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows are present, bool [n], and the sum of their unit rows, float64 [d]."""
+    """Return which rows are present, bool [n], and the sum of their unit rows, float64 [d]."""
     features = np.asarray(map_array(path)[rows])
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
@@ -108,9 +108,9 @@ def _look_at_block(path: Path, rows: slice) -> tuple[np.ndarray, np.ndarray]:
     unit_sum = np.zeros(features.shape[1])
     step = max(1, _VALUES_AT_A_TIME // max(1, features.shape[1]))
     for start in range(0, len(features), step):
-        piece = features[start : start + step].astype(np.float64)
-        norms = np.sqrt(np.einsum("nd,nd->n", piece, piece))
-        unit_sum += np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0) @ piece
+        chunk = features[start : start + step].astype(np.float64)
+        norms = np.sqrt(np.einsum("nd,nd->n", chunk, chunk))
+        unit_sum += np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0) @ chunk
     return present, unit_sum
 
 

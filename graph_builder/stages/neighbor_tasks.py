@@ -1,12 +1,14 @@
-"""The tasks of the neighbour search: pure functions of what lies on disk, each leaving one file.
+"""The tasks of the neighbour search. Each is a pure function of files on disk and writes its result to files.
 
-    work/neighbors-<m>/order.npy, searched.npy, copies.npy      who is searched, and in which order
-                       residual-00000.json                      of a range, where rows are rounded to float16
-                       block-00000-00001.npz                    candidates of both ranges of a block
-                       range-00000.npz                          what the blocks so far found for a range, and which
-                       finished-00000.npz                       final lists of a range
+    work/neighbors-<m>/order.npy              the items to search, in search order
+                       searched.npy           bool [N], whether an item is searched
+                       copies.npy             the items that are left out as copies, and their originals
+                       residual-00000.json    the largest rounding residual of a range, for float16
+                       block-00000-00001.npz  candidate lists of both ranges of a block
+                       range-00000.npz        a range's lists merged over its finished blocks, and these blocks
+                       finished-00000.npz     final lists of a range
 
-`neighbors` says when they run. Legend: n rows of a range, H neighbours.
+`neighbors` runs the tasks. Legend: n rows of a range, H neighbours.
 """
 
 from __future__ import annotations
@@ -26,16 +28,19 @@ from kernels.cosine.pair_search import HostSearch, PairSearch, RangeRows, Side, 
 from kernels.cosine.threshold_scan import compact_lists, offer_entries
 from storage.array_file import map_array, save_array
 
-_PACKED = ("line", "slack", "overflowed", "offsets", "ids", "scores")
+# The arrays of candidate lists in work files. Thresholds are stored as "line" and margins as "slack": earlier
+# versions named them so, and their unfinished builds must stay readable.
+_THRESHOLD, _MARGIN = "line", "slack"
+_STORED = (_THRESHOLD, _MARGIN, "overflowed", "offsets", "ids", "scores")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeighborSpec:
-    """What the tasks need to know; small, so that it travels with each."""
+    """The parameters that every task needs. The object is small, because it is sent with each task."""
 
     features: FeatureSpec
     rows_per_task: int
-    others: int  # neighbours beside the item itself
+    others: int  # neighbours other than the item itself
     include_self: bool
     precision: Precision
     threads: int
@@ -53,7 +58,7 @@ class NeighborSpec:
         return self.others + self.include_self
 
     def rows(self, index: int) -> slice:
-        """Positions in the order."""
+        """Return the range's positions in order.npy."""
         return row_range(index, self.rows_per_task, len(map_array(self.folder / "order.npy")))
 
     def residual_path(self, index: int) -> Path:
@@ -70,9 +75,10 @@ class NeighborSpec:
 
 
 def order_items(spec: NeighborSpec, _: int) -> None:
-    """Who is searched, by cluster: likely neighbours meet first, so later blocks let little through.
+    """Write the items to search, sorted by cluster.
 
-    Missing items and surplus copies are left out. Memory: about 60 bytes per item.
+    In this order likely neighbours are compared first, which raises thresholds early, so that later blocks add few
+    candidates. Missing items and copies are left out. Memory: about 60 bytes per item.
     """
     features = spec.features
     squares = np.asarray(map_array(features.squares))
@@ -88,13 +94,13 @@ def order_items(spec: NeighborSpec, _: int) -> None:
 
 
 def find_residual(spec: NeighborSpec, index: int) -> None:
-    """The largest rounding residual of a range: the error bounds of all rows depend on that of all."""
+    """Write the largest rounding residual of a range. The error bound of every row needs the largest of all ranges."""
     search = find_search(spec.features.backend, spec.precision, spec.threads)
     write_json(spec.residual_path(index), search.largest_residual(*_rows(spec, spec.rows(index))))
 
 
 def search_block(spec: NeighborSpec, block: Block) -> None:
-    """Candidates that the ranges of a block have for each other (or one has for itself)."""
+    """Search one block: write the candidate lists of its two ranges, or of its one range if it is on the diagonal."""
     search = find_search(spec.features.backend, spec.precision, spec.threads)
     largest = _largest_residual(spec) if search.precision == "float16" else 0.0
     indices = sorted(set(block))
@@ -106,7 +112,12 @@ def search_block(spec: NeighborSpec, block: Block) -> None:
 
 
 def merge_range(spec: NeighborSpec, task: tuple[int, list[Block]]) -> None:
-    """What the blocks of a wave found for a range joins what was found before."""
+    """Merge a range's lists from the blocks of a round into its lists from earlier rounds.
+
+    Args:
+        spec: parameters of the tasks.
+        task: the range's index, and its blocks of the round.
+    """
     index, blocks = task
     path = spec.range_path(index)
     merged = sorted(merged_blocks(spec, index) | set(blocks))
@@ -115,10 +126,10 @@ def merge_range(spec: NeighborSpec, task: tuple[int, list[Block]]) -> None:
     lists: CandidateLists | None = None
     for file, suffix in parts:
         with np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name + suffix] for name in _PACKED}
+            found = {name: arrays[name + suffix] for name in _STORED}
         if lists is None:
-            lists = CandidateLists.empty(found["slack"], spec.others)
-        np.maximum(lists.line, found["line"], out=lists.line)
+            lists = CandidateLists.empty(found[_MARGIN], spec.others)
+        np.maximum(lists.threshold, found[_THRESHOLD], out=lists.threshold)
         np.logical_or(lists.overflowed, found["overflowed"], out=lists.overflowed)
         offer_entries(lists, found["offsets"], found["ids"], found["scores"], spec.others)
     assert lists is not None
@@ -127,7 +138,7 @@ def merge_range(spec: NeighborSpec, task: tuple[int, list[Block]]) -> None:
 
 
 def merged_blocks(spec: NeighborSpec, index: int) -> set[Block]:
-    """The blocks whose candidates a range's file already holds."""
+    """Return the blocks whose candidates a range's merged file already holds."""
     if not spec.range_path(index).exists():
         return set()
     with np.load(spec.range_path(index), allow_pickle=False) as arrays:
@@ -135,9 +146,10 @@ def merged_blocks(spec: NeighborSpec, index: int) -> set[Block]:
 
 
 def finish_range(spec: NeighborSpec, index: int) -> None:
-    """Final lists of a range, ids int64 and scores float32 [n, H]; and `fallback` int64 [2].
+    """Write the final lists of a range: ids int64 [n, H], scores float32 [n, H], and `fallback` int64 [2].
 
-    The latter: rows without a certificate, and those of them that only float64 could rank.
+    `fallback` counts the rows that the search did not certify, and those of them that were scored against all items
+    in float64.
     """
     order = map_array(spec.folder / "order.npy")
     rows = spec.rows(index)
@@ -170,20 +182,21 @@ def finish_range(spec: NeighborSpec, index: int) -> None:
 def _search_again(
     spec: NeighborSpec, first: int, offsets: np.ndarray, positions: np.ndarray, overflowed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows that float16 could not separate, in float32 against everybody: far cheaper than all items in float64.
+    """Search the rows that overflowed in float16 again, in float32 against all items.
 
-    Returns offsets, positions and overflowed of the whole range, with the new lists in their places.
+    This is far cheaper than scoring all items in float64. Returns offsets, positions and overflowed of the whole
+    range, with the new lists in place of those that overflowed.
     """
     failed = np.flatnonzero(overflowed)
     order = map_array(spec.folder / "order.npy")
     search = HostSearch("float32", spec.threads)
     features, squares = map_array(spec.features.injected), map_array(spec.features.squares)
     own = np.asarray(order[first + failed])
-    # One more than wanted, because here a row meets itself.
+    # One neighbour more than needed, because in this search a row is compared with itself too.
     side = search.side(RangeRows(features[own], squares[own], -len(failed)), spec.others + 1, 0.0)
     for index in range(spec.num_ranges):
         other = search.side(RangeRows(*_rows(spec, spec.rows(index)), spec.rows(index).start), 1, 0.0)
-        other.lists.line[:] = np.inf  # one-sided: the columns have their lists
+        other.lists.threshold[:] = np.inf  # the columns collect no candidates: they have their lists already
         search.search([side, other], spec.others + 1)
     lists = side.lists
     lists.used[lists.overflowed] = 0
@@ -205,17 +218,17 @@ def _search_again(
 
 
 def _side(spec: NeighborSpec, search: PairSearch, index: int, largest_residual: float) -> Side:
-    """A range with empty lists and the lines that earlier waves have shown."""
-    line = None
+    """Prepare a range for a search, with empty lists and the thresholds that earlier rounds have reached."""
+    threshold = None
     if spec.range_path(index).exists():
         with np.load(spec.range_path(index), allow_pickle=False) as arrays:
-            line = arrays["line"]
+            threshold = arrays[_THRESHOLD]
     rows = spec.rows(index)
-    return search.side(RangeRows(*_rows(spec, rows), rows.start, line), spec.others, largest_residual)
+    return search.side(RangeRows(*_rows(spec, rows), rows.start, threshold), spec.others, largest_residual)
 
 
 def _rows(spec: NeighborSpec, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Injected features float32 [n, d] and squares float64 [n] of a range of the order."""
+    """Return injected features float32 [n, d] and squares float64 [n] of a range of positions in the order."""
     items = np.asarray(map_array(spec.folder / "order.npy")[rows])
     return map_array(spec.features.injected)[items], map_array(spec.features.squares)[items]
 
@@ -225,8 +238,8 @@ def _largest_residual(spec: NeighborSpec) -> float:
 
 
 def _packed(lists: CandidateLists) -> dict[str, np.ndarray]:
-    """Lists as arrays without their empty places; an overflowed list is worth nothing and has no entries."""
+    """Return lists as arrays by stored name, without empty places. An overflowed list is unusable: no entries."""
     lists.used[lists.overflowed] = 0
     offsets, ids, scores = lists.entries()
-    arrays = (lists.line, lists.slack, lists.overflowed, offsets, ids, scores)
-    return dict(zip(_PACKED, arrays, strict=True))
+    arrays = (lists.threshold, lists.margin, lists.overflowed, offsets, ids, scores)
+    return dict(zip(_STORED, arrays, strict=True))

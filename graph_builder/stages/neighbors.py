@@ -1,12 +1,13 @@
-"""Modal graphs: the exact cosine top-H of the injected features (MDSRec Eq. 4-5), each pair of items once.
+"""The neighbours of a modality: the exact cosine top-H of the injected features (MDSRec Eq. 4-5).
 
-    1. order     the items to search, by cluster, cut into row ranges
-    2. blocks    of the triangle of ranges, a task each: candidate lists for both of its ranges
-    3. merges    after each wave of blocks (`triangle`): one list per row, and block files are dropped
-    4. finish    a task per range: candidates ranked in float64, overflowed rows searched again
+    1. order   the items to search are sorted by cluster and cut into row ranges
+    2. blocks  a task per block, which is a pair of ranges: candidate lists for both ranges
+    3. merges  after each round of blocks (`triangle`): one list per row; the block files are removed
+    4. finish  a task per range: candidates are ranked in float64, overflowed rows are searched again
 
-A finished block is its file, or its name in the merged files of both of its ranges: nothing finished is
-computed again, whatever was killed when. `kernels.cosine.cosine_topk` states the rule and the proof.
+Each pair of items is scored once. A block is finished if its file exists, or if the merged files of both of its
+ranges name it. So a build that was killed at any time computes no finished block again. `kernels.cosine.cosine_topk`
+states the ranking and the proof.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from graph_builder.stages.neighbor_tasks import (
     order_items,
     search_block,
 )
-from graph_builder.stages.triangle import blocks_of, triangle_waves
+from graph_builder.stages.triangle import block_rounds, blocks_of
 from graph_builder.work import num_row_blocks, read_json, write_json
 from kernels.cosine.cosine_topk import Precision
 from kernels.cosine.exact_ranking import finish_copies
 from storage.array_file import map_array
 from storage.durable_files import replacing
 
-# Rows of a range unless the config says otherwise. On a core a block of them is seconds of work; on a GPU it
-# must be more, and a million rows of 512 float16 are 1 GB. Beyond 64 ranges, larger ones rather than more.
+# Rows of a range unless the config says otherwise. On a core, a block of such ranges is seconds of work. A GPU needs
+# larger blocks; a million rows of 512 float16 are 1 GB. There are at most 64 ranges; with more items they are larger.
 _ROWS_ON_CPU = 1 << 15
 _ROWS_ON_GPU = 1 << 20
 _MAX_RANGES = 64
@@ -46,10 +47,10 @@ _MAX_RANGES = 64
 def build_neighbors(
     features: FeatureSpec, options: GraphConfig, executor: Executor, rows_per_task: int
 ) -> dict[str, Any]:
-    """Write GRAPH/neighbors/<modality>.npy and .scores.npy; returns what the manifest says of them.
+    """Write GRAPH/neighbors/<modality>.npy and .scores.npy. Return the manifest's fields about them.
 
-    A build that is continued must have the `rows_per_task` and `chosen_precision` it began with: lists of
-    blocks with other ranges or other error bounds cannot be merged.
+    A build must continue with the `rows_per_task` and the `chosen_precision` that it began with, because lists from
+    blocks with different ranges or different error bounds cannot be merged.
     """
     spec = NeighborSpec(
         features=features,
@@ -65,7 +66,7 @@ def build_neighbors(
         return record
     modality = features.modality
     if not (spec.folder / "order.npy").exists():
-        # In a task: the driver of a submitted job may be a small machine.
+        # This runs as a task, because the driver of a submitted job may be a small machine.
         progress.begin(f"order of items by {modality} cluster")
         list(executor.run_blocks(functools.partial(order_items, spec), [0]))
     if spec.others:
@@ -93,39 +94,43 @@ def build_neighbors(
 
 
 def default_rows_per_task(num_items: int, uses_gpu: bool) -> int:
-    """Rows on each side of a block where the config does not say."""
+    """Return the rows on each side of a block if the config does not say."""
     return max(_ROWS_ON_GPU if uses_gpu else _ROWS_ON_CPU, num_row_blocks(_MAX_RANGES, num_items))
 
 
 def chosen_precision(options: GraphConfig, uses_gpu: bool) -> Precision:
-    """By the config, else by the cluster, not by what a task happens to find: all tasks must agree."""
+    """Return the config's precision; if it is "auto", float16 if the cluster has GPUs, else float32.
+
+    A task's own machine does not decide, because all tasks must use the same precision.
+    """
     if options.precision != "auto":
         return options.precision
     return "float16" if uses_gpu else "float32"
 
 
 def _search(spec: NeighborSpec, executor: Executor) -> None:
-    """Steps 2 and 3, from wherever an earlier call was stopped."""
+    """Run steps 2 and 3, or the part of them that an interrupted call has not finished."""
     merged = {index: merged_blocks(spec, index) for index in range(spec.num_ranges)}
     modality = spec.features.modality
-    for wave in triangle_waves(spec.num_ranges):
-        done = {block for block in wave if all(block in merged[index] for index in block)}
-        pending = [block for block in wave if block not in done and not spec.block_path(block).exists()]
+    for round_blocks in block_rounds(spec.num_ranges):
+        done = {block for block in round_blocks if all(block in merged[index] for index in block)}
+        pending = [block for block in round_blocks if block not in done and not spec.block_path(block).exists()]
         search = functools.partial(search_block, spec)
         list(executor.run_blocks(search, pending, label=f"neighbors-{modality}", on_gpu=True))
-        new = {index: [b for b in blocks_of(wave, index) if b not in merged[index]] for index in merged}
+        new = {index: [b for b in blocks_of(round_blocks, index) if b not in merged[index]] for index in merged}
         tasks = [(index, blocks) for index, blocks in new.items() if blocks]
         list(executor.run_blocks(functools.partial(merge_range, spec), tasks, label=f"merge-{modality}"))
         for index, blocks in tasks:
             merged[index].update(blocks)
-        for block in wave:
+        for block in round_blocks:
             spec.block_path(block).unlink(missing_ok=True)
 
 
 def _write_lists(spec: NeighborSpec) -> tuple[int, int]:
-    """All lists in item order; a missing item's is itself, then padding. Memory: a range at a time.
+    """Write all lists in item order. The list of a missing item is the item itself, then padding.
 
-    Returns the numbers of rows without a certificate, and of those scored against all items in float64.
+    Memory: a range at a time. Returns the number of rows that the search did not certify, and the number of those
+    scored against all items in float64.
     """
     features = spec.features
     folder = features.work.graph / "neighbors"

@@ -1,13 +1,13 @@
-"""Entries (row, column, gap) of O on disk, between the tasks that make them and those that add them up.
+"""The files of entries (row, column, gap) of O: some tasks write them, and others read and add them up.
 
-    events-00000.bin          of one range of events: columns, gaps, rows and starts of PairEntries, one
-                              after the other: 5 bytes an entry for N <= 2^31 and gaps below 256, and 12 a row
-    events-00000.blocks.npy   int64 [2, blocks+1]: how many rows and entries come before each block of
-                              rows; written last
-    blocks.npy                int64 [events ranges, 2, blocks+1]: those of all ranges
+    events-00000.bin          the entries of one range of events: columns, gaps, rows and starts of PairEntries, one
+                              after the other; 5 bytes an entry for N <= 2^31 and gaps below 256, and 12 a row
+    events-00000.blocks.npy   int64 [2, blocks+1]: the number of rows and of entries before each block of rows;
+                              written last
+    blocks.npy                int64 [ranges of events, 2, blocks+1]: the same for all ranges of events
 
-A row range of one file is four slices of it, which are read, not mapped: there are as many openings
-as there are ranges of events times ranges of rows, and a read costs a tenth of a new map.
+The rows of a range lie in four slices of a file. The slices are read rather than mapped: a file is opened once for
+each pair of a range of events and a range of rows, and a read takes a tenth of the time of a new map.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from storage.durable_files import replacing
 
 @dataclass(frozen=True, kw_only=True)
 class PairFiles:
-    """Where they lie and what form they have; small, so that it travels with each task."""
+    """The files' folder and form. The object is small, because it is sent with each task."""
 
     folder: Path
     num_items: int
@@ -51,22 +51,23 @@ class PairFiles:
         save_array(self._blocks_path(index), np.stack([rows_before, entries.starts[rows_before]]))
 
     def join_tables(self) -> np.ndarray:
-        """Write blocks.npy, once all ranges are written, and return it."""
+        """Write blocks.npy and return it. All ranges of events must be written before."""
         if not self._table_path.exists():
             tables = [np.load(self._blocks_path(index), allow_pickle=False) for index in range(self.num_ranges)]
             save_array(self._table_path, np.stack(tables))
         return map_array(self._table_path)
 
     def rows_of(self, blocks: range) -> tuple[int, int]:
-        """The first row of some blocks, and the first after them."""
+        """Return the first row of some blocks, and the row after their last."""
         return blocks.start * self.block_rows, min(blocks.stop * self.block_rows, self.num_items)
 
     def slices(self, blocks: range, rows: range) -> list[PairSlice]:
-        """The slices of all files that hold entries of `rows`, which lie in `blocks`; their entries are not read."""
+        """Return the slices of all files that hold entries of `rows`, which must lie in `blocks`. No entry is read."""
         table = map_array(self._table_path)
         items = item_dtype(self.num_items)
         found = []
-        # Of each file: rows before the blocks, before their end, and in all; and so for entries.
+        # For each file: the number of rows before the blocks, before the blocks' end, and in all; the same for
+        # entries.
         edges = np.asarray(table[:, :, [blocks.start, blocks.stop, -1]]).tolist()
         for index, ((first, last, num_rows), (_, _, num_entries)) in enumerate(edges):
             if first == last:
@@ -80,7 +81,7 @@ class PairFiles:
         return narrowed(found, rows)
 
     def entries(self, part: PairSlice) -> PairEntries:
-        """Those of a slice; `starts` begins where the slice does, `columns` and `gaps` are from there on."""
+        """Read the entries of a slice. `starts` begins at the slice's first entry, and so do `columns` and `gaps`."""
         items, gaps = item_dtype(self.num_items), gap_dtype(self.max_gap)
         first, count = int(part.starts[0]), int(part.starts[-1] - part.starts[0])
         with self._path(part.index).open("rb", buffering=0) as file:
@@ -104,8 +105,10 @@ class PairSlice:
     """Some rows of one file.
 
     Attributes:
-        index: of the file; num_entries: in all of it.
-        rows, starts: as in PairEntries, but `starts` begins where the slice does.
+        index: number of the file.
+        num_entries: entries of the whole file.
+        rows: as in PairEntries.
+        starts: as in PairEntries, except that it begins at the slice's first entry rather than at 0.
     """
 
     index: int
@@ -115,7 +118,7 @@ class PairSlice:
 
 
 def narrowed(slices: list[PairSlice], rows: range) -> list[PairSlice]:
-    """What the slices hold of `rows`; without those that hold nothing."""
+    """Cut slices down to `rows`, and leave out slices without any of these rows."""
     found = []
     for part in slices:
         begin, end = np.searchsorted(part.rows, [rows.start, rows.stop]).tolist()
@@ -135,7 +138,7 @@ def _read(file: FileIO, begin: int, dtype: np.dtype, count: int) -> np.ndarray:
     array = np.empty(count, dtype=dtype)
     rest = array.view(np.uint8).data
     file.seek(begin)
-    while rest:  # one call reads 2 GiB at most
+    while rest:  # one call reads at most 2 GiB
         num_bytes = file.readinto(rest)
         assert num_bytes
         rest = rest[num_bytes:]

@@ -1,7 +1,9 @@
-"""The training parts of all sequences, copied out: what counts pairs cannot see valid or test items.
+"""Copy the training parts of all sequences to files, so that counting pairs cannot read valid or test items.
 
-`items.npy`: `item_dtype` [T], one sequence after the other; `offsets.npy`: int64 [users+1], where each
-begins. An event is a position in `items`.
+    items.npy    `item_dtype` [T], one sequence after the other
+    offsets.npy  int64 [users+1], where each sequence begins
+
+An event is a position in `items`.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ _COPIED_AT_A_TIME = 1 << 22
 
 
 class Surroundings(NamedTuple):
-    """Some events and those of the same sequences around them: arguments of `bucket_pairs`.
+    """The requested events and the events around them in the same sequences: the arguments of `bucket_pairs`.
 
     Attributes:
-        items: [T']; offsets: int64, of the sequences (or what is there of them) in `items`.
-        centers: where the events asked for are in `items`, first and last.
+        items: [T'], the items of all these events.
+        offsets: int64, where each sequence, or the part of it that is included, begins in `items`.
+        centers: (first, last): the requested events are `items[first:last]`.
     """
 
     items: np.ndarray
@@ -35,7 +38,7 @@ class Surroundings(NamedTuple):
 
 
 def read_around(folder: Path, first: int, last: int, max_gap: int) -> Surroundings:
-    """The events [first, last), and of their sequences what is at most `max_gap` before or after them."""
+    """Read the events [first, last), and the events of their sequences at most `max_gap` before or after them."""
     offsets = map_array(folder / "offsets.npy")
     first_user = int(np.searchsorted(offsets, first, side="right")) - 1
     last_user = max(int(np.searchsorted(offsets, last)), first_user)
@@ -47,7 +50,7 @@ def read_around(folder: Path, first: int, last: int, max_gap: int) -> Surroundin
 
 
 def write_training_sequences(source: GraphSource, folder: Path) -> np.ndarray:
-    """Write both files, if they are not there yet; returns the lengths int64 [users].
+    """Write both files, unless they exist. Return the lengths of the training sequences, int64 [users].
 
     Raises:
         InputError: a training item outside [0, N).
@@ -57,7 +60,7 @@ def write_training_sequences(source: GraphSource, folder: Path) -> np.ndarray:
     assert ((lengths >= 0) & (lengths <= np.diff(source.offsets))).all()
     if (folder / "offsets.npy").exists():
         return lengths
-    # Users in ranges of about _COPIED_AT_A_TIME events, one user at least.
+    # Users are copied in ranges of about _COPIED_AT_A_TIME events, at least one user at a time.
     copies = cut_rows(np.diff(source.offsets), _COPIED_AT_A_TIME)
     with replacing(folder / "items.npy") as temporary:
         dtype = item_dtype(source.num_items)
@@ -66,13 +69,13 @@ def write_training_sequences(source: GraphSource, folder: Path) -> np.ndarray:
             begins = np.asarray(source.offsets[first : last + 1], dtype=np.int64)
             position = np.arange(begins[0], begins[-1]) - np.repeat(begins[:-1], np.diff(begins))
             trained = position < np.repeat(lengths[first:last], np.diff(begins))
-            piece = np.asarray(source.items[begins[0] : begins[-1]])[trained]
-            if len(piece) and not (piece.min() >= 0 and piece.max() < source.num_items):
+            chunk = np.asarray(source.items[begins[0] : begins[-1]])[trained]
+            if len(chunk) and not (chunk.min() >= 0 and chunk.max() < source.num_items):
                 raise InputError(
                     f"dataset {source.path}: users {first} to {last - 1} hold a training item outside "
                     f"[0, {source.num_items}); prepare the dataset again"
                 )
-            items[offsets[first] : offsets[last]] = piece
+            items[offsets[first] : offsets[last]] = chunk
         items.flush()
     save_array(folder / "offsets.npy", offsets)
     return lengths

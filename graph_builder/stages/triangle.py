@@ -1,32 +1,33 @@
-"""Which pairs of row ranges meet when: the upper triangle of an S x S square, in waves.
+"""The rounds in which pairs of row ranges are searched: the blocks of the upper triangle of an S x S square.
 
-A block (i, j) is the product of ranges i <= j and serves the candidate lists of both. Waves go along the
-diagonals: after each, what every range has found is merged, and the next wave lets through only what beats
-it. What a range collects then grows with the logarithm of the number of waves, not with S. The waves depend
-on S alone, not on the cluster, so a build that is continued elsewhere finds its blocks.
+A block (i, j), with i <= j, compares the rows of range i with those of range j and adds candidates to the lists of
+both. A round is some diagonals of the square. After each round, the candidates of every range are merged, and the
+next round adds only items that reach the thresholds so far. So a range's candidates grow with the logarithm of the
+number of rounds rather than with S. The rounds depend on S alone, so a build can continue on another cluster with the
+same blocks.
 """
 
 from __future__ import annotations
 
-# Blocks of a wave, at least, where there are as many: enough to keep a few hundred workers busy.
-BLOCKS_PER_WAVE = 256
+# A round has at least this many blocks (except the last), which keeps a few hundred workers busy.
+BLOCKS_PER_ROUND = 256
 
 Block = tuple[int, int]
 
 
-def triangle_waves(num_ranges: int, blocks_per_wave: int = BLOCKS_PER_WAVE) -> list[list[Block]]:
-    """All blocks i <= j < S, each in one wave; in every diagonal each range meets two others."""
-    waves: list[list[Block]] = [[]]
+def block_rounds(num_ranges: int, blocks_per_round: int = BLOCKS_PER_ROUND) -> list[list[Block]]:
+    """Return all blocks i <= j < S by rounds. In every diagonal, each range is compared with two others."""
+    rounds: list[list[Block]] = [[]]
     for shift in range(num_ranges // 2 + 1):
-        # The last diagonal of an even S meets itself half-way round.
+        # For an even S, the second half of the last diagonal repeats the first half.
         starts = num_ranges // 2 if 2 * shift == num_ranges else num_ranges
         pairs = ((start, (start + shift) % num_ranges) for start in range(starts))
-        if len(waves[-1]) >= blocks_per_wave:
-            waves.append([])
-        waves[-1] += [(min(pair), max(pair)) for pair in pairs]
-    return [sorted(wave) for wave in waves if wave]
+        if len(rounds[-1]) >= blocks_per_round:
+            rounds.append([])
+        rounds[-1] += [(min(pair), max(pair)) for pair in pairs]
+    return [sorted(round_blocks) for round_blocks in rounds if round_blocks]
 
 
-def blocks_of(wave: list[Block], row_range: int) -> list[Block]:
-    """The blocks of a wave that a range takes part in."""
-    return [block for block in wave if row_range in block]
+def blocks_of(round_blocks: list[Block], row_range: int) -> list[Block]:
+    """Return the blocks of a round that a range belongs to."""
+    return [block for block in round_blocks if row_range in block]

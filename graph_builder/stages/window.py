@@ -1,4 +1,4 @@
-"""What follows from the lengths of histories alone: how pairs are dealt out, and what a window leaves out.
+"""Split events into tasks, and compute the share of pairs outside the window, from the histories' lengths alone.
 
 A history of n items has n - g pairs of positions g apart.
 """
@@ -11,9 +11,9 @@ import numpy as np
 
 
 def event_bounds(lengths: np.ndarray, max_gap: int, pairs_per_task: int) -> np.ndarray:
-    """Events split into ranges of about `pairs_per_task` pairs: int64 [tasks+1], positions in all histories.
+    """Split events into ranges of about `pairs_per_task` pairs: int64 [tasks+1], positions in all histories together.
 
-    Ranges end between users, but that a user with more pairs than that gets several ranges.
+    Ranges end between users, except that a user with more than `pairs_per_task` pairs gets several ranges.
     """
     gaps = np.minimum(max_gap, np.maximum(lengths - 1, 0))
     pairs = gaps * lengths - gaps * (gaps + 1) // 2
@@ -21,11 +21,11 @@ def event_bounds(lengths: np.ndarray, max_gap: int, pairs_per_task: int) -> np.n
     ends = np.cumsum(lengths)
     between = ends[np.flatnonzero(task[1:] != task[:-1])]
     large = np.flatnonzero(pairs > pairs_per_task)
-    pieces = np.minimum(-(-pairs[large] // pairs_per_task), lengths[large])
-    # Piece 0, 1, ... of each large user, as numbers in one array.
-    piece = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    within = np.repeat(ends[large] - lengths[large], pieces) + piece * np.repeat(lengths[large], pieces) // np.repeat(
-        pieces, pieces
+    chunks = np.minimum(-(-pairs[large] // pairs_per_task), lengths[large])
+    # Chunk 0, 1, ... of each large user, as numbers in one array.
+    chunk = np.arange(chunks.sum()) - np.repeat(np.cumsum(chunks) - chunks, chunks)
+    within = np.repeat(ends[large] - lengths[large], chunks) + chunk * np.repeat(lengths[large], chunks) // np.repeat(
+        chunks, chunks
     )
     inner = np.sort(np.concatenate([between, within]))
     total = int(lengths.sum())
@@ -35,9 +35,9 @@ def event_bounds(lengths: np.ndarray, max_gap: int, pairs_per_task: int) -> np.n
 
 
 def window_summary(lengths: np.ndarray, max_gap: int, distance_weighting: bool) -> dict[str, Any]:
-    """`pairs_beyond_window` and `window_mass_kept` of the manifest, pairs of an item with itself included."""
+    """Return the manifest's `pairs_beyond_window` and `window_mass_kept`; both count pairs of an item with itself."""
     of_length = np.bincount(lengths)
-    # Histories longer than g, and from those the pairs g apart: sums over all n > g of 1, and of n - g.
+    # The number of histories longer than g is a sum of 1 over n > g; the number of pairs g apart, a sum of n - g.
     longer = np.cumsum(of_length[::-1])[::-1][1:]
     pairs = np.cumsum(longer[::-1])[::-1][1:]
     mass = pairs / np.arange(1, len(pairs) + 1) if distance_weighting else pairs.astype(np.float64)

@@ -1,6 +1,6 @@
-"""The compiled loops of `pair_counts`: whole numbers in, whole numbers and exactly ordered float64 sums out.
+"""The compiled loops of `pair_counts`: whole-number counts, and float64 sums in a fixed order.
 
-Plain loops that release the GIL and use one core; tasks are what runs side by side.
+Each function uses one core and releases the interpreter lock; parallel work is split into tasks.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import numpy as np
 
 @numba.njit(nogil=True, cache=True)
 def window_reach(offsets: np.ndarray, first: int, max_gap: int, reach: np.ndarray) -> int:
-    """How many positions before and after each one are its partners: fills [centers, 2], returns their sum.
+    """Count the positions before and after each position that form a pair with it. Return the sum of all counts.
 
     Args:
-        offsets: int64 [users+1]; first: position of `reach[0]`.
+        offsets: int64 [users+1], where each sequence begins.
+        first: the position that `reach[0]` belongs to.
+        max_gap: the largest gap of a pair.
+        reach: [centers, 2], filled with the counts before and after.
     """
     last = first + len(reach)
     total = 0
@@ -42,12 +45,21 @@ def expand_windows(
     columns: np.ndarray,
     gaps: np.ndarray,
 ) -> tuple[int, int]:
-    """Writes the entries of all centres, item after item; returns how many rows and entries there are.
+    """Write the entries of all centres, item after item. Return the numbers of rows and of entries.
+
+    Here a centre is a position whose item is the row of its entries.
 
     Args:
-        order: positions relative to `first`, by item. Going through them in this order, every entry is
-            written once and beside its predecessor: the histories are what is read at random, one
-            short read per event instead of one write per pair.
+        items: [T], the sequences one after the other.
+        order: the centres' positions relative to `first`, sorted by item. In this order every entry is written right
+            after the one before it. The random accesses are short reads of histories, one per position, rather than
+            one random write per pair.
+        first: position of the first centre.
+        reach: [centers, 2], from `window_reach`.
+        rows: filled as `PairEntries.rows`.
+        starts: filled as `PairEntries.starts`.
+        columns: filled as `PairEntries.columns`.
+        gaps: filled as `PairEntries.gaps`.
     """
     num_rows, written, at = 0, 0, 0
     while at < len(order):
@@ -57,9 +69,9 @@ def expand_windows(
             before = np.int64(reach[order[at], 0])
             around = before + np.int64(reach[order[at], 1]) + 1
             earliest = first + order[at] - before
-            # The centre is its own partner here, and left out like every pair of an item with itself.
+            # The loop includes the centre itself, which is left out like every pair of an item with itself.
             for partner in range(around):
-                other = items[np.uint64(earliest + partner)]  # unsigned: no look at whether it counts from the end
+                other = items[np.uint64(earliest + partner)]  # unsigned: Numba then skips its test for negative indices
                 columns[np.uint64(written)] = other
                 gaps[np.uint64(written)] = abs(partner - before)
                 written += int(other != item)
@@ -74,7 +86,7 @@ def expand_windows(
 
 @numba.njit(nogil=True, cache=True)
 def add_row_lengths(rows: np.ndarray, starts: np.ndarray, first_row: int, lengths: np.ndarray) -> None:
-    """lengths[row - first_row] += how many entries the row has."""
+    """Add the number of entries of each row to lengths[row - first_row]."""
     for at in range(len(rows)):
         lengths[rows[at] - first_row] += starts[at + 1] - starts[at]
 
@@ -91,11 +103,19 @@ def place_keys(
     cursors: np.ndarray,
     keys: np.ndarray,
 ) -> None:
-    """Appends each row's entries to its place in `keys` as (prefix | column) << gap_bits | gap.
+    """Append each row's entries to the row's section of `keys`, as (prefix | column) << gap_bits | gap.
 
     Args:
-        starts: into some longer array of which `columns` and `gaps` are the part from starts[0] on.
-        prefixes, cursors: int64, by row - first_row; where each row's next key goes, moved on.
+        rows: the rows with entries.
+        starts: where each row's entries begin, in a longer array of which `columns` and `gaps` are the part from
+            starts[0] on.
+        columns: the entries' columns.
+        gaps: the entries' gaps.
+        first_row: the row that `prefixes[0]` and `cursors[0]` belong to.
+        prefixes: int64, indexed by row - first_row.
+        gap_bits: bits of a key that hold the gap.
+        cursors: int64, indexed by row - first_row: where each row's next key goes; updated.
+        keys: int64, filled.
     """
     for at in range(len(rows)):
         row = rows[at] - first_row
@@ -117,12 +137,13 @@ def sum_keys(
     columns: np.ndarray,
     weights: np.ndarray,
 ) -> int:
-    """Adds up sorted keys (row, column, gap) to entries of O; `lengths[row]` counts them. Returns their number.
+    """Add up sorted keys (row, column, gap) to entries of O. Return the number of entries.
 
-    A weight is the float64 sum of count / gap (or count) over ascending gaps, rounded once to float32.
+    The entries of each row are counted in `lengths[row]`. A weight is the float64 sum of count / gap (or of count)
+    over ascending gaps, rounded once to float32.
     """
-    # What an entry comes to is written over until its last key, and only what it adds to counters depends on
-    # whether this is the last: most branches would be as good as random.
+    # The loop avoids branches, because the processor could not predict them. An entry's column and weight are
+    # written at every key, and `written` advances only at the entry's last key.
     gap_mask = (1 << gap_bits) - 1
     column_mask = (1 << column_bits) - 1
     written, count, total = 0, 0, 0.0
@@ -147,7 +168,7 @@ def sum_keys(
 
 @numba.njit(nogil=True, cache=True)
 def scale_rows(lengths: np.ndarray, weights: np.ndarray, by_squares: bool, scaled: np.ndarray) -> None:
-    """Weights float32 over the L2 (or L1) norm of their row, summed and divided in float64 in stored order."""
+    """Divide weights float32 by the L2 (or L1) norm of their row. Sums and quotients are float64, in stored order."""
     at = 0
     for length in lengths:
         total = 0.0
@@ -164,10 +185,14 @@ def scale_rows(lengths: np.ndarray, weights: np.ndarray, by_squares: bool, scale
 def keep_strongest(
     lengths: np.ndarray, ranks: np.ndarray, ordered: np.ndarray, max_neighbors: int, kept: np.ndarray
 ) -> None:
-    """Marks the `max_neighbors` smallest ranks of each row; of equal ones the first.
+    """Mark the `max_neighbors` smallest ranks of each row; among equal ranks, the first.
 
     Args:
-        ranks: uint64 [nnz], ascending rows in the high bits; ordered: the same, sorted.
+        lengths: int64 [rows], entries of each row.
+        ranks: uint64 [nnz], with the ascending row numbers in the high bits.
+        ordered: uint64 [nnz], `ranks` sorted.
+        max_neighbors: entries to keep of each row.
+        kept: bool [nnz], filled.
     """
     begin = 0
     for row in range(len(lengths)):
@@ -176,7 +201,7 @@ def keep_strongest(
             kept[begin:end] = True
         else:
             worst = ordered[begin + max_neighbors - 1]
-            # How many equal to the worst one are kept: those among the first max_neighbors in order.
+            # Count how many entries equal to the worst are kept: as many as are among the first max_neighbors.
             equal = 0
             while equal < max_neighbors and ordered[begin + max_neighbors - 1 - equal] == worst:
                 equal += 1

@@ -1,10 +1,11 @@
-"""From candidates to lists: exact ranking in float64, for certified rows, for the others, and for copies.
+"""Rank candidates exactly in float64 and make the final neighbour lists.
 
-The keys and their order are those of `cosine_topk`: dot * |dot| / square of the other, descending, then id.
+The ranking is that of `cosine_topk`: by descending key dot * |dot| / (square of the other item), then by id.
 
-Copies. Many items with the very same row (a placeholder text, say) would overflow the candidate lists of
-all items around them. At most H + 1 of them, those with the lowest ids, can be in anyone's list, so the
-others are left out of the search, and their own lists follow from that of the first of them.
+Copies. If many items have the same row, such as the embedding of a placeholder text, they overflow the candidate
+lists of all items near them. Of such items, only the H + 1 with the lowest ids can be in any list. The others, called
+copies, are left out of the search. Their lists are computed from the list of the first item with the same row, their
+original.
 
 Legend: n rows, N items, d width, H neighbours.
 """
@@ -18,23 +19,26 @@ import numpy as np
 
 from kernels.cosine.exact_dots import insert_self, offer_all, pair_dots, row_hashes, rows_equal, select_best
 
-# What `exact_dots.pair_dots` computes, wherever.
+# A function with the arguments and the result of `exact_dots.pair_dots`, on a CPU or a GPU.
 DotProducts = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
-# Rows read, or ranked by their candidates, at a time; and queries that share one reading of all rows.
+# Rows that are read at a time, or whose candidates are ranked at a time.
 _ROWS_AT_A_TIME = 1 << 12
+# Queries that share one pass over all rows.
 _QUERIES_AT_A_TIME = 32
 
 
 def leave_out_copies(features: np.ndarray, squares: np.ndarray, num_best: int) -> tuple[np.ndarray, np.ndarray]:
-    """Items whose row at least `num_best` + 1 items with lower ids have too.
+    """Find the copies: items whose row is also the row of at least `num_best` + 1 items with lower ids.
+
+    Equal rows have equal squares, so only rows of large groups of equal squares are read. Memory: 40 bytes per item.
 
     Args:
-        features: float32 [N, d], may be a memory map; squares: float64 [N] (0: missing, never a copy).
+        features: float32 [N, d], may be a memory map.
+        squares: float64 [N]; 0: the item is missing, and never a copy.
+        num_best: the number of other items in a list.
 
-    Returns (copies, originals), int64 [c] each, ascending in copies: an item to leave out, and the lowest
-    item with its row. Equal rows have equal squares, so only large groups of equal squares are read.
-    Memory: 40 bytes per item.
+    Returns copies and originals, int64 [c] each, by ascending copy. An original is the lowest item with the same row.
     """
     by_square = np.argsort(squares, kind="stable")
     items = by_square[_in_large_groups(squares[by_square], num_best + 1) & (squares[by_square] > 0)]
@@ -46,7 +50,8 @@ def leave_out_copies(features: np.ndarray, squares: np.ndarray, num_best: int) -
     group = np.cumsum(new) - 1
     place = np.arange(len(items)) - starts[group]
     copies, originals = items[place > num_best], items[starts[group]][place > num_best]
-    # Different rows with one hash stay in the search: that costs time, not exactness.
+    # An item whose row differs from that of the group's first item stays in the search. A hash collision can thus
+    # cost time, but no exactness.
     same = rows_equal(features, copies, originals)
     order = np.argsort(copies[same])
     return copies[same][order], originals[same][order]
@@ -65,14 +70,22 @@ def finish_lists(
     threads: int = 1,
     dots: DotProducts = pair_dots,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The stored lists of some items, from their candidates or, where these overflowed, from all items.
+    """Compute the final lists of some items, from their candidates or, if their list overflowed, from all items.
 
     Args:
-        features: float32 [N, d], may be a memory map; squares: float64 [N]; queries: int64 [n] present items.
-        offsets: int64 [n+1], candidates: int64 item ids; query i's are offsets[i]..offsets[i+1], in any order.
-        overflowed: bool [n]. searched: bool [N], the items that may be in a list.
+        features: float32 [N, d], may be a memory map.
+        squares: float64 [N].
+        queries: int64 [n], present items.
+        offsets: int64 [n+1]; query i has the candidates offsets[i]..offsets[i+1].
+        candidates: int64 item ids, in any order within a list.
+        overflowed: bool [n].
+        searched: bool [N], the items that may be in a list.
+        num_neighbors: H.
+        include_self: see `cosine_topk.cosine_neighbors`.
+        threads: Python threads.
+        dots: computes the dot products of candidates.
 
-    Returns ids int64 and cosines float32, [n, num_neighbors] as `cosine_topk.cosine_neighbors` stores them.
+    Returns ids int64 [n, H] and cosines float32 [n, H], in the form of `cosine_topk.cosine_neighbors`.
     """
     others = num_neighbors - include_self
     ids, keys = rank_candidates(features, squares, queries, offsets, candidates, others, threads, dots)
@@ -89,11 +102,17 @@ def finish_copies(
     stored: np.ndarray,
     include_self: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The stored lists of items left out of the search: their original and what is on its list, ranked again.
+    """Compute the final lists of copies: the original and the entries of its list, ranked again.
 
     Args:
-        copies, originals: int64 [c] from `leave_out_copies`. stored: int64 [N, H], finished for the originals;
-            may be a memory map.
+        features: float32 [N, d], may be a memory map.
+        squares: float64 [N].
+        copies: int64 [c], from `leave_out_copies`.
+        originals: int64 [c], from `leave_out_copies`.
+        stored: int64 [N, H], final lists, needed only of the originals; may be a memory map.
+        include_self: see `cosine_topk.cosine_neighbors`.
+
+    Returns ids int64 [c, H] and cosines float32 [c, H].
     """
     distinct, which = np.unique(originals, return_inverse=True)
     own = np.asarray(stored[distinct])
@@ -115,13 +134,11 @@ def rank_candidates(
     threads: int = 1,
     dots: DotProducts = pair_dots,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best of each query's own candidates, by float64 keys.
+    """Rank each query's own candidates by float64 keys and keep the best.
 
-    Args:
-        features: float32 [N, d], may be a memory map; squares: float64 [N]; queries: int64 [n] items.
-        offsets: int64 [n+1], candidates: int64 item ids; query i's are offsets[i]..offsets[i+1], in any order.
+    The arguments are those of `finish_lists`; `num_best` is the number of items to keep.
 
-    Returns ids int64 [n, num_best] (-1: empty) and keys float64 [n, num_best] (-inf).
+    Returns ids int64 [n, num_best] (-1 where empty) and keys float64 [n, num_best] (-inf where empty).
     """
     ids = np.full((len(queries), num_best), -1, dtype=np.int64)
     keys = np.full((len(queries), num_best), -np.inf)
@@ -146,10 +163,13 @@ def rank_all(
     num_best: int,
     threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best of all N items for each query, without itself, by float64 keys: for rows without a certificate.
+    """Rank all N items except the query itself by float64 keys and keep the best. Used for rows that overflowed.
 
-    Args: as for `rank_candidates`; searched: bool [N], the items that may be in a list.
-    Reads all features once per 32 distinct queries.
+    All features are read once per 32 queries.
+
+    The arguments are those of `finish_lists`; `num_best` is the number of items to keep.
+
+    Returns the same as `rank_candidates`.
     """
     ids = np.full((len(queries), num_best + 1), -1, dtype=np.int64)
     keys = np.full((len(queries), num_best + 1), -np.inf)
@@ -168,7 +188,10 @@ def rank_all(
 def stored_rows(
     ids: np.ndarray, keys: np.ndarray, squares: np.ndarray, queries: np.ndarray, include_self: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids int64 and cosines float32 of lists of others, each with the query itself in its place if it belongs there."""
+    """Convert lists of other items to their final form: insert the query itself if `include_self`, keys to cosines.
+
+    Returns ids int64 [n, H] and cosines float32 [n, H].
+    """
     if include_self:
         ids = np.concatenate([ids, np.full((len(ids), 1), -1, dtype=np.int64)], axis=1)
         keys = np.concatenate([keys, np.full((len(keys), 1), -np.inf)], axis=1)
@@ -182,7 +205,7 @@ def stored_rows(
 def run_in_parts(
     work: Callable[[slice], None], num_rows: int, threads: int, rows_at_a_time: int = _ROWS_AT_A_TIME
 ) -> None:
-    """Calls `work` on consecutive ranges of rows, several at a time; they must not write to common places."""
+    """Call `work` on consecutive ranges of rows, in `threads` threads. The calls must not write to the same places."""
     parts = [slice(first, min(first + rows_at_a_time, num_rows)) for first in range(0, num_rows, rows_at_a_time)]
     if threads == 1:
         for part in parts:
@@ -194,7 +217,7 @@ def run_in_parts(
 
 
 def _in_large_groups(ordered: np.ndarray, size: int) -> np.ndarray:
-    """Which entries of a sorted array have more than `size` equal ones (themselves included), bool."""
+    """Return which entries of a sorted array have a value that occurs more than `size` times, bool."""
     if not len(ordered):
         return np.zeros(0, dtype=bool)
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
@@ -203,7 +226,7 @@ def _in_large_groups(ordered: np.ndarray, size: int) -> np.ndarray:
 
 
 def _without_self(ids: np.ndarray, keys: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lists one shorter: without the query itself, or without the last where it is not on its list."""
+    """Shorten each list by one entry: the query itself or, if the query is not on the list, the last entry."""
     itself = ids == queries[:, None]
     itself[:, -1] |= ~itself.any(axis=1)
     kept = ~itself

@@ -1,8 +1,8 @@
-"""The cosine search of ranges of rows behind one interface: tiles on CPU cores, or on a GPU.
+"""The cosine search of row ranges that graph builds call: one interface, run on CPU cores or on a GPU.
 
-A search prepares the sides it is given (unit rows and empty candidate lists), lets every pair of items of
-one side, or of two, meet once, and hands the lists back in host memory. Which one ran leaves no trace in
-the exact lists that follow; the precision decides how many rows are certified.
+A *side* is a row range that is prepared for a search: its unit rows and empty candidate lists. A search scores every
+pair of items within one side, or between two sides, once. It returns the candidate lists in host memory. The final
+lists are the same on a CPU and on a GPU; the precision decides how many rows are certified.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from kernels.backend import Backend, array_module, to_host
 from kernels.candidate_lists import CandidateLists, num_places
-from kernels.cosine.cosine_topk import Precision, error_bounds, list_slack, product_scale, unit_rows
+from kernels.cosine.cosine_topk import Precision, error_bounds, list_margin, product_scale, unit_rows
 from kernels.cosine.exact_dots import pair_dots
 from kernels.cosine.exact_ranking import DotProducts
 from kernels.cosine.score_tiles import scan_rectangle, scan_triangle
@@ -23,47 +23,53 @@ from kernels.cosine.threshold_scan import compact_lists
 from kernels.cuda import launchers as cuda_kernels
 from kernels.cuda.tile_loop import BUFFER_BYTES, DeviceTileLoop, empty_lists, tile_shape
 
-# Places of a list on a GPU beyond twice those on a CPU: compacting takes a launch.
+# A list on a GPU has twice the places of a list on a CPU and these in addition, because each compaction is a launch.
 _DEVICE_PLACES = 16
 
 
 class RangeRows(NamedTuple):
-    """A range of items to search: present rows float32 [n, d] and their squares float64 [n], before they are scaled."""
+    """A range of present items to search: rows float32 [n, d], not yet scaled, and their squares float64 [n]."""
 
     rows: np.ndarray
     squares: np.ndarray
     first_id: int  # row r is the item at position first_id + r
-    line: np.ndarray | None = None  # float32 [n], what earlier searches have shown; null: nothing
+    threshold: np.ndarray | None = None  # float32 [n], thresholds that earlier searches have reached; null: none
 
 
 class Side(NamedTuple):
-    """A range that is ready for a search."""
+    """A row range that is prepared for a search."""
 
     first_id: int
-    units: Any  # [n, d], as the search wants them
+    units: Any  # [n, d], in the search's own dtype and on its device
     lists: CandidateLists  # n lists
 
 
 class PairSearch(Protocol):
-    """What a task of the triangle needs."""
+    """The operations of a search that a graph build's task uses."""
 
     precision: Precision
 
     def largest_residual(self, rows: np.ndarray, squares: np.ndarray) -> float:
-        """The largest rounding residual of some rows: the R of `error_bounds`."""
+        """Return the largest rounding residual of some rows: R of `error_bounds`."""
         ...
 
     def side(self, part: RangeRows, num_best: int, largest_residual: float) -> Side:
-        """Unit rows and empty lists of H = `num_best`; `largest_residual`: the R of all ranges of the search."""
+        """Prepare a range: its unit rows, and empty lists for H = `num_best`.
+
+        Args:
+            part: the range.
+            num_best: H.
+            largest_residual: R of `error_bounds`, over all ranges of the search.
+        """
         ...
 
     def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
-        """All pairs within the one side, or between the two; compacted lists in host memory, one for each side."""
+        """Score all pairs within one side, or between two. Return the compacted lists of each side in host memory."""
         ...
 
 
 class HostSearch:
-    """Tiles on CPU cores, in float32; or with rows rounded to float16, which is how that is tested without a GPU."""
+    """A search on CPU cores, in float32. With rows rounded to float16 it tests that precision without a GPU."""
 
     def __init__(self, precision: Precision = "float32", threads: int = 1) -> None:
         self.precision: Precision = precision
@@ -76,8 +82,8 @@ class HostSearch:
     def side(self, part: RangeRows, num_best: int, largest_residual: float) -> Side:
         """See `PairSearch`. Memory: n * (4 d + 8 (H + 32)) bytes."""
         units, residuals = unit_rows(part.rows, part.squares, self.precision)
-        slack = list_slack(error_bounds(residuals, largest_residual, units.shape[1], self.precision))
-        return Side(part.first_id, units, CandidateLists.empty(slack, num_best, part.line))
+        margin = list_margin(error_bounds(residuals, largest_residual, units.shape[1], self.precision))
+        return Side(part.first_id, units, CandidateLists.empty(margin, num_best, part.threshold))
 
     def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
         """See `PairSearch`."""
@@ -93,12 +99,17 @@ class HostSearch:
 
 
 class DeviceSearch:
-    """Tiles on the current GPU, rows in float16, sums in float32."""
+    """A search on the current GPU, with rows in float16 and sums in float32."""
 
     precision: Precision = "float16"
 
     def __init__(self, xp: Any, multiprocessors: int) -> None:
-        """`xp`: cupy; `multiprocessors`: of the current device."""
+        """Prepare a search.
+
+        Args:
+            xp: cupy.
+            multiprocessors: their number on the current device.
+        """
         self._xp = xp
         self._tile = tile_shape(BUFFER_BYTES, multiprocessors)
 
@@ -109,11 +120,11 @@ class DeviceSearch:
     def side(self, part: RangeRows, num_best: int, largest_residual: float) -> Side:
         """See `PairSearch`. Device memory: n * (6 d + 16 (H + 40)) bytes."""
         units, residuals = self._unit_rows(part.rows, part.squares)
-        slack = list_slack(error_bounds(to_host(residuals), largest_residual, part.rows.shape[1], self.precision))
+        margin = list_margin(error_bounds(to_host(residuals), largest_residual, part.rows.shape[1], self.precision))
         # More places than on a CPU: a whole tile is scanned between two compactions.
-        lists = empty_lists(self._xp, self._xp.asarray(slack), 2 * num_places(num_best) + _DEVICE_PLACES)
-        if part.line is not None:
-            lists.line[:] = self._xp.asarray(part.line)
+        lists = empty_lists(self._xp, self._xp.asarray(margin), 2 * num_places(num_best) + _DEVICE_PLACES)
+        if part.threshold is not None:
+            lists.threshold[:] = self._xp.asarray(part.threshold)
         return Side(part.first_id, units, lists)
 
     def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
@@ -132,10 +143,10 @@ class DeviceSearch:
 
 
 def find_search(backend: Backend, precision: Precision, threads: int) -> PairSearch:
-    """The search that a task on this machine uses: float16 runs on a GPU where there is one, float32 on CPU cores.
+    """Return the search that a task on this machine uses: float16 on a GPU if there is one, float32 on CPU cores.
 
     Raises:
-        InputError: "cuda" was named and CuPy or a GPU is missing.
+        InputError: `backend` is "cuda", and CuPy or a GPU is missing.
     """
     xp = array_module(backend)
     if xp is np or precision == "float32":
@@ -145,6 +156,6 @@ def find_search(backend: Backend, precision: Precision, threads: int) -> PairSea
 
 
 def find_dots(backend: Backend) -> DotProducts:
-    """`exact_dots.pair_dots`, computed where `find_search` would search: the bits are the same."""
+    """Return `exact_dots.pair_dots` or, if there is a GPU, a function that computes the same bits on it."""
     xp = array_module(backend)
     return pair_dots if xp is np else functools.partial(cuda_kernels.host_pair_dots, xp)

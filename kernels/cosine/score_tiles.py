@@ -1,11 +1,13 @@
-"""Products of blocks of unit rows, tile by tile, offered to candidate lists: each pair of items once.
+"""Compute approximate scores tile by tile with a GEMM, and offer each tile to candidate lists.
 
-cos(i, j) = cos(j, i), so a tile above the diagonal serves its rows and its columns, and half the products
-that a plain all-pairs search makes are enough. A tile is scanned while it is still in cache and never
-written anywhere else. With several threads the ranges are cut into bands, and the bands that are worked on
-at the same time are disjoint, so the lists need no locks and the result does not depend on timing.
+cos(i, j) = cos(j, i), so a tile is offered to the lists of its rows and of its columns. Each pair of items is scored
+once, which halves the products of an all-pairs search. A tile is scanned while it is in cache, and is stored nowhere
+else. With several threads, ranges are cut into bands. Threads that run at the same time work on disjoint bands, so
+the lists need no locks and the result does not depend on timing.
 
-Legend: d width, q x b scores of a tile, H neighbours asked for.
+To *offer* a score to a list is to add it to the list if it reaches the list's threshold.
+
+Legend: d width, q x b scores of a tile, H requested neighbours.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ import numpy as np
 from kernels.candidate_lists import CandidateLists
 from kernels.cosine.threshold_scan import scan_both, scan_diagonal
 
-# Rows and columns of a tile: large enough for the GEMM's full speed, and 16 MiB of scores are scanned while they are in
-# the last level of cache (512 to 2048 measured, docs/log.md).
+# Rows and columns of a tile. Tiles of this size run the GEMM at full speed, and their 16 MiB of scores are scanned
+# while they are in the last level of cache (512 to 2048 measured, docs/log.md).
 TILE_ROWS = 2048
-# Tiles of odd sizes cost the GEMM a tenth of its speed.
+# The GEMM is a tenth slower on tiles whose sizes are not multiples of this.
 _ALIGNMENT = 64
 
 Band = tuple[int, int]
@@ -32,11 +34,14 @@ Band = tuple[int, int]
 def scan_triangle(
     units: np.ndarray, lists: CandidateLists, first_id: int, num_best: int, scale: float = 1.0, threads: int = 1
 ) -> None:
-    """Offer every pair of different items of one range to the lists of both.
+    """Offer the score of every pair of different items of one range to the lists of both items.
 
     Args:
-        units: float32 [n, d], the rows; row r is the item at position first_id + r and has lists row r.
-        num_best: H. scale: what a product of two rows is multiplied with to be a score.
+        units: float32 [n, d], the rows; row r is the item at position first_id + r.
+        lists: n lists; list r belongs to row r.
+        first_id: position of the first row.
+        num_best: H.
+        scale: factor that turns a product of two rows into a score.
         threads: Python threads, each with its own tiles; the BLAS runs single-threaded in each.
     """
 
@@ -65,7 +70,7 @@ def scan_rectangle(
     scale: float = 1.0,
     threads: int = 1,
 ) -> None:
-    """Offer every pair of an item of one range and an item of another to the lists of both (see `scan_triangle`)."""
+    """Offer the score of every pair between two ranges to the lists of both items; see `scan_triangle`."""
 
     def work(pair: tuple[Band, Band], product: Product) -> None:
         for rows, columns in _tiles(*pair, diagonal=False):
@@ -74,28 +79,34 @@ def scan_rectangle(
             scan_both(product(rows, columns), *first, *second, num_best)
 
     row_bands, column_bands = bands(len(row_units), threads), bands(len(column_units), threads)
-    # A Latin square: in each round every band of rows meets another band of columns.
+    # A Latin square: in each round every band of rows meets a different band of columns.
     rounds = [[(row_bands[k], column_bands[(k + shift) % threads]) for k in range(threads)] for shift in range(threads)]
     _run_rounds(rounds, work, row_units, column_units, scale, threads)
 
 
 def bands(num_rows: int, count: int) -> list[Band]:
-    """`count` consecutive ranges of about equal size; edges are multiples of _ALIGNMENT, and some may be empty."""
-    step = math.gcd(TILE_ROWS, _ALIGNMENT)  # so that a tile is never cut larger than TILE_ROWS
+    """Cut rows into `count` consecutive ranges of about equal size. Edges are multiples of _ALIGNMENT.
+
+    Some ranges may be empty.
+    """
+    step = math.gcd(TILE_ROWS, _ALIGNMENT)  # so that no tile has more than TILE_ROWS rows
     groups = -(-num_rows // step)
     edges = [min(num_rows, groups * k // count * step) for k in range(count + 1)]
     return list(itertools.pairwise(edges))
 
 
 def triangle_rounds(num_rows: int, threads: int) -> list[list[tuple[Band, Band]]]:
-    """All unordered pairs of bands, with themselves too, in rounds of at most `threads` pairs without a common band."""
+    """Return all unordered pairs of bands, pairs of a band with itself included, in rounds.
+
+    The pairs of a round, at most `threads`, have no band in common.
+    """
     if threads == 1:
         return [[(band, band)] for band in bands(num_rows, 1)]
     count = 2 * threads
     cut = bands(num_rows, count)
     diagonal = [(band, band) for band in cut]
     rounds = [diagonal[:threads], diagonal[threads:]]
-    # A round-robin tournament: one team stays, the others move on by one place.
+    # A round-robin tournament: the first place is fixed, and the other bands move on by one place each round.
     places = list(range(count))
     for _ in range(count - 1):
         pairs = [sorted((places[k], places[-1 - k])) for k in range(threads)]
@@ -105,7 +116,7 @@ def triangle_rounds(num_rows: int, threads: int) -> list[list[tuple[Band, Band]]
 
 
 class Product:
-    """Scores of a tile in a buffer that is used again for the next."""
+    """A function that computes the scores of a tile, in a buffer that is reused for the next tile."""
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, scale: float) -> None:
         import torch
@@ -116,17 +127,17 @@ class Product:
         self._buffer = torch.empty(TILE_ROWS * TILE_ROWS, dtype=torch.float32)
 
     def __call__(self, rows: Band, columns: Band) -> np.ndarray:
-        """Scaled products float32 [q, b]; valid until the next call."""
+        """Return the scaled products, float32 [q, b]; they are valid until the next call."""
         shape = (rows[1] - rows[0], columns[1] - columns[0])
         out = self._buffer[: shape[0] * shape[1]].view(shape)
         left, right = self._rows[slice(*rows)], self._columns[slice(*columns)].T
-        # torch's GEMM rather than NumPy's: 10% faster on one thread with the wheels of both.
+        # torch's GEMM is 10% faster than NumPy's on one thread, with the wheels of both.
         self._torch.addmm(out, left, right, beta=0, alpha=self._scale, out=out)
         return out.numpy()
 
 
 def _tiles(rows: Band, columns: Band, diagonal: bool) -> Iterator[tuple[Band, Band]]:
-    """Tiles of a pair of bands; of a band with itself (`diagonal`), those on and above the diagonal."""
+    """Yield the tiles of a pair of bands; for a band with itself (`diagonal`), only those on and above the diagonal."""
     row_tiles, column_tiles = (_cut(band) for band in (rows, columns))
     for index, row_tile in enumerate(row_tiles):
         for column_tile in column_tiles[index if diagonal else 0 :]:
@@ -134,7 +145,7 @@ def _tiles(rows: Band, columns: Band, diagonal: bool) -> Iterator[tuple[Band, Ba
 
 
 def _cut(band: Band) -> list[Band]:
-    """A band in tiles, about equal and at most TILE_ROWS."""
+    """Cut a band into tiles of about equal size, at most TILE_ROWS rows each."""
     begin, end = band
     count = -(-(end - begin) // TILE_ROWS)
     return [(begin + low, begin + high) for low, high in bands(end - begin, count)] if count else []
@@ -153,7 +164,7 @@ def _run_rounds(
     before = torch.get_num_threads()
 
     def run(pairs: list[tuple[Band, Band]], place: int) -> None:
-        torch.set_num_threads(1)  # of this thread; the others have their own tiles
+        torch.set_num_threads(1)  # a setting of this thread only
         if place < len(pairs):
             work(pairs[place], products[place])
 

@@ -1,4 +1,15 @@
-"""CUDA sources (*.cu), their launchers, streams and products.
+"""The CUDA sources (*.cu) and the Python code that launches them.
 
-May import no other kernel folder. Begin with launchers.py.
+May import the files of kernels/, and kernels/cooccurrence for the form of its entries. Files, and what to open them
+for:
+
+    launchers.py       open first: one Python function per kernel, with its shapes and dtypes
+    tile_loop.py       the loop over tiles of a neighbour search on a GPU
+    gemm.py            float16 matrix products by cuBLAS
+    streams.py         two CUDA streams that overlap, and recording of CUDA graphs
+    threshold_scan.cu  adds scores to candidate lists, seeds thresholds, shortens lists
+    unit_rows.cu       scales rows and rounds them to float16
+    pair_dots.cu       float64 dot products of pairs of rows
+    injected_rows.cu   injection of co-occurrence into features
+    pair_counts.cu     entries of co-occurring pairs
 """

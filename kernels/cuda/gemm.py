@@ -1,6 +1,7 @@
-"""cuBLAS float16 products, also where CuPy does not pass them on: into a CUDA graph.
+"""float16 matrix products by cuBLAS, which can also be recorded into a CUDA graph.
 
-Importing this module needs no CuPy; calling does.
+CuPy refuses to call cuBLAS while a CUDA graph is recorded, so this module then calls cuBLAS directly. CuPy is needed
+to call the functions, but not to import the module.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ import numpy as np
 
 
 def multiply_fp16(row_units: Any, column_units: Any, out: Any, width: int, workspace: Any = None) -> None:
-    """out[r, c] = row_units[r] . column_units[c] / width by cuBLAS: float16 in, float32 sums and result.
+    """Compute out[r, c] = row_units[r] . column_units[c] / width by cuBLAS, with float32 sums and result.
 
     Args:
-        row_units, column_units: float16 [q, k] and [b, k], C order (padding beyond `width` is zeros).
+        row_units: float16 [q, k], C order; columns from `width` on are zeros.
+        column_units: float16 [b, k], C order; columns from `width` on are zeros.
         out: float32 [q, b], rows contiguous, any row stride.
-        workspace: uint8 on the device, while the current stream is captured into a CUDA graph, as long as
-            the graph lives: CuPy refuses to pass such calls on, so cuBLAS is called without it.
+        width: the width before padding, at most k.
+        workspace: uint8 on the device; required while the current stream is recorded into a CUDA graph, and must
+            exist as long as the graph. cuBLAS is then called directly, without CuPy.
     """
     from cupy.cuda import cublas, device, get_current_stream, runtime
 
     q, k = row_units.shape
     alpha, beta = _gemm_factors(width)
     handle = device.get_cublas_handle()
-    # Column-major cuBLAS sees out^T [b, q] = column_units row_units^T, with both operands as they lie.
+    # cuBLAS is column-major, so this computes out^T [b, q] = column_units row_units^T without moving an operand.
     arguments = (
         *(cublas.CUBLAS_OP_T, cublas.CUBLAS_OP_N, len(column_units), q, k, alpha.ctypes.data),
         *(column_units.data.ptr, runtime.CUDA_R_16F, k, row_units.data.ptr, runtime.CUDA_R_16F, k),
@@ -44,7 +47,7 @@ def multiply_fp16(row_units: Any, column_units: Any, out: Any, width: int, works
 
 @functools.cache
 def _cublas_functions() -> tuple[Any, ...]:
-    """SetStream, SetWorkspace and GemmEx of the library that CuPy has loaded."""
+    """Return SetStream, SetWorkspace and GemmEx of the cuBLAS library that CuPy has loaded."""
     library = ctypes.CDLL("libcublas.so.13")
     pointer, number = ctypes.c_void_p, ctypes.c_int
     operand = [pointer, number, number]

@@ -1,16 +1,17 @@
-// Behaviour injected into features (MDSRec Eq. 3): mu * O E + E of a block of rows, fused.
+// Injection of co-occurrence into features (MDSRec Eq. 3): mu * O E + E of a block of rows, fused into one kernel.
 //
-// Contract. out[r] = float32(mu * sum_e weights[e] * E[columns[e]] + own[r]), e from indptr[r] to indptr[r + 1] in
-// stored order, every column of the result one sequential float64 sum starting at +0.0: the bytes of kernels/spmm.py on
-// the CPU. weight * value is exact in float64 (24 + 24 bits), so fused multiply-add changes nothing there; it would in
-// mu * sum + own, hence __dmul_rn and __dadd_rn. E and own are both float16 or both float32, row-major, d columns.
+// Contract. out[r] = float32(mu * sum_e weights[e] * E[columns[e]] + own[r]), with e from indptr[r] to indptr[r + 1]
+// in stored order. Every column of the result is one sequential float64 sum that starts at +0.0, so the bytes equal
+// those of kernels/spmm.py on the CPU. weight * value is exact in float64 (24 + 24 bits), so a fused multiply-add
+// gives the same sum. In mu * sum + own a fused multiply-add would change the result; hence __dmul_rn and __dadd_rn.
+// E and own are both float16 or both float32, row-major, d columns.
 //
-// Why this design. One warp owns 32 * (16 bytes) of one output row, so all its lanes walk the same entries (columns and
-// weights are broadcast loads) and gather 512 contiguous bytes an entry; 4 entries are loaded before the first is
-// added. No atomics, no partial sums, hence no order to lose. Rows that are not 16-byte aligned (d not a multiple of 8
-// or 4) are read value by value.
+// Why this design. One warp owns 32 * (16 bytes) of one output row. All its lanes process the same entries (columns
+// and weights are broadcast loads) and gather 512 contiguous bytes per entry. 4 entries are loaded before the first
+// is added. There are no atomics and no partial sums, so the order of additions is fixed. Rows that are not 16-byte
+// aligned (d not a multiple of 8 or 4) are read value by value.
 //
-// Bound: memory, nnz * d * sizeof(E) bytes; popular items stay in L2.
+// Speed bound: memory, nnz * d * sizeof(E) bytes; rows of popular items stay in L2.
 
 __device__ __forceinline__ float from_half(unsigned short bits) {
 #ifdef EMULATED
@@ -25,7 +26,7 @@ __device__ __forceinline__ float from_half(unsigned short bits) {
 __device__ __forceinline__ float to_float(float value) { return value; }
 __device__ __forceinline__ float to_float(unsigned short value) { return from_half(value); }
 
-// Not casts: CuPy compiles with -ftz=true, under which a cast turns subnormal float32 into zeros.
+// These are not casts, because CuPy compiles with -ftz=true, which makes a cast turn subnormal float32 into zeros.
 __device__ __forceinline__ double widened(float value) {
 #ifdef EMULATED
     return value;

@@ -1,8 +1,8 @@
-"""Launchers of the CUDA kernels in `kernels/cuda`: CuPy arrays in and out, on the current device and stream.
+"""One Python function per CUDA kernel: CuPy arrays in and out, on the current device and stream.
 
-Each .cu file states its kernels' contract, design and bound. It is compiled once per device by NVRTC (CuPy keeps
-the binaries on disk). Importing this module needs no CuPy; calling does.
-A kernel trusts its arguments, so the launchers assert what it assumes. (`multiply_fp16` is in `cuda_gemm`.)
+Each .cu file states its kernels' contract, design and speed bound. NVRTC compiles it once per device, and CuPy stores
+the binaries on disk. CuPy is needed to call the functions, but not to import the module. A kernel does not check its
+arguments, so these functions assert its assumptions. (Matrix products are in `gemm.py`.)
 
 Legend: n rows with a list, C places of a list, q x b scores of a tile, H neighbours, d width, p pairs.
 """
@@ -21,10 +21,10 @@ from kernels.cooccurrence.pair_counts import PairEntries, gap_dtype
 
 SOURCES = Path(__file__).parent
 OPTIONS = ("--std=c++17",)  # CuPy adds the architecture and -ftz=true
-# What the kernels are compiled for: at most so many places of a list, and lines seeded from so many maxima.
+# Limits that the kernels are compiled with: places of a list (C), and neighbours (H) for which thresholds are seeded.
 MAX_CAPACITY = 1024
 MAX_NEIGHBORS = 64
-# float16 values in 16 bytes: rows of `unit_rows` are padded to whole vectors, as tensor cores want them.
+# float16 values in 16 bytes. Rows of `unit_rows` are padded to a multiple of this, for the tensor cores.
 HALF_VECTOR = 8
 
 _NULL = np.uintp(0)
@@ -40,26 +40,28 @@ def scan_tile(
     first_column_id: int,
     panel: Any = None,
 ) -> None:
-    """Offer the scores of a tile to the lists of its rows and, unless null, to those of its columns.
+    """Offer the scores of a tile to the lists of its rows and of its columns.
 
     Args:
         scores: float32 [q, b], rows contiguous, 16-byte aligned, the row stride a multiple of 4 values.
-        row_lists, column_lists: lists of exactly the tile's q rows and b columns.
-        first_row_id, first_column_id: positions of the first row and column.
-        panel: int32 [2] on the device, for launches that a CUDA graph repeats: what to add to
-            first_row_id, and how many of `row_lists`, which are then more than q, to skip.
+        row_lists: the lists of the tile's q rows.
+        first_row_id: position of the first row.
+        column_lists: the lists of the tile's b columns; null: columns have no lists.
+        first_column_id: position of the first column.
+        panel: int32 [2] on the device, for launches that a CUDA graph repeats. The first number is added to
+            first_row_id. The second is how many of `row_lists` are skipped; there are then more than q of them.
     """
     q, b, stride = _tile(scores)
     capacity = row_lists.ids.shape[1]
     assert len(row_lists.ids) == q or panel is not None
     assert column_lists is None or column_lists.ids.shape == (b, capacity)
-    rows, columns = (_arrays(lists, "line used ids scores") for lists in (row_lists, column_lists))
+    rows, columns = (_arrays(lists, "threshold used ids scores") for lists in (row_lists, column_lists))
     places = (np.int32(capacity), np.int32(first_row_id), np.int32(first_column_id), _NULL if panel is None else panel)
     arguments = (scores, np.int32(q), np.int32(b), stride, *rows, *columns, *places)
     _launch("threshold_scan", "scan_tile", (-(-b // 128), -(-q // 64), 1), _BLOCK, arguments)
 
 
-def seed_lines(
+def seed_thresholds(
     scores: Any,
     lists: CandidateLists,
     of_rows: bool,
@@ -68,20 +70,21 @@ def seed_lines(
     first_column_id: int,
     panel: Any = None,
 ) -> None:
-    """Raise the lines of a tile's rows (`of_rows`) or columns to what the tile alone shows, lists being empty or not.
+    """Raise the thresholds of a tile's rows (`of_rows`) or columns as far as the tile's scores alone allow.
 
-    The lists' entries are not touched. Arguments as for `scan_tile` (`panel`: only of rows); H <= 64.
+    The lists' entries are neither read nor changed. Arguments as for `scan_tile`; `panel` is allowed only for rows.
+    H is at most 64.
     """
     assert 1 <= num_neighbors <= MAX_NEIGHBORS
     q, b, stride = _tile(scores)
-    assert len(lists.line) == (q if of_rows else b) or panel is not None
-    name = "seed_row_lines" if of_rows else "seed_column_lines"
+    assert len(lists.threshold) == (q if of_rows else b) or panel is not None
+    name = "seed_row_thresholds" if of_rows else "seed_column_thresholds"
     grid = (-(-q // _WARPS) if of_rows else -(-b // 32), 1, 1)
     sizes = (np.int32(q), np.int32(b), stride)
     places: tuple[Any, ...] = (np.int32(num_neighbors), np.int32(first_row_id), np.int32(first_column_id))
     if of_rows:
         places = (*places, _NULL if panel is None else panel)
-    _launch("threshold_scan", name, grid, _BLOCK, (scores, *sizes, lists.line, lists.slack, *places))
+    _launch("threshold_scan", name, grid, _BLOCK, (scores, *sizes, lists.threshold, lists.margin, *places))
 
 
 def compact_tile(
@@ -94,23 +97,23 @@ def compact_tile(
     trigger: int = 0,
     panel: Any = None,
 ) -> None:
-    """After `scan_tile`, with its arguments and before the scores are overwritten: makes room in the lists.
+    """Make room in the lists after `scan_tile`, with the same arguments, before the scores are overwritten.
 
-    Lists with `trigger` entries or more get their line raised as far as they allow and lose what is below.
-    A list that the tile overflowed is offered its scores again, with a higher line; it is marked as overflowed
-    only if more than C entries reach the line that C entries justify. C <= 1024.
+    The threshold of a list with at least `trigger` entries is raised as far as the list allows, and entries below it
+    are dropped. A list that the tile overflowed is offered the tile's scores again, with a higher threshold. It is
+    marked as overflowed only if more than C entries reach the threshold that C entries justify. C is at most 1024.
     """
     q, b, stride = _tile(scores)
-    assert len(row_lists.line) == q or panel is not None
-    assert column_lists is None or len(column_lists.line) == b
+    assert len(row_lists.threshold) == q or panel is not None
+    assert column_lists is None or len(column_lists.threshold) == b
     places = (np.int32(num_neighbors), np.int32(trigger), np.int32(first_row_id), np.int32(first_column_id))
     _compact((scores, np.int32(q), np.int32(b), stride), row_lists, column_lists, places, panel)
 
 
 def compact_lists(lists: CandidateLists, num_neighbors: int, trigger: int = 0) -> None:
-    """The same for lists whose tiles are gone: what had overflowed is lost, and marked."""
+    """Do the same as `compact_tile` without a tile. A list that has overflowed cannot be repaired and is marked."""
     places = (np.int32(num_neighbors), np.int32(trigger), np.int32(0), np.int32(0))
-    _compact((_NULL, np.int32(len(lists.line)), np.int32(0), np.int64(0)), lists, None, places, None)
+    _compact((_NULL, np.int32(len(lists.threshold)), np.int32(0), np.int64(0)), lists, None, places, None)
 
 
 def _compact(
@@ -122,8 +125,10 @@ def _compact(
 ) -> None:
     capacity = row_lists.ids.shape[1]
     assert places[0] <= capacity <= MAX_CAPACITY
-    rows, columns = (_arrays(lists, "line used ids scores slack overflowed") for lists in (row_lists, column_lists))
-    num_lists = int(tile[1]) + (len(column_lists.line) if column_lists is not None else 0)
+    rows, columns = (
+        _arrays(lists, "threshold used ids scores margin overflowed") for lists in (row_lists, column_lists)
+    )
+    num_lists = int(tile[1]) + (len(column_lists.threshold) if column_lists is not None else 0)
     arguments = (*tile, *rows, *columns, np.int32(capacity), *places, _NULL if panel is None else panel)
     _launch("threshold_scan", "compact_lists", (-(-num_lists // 16), 1, 1), 128, arguments)
 
@@ -133,10 +138,15 @@ def _arrays(lists: CandidateLists | None, names: str) -> list[Any]:
 
 
 def pair_dots(left: Any, left_index: Any, right: Any, right_index: Any) -> Any:
-    """Dot products float64 [p] of rows left[left_index] and right[right_index]: the bits of `exact_dots.pair_dots`.
+    """Return the dot products, float64 [p], of left[left_index] and right[right_index], as `exact_dots.pair_dots`.
+
+    The bits are the same as on a CPU.
 
     Args:
-        left, right: float32 [*, d], C order. left_index, right_index: int64 [p].
+        left: float32 [*, d], C order.
+        left_index: int64 [p].
+        right: float32 [*, d], C order.
+        right_index: int64 [p].
     """
     pairs, width = len(left_index), left.shape[1]
     out = _empty(left, (pairs,), np.float64)
@@ -148,7 +158,10 @@ def pair_dots(left: Any, left_index: Any, right: Any, right_index: Any) -> Any:
 def host_pair_dots(
     xp: Any, left: np.ndarray, left_index: np.ndarray, right: np.ndarray, right_index: np.ndarray
 ) -> np.ndarray:
-    """`exact_dots.pair_dots` of matrices in host memory (or memory maps), of which only the rows named are sent."""
+    """Compute `exact_dots.pair_dots` on the GPU for matrices in host memory or memory maps.
+
+    Only the rows that the indices name are copied to the GPU.
+    """
     sides = []
     for matrix, index in ((left, left_index), (right, right_index)):
         needed, compact = np.unique(index, return_inverse=True)
@@ -157,12 +170,14 @@ def host_pair_dots(
 
 
 def unit_rows(rows: Any, squares: Any) -> tuple[Any, Any]:
-    """float16 rows of length sqrt(d) and their residuals for length 1, rounded up (see unit_rows.cu).
+    """Scale rows to length sqrt(d), round them to float16, and bound the rounding (see unit_rows.cu).
 
     Args:
-        rows: float32 [n, d], C order, d <= 65536. squares: float64 [n] of `square_norms`, 0 where missing.
+        rows: float32 [n, d], C order, d <= 65536.
+        squares: float64 [n], from `square_norms`; 0 where the item is missing.
 
-    Returns units float16 [n, d rounded up to a multiple of 8], padded with zeros, and residuals float32 [n].
+    Returns units float16 [n, d rounded up to a multiple of 8], padded with zeros; and residuals float32 [n], rounded
+    up, for rows scaled to length 1.
     """
     n, width = rows.shape
     assert width <= 1 << 16
@@ -174,12 +189,15 @@ def unit_rows(rows: Any, squares: Any) -> tuple[Any, Any]:
 
 
 def injected_rows(indptr: Any, columns: Any, weights: Any, features: Any, own: Any, mu: float) -> Any:
-    """mu * O E + E of a block of rows, float32 [b, d]: the bytes of `spmm.injected_rows` on the CPU.
+    """Return mu * O E + E of a block of rows, float32 [b, d]: the same bytes as `spmm.injected_rows` on the CPU.
 
     Args:
-        indptr, columns, weights: CSR rows of O: int64 [b+1] into the other two, int64, float32.
-        features: E float16 or float32 [*, d], what `columns` points into; own: E's rows of the block
-            [b, d], the same dtype. C order.
+        indptr: int64 [b+1], where each CSR row of O begins.
+        columns: int64 [nnz], row numbers of `features`.
+        weights: float32 [nnz].
+        features: rows of E, float16 or float32 [*, d], C order.
+        own: the block's rows of E, [b, d], C order, of the same dtype.
+        mu: the factor of O E.
     """
     num_rows, width = own.shape
     assert features.dtype == own.dtype
@@ -197,15 +215,15 @@ def injected_rows(indptr: Any, columns: Any, weights: Any, features: Any, own: A
 def host_bucket_pairs(
     xp: Any, items: np.ndarray, offsets: np.ndarray, max_gap: int, centers: tuple[int, int] | None = None
 ) -> PairEntries:
-    """`pair_counts.bucket_pairs` of arrays in host memory, int32 items."""
+    """Compute `pair_counts.bucket_pairs` on the GPU for arrays in host memory and int32 items."""
     entries = bucket_pairs(xp.asarray(items), xp.asarray(offsets), max_gap, centers)
     return PairEntries(*(to_host(array) for array in entries))
 
 
 def bucket_pairs(items: Any, offsets: Any, max_gap: int, centers: tuple[int, int] | None = None) -> PairEntries:
-    """`pair_counts.bucket_pairs` on the device, for int32 items: the same entries, in any order within a row.
+    """Compute `pair_counts.bucket_pairs` on the device, for int32 items. The order within a row is arbitrary.
 
-    Memory: 5 to 8 bytes per entry and 24 per centre.
+    Memory: 5 to 8 bytes per entry and 24 per position of `centers`.
     """
     assert items.dtype == np.int32
     xp = _module(items)
@@ -238,7 +256,7 @@ def _tile(scores: Any) -> tuple[int, int, np.int64]:
 
 
 def _warps(count: int) -> tuple[int, int, int]:
-    """A grid with a warp for each of `count` pieces of work."""
+    """Return a grid with one warp for each of `count` units of work."""
     return (-(-count // _WARPS), 1, 1)
 
 
@@ -247,7 +265,7 @@ def _empty(like: Any, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _module(array: Any) -> Any:
-    """The array's own module: NumPy where the tests emulate the kernels, else CuPy."""
+    """Return the array's module: NumPy in tests that emulate the kernels, else CuPy."""
     if isinstance(array, np.ndarray):
         return np
     import cupy

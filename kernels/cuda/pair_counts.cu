@@ -1,22 +1,25 @@
-// Co-occurrence (MDSRec Eq. 1-2): every ordered pair of a sequence's positions at most max_gap apart, bucketed by row.
+// Co-occurrence (MDSRec Eq. 1-2): all ordered pairs of positions of a sequence at most max_gap apart, grouped by row.
 //
-// Contract. items int32 [T], sequence s is items[offsets[s] .. offsets[s + 1]); buckets int64 [last - first], the row
-// number of the item at each position of [first, last) (any numbering). Positions p in [first, last) and q of one
-// sequence with 1 <= |p - q| <= max_gap and items[p] != items[q] are one entry of row buckets[p - first]: column
-// items[q] (int32), gap |p - q|.
-//   count_pairs: counts[row] += entries of the row.
-//   place_pairs: writes them from cursors[row] on, and leaves cursors[row] at the end of the row. The order within a
-//   row is free (atomics decide): only integer counts per (column, gap) are taken of it.
+// Contract. items is int32 [T], and sequence s is items[offsets[s] .. offsets[s + 1]). buckets is int64 [last -
+// first]: the row number (in any numbering) of the item at each position of [first, last). A pair of a position p in
+// [first, last) and a position q of the same sequence, with 1 <= |p - q| <= max_gap and items[p] != items[q], is one
+// entry of row buckets[p - first], with column items[q] (int32) and gap |p - q|.
+//   count_pairs: adds the number of each row's entries to counts[row].
+//   place_pairs: writes a row's entries from cursors[row] on, and leaves cursors[row] at the end of the row. Atomics
+//   decide the order within a row. It does not matter, because the entries are only counted per (column, gap).
 //
-// Why this design. Both directions are seen from their own row, so one warp per position finds all the entries it adds
-// to its row, takes their places with a single atomic, and writes them side by side. The sequence of a position is
-// found by bisection in offsets: its upper levels stay in L1, and no array of T numbers is needed.
+// Why this design. The two directions of a pair belong to two rows. One warp per position finds all entries that the
+// position adds to its row, reserves their places with a single atomic, and writes them side by side. The sequence of
+// a position is found by bisection in offsets: the upper levels of the bisection stay in L1, and no array of T
+// numbers is needed.
 //
-// Bound: memory, 4 + sizeof(gap) bytes an entry, in runs as long as a position has partners.
+// Speed bound: memory, 4 + sizeof(gap) bytes per entry, in contiguous runs of as many entries as a position has
+// pairs.
 
 constexpr unsigned FULL = 0xffffffffu;
 
-// The sequence that holds position p: the last s with offsets[s] <= p (empty ones before it share the offset).
+// The sequence that holds position p: the last s with offsets[s] <= p. (Empty sequences before s have the same
+// offset.)
 __device__ __forceinline__ long long sequence_of(const long long* offsets, long long num_sequences, long long p) {
     long long low = 0, high = num_sequences;
     while (high - low > 1) {

@@ -1,17 +1,17 @@
-// Exact re-ranking of candidates: float64 dot products of pairs of float32 rows, the same bits on every machine.
+// Exact ranking of candidates: float64 dot products of pairs of float32 rows, with the same bits on every machine.
 //
-// Contract. out[p] = left[left_index[p]] . right[right_index[p]] over d columns in this order: 32 lanes start at +0.0;
-// lane l adds the products k = l, l + 32, l + 64, ... in ascending k; then lane[l] += lane[l + 16], + 8, + 4, + 2, + 1.
-// A product of two float32 is exact in float64 (24 + 24 bits), so fused or not the sum is the same; columns that do
-// not exist are not added. The CPU twin is in kernels/exact_dots.py.
+// Contract. out[p] = left[left_index[p]] . right[right_index[p]] over d columns, added in this order: 32 lanes start
+// at +0.0. Lane l adds the products k = l, l + 32, l + 64, ... in ascending k. Then lane[l] += lane[l + 16], then +
+// 8, + 4, + 2, + 1. A product of two float32 is exact in float64 (24 + 24 bits), so a fused multiply-add gives the
+// same sum. Columns from d on are not added. The same function for CPUs is in kernels/cosine/exact_dots.py.
 //
-// Why this design. One warp per pair: the order above is what coalesced 128-byte loads and a shuffle tree give, and it
-// does not depend on how many pairs there are. 8 columns of both rows are loaded before the first is added.
+// Why this design. One warp per pair: coalesced 128-byte loads and a tree of shuffles add in exactly this order,
+// which does not depend on the number of pairs. 8 columns of both rows are loaded before the first is added.
 //
-// Bound: memory, 8 d bytes a pair, less what neighbouring pairs share (the pairs of one row are adjacent: its left row
-// stays in L1).
+// Speed bound: memory, 8 d bytes per pair, minus the loads that neighbouring pairs share. (The pairs of one row are
+// adjacent, so their left row stays in L1.)
 
-// Not a cast: CuPy compiles with -ftz=true, under which a cast turns subnormal float32 into zeros.
+// This is not a cast, because CuPy compiles with -ftz=true, which makes a cast turn subnormal float32 into zeros.
 __device__ __forceinline__ double widened(float value) {
 #ifdef EMULATED
     return value;

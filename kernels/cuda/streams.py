@@ -1,4 +1,4 @@
-"""Two streams for products and lists, and CUDA graphs.
+"""Two CUDA streams, so that one tile is scanned while the next is multiplied; and recording of CUDA graphs.
 
 There are two buffers of the same size and two streams:
 
@@ -6,7 +6,7 @@ There are two buffers of the same size and two streams:
     | products | buffer t mod 2  | buffer t+1 mod 2  | the lists stage of tile t - 2       |
     | lists    | scan, compact   | scan, compact     | the product of the same tile        |
 
-All work on lists is on one stream, in order, so that no list is compacted while a scan appends to it.
+All work on lists is on one stream, in order, so no list is compacted while a scan appends to it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Overlap:
 
     @contextlib.contextmanager
     def joined(self) -> Any:
-        """What was queued before comes first, and what is queued after comes last."""
+        """Order the two streams with the caller's: work queued earlier runs before them, work queued later after."""
         caller = self._cuda.get_current_stream()
         before = caller.record()
         for stream in (self._product_stream, self.list_stream):
@@ -54,10 +54,10 @@ class Overlap:
 
 @contextlib.contextmanager
 def recorded_graph(xp: Any, work: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Records what `work` queues on the current stream into a CUDA graph, and lends a function that launches it.
+    """Record the work that `work` queues on the current stream into a CUDA graph; yield a function that launches it.
 
-    Every kernel must have run before: loading one cannot be recorded. Waits for the last launch at the end, for
-    neither the graph nor the memory it uses may go before.
+    Every kernel must have run once before, because loading a kernel cannot be recorded. On exit this waits for the
+    last launch, because the graph and the memory that it uses must exist until then.
     """
     stream = xp.cuda.Stream(non_blocking=True)
     with stream:

@@ -1,24 +1,27 @@
-// Candidate lists of the cosine top-H: append what beats a line, raise the lines, keep the lists short.
+// Candidate lists of the cosine top-H: append scores that reach a threshold, raise thresholds, keep the lists short.
 //
-// Contract. Row i of n owns line[i] float32 (only scores >= line are wanted), count[i] int32, ids[i, C] int32 and
-// scores[i, C] float32. `scan_tile` appends, in no order; count may pass C, which is how overflow shows, and
-// `compact_lists` repairs it while the tile is there (overflowed[i] = 1, for good, where it cannot).
-// `seed_*_lines` and `compact_lists` only ever raise a line, and never above (H-th best of the row) - slack, with
-// slack >= 2 * the error of a score, so nothing that can be among the true H best is lost unless a list overflows.
-// (Subnormal scores count as 0: CuPy compiles with -ftz=true. That is 2^-126, far below any slack but 0.)
-// A tile is scores float32 [q, ld], row-major, 16-byte aligned, ld a multiple of 4, columns b <= ld; what lies
-// between b and ld is never looked at. Positions are int32; the pair of a position with itself is skipped.
+// Contract. Each of n rows has a list: threshold[i] float32, count[i] int32, ids[i, C] int32 and scores[i, C]
+// float32. `scan_tile` appends scores >= threshold, in no particular order. count may exceed C: the list has then
+// overflowed. `compact_lists` repairs such a list while the tile exists. If it cannot, it sets overflowed[i] = 1,
+// which stays set. `seed_*_thresholds` and `compact_lists` only raise thresholds, and never above (H-th best of the
+// row) - margin. The margin is at least 2 * the error of a score. So no item of the true H best is lost unless a list
+// overflows. (Subnormal scores count as 0, because CuPy compiles with -ftz=true. They are below 2^-126, far less than
+// any margin except 0.) A tile is scores float32 [q, ld], row-major, 16-byte aligned, with ld a multiple of 4 and b
+// <= ld columns. Values from column b to ld have no effect. Positions are int32. The pair of a position with itself
+// is skipped.
 //
-// A launch recorded in a CUDA graph cannot get new arguments. `panel`, unless null, is two numbers on the device that
-// may change between replays: added to row_base, and how many row lists to skip.
+// A launch that is recorded in a CUDA graph cannot get new arguments. So `panel`, unless null, points to two numbers
+// on the device that may change between replays. The first is added to row_base; the second is the number of row
+// lists to skip.
 //
-// Why this design. The tile was just written by a GEMM and still lies in L2, so it must be read once and fast, and
-// nothing else may cost: a lane takes 4 columns (one 16-byte load) of 8 rows, all 8 loads in flight, and one test per
-// vector (its maximum against the smaller of the row's line and the 4 columns' lines). Survivors are rare; they are
-// read again from L1/L2 in a loop, so the common path holds no code for them. Symmetry: one read feeds the lists of
-// the rows and of the columns, so only half of all scores are ever computed.
+// Why this design. A GEMM has just written the tile, which is still in L2, so the time is that of reading the tile
+// once. A lane takes 4 columns (one 16-byte load) of 8 rows, with all 8 loads in flight. It makes one test per
+// vector: the vector's maximum against the smallest of the row's threshold and the 4 columns' thresholds. Scores that
+// pass are rare. A loop reads them again from L1/L2, so the common path holds no code for them. By symmetry, one read
+// serves the lists of the rows and of the columns, so only half of all scores are ever computed.
 //
-// Bound: L2 bandwidth, 4 bytes a score (24 MB at 5.5 TB/s: 4.4 us); arithmetic is about 2 instructions a score.
+// Speed bound: L2 bandwidth, 4 bytes per score (24 MB at 5.5 TB/s: 4.4 us). Arithmetic is about 2 instructions per
+// score.
 
 constexpr unsigned FULL = 0xffffffffu;
 constexpr int ROWS_PER_WARP = 8;
@@ -26,13 +29,13 @@ constexpr int WARPS = 8;
 constexpr int MAX_CAPACITY = 1024;
 constexpr int COMPACT_WARPS = 4;
 constexpr int LISTS_PER_WARP = 4;
-constexpr int MAX_SEEDED = 64;  // H that group maxima can serve
-constexpr int SEED_GROUPS = 128;  // row groups per column in seed_column_lines
+constexpr int MAX_SEEDED = 64;  // largest H for which thresholds are seeded from group maxima
+constexpr int SEED_GROUPS = 128;  // row groups per column in seed_column_thresholds
 
 __device__ __forceinline__ float minus_infinity() { return __uint_as_float(0xff800000u); }
 __device__ __forceinline__ float plus_infinity() { return __uint_as_float(0x7f800000u); }
 
-// Unsigned integers in the order of the floats, so that a select can go bit by bit.
+// Unsigned integers in the same order as the floats, so that `select` can find the largest key bit by bit.
 __device__ __forceinline__ unsigned ordered(float value) {
     const unsigned bits = __float_as_uint(value);
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -51,11 +54,12 @@ __device__ __forceinline__ void append(int* count, int* ids, float* scores, int 
     }
 }
 
-// Grid (ceil(b / 128), ceil(q / 64)), block 256. column_line null: one-sided, the other column pointers are unused.
+// Grid (ceil(b / 128), ceil(q / 64)), block 256. If column_threshold is null, columns have no lists, and the other
+// column pointers are unused.
 extern "C" __global__ void __launch_bounds__(256, 4) scan_tile(
     const float* __restrict__ tile, int q, int b, long long ld,
-    const float* __restrict__ row_line, int* row_count, int* row_ids, float* row_scores,
-    const float* __restrict__ column_line, int* column_count, int* column_ids, float* column_scores,
+    const float* __restrict__ row_threshold, int* row_count, int* row_ids, float* row_scores,
+    const float* __restrict__ column_threshold, int* column_count, int* column_ids, float* column_scores,
     int capacity, int row_base, int column_base, const int* __restrict__ panel) {
     const int skipped = panel != nullptr ? panel[1] : 0;
     const int lane = threadIdx.x & 31;
@@ -72,13 +76,13 @@ extern "C" __global__ void __launch_bounds__(256, 4) scan_tile(
         const bool inside = first_row + i < q;
         const float none = minus_infinity();
         part[i] = inside ? *reinterpret_cast<const float4*>(corner + i * ld) : float4{none, none, none, none};
-        cut[i] = inside ? row_line[skipped + first_row + i] : plus_infinity();
+        cut[i] = inside ? row_threshold[skipped + first_row + i] : plus_infinity();
     }
     float lowest = plus_infinity();
-    if (column_line != nullptr) {
+    if (column_threshold != nullptr) {
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-            if (column + j < b) lowest = fminf(lowest, column_line[column + j]);
+            if (column + j < b) lowest = fminf(lowest, column_threshold[column + j]);
     }
     unsigned hits = 0;
 #pragma unroll
@@ -87,23 +91,24 @@ extern "C" __global__ void __launch_bounds__(256, 4) scan_tile(
         if (largest >= fminf(cut[i], lowest)) hits |= 1u << i;
     }
     if (panel != nullptr) row_base += panel[0];
-    // What follows is rare. Garbage in columns >= b may bring us here, and is left out here.
+    // The rest runs rarely. Values in columns >= b may cause a hit, but the loop below leaves them out.
     while (hits != 0) {
         const int row = first_row + __ffs((int)hits) - 1;
         hits &= hits - 1;
         if (row >= q) continue;
-        const float line = row_line[skipped + row];
+        const float threshold = row_threshold[skipped + row];
         for (int c = column; c < min(column + 4, b); ++c) {
             const float s = tile[row * ld + c];
             if (row_base + row == column_base + c) continue;
-            if (s >= line) append(row_count, row_ids, row_scores, skipped + row, capacity, column_base + c, s);
-            if (column_line != nullptr && s >= column_line[c])
+            if (s >= threshold) append(row_count, row_ids, row_scores, skipped + row, capacity, column_base + c, s);
+            if (column_threshold != nullptr && s >= column_threshold[c])
                 append(column_count, column_ids, column_scores, c, capacity, row_base + row, s);
         }
     }
 }
 
-// The wanted-th largest of the keys that a warp's lanes hold, PER_LANE each: the largest key that `wanted` keys reach.
+// The wanted-th largest of the keys that a warp's lanes hold, PER_LANE each: the largest value that at least `wanted`
+// keys reach.
 template <int PER_LANE>
 __device__ __forceinline__ unsigned select(const unsigned (&keys)[PER_LANE], int wanted) {
     unsigned found = 0;
@@ -117,15 +122,15 @@ __device__ __forceinline__ unsigned select(const unsigned (&keys)[PER_LANE], int
     return found;
 }
 
-// One warp per row, 256 disjoint groups of columns (lane, place in the vector, odd or even vector): their H-th largest
-// maximum is at most the row's H-th best. Grid ceil(q / 8), block 256. H <= 64.
-extern "C" __global__ void __launch_bounds__(256) seed_row_lines(
-    const float* __restrict__ tile, int q, int b, long long ld, float* line, const float* __restrict__ slack,
+// One warp per row. The columns form 256 disjoint groups (by lane, place in the vector, odd or even vector). The H-th
+// largest of the groups' maxima is at most the row's H-th best score. Grid ceil(q / 8), block 256. H <= 64.
+extern "C" __global__ void __launch_bounds__(256) seed_row_thresholds(
+    const float* __restrict__ tile, int q, int b, long long ld, float* threshold, const float* __restrict__ margin,
     int num_neighbors, int row_base, int column_base, const int* __restrict__ panel) {
     if (panel != nullptr) {
         row_base += panel[0];
-        line += panel[1];
-        slack += panel[1];
+        threshold += panel[1];
+        margin += panel[1];
     }
     const int lane = threadIdx.x & 31;
     const int row = blockIdx.x * WARPS + (threadIdx.x >> 5);
@@ -151,12 +156,13 @@ extern "C" __global__ void __launch_bounds__(256) seed_row_lines(
 #pragma unroll
     for (int j = 0; j < 8; ++j) keys[j] = ordered(largest[j]);
     const float bound = from_ordered(select(keys, num_neighbors));
-    if (lane == 0) line[row] = fmaxf(line[row], __fsub_rd(bound, slack[row]));
+    if (lane == 0) threshold[row] = fmaxf(threshold[row], __fsub_rd(bound, margin[row]));
 }
 
-// The same for columns: 128 disjoint groups of rows (8 warps, 16 each). Grid ceil(b / 32), block 256. H <= 64.
-extern "C" __global__ void __launch_bounds__(256) seed_column_lines(
-    const float* __restrict__ tile, int q, int b, long long ld, float* line, const float* __restrict__ slack,
+// The same for columns, with 128 disjoint groups of rows (8 warps, 16 groups each). Grid ceil(b / 32), block 256. H
+// <= 64.
+extern "C" __global__ void __launch_bounds__(256) seed_column_thresholds(
+    const float* __restrict__ tile, int q, int b, long long ld, float* threshold, const float* __restrict__ margin,
     int num_neighbors, int row_base, int column_base) {
     constexpr int PER_THREAD = SEED_GROUPS / WARPS;
     __shared__ unsigned groups[SEED_GROUPS][33];  // 33: the columns of a group fall into different banks
@@ -183,21 +189,21 @@ extern "C" __global__ void __launch_bounds__(256) seed_column_lines(
         for (int j = 0; j < SEED_GROUPS / 32; ++j) keys[j] = groups[j * 32 + lane][c];
         const float bound = from_ordered(select(keys, num_neighbors));
         const int owner = blockIdx.x * 32 + c;
-        if (lane == 0 && owner < b) line[owner] = fmaxf(line[owner], __fsub_rd(bound, slack[owner]));
+        if (lane == 0 && owner < b) threshold[owner] = fmaxf(threshold[owner], __fsub_rd(bound, margin[owner]));
     }
 }
 
 // The lists of one side of a tile.
 struct Lists {
-    float* line;
+    float* threshold;
     int* count;
     int* ids;
     float* scores;
-    const float* slack;
+    const float* margin;
     unsigned char* overflowed;
 };
 
-// The scores of a tile that one list was offered: its row or its column. length 0: no tile.
+// The scores of a tile that were offered to one list: its row or its column. length 0: there is no tile.
 struct Offered {
     const float* first;
     long long step;
@@ -205,8 +211,8 @@ struct Offered {
     __device__ bool has(int k) const { return k < length && first_id + k != own_id; }
 };
 
-// The line that `held` staged keys allow, at least `cut`.
-__device__ __forceinline__ float raised(const unsigned* keys, int held, int num_neighbors, float cut, float slack) {
+// The threshold that `held` staged keys allow, and at least `cut`.
+__device__ __forceinline__ float raised(const unsigned* keys, int held, int num_neighbors, float cut, float margin) {
     if (held < num_neighbors) return cut;
     const int lane = threadIdx.x & 31;
     unsigned found = 0;
@@ -216,13 +222,14 @@ __device__ __forceinline__ float raised(const unsigned* keys, int held, int num_
         for (int i = lane; i < held; i += 32) reach += keys[i] >= attempt;
         if ((int)__reduce_add_sync(FULL, (unsigned)reach) >= num_neighbors) found = attempt;
     }
-    return fmaxf(cut, __fsub_rd(from_ordered(found), slack));
+    return fmaxf(cut, __fsub_rd(from_ordered(found), margin));
 }
 
-// A list that its tile filled to the brim, staged: keeps what earlier tiles gave and is offered the tile again with a
-// higher line, until it fits or the line rises no more. Returns the number of entries (above `capacity`: hopeless).
+// Repair a staged list that its tile overflowed. The list keeps the entries of earlier tiles and is offered the tile
+// again with a higher threshold, until it fits or the threshold does not rise. Returns the number of entries; if that
+// exceeds `capacity`, the list cannot be repaired.
 __device__ __forceinline__ int offer_again(
-    const Offered& offered, unsigned* keys, int* entries, int capacity, int num_neighbors, float slack, float& cut) {
+    const Offered& offered, unsigned* keys, int* entries, int capacity, int num_neighbors, float margin, float& cut) {
     const int lane = threadIdx.x & 31;
     unsigned groups[8];
 #pragma unroll
@@ -234,7 +241,7 @@ __device__ __forceinline__ int offer_again(
             if (offered.has(k)) groups[j] = max(groups[j], ordered(offered.first[k * offered.step]));
         }
     }
-    if (num_neighbors <= MAX_SEEDED) cut = fmaxf(cut, __fsub_rd(from_ordered(select(groups, num_neighbors)), slack));
+    if (num_neighbors <= MAX_SEEDED) cut = fmaxf(cut, __fsub_rd(from_ordered(select(groups, num_neighbors)), margin));
     int held = capacity;
     for (;;) {
         int total = 0;
@@ -245,7 +252,7 @@ __device__ __forceinline__ int offer_again(
             const bool of_tile = id >= offered.first_id && id < offered.first_id + offered.length;
             const bool keep = i < held && !of_tile && from_ordered(key) >= cut;
             const unsigned keepers = __ballot_sync(FULL, keep);
-            const int place = total + __popc(keepers & ((1u << lane) - 1));  // at most i, which all lanes have read
+            const int place = total + __popc(keepers & ((1u << lane) - 1));  // <= i, which all lanes have read
             if (keep) {
                 keys[place] = key;
                 entries[place] = id;
@@ -266,32 +273,32 @@ __device__ __forceinline__ int offer_again(
         __syncwarp();
         if (total <= capacity) return total;
         held = capacity;
-        const float higher = raised(keys, held, num_neighbors, cut, slack);
+        const float higher = raised(keys, held, num_neighbors, cut, margin);
         if (!(higher > cut)) return total;
         cut = higher;
         __syncwarp();
     }
 }
 
-// Raise a list's line to (H-th best of the list) - slack and drop what is below it, in place.
+// Raise a list's threshold to (H-th best of the list) - margin, and drop the entries below it, in place.
 __device__ __forceinline__ void shorten(
     const Lists& lists, int owner, int total, const Offered& offered, int capacity, int num_neighbors,
     unsigned* keys, int* entries) {
     const int lane = threadIdx.x & 31;
     const long long start = (long long)owner * capacity;
-    const float slack = lists.slack[owner];
-    float cut = lists.line[owner];
+    const float margin = lists.margin[owner];
+    float cut = lists.threshold[owner];
     int held = min(total, capacity);
     for (int i = lane; i < held; i += 32) {
         keys[i] = ordered(lists.scores[start + i]);
         entries[i] = lists.ids[start + i];
     }
     __syncwarp();
-    cut = raised(keys, held, num_neighbors, cut, slack);
+    cut = raised(keys, held, num_neighbors, cut, margin);
     if (total > capacity && offered.length > 0) {
-        total = offer_again(offered, keys, entries, capacity, num_neighbors, slack, cut);
+        total = offer_again(offered, keys, entries, capacity, num_neighbors, margin, cut);
         held = min(total, capacity);
-        cut = raised(keys, held, num_neighbors, cut, slack);
+        cut = raised(keys, held, num_neighbors, cut, margin);
     }
     int kept = 0;
     for (int begin = 0; begin < held; begin += 32) {
@@ -307,22 +314,23 @@ __device__ __forceinline__ void shorten(
         kept += __popc(keepers);
     }
     if (lane == 0) {
-        lists.line[owner] = cut;
+        lists.threshold[owner] = cut;
         lists.count[owner] = kept;
         if (total > capacity) lists.overflowed[owner] = 1;
     }
     __syncwarp();  // the staged entries are free for the next list
 }
 
-// After `scan_tile`, on its arguments: shortens the q + b lists that hold `trigger` entries or more; one that
-// overflowed is offered its part of the tile again, so that it stays overflowed only if more than C entries reach the
-// line. Without a tile (null, b = 0) just shortens q lists, and what had overflowed is lost. One warp per 4 lists:
-// most have nothing to do. Grid ceil((q + b) / 16), block 128. C <= 1024.
+// Runs after `scan_tile`, on the same arguments. Shortens those of the q + b lists that hold at least `trigger`
+// entries. A list that overflowed is offered its part of the tile again, so that it stays overflowed only if more
+// than C entries reach the threshold. Without a tile (null, b = 0) the kernel only shortens q lists, and marks lists
+// that overflowed. One warp handles 4 lists, because most lists need no work. Grid ceil((q + b) / 16), block 128. C
+// <= 1024.
 extern "C" __global__ void __launch_bounds__(128) compact_lists(
     const float* __restrict__ tile, int q, int b, long long ld,
-    float* row_line, int* row_count, int* row_ids, float* row_scores, const float* row_slack,
+    float* row_threshold, int* row_count, int* row_ids, float* row_scores, const float* row_margin,
     unsigned char* row_overflowed,
-    float* column_line, int* column_count, int* column_ids, float* column_scores, const float* column_slack,
+    float* column_threshold, int* column_count, int* column_ids, float* column_scores, const float* column_margin,
     unsigned char* column_overflowed, int capacity, int num_neighbors, int trigger, int row_base, int column_base,
     const int* __restrict__ panel) {
     __shared__ unsigned staged_keys[COMPACT_WARPS][MAX_CAPACITY];
@@ -330,7 +338,7 @@ extern "C" __global__ void __launch_bounds__(128) compact_lists(
     const int lane = threadIdx.x & 31;
     const int warp = threadIdx.x >> 5;
     const int first = (blockIdx.x * COMPACT_WARPS + warp) * LISTS_PER_WARP;
-    const int num_columns = column_line != nullptr ? b : 0;
+    const int num_columns = column_threshold != nullptr ? b : 0;
     const int skipped = panel != nullptr ? panel[1] : 0;
     if (panel != nullptr) row_base += panel[0];
     int total = 0;
@@ -344,10 +352,10 @@ extern "C" __global__ void __launch_bounds__(128) compact_lists(
         const bool is_row = first + next < q;
         const int owner = is_row ? first + next : first + next - q;
         const int length = tile == nullptr ? 0 : is_row ? b : q;
-        // Chosen one by one: a choice of structures would put both into local memory.
+        // The pointers are chosen one by one, because choosing between two structs would put both into local memory.
         const Lists lists{
-            is_row ? row_line : column_line, is_row ? row_count : column_count, is_row ? row_ids : column_ids,
-            is_row ? row_scores : column_scores, is_row ? row_slack : column_slack,
+            is_row ? row_threshold : column_threshold, is_row ? row_count : column_count, is_row ? row_ids : column_ids,
+            is_row ? row_scores : column_scores, is_row ? row_margin : column_margin,
             is_row ? row_overflowed : column_overflowed};
         const Offered offered{
             tile + (is_row ? owner * ld : owner), is_row ? 1 : ld, length, is_row ? column_base : row_base,

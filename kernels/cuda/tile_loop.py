@@ -1,13 +1,15 @@
-"""The block loop of one task of the cosine search on a GPU: tile after tile through one buffer that stays in L2.
+"""The loop over tiles of one task of the cosine search on a GPU. All tiles use one buffer, which stays in L2.
 
-For each tile: cuBLAS writes the scores (float16 operands, float32 results) into the buffer, `scan_tile` offers them
-to the lists of its rows and columns, `compact_tile` shortens the lists that fill up. Writing scores to memory and
-reading them back would cost 2 to 3 times the product; from L2 the scan takes about half of it.
+For each tile, cuBLAS writes the scores (float16 operands, float32 results) into the buffer. `scan_tile` offers the
+scores to the lists of the tile's rows and columns. `compact_tile` shortens the lists that fill up. Writing scores to
+memory and reading them back would take 2 to 3 times as long as the product. From L2, the scan takes about half as
+long as the product.
 
-With `overlap` one tile is scanned while the next is multiplied (`cuda_streams`).
-With `graph` the panels of a rectangle (one panel: some rows against all columns) are launched as one CUDA graph each:
-Python takes about as long to queue a tile's 3 launches as a fast GPU to run them at d = 384. The graph is recorded once
-a rectangle and repeated; a panel's rows are copied to one place first, and its numbers are read from the device.
+With `overlap`, one tile is scanned while the next is multiplied (`streams.py`).
+With `graph`, each panel of a rectangle is launched as one CUDA graph. A panel is some rows against all columns. The
+reason: at d = 384, Python takes about as long to queue a tile's 3 launches as a fast GPU takes to run them. The graph
+is recorded once per rectangle and launched for each panel. Before each launch the panel's rows are copied to the
+place that the graph reads, and the kernels read the panel's row numbers from the device.
 
 Legend: n rows with a list, C places of a list, H neighbours, d width, k = d padded.
 """
@@ -21,23 +23,24 @@ import numpy as np
 
 from kernels.candidate_lists import CandidateLists
 from kernels.cuda.gemm import multiply_fp16
-from kernels.cuda.launchers import compact_lists, compact_tile, scan_tile, seed_lines
+from kernels.cuda.launchers import compact_lists, compact_tile, scan_tile, seed_thresholds
 from kernels.cuda.streams import Overlap, recorded_graph
 
-# What a block of cuBLAS's float16 kernels computes on sm_80 to sm_100, rows by columns.
+# Rows and columns that one thread block of cuBLAS's float16 kernels computes on sm_80 to sm_100.
 GEMM_ROWS, GEMM_COLUMNS = 128, 256
 BUFFER_BYTES = 24 << 20
-# What cuBLAS asks for on sm_90.
+# The workspace that cuBLAS requests on sm_90.
 WORKSPACE_BYTES = 32 << 20
 
 Range = tuple[int, int]
 
 
 def tile_shape(buffer_bytes: int, multiprocessors: int) -> tuple[int, int]:
-    """Rows and columns of a tile that fits the buffer and keeps the multiprocessors busy.
+    """Return the rows and columns of a tile that fits the buffer and keeps the multiprocessors busy.
 
-    A GEMM runs in waves of one 128 x 256 block per multiprocessor; a last wave with few blocks costs as much as
-    a full one. Of the shapes with the best use of their waves (within 2%), the largest, then the squarest.
+    A GEMM runs in waves (CUDA's word) of one 128 x 256 block per multiprocessor. A last wave with few blocks takes as
+    long as a full one. The function finds the shapes whose waves are fullest (within 2%), and among these chooses the
+    largest, then the one closest to a square.
     """
     cells = buffer_bytes // (4 * GEMM_ROWS * GEMM_COLUMNS)
     assert cells >= 1
@@ -54,18 +57,20 @@ def tile_shape(buffer_bytes: int, multiprocessors: int) -> tuple[int, int]:
 
 
 def cut(first: int, last: int, step: int) -> list[Range]:
-    """[first, last) in ranges of `step`, the last one shorter."""
+    """Cut [first, last) into ranges of `step`; the last range may be shorter."""
     return [(begin, min(begin + step, last)) for begin in range(first, last, step)]
 
 
 class DeviceTileLoop:
-    """Runs tasks on the current device; keeps its buffers and streams from one to the next.
+    """A search on the current device, with buffers and streams that are reused from task to task.
 
     Args:
-        xp: cupy. width: d. num_neighbors: H <= 64.
-        tile: rows (<= columns) and columns (a multiple of 4) of a tile, such as `tile_shape` gives.
-        overlap: scan one tile while the next is multiplied; twice the buffer.
-        graph: repeat the panels of a rectangle as a CUDA graph.
+        xp: cupy.
+        width: d.
+        num_neighbors: H, at most 64.
+        tile: rows and columns of a tile, as `tile_shape` returns them; rows <= columns, columns a multiple of 4.
+        overlap: scan one tile while the next is multiplied; this needs a second buffer.
+        graph: launch the panels of a rectangle as a CUDA graph.
     """
 
     def __init__(
@@ -88,11 +93,12 @@ class DeviceTileLoop:
         self._workspace = xp.empty(WORKSPACE_BYTES, dtype=np.uint8) if graph else None
 
     def triangle(self, units: Any, lists: CandidateLists, first_id: int) -> None:
-        """Offer every pair of different rows to the lists of both; lists end compacted.
+        """Offer the score of every pair of different rows to the lists of both rows, then compact the lists.
 
         Args:
-            units: float16 [n, k] of `cuda_kernels.unit_rows`, every row an item that is present.
-            lists: n lists. first_id: position of the first row.
+            units: float16 [n, k], from `launchers.unit_rows`; every row is an item that has the modality.
+            lists: n lists.
+            first_id: position of the first row.
         """
         n = len(units)
         with self._on_streams():
@@ -116,13 +122,17 @@ class DeviceTileLoop:
         column_lists: CandidateLists,
         first_column_id: int,
     ) -> None:
-        """Offer every pair of a row of one block and a row of another, disjoint one to the lists of both."""
+        """Offer the score of every pair between two disjoint row ranges to the lists of both rows.
+
+        Arguments as for `triangle`, for each of the two ranges. The lists end compacted.
+        """
         cuts = cut(0, len(column_units), self._tile_columns)
         columns = [
             (column_units[slice(*place)], part_of(column_lists, place), first_column_id + place[0]) for place in cuts
         ]
         panels = cut(0, len(row_units), self._tile_rows)
-        # The first panel also seeds the columns' lines, and the last may have fewer rows.
+        # The panels with the same launches. The first panel also seeds the columns' thresholds, and the last panel
+        # may have fewer rows.
         alike = range(1, len(row_units) // self._tile_rows) if self._workspace is not None else range(0)
         if len(alike) < 2:
             alike = range(0)
@@ -158,7 +168,7 @@ class DeviceTileLoop:
         first_row_id: int,
         columns: list[tuple[Any, CandidateLists, int]],
     ) -> None:
-        """Whole panels, by numbers, through one recorded graph."""
+        """Search the panels with the given numbers, which have all their rows, by one recorded graph."""
         xp, height = self._xp, self._tile_rows
         numbers = xp.asarray([(k * height, k * height) for k in panels], dtype=np.int32)
         units, panel = xp.empty_like(row_units[:height]), xp.empty_like(numbers[0])
@@ -167,7 +177,10 @@ class DeviceTileLoop:
             with self._on_streams():
                 self._panel(units, row_lists, first_row_id, columns, seed_columns=False, panel=panel)
 
-        before, self._overlap = self._overlap, Overlap(xp) if self._overlap else None  # nothing older is waited for
+        before, self._overlap = (
+            self._overlap,
+            Overlap(xp) if self._overlap else None,
+        )  # a recording cannot wait for earlier work
         try:
             with recorded_graph(xp, work) as launch:
                 for k, own_numbers in zip(panels, numbers, strict=True):
@@ -188,7 +201,7 @@ class DeviceTileLoop:
         seed_columns: bool,
         panel: Any = None,
     ) -> None:
-        """One tile; `panel`, in a recording, as for `scan_tile`."""
+        """Multiply and scan one tile. While a graph is recorded, `panel` is the one of `scan_tile`, else null."""
         place = self._turn % len(self._buffers)
         self._turn += 1
         scores = self._buffers[place][: len(row_units), : len(column_units)]
@@ -197,9 +210,9 @@ class DeviceTileLoop:
             multiply_fp16(row_units, column_units, scores, self._width, workspace)
         with self._overlap.lists(place) if self._overlap else contextlib.nullcontext():
             if seed_rows:
-                seed_lines(scores, rows, True, self._num_neighbors, *ids, panel)
+                seed_thresholds(scores, rows, True, self._num_neighbors, *ids, panel)
             if seed_columns and columns is not None:
-                seed_lines(scores, columns, False, self._num_neighbors, *ids)
+                seed_thresholds(scores, columns, False, self._num_neighbors, *ids)
             scan_tile(scores, rows, ids[0], columns, ids[1], panel)
             trigger = rows.ids.shape[1] // 2  # the other half of a list's places is room for the next tile
             compact_tile(scores, rows, ids[0], columns, ids[1], self._num_neighbors, trigger, panel)
@@ -212,12 +225,15 @@ class DeviceTileLoop:
         return self._overlap.joined() if self._overlap else contextlib.nullcontext()
 
 
-def empty_lists(xp: Any, slack: Any, capacity: int) -> CandidateLists:
-    """Empty lists of C places on the device, for `slack` float32 [n]; C of a few times H spares compactions."""
-    n = len(slack)
+def empty_lists(xp: Any, margin: Any, capacity: int) -> CandidateLists:
+    """Return n empty lists of C = `capacity` places on the device, with `margin` float32 [n].
+
+    A capacity of a few times H makes compactions rare.
+    """
+    n = len(margin)
     return CandidateLists(
-        line=xp.full(n, -np.inf, dtype=np.float32),
-        slack=slack,
+        threshold=xp.full(n, -np.inf, dtype=np.float32),
+        margin=margin,
         used=xp.zeros(n, dtype=np.int32),
         ids=xp.empty((n, capacity), dtype=np.int32),
         scores=xp.empty((n, capacity), dtype=np.float32),
@@ -226,5 +242,5 @@ def empty_lists(xp: Any, slack: Any, capacity: int) -> CandidateLists:
 
 
 def part_of(lists: CandidateLists, rows: Range) -> CandidateLists:
-    """The lists of a range of rows; nothing is copied."""
+    """Return the lists of a range of rows as views."""
     return CandidateLists(*(array[slice(*rows)] for array in lists))

@@ -1,15 +1,16 @@
-// Rows scaled to length sqrt(d) and rounded to float16, and how far the rounding took each of them.
+// Rows scaled to length sqrt(d) and rounded to float16, with a bound on each row's rounding error.
 //
-// Contract. z = x * sqrt(d / |x|^2) in float64 from float32 rows [n, d] and float64 squares [n]; units float16 [n, ld]
-// is z rounded once to nearest, zero from column d to ld; residual float32 [n] >= |z* - units| / sqrt(d), where z* is
-// the exact unit row times sqrt(d). Rows whose square is 0: zeros, residual 0.
-// The residual is rounded up: float64 errors of squares, scale and sum stay below d 2^-53 <= 2^-37 relative
-// (d <= 2^16), which is covered by the factor 1 + 2^-30 and by 2^-36 added. Its sum has the order of pair_dots.cu.
+// Contract. z = x * sqrt(d / |x|^2) in float64, from float32 rows [n, d] and float64 squares [n]. units float16 [n,
+// ld] is z rounded once to nearest, and zero from column d to ld. residual float32 [n] is at least |z* - units| /
+// sqrt(d), where z* is the exact unit row times sqrt(d). A row whose square is 0 becomes zeros with residual 0. The
+// residual is rounded up: the relative float64 errors of squares, scale and sum are below d 2^-53 <= 2^-37 (d <=
+// 2^16). The factor 1 + 2^-30 and the added 2^-36 cover them. Its sum is added in the order of pair_dots.cu.
 //
-// Why this design. sqrt(d) keeps entries near 1, where float16 has its full precision, and nothing overflows: no entry
-// exceeds sqrt(d) <= 256. One warp per row, one pass, the conversion straight from float64 (no double rounding).
+// Why this design. A length of sqrt(d) keeps entries near 1, where float16 has its full precision. Nothing overflows,
+// because no entry exceeds sqrt(d) <= 256. One warp per row makes one pass and converts directly from float64, so
+// nothing is rounded twice.
 //
-// Bound: memory, 6 bytes a value.
+// Speed bound: memory, 6 bytes per value.
 
 __device__ __forceinline__ unsigned short to_half(double value) {
 #ifdef EMULATED
@@ -31,7 +32,7 @@ __device__ __forceinline__ float from_half(unsigned short bits) {
 #endif
 }
 
-// Not a cast: CuPy compiles with -ftz=true, under which a cast turns subnormal float32 into zeros.
+// This is not a cast, because CuPy compiles with -ftz=true, which makes a cast turn subnormal float32 into zeros.
 __device__ __forceinline__ double widened(float value) {
 #ifdef EMULATED
     return value;

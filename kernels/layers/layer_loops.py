@@ -1,8 +1,9 @@
-"""The element-wise half of a Transformer layer on CPU, each pass fused and in vector registers.
+"""The element-wise operations of a Transformer layer on CPU, as fused and vectorised passes.
 
-Compiled, one thread, without the interpreter lock, float32. Rows are contiguous.
+The functions are compiled, use one thread, release the interpreter lock, and compute in float32. Rows are contiguous.
 
-Legend: n rows, s rows that are added to them in turn (row i gets row i mod s), d width, f feed-forward width.
+Legend: n rows; s states, of which state i mod s is added to row i; d width; f feed-forward width. For attention: S
+sequences, h heads, L keys, Q states (queries) of a sequence, k centres.
 """
 
 from __future__ import annotations
@@ -16,21 +17,23 @@ from numba.extending import intrinsic
 
 _ONE = np.float32(1)
 _ZERO = np.float32(0)
-# Products may be fused with additions; infinities and NaNs mean what they mean, so that a guard sees them.
+# The compiler may fuse products with additions. It may not assume that values are finite: the training loop's guard
+# must see infinities and NaNs.
 _FUSED = {"contract"}
-# A row's sums may be taken several lanes at a time, always the same way.
+# The compiler may also add up a row in several vector lanes, in an order that is fixed at compile time.
 _LANES = {"contract", "reassoc"}
 
 
 @intrinsic
 def _wide_vectors(typing_context: Any) -> Any:  # noqa: ARG001 -- numba calls it
-    """Lets LLVM use 512-bit registers in the function that calls this, where the machine has them.
+    """Let LLVM use 512-bit registers in the calling function, on machines that have them.
 
-    It prefers 256 bits for fear of a slower clock; `gelu_backward` takes a quarter less time with 512.
+    By default LLVM prefers 256 bits, because 512 bits may lower the clock rate. `gelu_backward` takes a quarter less
+    time with 512.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # which llvmlite has no name for
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')  # llvmlite has no method for it
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -38,10 +41,18 @@ def _wide_vectors(typing_context: Any) -> Any:  # noqa: ARG001 -- numba calls it
 
 @numba.njit(nogil=True, cache=True, fastmath=_LANES, error_model="numpy")
 def add_norm(states, update, bias, gamma, beta, eps, normal, scales, out):  # type: ignore[no-untyped-def]
-    """LayerNorm(states + update + bias) to `out` [n, d]; before gamma and beta to `normal`, 1/std to `scales` [n].
+    """Write LayerNorm(states + update + bias) to `out`.
 
     Args:
-        states: [s, d]. update: [n, d]. bias, gamma, beta: [d]. eps: of the variance.
+        states: [s, d].
+        update: [n, d].
+        bias: [d].
+        gamma: [d].
+        beta: [d].
+        eps: added to the variance.
+        normal: [n, d], filled with the normalised rows before gamma and beta are applied.
+        scales: [n], filled with 1 / standard deviation.
+        out: [n, d].
     """
     _wide_vectors()
     n, d = update.shape
@@ -71,12 +82,17 @@ def add_norm(states, update, bias, gamma, beta, eps, normal, scales, out):  # ty
 
 @numba.njit(nogil=True, cache=True, fastmath=_LANES, error_model="numpy")
 def add_norm_backward(grad, normal, scales, gamma, sum_grad, gamma_grad, beta_grad, bias_grad):  # type: ignore[no-untyped-def]
-    """Gradient of the sum that `add_norm` normalised, to `sum_grad` [n, d], which may be `grad` itself.
-
-    Adds to gamma_grad and beta_grad [d], and the sum over rows of sum_grad to bias_grad [d].
+    """Write the gradient of the sum that `add_norm` normalised to `sum_grad`.
 
     Args:
-        grad: [n, d], of `out`. normal, scales: what `add_norm` wrote.
+        grad: [n, d], the gradient of `out`.
+        normal: [n, d], as `add_norm` wrote it.
+        scales: [n], as `add_norm` wrote it.
+        gamma: [d].
+        sum_grad: [n, d]; may be `grad` itself.
+        gamma_grad: [d]; the gradient of gamma is added to it.
+        beta_grad: [d]; the gradient of beta is added to it.
+        bias_grad: [d]; the sum over rows of `sum_grad` is added to it.
     """
     _wide_vectors()
     n, d = grad.shape
@@ -101,12 +117,14 @@ def add_norm_backward(grad, normal, scales, gamma, sum_grad, gamma_grad, beta_gr
 
 @numba.njit(nogil=True, cache=True, fastmath=_FUSED, error_model="numpy")
 def gelu_backward(inner, grad, active, bias_grad):  # type: ignore[no-untyped-def]
-    """Writes GELU(inner) to `active` and GELU'(inner) * grad over `grad`; all [n, f].
+    """Write GELU(inner) to `active`, and replace `grad` by GELU'(inner) * grad; all are [n, f].
 
-    GELU(x) = x Phi(x), its derivative Phi(x) + x phi(x), of the normal distribution. One exponential serves both:
-    Phi(-a) = phi(a) M(a) for a >= 0, with Mills' ratio M as a quotient of polynomials whose coefficients are all
-    positive (fitted on [0, 13], relative error 5e-9), so that nothing cancels. Phi is within 3e-7 of its value.
-    Adds the sum over rows of the new `grad` to bias_grad [f].
+    The sum over rows of the new `grad` is added to bias_grad [f].
+
+    GELU(x) = x Phi(x), and its derivative is Phi(x) + x phi(x), with the normal distribution's Phi and its density
+    phi. One exponential serves both: Phi(-a) = phi(a) M(a) for a >= 0. Mills' ratio M is computed as a quotient of
+    polynomials (fitted on [0, 13], relative error 5e-9). Their coefficients are all positive, so no digits cancel.
+    The error of Phi is at most 3e-7.
     """
     _wide_vectors()
     for i in range(inner.shape[0]):
@@ -114,7 +132,7 @@ def gelu_backward(inner, grad, active, bias_grad):  # type: ignore[no-untyped-de
             x = inner[i, j]
             a = min(abs(x), np.float32(13.0))
             density = np.float32(0.3989422804014327) * _exp_negative(np.float32(-0.5) * a * a)
-            density = density if abs(x) < np.float32(13.0) else _ZERO  # 8e-38 there
+            density = density if abs(x) < np.float32(13.0) else _ZERO  # the density at 13 is 8e-38
             top = np.float32(0.01001236) * a + np.float32(0.09978582)
             top = (top * a + np.float32(0.45315826)) * a + np.float32(1.09032357)
             top = top * a + np.float32(1.25331414)
@@ -131,7 +149,7 @@ def gelu_backward(inner, grad, active, bias_grad):  # type: ignore[no-untyped-de
 
 @numba.njit(nogil=True, cache=True, fastmath=_FUSED, error_model="numpy")
 def relu_backward(inner, grad, active, bias_grad):  # type: ignore[no-untyped-def]
-    """As `gelu_backward`, for ReLU; its derivative at 0 is 0."""
+    """Do the same as `gelu_backward` for ReLU, whose derivative at 0 is taken as 0."""
     for i in range(inner.shape[0]):
         for j in range(inner.shape[1]):
             x = inner[i, j]
@@ -143,7 +161,10 @@ def relu_backward(inner, grad, active, bias_grad):  # type: ignore[no-untyped-de
 
 @numba.njit(inline="always", fastmath=_FUSED, error_model="numpy")
 def _exp_negative(x):  # type: ignore[no-untyped-def]
-    """e^x for x in [-87, 0]: 2^k times a polynomial in what is left; a float32 sum with 1.5 * 2^23 rounds to k."""
+    """Return e^x for x in [-87, 0], as 2^k times a polynomial in the rest x - k ln 2.
+
+    Adding 1.5 * 2^23 in float32 and subtracting it again rounds to the whole number k.
+    """
     rounder = np.float32(12582912.0)
     k = x * np.float32(1.44269504) + rounder - rounder
     rest = (x - k * np.float32(0.693359375)) - k * np.float32(-2.12194440e-4)
@@ -156,11 +177,12 @@ def _exp_negative(x):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True, fastmath=_LANES, error_model="numpy")
 def softmax_over_keys(logits, shift, weights):  # type: ignore[no-untyped-def]
-    """Softmax of logits + shift over keys, to `weights` [S, h, L, Q, k].
+    """Write the softmax over keys of logits + shift to `weights`.
 
     Args:
-        logits: [S, h, L, 1 or Q, k]; may be `weights` itself where it has Q. shift: [S, h, L, Q], -inf at hidden keys,
-            finite for one key at least.
+        logits: [S, h, L, 1 or Q, k]; if it has Q states it may be `weights` itself.
+        shift: [S, h, L, Q], -inf at hidden keys, finite for at least one key.
+        weights: [S, h, L, Q, k].
     """
     _wide_vectors()
     num_sequences, num_heads, num_keys, num_states, k = weights.shape
@@ -191,8 +213,14 @@ def softmax_over_keys(logits, shift, weights):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True, fastmath=_LANES, error_model="numpy")
 def softmax_over_keys_backward(weights, grad, logits_grad, keys_grad):  # type: ignore[no-untyped-def]
-    """Gradient of the logits, from that of the weights [S, h, L, Q, k]: added to `logits_grad` [S, h, L, 1, k], or
-    written to it [S, h, L, Q, k], which may be `grad` itself; its sum over states and centres to keys_grad [S, h, L].
+    """Compute the gradient of the logits of `softmax_over_keys` from the gradient of its weights.
+
+    Args:
+        weights: [S, h, L, Q, k], as `softmax_over_keys` wrote them.
+        grad: [S, h, L, Q, k], the gradient of the weights.
+        logits_grad: [S, h, L, 1, k] if Q > 1 states share their logits: the gradient is added to it. Otherwise
+            [S, h, L, Q, k]: the gradient is written to it, and it may be `grad` itself.
+        keys_grad: [S, h, L], filled with the gradient's sum over states and centres.
     """
     _wide_vectors()
     num_sequences, num_heads, num_keys, num_states, k = weights.shape

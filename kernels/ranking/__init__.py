@@ -1,1 +1,4 @@
-"""What ranking reads of a tile of scores in one pass: ranks, ties and the best. Begin with rank_counts.py."""
+"""Ranks, ties and best items from a tile of scores, in one pass over the tile.
+
+May import the files of kernels/, but no other folder in it. rank_counts.py holds everything.
+"""

@@ -1,10 +1,10 @@
-"""What ranking wants of a tile of scores, taken in one pass while the tile is in cache.
+"""Count ranks and keep the best items of a tile of scores, in one pass while the tile is in cache.
 
-A tile float32 [q, b] is q users' scores of the b consecutive items first .. first + b - 1. Some pairs of a user and an
-item *gain* something first; one that gains -inf is hidden and takes no part. Compiled, one thread, without the
-interpreter lock.
+A tile is float32 [q, b]: the scores of q users for the b consecutive items first .. first + b - 1. To the scores of
+some pairs of a user and an item a *gain* is added first. A pair whose gain is -inf is hidden: it is not ranked. The
+functions are compiled, use one thread, and release the interpreter lock.
 
-Legend: q users, b items, m pairs of these users that gain, K places of a list of the best.
+Legend: q users, b items, m pairs of these users with a gain, K places of a list of the best items.
 """
 
 from __future__ import annotations
@@ -14,20 +14,26 @@ import numpy as np
 
 
 @numba.njit(nogil=True, cache=True)
-def count_tile(scores, first, lines, targets, gain_items, gain_users, gains, counts):  # type: ignore[no-untyped-def]
-    """Add to counts int64 [q, 3]: items above the user's line, others tied, and those of them before the target.
+def count_tile(scores, first, target_scores, targets, gain_items, gain_users, gains, counts):  # type: ignore[no-untyped-def]
+    """Count the tile's items that rank above each user's target or tie with it, and add them to `counts`.
 
     Args:
-        scores: float32 [q, b]; those that gain are overwritten.
-        lines: float32 [q], each target's score, finite. targets: int64 [q], their items; never hidden.
-        gain_items, gain_users: int64 [m], each pair once, by ascending item. gains: float32 [m], not NaN, not +inf.
+        scores: float32 [q, b]; scores of pairs with a gain are overwritten.
+        first: id of the tile's first item.
+        target_scores: float32 [q], the scores of the users' targets; finite.
+        targets: int64 [q], the users' target items; never hidden.
+        gain_items: int64 [m], ascending; each pair occurs once.
+        gain_users: int64 [m].
+        gains: float32 [m], neither NaN nor +inf.
+        counts: int64 [q, 3]: items with a higher score than the target, other items with the same score, and those
+            of the latter with a smaller id than the target.
 
-    Returns whether all scores are finite; if not, the counts mean nothing.
+    Returns whether all scores are finite. If not, the counts are meaningless.
     """
     hidden = add_gains(scores, first, gain_items, gain_users, gains)
     finite = 0
     for r in range(scores.shape[0]):
-        above, least, numbers = _count_row(scores[r], lines[r])
+        above, least, numbers = _count_row(scores[r], target_scores[r])
         finite += numbers
         column = targets[r] - first
         tied, before = least - above, 0
@@ -36,7 +42,7 @@ def count_tile(scores, first, lines, targets, gain_items, gain_users, gains, cou
         elif column >= 0:
             tied -= 1
             if tied:
-                before = _count_equal(scores[r, :column], lines[r])
+                before = _count_equal(scores[r, :column], target_scores[r])
         counts[r, 0] += above
         counts[r, 1] += tied
         counts[r, 2] += before
@@ -45,12 +51,18 @@ def count_tile(scores, first, lines, targets, gain_items, gain_users, gains, cou
 
 @numba.njit(nogil=True, cache=True)
 def offer_tile(scores, first, gain_items, gain_users, gains, best_scores, best_items):  # type: ignore[no-untyped-def]
-    """Offer a tile to each user's list of the best, by score, then by smaller item.
+    """Update each user's list of the K best items with a tile. Higher scores come first; ties go to the smaller item.
+
+    Tiles must come in ascending order of items, because an item never replaces an item with the same score.
 
     Args:
-        scores, gain_items, gain_users, gains: as in `count_tile`.
-        best_scores: float32 [q, K], best_items: int64 [q, K]: each row a heap with its worst entry first; empty places
-            hold -inf and -1. Tiles must come by ascending items: an item never displaces one that it ties with.
+        scores: see `count_tile`.
+        first: see `count_tile`.
+        gain_items: see `count_tile`.
+        gain_users: see `count_tile`.
+        gains: see `count_tile`.
+        best_scores: float32 [q, K], each row a heap with its worst entry first; empty places hold -inf.
+        best_items: int64 [q, K], the items of `best_scores`; empty places hold -1.
 
     Returns whether all scores are finite.
     """
@@ -68,7 +80,7 @@ def offer_tile(scores, first, gain_items, gain_users, gains, best_scores, best_i
 
 @numba.njit(nogil=True, cache=True)
 def add_gains(scores, first, gain_items, gain_users, gains):  # type: ignore[no-untyped-def]
-    """Add what pairs of a tile gain, each in float32. Returns how many are hidden, -1 if one's score was not finite."""
+    """Add the gains of a tile's pairs, in float32. Return the number of hidden pairs, -1 if a score was not finite."""
     begin = np.searchsorted(gain_items, first)
     end = np.searchsorted(gain_items, first + scores.shape[1])
     finite, hidden = True, 0
@@ -81,31 +93,31 @@ def add_gains(scores, first, gain_items, gain_users, gains):  # type: ignore[no-
 
 
 @numba.njit(nogil=True, cache=True)
-def _count_row(scores, line):  # type: ignore[no-untyped-def]
-    """How many scores are above the line, at or above it, and finite.
+def _count_row(scores, threshold):  # type: ignore[no-untyped-def]
+    """Return how many scores are above the threshold, how many at or above it, and how many finite.
 
-    A function of its own, without branches, and with counters cast back to 32 bits at every step: compiled to vector
-    compares of as many scores at a time as fit. Numba's own sum of two int32 is an int64, which halves the speed.
+    This is a separate function without branches, so that it compiles to vector comparisons. Its counters are cast
+    back to 32 bits at every step, because Numba's sum of two int32 is an int64, which halves the speed.
     """
     above, least, finite = np.int32(0), np.int32(0), np.int32(0)
     for c in range(len(scores)):
-        above = np.int32(above + np.int32(scores[c] > line))
-        least = np.int32(least + np.int32(scores[c] >= line))
+        above = np.int32(above + np.int32(scores[c] > threshold))
+        least = np.int32(least + np.int32(scores[c] >= threshold))
         finite = np.int32(finite + np.int32(abs(scores[c]) < np.inf))
     return np.int64(above), np.int64(least), np.int64(finite)
 
 
 @numba.njit(nogil=True, cache=True)
-def _count_equal(scores, line):  # type: ignore[no-untyped-def]
+def _count_equal(scores, value):  # type: ignore[no-untyped-def]
     equal = 0
     for c in range(len(scores)):
-        equal += int(scores[c] == line)
+        equal += int(scores[c] == value)
     return equal
 
 
 @numba.njit(nogil=True, cache=True)
 def _replace_worst(scores, items, score, item):  # type: ignore[no-untyped-def]
-    """Put an entry that beats the heap's first one in its place, and restore the order."""
+    """Replace the heap's first entry by a better one, and restore the heap's order."""
     at = 0
     while 2 * at + 1 < len(scores):
         child = 2 * at + 1

@@ -1,4 +1,4 @@
-"""The neighbour search as tasks: waves, ranges, precisions, copies and near-ties against the kernel in one piece."""
+"""The neighbour search as tasks equals the kernel in one process: rounds, ranges, precisions, copies, near-ties."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from configs.schema import GraphConfig
 from graph_builder.executor import SerialExecutor
 from graph_builder.stages.injection import FeatureSpec
 from graph_builder.stages.neighbors import build_neighbors, default_rows_per_task
-from graph_builder.stages.triangle import blocks_of, triangle_waves
+from graph_builder.stages.triangle import block_rounds, blocks_of
 from graph_builder.work import WorkFolder
 from kernels.cosine.cosine_topk import cosine_neighbors, square_norms
 from storage.array_file import save_array
@@ -52,7 +52,7 @@ def built(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize(
     ("rows_per_task", "precision", "threads"), [(1000, "float32", 2), (64, "auto", 1), (90, "float16", 1)]
 )
-def test_tasks_equal_one_piece(
+def test_tasks_equal_one_process(
     tmp_path: Path, include_self: bool, rows_per_task: int, precision: str, threads: int
 ) -> None:
     features = hard_features()
@@ -87,6 +87,19 @@ def test_stopped_anywhere_continues_without_doing_a_block_twice(tmp_path: Path) 
         assert again.num_blocks == 0
 
 
+def test_work_files_keep_the_keys_of_earlier_versions(tmp_path: Path) -> None:
+    """An unfinished build of an earlier version must stay readable, so stored keys do not follow attribute names."""
+    spec = specification(tmp_path, hard_features())
+    with pytest.raises(Interrupted):
+        # Stop after the order, the three blocks of two ranges, and the merges.
+        build_neighbors(spec, GraphConfig(num_neighbors=6), CountingExecutor(1 + 3 + 2), 300)
+    stored = {"line", "slack", "overflowed", "offsets", "ids", "scores"}
+    with np.load(tmp_path / "work/neighbors-text/range-00000.npz") as arrays:
+        assert set(arrays.files) == stored | {"merged"}
+        assert arrays["line"].dtype == arrays["slack"].dtype == np.float32
+        assert (arrays["slack"] > 0).all()
+
+
 @pytest.mark.parametrize("num_neighbors", [1, 3])
 def test_one_item_and_only_itself(tmp_path: Path, num_neighbors: int) -> None:
     options = GraphConfig(num_neighbors=num_neighbors)
@@ -97,18 +110,18 @@ def test_one_item_and_only_itself(tmp_path: Path, num_neighbors: int) -> None:
 
 
 @pytest.mark.parametrize("num_ranges", [0, 1, 2, 3, 4, 7, 10, 64])
-def test_waves_hold_every_block_once_and_treat_ranges_alike(num_ranges: int) -> None:
-    waves = triangle_waves(num_ranges, 20)
-    blocks = [block for wave in waves for block in wave]
+def test_rounds_hold_every_block_once_and_treat_ranges_alike(num_ranges: int) -> None:
+    rounds = block_rounds(num_ranges, 20)
+    blocks = [block for round_blocks in rounds for block in round_blocks]
     expected = [(i, j) for i in range(num_ranges) for j in range(i, num_ranges)]
     assert sorted(blocks) == expected
-    for wave in waves[:-1]:
+    for round_blocks in rounds[:-1]:
         counts = {
-            len([1 for block in blocks_of(wave, index) for place in block if place == index])
+            len([1 for block in blocks_of(round_blocks, index) for place in block if place == index])
             for index in range(num_ranges)
         }
         assert len(counts) == 1
-        assert len(wave) >= 20
+        assert len(round_blocks) >= 20
 
 
 def test_ranges_grow_rather_than_multiply() -> None:

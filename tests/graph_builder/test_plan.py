@@ -89,7 +89,7 @@ def test_wide_gaps_take_more_bytes() -> None:
 
 def test_workers_share_the_work_but_not_below_a_task() -> None:
     alone = terms(predict(REQUEST, ONES), "neighbors-text")
-    # Ten blocks in one wave: five rounds of two, one round from ten workers on.
+    # Ten blocks in one round: two workers take five blocks each; from ten workers on, each takes at most one.
     assert terms(predict(replace(REQUEST, workers=2), ONES), "neighbors-text")["scan"] == pytest.approx(
         alone["scan"] / 2
     )
@@ -115,7 +115,7 @@ def test_a_gpu_has_its_own_rates_and_half_the_bytes() -> None:
     ceilings = replace(ONES, **H200)
     search = terms(predict(on_gpus, ceilings), "neighbors-text")["product"]
     floor = 1e14 * 512 / 790e12 / 8
-    # The last round of a wave leaves some GPUs idle.
+    # While the last blocks of a round run, some GPUs are idle.
     assert floor < search < 1.3 * floor
     memory = [stage.memory for stage in predict(on_gpus, ceilings).stages if stage.name == "neighbors-text"]
     assert memory[0] > 2 * (1 << 20) * 512 * 2

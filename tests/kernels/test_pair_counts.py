@@ -123,7 +123,7 @@ def test_splits_leave_no_trace(sequences: list[list[int]], window: int | None, c
 
 @pytest.mark.parametrize("sorted_at_a_time", [1, 20, 10**6])
 @pytest.mark.parametrize("block_rows", [1, 4, 100])
-def test_pieces_and_blocks_leave_no_trace(
+def test_parts_and_blocks_do_not_change_the_sums(
     monkeypatch: pytest.MonkeyPatch, sorted_at_a_time: int, block_rows: int
 ) -> None:
     random = np.random.default_rng(0)

@@ -14,7 +14,7 @@ def a_tile(users: int, items: int, levels: int = 4, seed: int = 0):
     rng = np.random.default_rng([seed, users, items])
     scores = rng.integers(-levels, levels + 1, (users, items)).astype(np.float32)
     targets = FIRST + rng.integers(-items, 2 * items, users)  # before the tile, in it, after it
-    lines = rng.integers(-levels, levels + 1, users).astype(np.float32)
+    target_scores = rng.integers(-levels, levels + 1, users).astype(np.float32)
     inside = np.flatnonzero((targets >= FIRST) & (targets < FIRST + items))
     # Pairs that gain lie around the tile too. A third is hidden, but for targets.
     pairs = {(FIRST + int(i), int(u)) for i, u in rng.integers((-5, 0), (items + 5, users), (40, 2))}
@@ -22,8 +22,8 @@ def a_tile(users: int, items: int, levels: int = 4, seed: int = 0):
     gain_items, gain_users = np.array(sorted(pairs), dtype=np.int64).T.copy()
     gains = rng.integers(-levels, levels + 1, len(pairs)).astype(np.float32)
     gains[(rng.random(len(pairs)) < 1 / 3) & (gain_items != targets[gain_users])] = -np.inf
-    lines[inside] = with_gains(scores, gain_items, gain_users, gains)[inside, targets[inside] - FIRST]
-    return scores, targets, lines, (gain_items, gain_users, gains)
+    target_scores[inside] = with_gains(scores, gain_items, gain_users, gains)[inside, targets[inside] - FIRST]
+    return scores, targets, target_scores, (gain_items, gain_users, gains)
 
 
 def with_gains(scores, items, users, gains):
@@ -34,21 +34,25 @@ def with_gains(scores, items, users, gains):
     return gained
 
 
-def slow_counts(scores, targets, lines):
+def slow_counts(scores, targets, target_scores):
     counts = np.zeros((len(scores), 3), dtype=np.int64)
     for u, row in enumerate(scores):
         for c, score in enumerate(row):
             if FIRST + c != targets[u]:
-                counts[u] += [score > lines[u], score == lines[u], score == lines[u] and FIRST + c < targets[u]]
+                counts[u] += [
+                    score > target_scores[u],
+                    score == target_scores[u],
+                    score == target_scores[u] and FIRST + c < targets[u],
+                ]
     return counts
 
 
 @pytest.mark.parametrize(("users", "items"), [(1, 1), (3, 63), (5, 100), (4, 1000)])
 def test_counts_equal_counting_pair_by_pair(users, items):
-    scores, targets, lines, gains = a_tile(users, items)
-    expected = slow_counts(with_gains(scores, *gains), targets, lines)
+    scores, targets, target_scores, gains = a_tile(users, items)
+    expected = slow_counts(with_gains(scores, *gains), targets, target_scores)
     counts = np.full((users, 3), 7, dtype=np.int64)
-    assert count_tile(scores, FIRST, lines, targets, *gains, counts)
+    assert count_tile(scores, FIRST, target_scores, targets, *gains, counts)
     np.testing.assert_array_equal(counts - 7, expected)
 
 
@@ -73,17 +77,17 @@ def test_lists_equal_sorting_everything(best):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", [0, 17, 99])
 def test_a_score_that_is_no_number_is_noticed_even_if_hidden(value, column):
-    scores, targets, lines, gains = a_tile(3, 100)
+    scores, targets, target_scores, gains = a_tile(3, 100)
     scores[1, column] = value
     own = np.array([FIRST + column]), np.array([1])
     for pairs in [gains, *((*own, np.array([gain], dtype=np.float32)) for gain in (-np.inf, 2))]:
-        assert not count_tile(scores.copy(), FIRST, lines, targets, *pairs, np.zeros((3, 3), dtype=np.int64))
+        assert not count_tile(scores.copy(), FIRST, target_scores, targets, *pairs, np.zeros((3, 3), dtype=np.int64))
         best = np.full((3, 4), -np.inf, dtype=np.float32), np.full((3, 4), -1, dtype=np.int64)
         assert not offer_tile(scores.copy(), FIRST, *pairs, *best)
 
 
 @pytest.mark.parametrize("gain", [np.nan, np.inf])
 def test_a_gain_that_is_no_number_is_noticed(gain):
-    scores, targets, lines, _ = a_tile(3, 100)
+    scores, targets, target_scores, _ = a_tile(3, 100)
     pairs = np.array([FIRST + 17]), np.array([1]), np.array([gain], dtype=np.float32)
-    assert not count_tile(scores, FIRST, lines, targets, *pairs, np.zeros((3, 3), dtype=np.int64))
+    assert not count_tile(scores, FIRST, target_scores, targets, *pairs, np.zeros((3, 3), dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Candidate lists keep everything at or above their line; tiles cover every pair once; dots have defined bits."""
+"""Candidate lists keep every score at or above their threshold; tiles cover every pair once; dots have fixed bits."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def scores_of(units: np.ndarray) -> np.ndarray:
 
 
 def check(lists: CandidateLists, scores: np.ndarray, first_id: int = 0) -> None:
-    """Every list that did not overflow holds exactly the scores at or above the highest possible line."""
+    """Every list that did not overflow holds exactly the scores at or above the highest possible threshold."""
     offsets, ids, values = lists.entries()
     for row, all_scores in enumerate(scores):
-        line = np.sort(all_scores)[-BEST] - lists.slack[row]
-        expected = np.flatnonzero(all_scores >= line)
+        threshold = np.sort(all_scores)[-BEST] - lists.margin[row]
+        expected = np.flatnonzero(all_scores >= threshold)
         if lists.overflowed[row]:
             assert len(expected) > SPARE_PLACES
             continue
@@ -39,7 +39,7 @@ def check(lists: CandidateLists, scores: np.ndarray, first_id: int = 0) -> None:
 
 @pytest.mark.parametrize(("num_rows", "tile_rows", "threads"), [(7, 3, 1), (300, 1000, 1), (300, 90, 2), (401, 100, 3)])
 @pytest.mark.parametrize("levels", [4, 100_000])
-def test_triangle_keeps_what_is_above_the_line(
+def test_triangle_keeps_scores_above_the_threshold(
     num_rows: int, tile_rows: int, threads: int, levels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score_tiles, "TILE_ROWS", tile_rows)
@@ -59,15 +59,15 @@ def test_rectangles_and_merging_equal_the_triangle(threads: int, monkeypatch: py
     monkeypatch.setattr(score_tiles, "TILE_ROWS", 70)
     rng = np.random.default_rng(1)
     units = np.round(rng.standard_normal((310, 4)) * 64).astype(np.float32) / 64
-    slack = np.full(310, 0.01, dtype=np.float32)
+    margin = np.full(310, 0.01, dtype=np.float32)
     ranges = [(0, 110), (110, 220), (220, 310)]
     parts: list[list[CandidateLists]] = [[] for _ in ranges]
     for i, j in itertools.combinations_with_replacement(range(3), 2):
-        # Lines of earlier blocks are passed on, as the waves of a build do.
+        # Thresholds of earlier blocks are passed on, as between the rounds of a build.
         sides = [
             (
                 units[slice(*ranges[k])],
-                CandidateLists.empty(slack[slice(*ranges[k])], BEST, _line(parts[k])),
+                CandidateLists.empty(margin[slice(*ranges[k])], BEST, _threshold(parts[k])),
                 ranges[k][0],
             )
             for k in sorted({i, j})
@@ -81,15 +81,15 @@ def test_rectangles_and_merging_equal_the_triangle(threads: int, monkeypatch: py
     scores = scores_of(units)
     for found in (parts, [list(reversed(part)) for part in parts]):
         for k, (begin, end) in enumerate(ranges):
-            merged = CandidateLists.empty(slack[begin:end], BEST)
+            merged = CandidateLists.empty(margin[begin:end], BEST)
             for part in found[k]:
                 offer_entries(merged, *part.entries(), BEST)
             compact_lists(merged, BEST)
             check(merged, scores[begin:end])
 
 
-def _line(parts: list[CandidateLists]) -> np.ndarray | None:
-    return np.max([part.line for part in parts], axis=0) if parts else None
+def _threshold(parts: list[CandidateLists]) -> np.ndarray | None:
+    return np.max([part.threshold for part in parts], axis=0) if parts else None
 
 
 @pytest.mark.parametrize(("num_rows", "threads"), [(1, 2), (5, 4), (1000, 1), (1000, 2), (999, 5)])

@@ -154,7 +154,7 @@ def test_names_that_climb_out_are_refused(remote, s3, content) -> None:
 def test_an_index_of_another_manifest_is_refused(remote, s3, content) -> None:
     uri, key = remote
     s3.write(f"{key}/manifest.json", content[0]["manifest.json"] + b" ")
-    with pytest.raises(InputError, match=r"objects.json is of another manifest.json"):
+    with pytest.raises(InputError, match=r"objects.json does not belong to manifest.json"):
         Dataset.open(uri)
     s3.write(f"{key}/objects.json", b"[]")
     with pytest.raises(InputError, match="not a JSON object"):
@@ -239,7 +239,7 @@ def test_nothing_finished_is_overwritten(remote, s3) -> None:
     with pytest.raises(InputError, match="holds a finished dataset, which is never replaced"):
         prepare("synthetic", uri, **SIZES, overwrite=True)
     other = prepare("synthetic", str(cache_folder() / "other"), **(SIZES | {"seed": 1})).folder
-    with pytest.raises(InputError, match="holds something else that is finished"):
+    with pytest.raises(InputError, match="holds another finished folder"):
         published(other, uri)
     assert other.exists()
     assert {name: s3.read(name) for name in s3.names(key)} == before

@@ -13,8 +13,8 @@ from tests.kernels.cuda.emulator import kernels_of
 # Registers a thread may use: 65536 / (threads of a block * blocks wanted on a multiprocessor at once).
 MAX_REGISTERS = {
     "scan_tile": 64,
-    "seed_row_lines": 48,
-    "seed_column_lines": 48,
+    "seed_row_thresholds": 48,
+    "seed_column_thresholds": 48,
     "compact_lists": 80,
     "pair_dots": 40,
     "unit_rows": 40,

@@ -39,12 +39,12 @@ def test_sides_are_those_of_the_host(xp):
     host, device = HostSearch("float16"), DeviceSearch(xp, 4)
     largest = device.largest_residual(rows, squares)
     assert abs(largest - host.largest_residual(rows, squares)) < 1e-6
-    line = np.linspace(-1, 1, 40).astype(np.float32)
-    part = RangeRows(rows, squares, 7, line)
+    threshold = np.linspace(-1, 1, 40).astype(np.float32)
+    part = RangeRows(rows, squares, 7, threshold)
     one, other = host.side(part, 3, largest), device.side(part, 3, largest)
     np.testing.assert_array_equal(to_host(other.units)[:, :20], one.units)
-    np.testing.assert_array_equal(to_host(other.lists.line), line)
-    np.testing.assert_allclose(to_host(other.lists.slack), one.lists.slack, rtol=1e-3)
+    np.testing.assert_array_equal(to_host(other.lists.threshold), threshold)
+    np.testing.assert_allclose(to_host(other.lists.margin), one.lists.margin, rtol=1e-3)
     assert device.largest_residual(rows[:0], squares[:0]) == 0
 
 

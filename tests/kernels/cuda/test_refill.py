@@ -1,4 +1,4 @@
-"""Lists that a tile overflows: they are offered the tile again, and only hopeless ones stay overflowed."""
+"""Lists that a tile overflows are offered the tile again; only lists that cannot fit stay overflowed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from kernels.backend import to_host
 from kernels.candidate_lists import CandidateLists
-from kernels.cuda.launchers import compact_tile, scan_tile, seed_lines
+from kernels.cuda.launchers import compact_tile, scan_tile, seed_thresholds
 from kernels.cuda.tile_loop import empty_lists, part_of
 from tests.kernels.cuda import twins
 
@@ -16,34 +16,34 @@ EARLIER = 10_000  # ids of entries that earlier tiles gave
 
 
 def started(rng, n, capacity, best):
-    """Lists that hold some entries of earlier tiles already, none below the line."""
+    """Lists that hold some entries of earlier tiles already, none below the threshold."""
     lists = empty_lists(np, np.full(n, SLACK, dtype=np.float32), capacity)
     lists.used[:] = rng.integers(0, min(9, capacity + 1), n)
     lists.ids[:] = EARLIER + np.arange(capacity)
     lists.scores[:] = rng.integers(-best, best + 1, lists.scores.shape) / np.float32(64)
-    lists.line[::3] = -best / np.float32(64)
+    lists.threshold[::3] = -best / np.float32(64)
     return lists
 
 
 def check(before, after, offered, num_best):
-    """Everything at or above the final line is there; the line is not too high; what overflowed had to."""
-    line, _, count, ids, scores, overflowed = (to_host(array) for array in after)
+    """Lists hold all scores at or above a threshold that is not too high; they overflow only where they must."""
+    threshold, _, count, ids, scores, overflowed = (to_host(array) for array in after)
     capacity = ids.shape[1]
     for i, new in enumerate(offered):
         held = range(before.used[i])
         entries = [(int(before.ids[i, e]), float(before.scores[i, e])) for e in held] + new
         all_scores = np.sort([score for _, score in entries])
-        highest = before.line[i]
+        highest = before.threshold[i]
         if len(entries) >= num_best:
             highest = max(highest, twins.below(all_scores[-num_best], SLACK))
-        assert before.line[i] <= line[i] <= highest
-        at_line = sorted(entry for entry in entries if entry[1] >= line[i])
+        assert before.threshold[i] <= threshold[i] <= highest
+        at_threshold = sorted(entry for entry in entries if entry[1] >= threshold[i])
         if overflowed[i]:
-            assert len(at_line) > capacity
+            assert len(at_threshold) > capacity
         else:
-            assert sorted(zip(ids[i, : count[i]].tolist(), scores[i, : count[i]].tolist(), strict=True)) == at_line
+            assert sorted(zip(ids[i, : count[i]].tolist(), scores[i, : count[i]].tolist(), strict=True)) == at_threshold
             if len(entries) >= num_best:
-                assert line[i] == highest
+                assert threshold[i] == highest
 
 
 @pytest.mark.parametrize("order", ["random", "ascending", "descending"])
@@ -54,10 +54,10 @@ def test_a_flood_loses_nothing(xp, order, q, b, capacity, num_best):
     rng = np.random.default_rng(b)
     buffer = np.full((q, -(-b // 4) * 4 + 4), np.inf, dtype=np.float32)
     tile = buffer[:, :b]
-    # Mostly distinct, so that few ties reach the line.
+    # Mostly distinct, so that few ties reach the threshold.
     tile[:] = (rng.permutation(q * b).reshape(q, b) - q * b // 2) / np.float32(64)
     if order != "random":
-        # Down the rows and along the columns: the worst order for a line that rises with what was seen.
+        # Down the rows and along the columns: the worst order for a threshold that rises as scores are seen.
         values = np.sort(tile.ravel())[:: 1 if order == "ascending" else -1]
         tile[:] = values.reshape(b, q).T
     before = [started(rng, n, capacity, best=q * b // 2) for n in (q, b)]
@@ -65,10 +65,10 @@ def test_a_flood_loses_nothing(xp, order, q, b, capacity, num_best):
     arguments = (xp.asarray(buffer)[:, :b], on_device[0], 100, on_device[1], 2000)
     scan_tile(*arguments)
     compact_tile(*arguments, num_best)
-    offered = twins.offered(tile, before[0].line, 100, before[1].line, 2000)
+    offered = twins.offered(tile, before[0].threshold, 100, before[1].threshold, 2000)
     for side in range(2):
         check(before[side], on_device[side], offered[side], num_best)
-        if capacity > num_best:  # no room at all for what is within the slack: some may stay overflowed
+        if capacity > num_best:  # else no place is left for scores within the margin, and lists may stay overflowed
             assert not to_host(on_device[side].overflowed).any()
 
 
@@ -93,7 +93,7 @@ def test_ties_that_do_not_fit_stay_overflowed(xp):
     scan_tile(*arguments)
     compact_tile(*arguments, 6)
     assert to_host(lists.overflowed).tolist() == [True, True, True, True, False]
-    assert to_host(lists.line).tolist() == [0.0] * 5
+    assert to_host(lists.threshold).tolist() == [0.0] * 5
     assert sorted(to_host(lists.ids)[4, :20].tolist()) == list(range(500, 520))
 
 
@@ -115,21 +115,21 @@ def test_numbers_on_the_device_choose_the_panel(xp, seeded):
     q, b, capacity, skipped = 37, 150, 24, 60
     tile = xp.asarray(rng.permutation(q * 152).reshape(q, 152).astype(np.float32) / 64)[:, :b]
     lists = started(rng, 3 * q, capacity, best=60)
-    lists.line[:] = rng.integers(-9, 9, 3 * q)
-    lists.line[:skipped] = 1e9
+    lists.threshold[:] = rng.integers(-9, 9, 3 * q)
+    lists.threshold[:skipped] = 1e9
     whole, alone = ([xp.asarray(array.copy()) for array in lists] for _ in range(2))
     whole, alone = CandidateLists(*whole), part_of(CandidateLists(*alone), (skipped, skipped + q))
     # Rows are among the columns: each must leave itself out, in the scan and when it is offered again.
     panel = xp.asarray(np.array([1000, skipped], dtype=np.int32))
     for given, first_row, numbers in ((whole, 20, panel), (alone, 1020, None)):
         if seeded:  # else every list is flooded
-            seed_lines(tile, given, True, 10, first_row, 1000, numbers)
+            seed_thresholds(tile, given, True, 10, first_row, 1000, numbers)
         scan_tile(tile, given, first_row, None, 1000, numbers)
         compact_tile(tile, given, first_row, None, 1000, 10, 12, numbers)
     used = to_host(alone.used)
     assert (used != lists.used[skipped : skipped + q]).all()
     part = slice(skipped, skipped + q)
-    for name in ("line", "used", "overflowed"):
+    for name in ("threshold", "used", "overflowed"):
         np.testing.assert_array_equal(to_host(getattr(whole, name))[part], to_host(getattr(alone, name)))
     for name in ("ids", "scores"):
         found, expected = to_host(getattr(whole, name))[part], to_host(getattr(alone, name))

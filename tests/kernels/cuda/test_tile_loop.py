@@ -20,17 +20,17 @@ def on_list(lists, i):
     return dict(zip(ids[i, : count[i]].tolist(), scores[i, : count[i]].tolist(), strict=True))
 
 
-def check(lists, first_id, scores, ids, slack, num_best):
+def check(lists, first_id, scores, ids, margin, num_best):
     """`scores` [n, m] of the n lists' items with all items `ids` [m]."""
-    lines, overflowed = to_host(lists.line), to_host(lists.overflowed)
+    thresholds, overflowed = to_host(lists.threshold), to_host(lists.overflowed)
     for i, row in enumerate(scores):
         others = ids != first_id + i
         best = np.sort(row[others])[::-1]
-        line = best[num_best - 1] - slack if len(best) >= num_best else -np.inf
-        wanted = {int(j): float(s) for j, s in zip(ids[others], row[others], strict=True) if s >= line}
+        threshold = best[num_best - 1] - margin if len(best) >= num_best else -np.inf
+        wanted = {int(j): float(s) for j, s in zip(ids[others], row[others], strict=True) if s >= threshold}
         assert not overflowed[i]
         assert on_list(lists, i) == wanted
-        assert lines[i] == line
+        assert thresholds[i] == threshold
 
 
 @pytest.fixture(params=[False, True])
@@ -43,27 +43,27 @@ def overlap(request, xp):
 @pytest.mark.parametrize(("n", "tile"), [(1, (4, 8)), (150, (32, 40)), (150, (64, 128)), (150, (256, 256))])
 def test_triangle(xp, overlap, n, tile):
     units = whole_units(np.random.default_rng(n), n)
-    slack = 3 / WIDTH
-    lists = empty_lists(xp, xp.full(n, slack, dtype=xp.float32), 48)
+    margin = 3 / WIDTH
+    lists = empty_lists(xp, xp.full(n, margin, dtype=xp.float32), 48)
     loop = DeviceTileLoop(xp=xp, width=WIDTH, num_neighbors=7, tile=tile, overlap=overlap)
     loop.triangle(xp.asarray(units), lists, 1000)
     scores = units.astype(np.float32) @ units.astype(np.float32).T / WIDTH
-    check(lists, 1000, scores, 1000 + np.arange(n), slack, 7)
+    check(lists, 1000, scores, 1000 + np.arange(n), margin, 7)
 
 
 @pytest.mark.parametrize("graph", [False, True])
 def test_rectangle_between_triangles_equals_one_triangle(xp, overlap, graph):
-    n, m, slack = 110, 130, 2 / WIDTH
+    n, m, margin = 110, 130, 2 / WIDTH
     units = whole_units(np.random.default_rng(5), n + m)
     on_device = xp.asarray(units)
     loop = DeviceTileLoop(xp=xp, width=WIDTH, num_neighbors=10, tile=(20, 64), overlap=overlap, graph=graph)
-    left, right = (empty_lists(xp, xp.full(k, slack, dtype=xp.float32), 48) for k in (n, m))
+    left, right = (empty_lists(xp, xp.full(k, margin, dtype=xp.float32), 48) for k in (n, m))
     loop.triangle(on_device[:n], left, 0)
     loop.rectangle(on_device[:n], left, 0, on_device[n:], right, n)
     loop.triangle(on_device[n:], right, n)
     scores = units.astype(np.float32) @ units.astype(np.float32).T / WIDTH
-    check(left, 0, scores[:n], np.arange(n + m), slack, 10)
-    check(right, n, scores[n:], np.arange(n + m), slack, 10)
+    check(left, 0, scores[:n], np.arange(n + m), margin, 10)
+    check(right, n, scores[n:], np.arange(n + m), margin, 10)
 
 
 def test_too_many_ties_overflow_and_harm_no_other_row(xp):
@@ -76,8 +76,8 @@ def test_too_many_ties_overflow_and_harm_no_other_row(xp):
     scores = units.astype(np.float32) @ units.astype(np.float32).T / WIDTH
     for i in np.flatnonzero(~overflowed):
         others = np.delete(np.arange(120), i)
-        line = np.sort(scores[i, others])[-5]
-        assert on_list(lists, i) == {j: scores[i, j] for j in others.tolist() if scores[i, j] >= line}
+        threshold = np.sort(scores[i, others])[-5]
+        assert on_list(lists, i) == {j: scores[i, j] for j in others.tolist() if scores[i, j] >= threshold}
     assert (~overflowed).sum() > 40
 
 

@@ -1,4 +1,4 @@
-"""What the CUDA kernels compute, one entry at a time, from their contracts alone."""
+"""Slow twins of the CUDA kernels: one entry at a time, written from the kernels' contracts alone."""
 
 from __future__ import annotations
 
@@ -8,50 +8,50 @@ from fractions import Fraction
 import numpy as np
 
 
-def offered(scores, row_line, first_row_id, column_line, first_column_id):
+def offered(scores, row_threshold, first_row_id, column_threshold, first_column_id):
     """(row entries, column entries) of a tile: a list of (id, score) for each row and for each column."""
-    rows = [[] for _ in row_line]
+    rows = [[] for _ in row_threshold]
     columns = [[] for _ in range(scores.shape[1])]
     for r in range(scores.shape[0]):
         for c in range(scores.shape[1]):
             if first_row_id + r == first_column_id + c:
                 continue
-            if scores[r, c] >= row_line[r]:
+            if scores[r, c] >= row_threshold[r]:
                 rows[r].append((first_column_id + c, float(scores[r, c])))
-            if column_line is not None and scores[r, c] >= column_line[c]:
+            if column_threshold is not None and scores[r, c] >= column_threshold[c]:
                 columns[c].append((first_row_id + r, float(scores[r, c])))
     return rows, columns
 
 
-def below(score, slack):
-    """score - slack as a float32, rounded down."""
+def below(score, margin):
+    """score - margin as a float32, rounded down."""
     if not np.isfinite(score):
         return np.float32(score)
-    exact = Fraction(float(score)) - Fraction(float(slack))
+    exact = Fraction(float(score)) - Fraction(float(margin))
     result = np.nextafter(np.float32(float(exact)), np.float32(np.inf))
     while Fraction(float(result)) > exact:
         result = np.nextafter(result, np.float32(-np.inf))
     return result
 
 
-def seeded(values, itself, line, slack, num_neighbors, num_groups):
-    """The line of one row after seeding: place k of `values` is in group k mod G; `itself` is left out."""
+def seeded(values, itself, threshold, margin, num_neighbors, num_groups):
+    """The threshold of one row after seeding: place k of `values` is in group k mod G; `itself` is left out."""
     groups = np.full(num_groups, -np.inf, dtype=np.float32)
     for k, value in enumerate(values):
         if k != itself:
             groups[k % num_groups] = max(groups[k % num_groups], value)
-    return max(line, below(np.sort(groups)[-num_neighbors], slack))
+    return max(threshold, below(np.sort(groups)[-num_neighbors], margin))
 
 
-def compacted(line, count, ids, scores, slack, num_neighbors, trigger):
-    """Line, kept (id, score) and whether it overflowed, of one list."""
+def compacted(threshold, count, ids, scores, margin, num_neighbors, trigger):
+    """One list's threshold, its kept (id, score) entries, and whether it overflowed."""
     held = min(count, len(ids))
     entries = [(int(ids[i]), float(scores[i])) for i in range(held)]
     if count < trigger:
-        return line, entries, False
+        return threshold, entries, False
     if held >= num_neighbors:
-        line = max(line, below(np.sort(scores[:held])[-num_neighbors], slack))
-    return line, [entry for entry in entries if entry[1] >= line], count > len(ids)
+        threshold = max(threshold, below(np.sort(scores[:held])[-num_neighbors], margin))
+    return threshold, [entry for entry in entries if entry[1] >= threshold], count > len(ids)
 
 
 def dot(left, right):
