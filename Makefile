@@ -1,9 +1,11 @@
 # Two commands do everything on a bare machine with Python 3.11+ and make:
 #   make demo    the whole pipeline on a synthetic catalogue, ending with a table
 #   make test    linters, type checker, import contracts, tests
-# and two more are for who changes the code (tests/README.md):
-#   make check   after each edit: make test without the tests that spawn ranks, start Ray or need a GPU
-#   make faults  twenty small trainings that are killed at random moments, and the slow tests (an hour)
+# and four more are for who changes the code (tests/README.md):
+#   make check     after each edit: make test without the tests that spawn ranks, start Ray or need a GPU
+#   make coverage  the tests of make test, and what share of each package they run; fails below 90 %
+#   make mutants   makes small faults in each package, one at a time, and lists those that no test notices (slow)
+#   make faults    twenty small trainings that are killed at random moments, and the slow tests (an hour)
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -14,7 +16,7 @@ ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/
 SIDE_BY_SIDE := --numprocesses auto --dist worksteal -m "not ranks and not ray and not gpu and not slow"
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
-.PHONY: demo check test faults lint install clean
+.PHONY: demo check test coverage mutants faults lint install clean
 
 demo: install
 	$(BIN)/python jobs/demo.py --output demo
@@ -26,6 +28,17 @@ check: lint
 test: lint
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 	$(BIN)/python -m pytest -m "(ranks or ray or gpu) and not slow"
+
+# The records, .coverage, also tell which test ran which line.
+coverage: install
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --cov --cov-context=test --cov-report=
+	$(BIN)/python -m pytest -m "(ranks or ray or gpu) and not slow" --cov --cov-append --cov-context=test --cov-report=
+	$(BIN)/python -m tests.coverage_by_package
+
+mutants: install
+	test -f .coverage || $(MAKE) coverage
+	$(BIN)/python -m tests.mutants
 
 # Twenty trainings whose workers, nodes and drivers are killed: docs/reliability.md
 faults: install
@@ -52,4 +65,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
