@@ -1,10 +1,8 @@
 """A table of what share of each package the tests run, from the records of `make coverage`; too small a share fails.
 
 A share counts statements and branches together: of every `if` and loop, both ways. It includes what ranks, Ray's
-workers and the commands that tests start have run. Two things are left out, because no test on a CPU can see them:
-
-- the bodies of functions that Numba compiles (`@numba.njit`): what runs is machine code;
-- the modules of kernels/cuda that drive a GPU: their tests need one.
+workers and the commands that tests start have run. Left out are the bodies of functions that Numba compiles
+(`@numba.njit`): what runs is machine code, which cannot be watched. Code that drives a GPU is counted, run or not.
 
 python -m tests.coverage_by_package
 """
