@@ -24,7 +24,8 @@ NAME = "tests/data/test_one.py::test_double"
 def checkout(tmp_path, monkeypatch):
     root = tmp_path / "root"
     for name, text in {
-        "data/one.py": MODULE, "tests/data/test_one.py": TESTS, "tests/data/test_two.py": "def test_two(): pass\n",
+        "data/__init__.py": "", "data/one.py": MODULE, "tests/data/test_one.py": TESTS, 
+        "tests/data/test_two.py": "def test_two(): pass\n",
         ".venv/large": "", "pytest.ini": "[pytest]\nmarkers =\n    ranks\n    ray\n    gpu\n    slow\n",
     }.items():  # fmt: skip
         (root / name).parent.mkdir(parents=True, exist_ok=True)

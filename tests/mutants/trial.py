@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.mutants.concerned import Recorded, mirror_of
+from tests.mutants.forks import pytest_in_a_fork
 from tests.mutants.operators import Mutation
 from tests.packages import ROOT
 
@@ -82,35 +78,7 @@ class Copy:
 
     def _pytest(self, arguments: Sequence[str], seconds: float, cache: Path) -> tuple[int | None, str]:
         """Its exit status, None if time was up; and its output."""
-        options = [
-            "-q",
-            "--no-header",
-            "--durations=0",
-            "-rfE",
-            "--timeout=100",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:xdist",
-        ]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST_"))}
-        environment |= {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(cache)}
+        options = ["-q", "--no-header", "--durations=0", "-rfE", "--timeout=100", "-p", "no:cacheprovider"]
+        environment = {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(cache)}
         environment |= {"COLUMNS": "1000"}  # so that pytest cuts no name of a test short
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *options, *arguments], cwd=self.root, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        try:
-            output, _ = process.communicate(timeout=max(seconds, 1.0))
-        except subprocess.TimeoutExpired:
-            return None, ""
-        finally:
-            _end(process)
-        return process.returncode, output
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End it and the processes of its group: a mutation may have left some waiting for each other."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        return pytest_in_a_fork(self.root, environment, [*options, *arguments], seconds)
