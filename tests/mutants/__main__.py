@@ -7,6 +7,7 @@ matters; with 1 if a test that noticed a mutation fails without one too; with 2 
 from __future__ import annotations
 
 import random
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -51,6 +52,9 @@ def main(packages: tuple[str, ...], count: int, seed: int, seconds: float, data:
     if not Path(data).exists() or not (recorded := Recorded(Path(data))).has_tests():
         click.echo(f"error: {data} does not tell which test ran which line; run `make coverage` first", err=True)
         sys.exit(2)
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # through the `finally` that ends tests and deletes the copy
     states: dict[str, Counter[str]] = {package: Counter() for package in packages or PRODUCT}
     listed: list[str] = []
     killers: dict[str, list[str]] = {}
