@@ -1,11 +1,13 @@
 # Two commands do everything on a bare machine with Python 3.11+ and make:
 #   make demo    the whole pipeline on a synthetic catalogue, ending with a table
 #   make test    linters, type checker, import contracts, tests
-# and two more are for who changes the code (tests/README.md):
-#   make docs    the website of the docs and the API reference, in site/
-#   make check   after each edit: make test without the tests that spawn ranks, start Ray or need a GPU
-#   make slow    the tests that take minutes each; CI runs them after make test
-#   make faults  twenty small trainings that are killed at random moments, and the slow tests (an hour)
+# and more are for who changes the code (tests/README.md):
+#   make check     after each edit: make test without the tests that spawn ranks, start Ray or need a GPU
+#   make slow      the tests that take minutes each; CI runs them after make test
+#   make coverage  make test, and what share of each package it runs; fails below 90 %
+#   make mutants   makes small faults in each package, one at a time, and lists those that no test notices (slow)
+#   make faults    twenty small trainings that are killed at random moments, and the slow tests (an hour)
+#   make docs      the website of the docs and the API reference, in site/
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -18,26 +20,37 @@ SIDE_BY_SIDE := --numprocesses auto --dist worksteal -m "not ranks and not ray a
 export PYTHONDONTWRITEBYTECODE :=
 # Pages that people write; docs/bad-input.md is written by a program.
 PROSE := $(filter-out docs/bad-input.md,$(wildcard *.md docs/*.md tests/*.md))
+# make test COVERAGE=1 records which test ran which line, in .coverage.
+MEASURED := $(if $(COVERAGE),--cov --cov-append --cov-context=test --cov-report=)
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
-.PHONY: demo check test slow faults docs lint install clean
+.PHONY: demo check test slow coverage mutants faults docs lint install clean
 
 demo: install
 	$(BIN)/python jobs/demo.py --output demo
 
 # The linters run beside the tests. What they say is shown after them; either's failure is a failure.
 check: install
+	$(if $(COVERAGE),$(BIN)/python -m coverage erase)
 	@$(MAKE) --no-print-directory lint > $(VENV)/lint.txt 2>&1 & linters=$$!; \
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE); tested=$$?; \
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(MEASURED); tested=$$?; \
 	wait $$linters; linted=$$?; cat $(VENV)/lint.txt; \
 	test $$tested -eq 0 && test $$linted -eq 0
 
 # Ranks and Ray use several cores themselves, so their tests run one after another.
 test: check docs
-	$(BIN)/python -m pytest -m "(ranks or ray or gpu) and not slow"
+	$(BIN)/python -m pytest -m "(ranks or ray or gpu) and not slow" $(MEASURED)
+	$(if $(COVERAGE),$(BIN)/python -m tests.coverage_by_package)
+
+coverage:
+	$(MAKE) test COVERAGE=1
 
 slow: install
 	$(BIN)/python -m pytest -m slow
+
+mutants: install
+	test -f .coverage || $(MAKE) coverage
+	$(BIN)/python -m tests.mutants
 
 # Twenty trainings whose workers, nodes and drivers are killed: docs/reliability.md
 faults: slow
@@ -68,4 +81,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

@@ -56,6 +56,11 @@ def test_a_note_says_history_repeats_and_what_follows(settings, share, expected)
     assert expected in ranking_note(score_settings(evaluation(*settings)), {"valid": None, "test": share})
 
 
+def test_five_per_cent_of_repeats_are_many():
+    assert "With so many" in ranking_note(score_settings(evaluation("mask_history=true")), {"test": 0.05})
+    assert "With so" not in ranking_note(score_settings(evaluation()), {"test": 0.05})
+
+
 def test_no_advice_where_the_setting_fits():
     for settings, share in ((("mask_history=true",), 0.01), ((), 0.4)):
         assert ranking_note(score_settings(evaluation(*settings)), {"test": share}).endswith("%.")

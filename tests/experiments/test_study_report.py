@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 
 from configs.loading import dump_config
@@ -122,6 +123,18 @@ def test_where_values_lie_on_an_axis():
     assert [crowded.place(value) for value in (0, 0.01, 1)] == [0, 1, 2]
     assert Axis([True, False]).scale == Axis(["a", "b"]).scale == Axis([None, 1]).scale == "order"
     assert Axis([3]).place(3) == 3
+
+
+def test_ticks_are_at_the_values_with_labels_of_fourteen_letters_at_most():
+    _, axes = plt.subplots()
+    names = ["a" * 14, "b" * 15]
+    Axis(names).apply(axes)
+    assert axes.get_xticks().tolist() == [0, 1]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a" * 14, "b" * 13 + "…"]
+    Axis([1, 10, 100]).apply(axes)
+    assert axes.get_xscale() == "log"
+    assert axes.get_xticks().tolist() == [1, 10, 100]
+    plt.close()
 
 
 def test_metrics_that_are_drawn(tmp_path):

@@ -106,6 +106,14 @@ def test_one_neighbour_that_is_the_item_itself_needs_no_search() -> None:
     assert terms(predict(replace(REQUEST, options=options), ONES), "neighbors-text")["product"] == 0
 
 
+def test_for_a_gpu_each_task_fetches_a_row_once_at_most() -> None:
+    few = replace(REQUEST, gpus=1)
+    many = replace(few, num_pairs=1 << 26)
+    assert terms(predict(few, ONES), "inject-text")["rows"] == pytest.approx(10000 * 32 * 4)
+    assert terms(predict(many, ONES), "inject-text")["rows"] == pytest.approx(8 * (1 << 14) * 32 * 4)  # eight tasks
+    assert terms(predict(REQUEST, ONES), "inject-text")["rows"] == 0
+
+
 def test_a_gpu_has_its_own_rates_and_half_the_bytes() -> None:
     options = GraphConfig(num_neighbors=10)
     on_cores = PlanRequest(

@@ -96,6 +96,12 @@ def test_a_folder_is_replaced_when_it_is_whole(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_folders_above_a_new_folder_are_made(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "a" / "b" / "folder") as temporary:
+        (temporary / "file").touch()
+    assert (tmp_path / "a" / "b" / "folder" / "file").exists()
+
+
 def test_what_a_killed_writer_left_of_a_folder_goes(tmp_path: Path) -> None:
     for name in (".folder.unfinished", ".folder.partial", ".other.partial"):
         (tmp_path / name).mkdir()
