@@ -6,7 +6,7 @@ Item relations replace features. An item is seen through the ID rows of its neig
 `MDSRec` below follows the paper's equations: `user_vectors` is the outline, and each method after it is one step. The
 numbers are the paper's. Equations 1, 2, 4 and 5 make O and A_m, which is `graph_builder`'s work; 20-24 are scores and
 losses over channels, the same for every system (`blocks/losses.py`). How a step is computed fast, and in how much
-memory, is decided in `model/cpu/` and in `blocks/center_pieces.py`.
+memory, is decided in `model/cpu/` and in `blocks/center_chunks.py`.
 
 Shapes: B targets, S sequences, L positions, Q states asked for, n states, R items with a role, M modalities,
 k centres, d width, d_m of a feature.
@@ -26,7 +26,7 @@ from configs.systems.mdsrec import MDSRecConfig
 from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
-from model.blocks.center_pieces import CenterPieces, EncodedGroup
+from model.blocks.center_chunks import CenterChunks, EncodedGroup
 from model.blocks.fusion import fused_state, gated_centers
 from model.blocks.interest_centers import History, center_vectors, personal_centers
 from model.blocks.sequence_encoder import (
@@ -95,9 +95,9 @@ class MDSRec(Recommender):
         fused = self.fused_states(of_ids, of_modalities)
         personal = [[encoded.states for encoded in of_modality] for of_modality in of_modalities]
         if self.options.center_attention:
-            pieces = CenterPieces.within_budget(self.config, centers, [sequences for sequences, _ in groups])
+            chunks = CenterChunks.within_budget(self.config, centers, [sequences for sequences, _ in groups])
             personal = [
-                self.gated_states(number, centers[number], of_modality, pieces)
+                self.gated_states(number, centers[number], of_modality, chunks)
                 for number, of_modality in enumerate(of_modalities)
             ]
         return at_targets(batch, [list(of_group) for of_group in zip(fused, *personal, strict=True)])
@@ -138,7 +138,7 @@ class MDSRec(Recommender):
         number: int,
         centers_kd: Tensor,
         encoded: list[EncodedSequences],
-        pieces: CenterPieces,
+        chunks: CenterChunks,
     ) -> list[Tensor]:
         """Eq. 12-16 and 19: e~_m of modality `number`, per group [S, Q, d]."""
         options = self.options
@@ -153,7 +153,7 @@ class MDSRec(Recommender):
             return gated_centers(states_nd, personal_nkd, options.tau, noisy)
 
         groups = [EncodedGroup(of_group.states, self._keys_values(of_group, layers)) for of_group in encoded]
-        return pieces.compute(groups, len(centers_kd), gated)
+        return chunks.compute(groups, len(centers_kd), gated)
 
     def fused_states(self, of_ids: list[EncodedSequences], of_modalities: list[list[EncodedSequences]]) -> list[Tensor]:
         """Eq. 17, 18: e_s = sum_m rho_m e_m + e_id, per group [S, Q, d]."""

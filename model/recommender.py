@@ -75,7 +75,7 @@ class Recommender(nn.Module):
             batch.candidates,
             batch.log_weights,
             num_targets,
-            batch.mates,
+            batch.same_sequence,
             seen,
             parts,
         )

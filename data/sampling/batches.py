@@ -144,7 +144,7 @@ class TrainBatches(Dataset[Step]):
         batch = assemble(self._data, spans, total, to_position)
         batch.candidates, batch.log_weights = as_tensor(to_position(candidates)), as_tensor(log_weights)
         if self._candidates.in_batch and spans.num_targets.max(initial=1) > 1:
-            batch.mates = as_tensor(mates_of(spans.num_targets))
+            batch.same_sequence = as_tensor(same_sequence_of(spans.num_targets))
         return Step(batch, plan)
 
     def spans(self, step: int) -> tuple[Spans, np.ndarray]:
@@ -165,7 +165,7 @@ def check_targets(spans: TrainingSpans) -> None:
         raise InputError("no user has two training items, so there is nothing to predict: nothing to train on")
 
 
-def mates_of(num_targets: np.ndarray) -> np.ndarray:
+def same_sequence_of(num_targets: np.ndarray) -> np.ndarray:
     """For spans with these many targets: the targets of the same span as each, int64 [B, Q], itself as padding."""
     span = np.repeat(np.arange(len(num_targets)), num_targets)
     places = np.arange(num_targets.max(initial=1))

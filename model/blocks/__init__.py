@@ -2,7 +2,7 @@
 
 Equations are here in plain torch. Where an equation has faster paths, a decorator names them, and
 `model/cpu/dispatch.py` chooses; the plain form stays available as `.plain`, and every path is tested against it.
-`center_pieces.py` and `center_memory.py` bound the memory of the interest centres.
+`center_chunks.py` and `center_memory.py` bound the memory of the interest centres.
 
 May import: `model.cpu`, `model.protocol`, and what `model` may. No system.
 

@@ -9,7 +9,7 @@ only. So one forward of a sequence serves all its targets, none of which sees it
 forward per prefix.
 
 `center_attention` below is the plain form. The decorator names its faster paths, and `model/cpu/dispatch.py` chooses.
-`center_pieces` cuts a batch into parts of bounded memory, and calls `personal_centers` for each.
+`center_chunks` cuts a batch into parts of bounded memory, and calls `personal_centers` for each.
 
 Shapes: S sequences, L positions, Q states asked for of a sequence, n states of all of them, k centres, R items with a
 role, d width, h heads, w = d/h width of a head.

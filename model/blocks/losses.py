@@ -78,7 +78,7 @@ def sampled_cross_entropy(
     candidates: Tensor,
     log_weights: Tensor,
     num_global_targets: int,
-    mates: Tensor | None = None,
+    same_sequence: Tensor | None = None,
     seen: SeenItems | None = None,
     parts: list[Tensor] | None = None,
 ) -> Tensor:
@@ -126,7 +126,7 @@ def sampled_cross_entropy(
     column_R[candidates] = torch.arange(1, num_candidates + 1, device=targets.device)
     own_B = column_R[targets]
     seen_columns = _SeenColumns(column_R[seen.items], seen.counts, seen.holds(targets)) if seen is not None else None
-    mates_BQ = own_B[mates] if mates is not None else None
+    same_BQ = own_B[same_sequence] if same_sequence is not None else None
     for number, (user, item, channel) in enumerate(zip(users, items, channels, strict=True)):
         with torch.autocast(targets.device.type, enabled=False):
             user, item = _at_least_float32(user), _at_least_float32(item)
@@ -134,7 +134,7 @@ def sampled_cross_entropy(
             columns = F.pad(candidate, (0, 0, 1, 0))
             gain = seen.gains[number].to(user.dtype) if seen is not None else None
             bias = bias_C.to(user.dtype)
-            loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias, mates_BQ, gain, seen_columns)
+            loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias, same_BQ, gain, seen_columns)
             total = total + channel.weight * loss
         if parts is not None:
             parts.append(loss.detach())
@@ -168,13 +168,13 @@ class _RowChunkedLoss(torch.autograd.Function):
         own_B: Tensor,
         columns_Cd: Tensor,
         bias_C: Tensor,
-        mates_BQ: Tensor | None,
+        same_BQ: Tensor | None,
         gain: Tensor | None,
         seen: _SeenColumns | None,
     ) -> Tensor:
         """own_B: int64 [B], each row's column for its target. That column of `columns` is the target or zero.
 
-        mates_BQ: int64 [B, Q], columns whose bias does not count in a row.
+        same_BQ: int64 [B, Q], columns whose bias does not count in a row.
         gain, seen: a scalar, and which logits it is added to.
         """
         user_grad_Bd, target_grad_Bd = torch.empty_like(user_Bd), torch.empty_like(target_Bd)
@@ -187,9 +187,9 @@ class _RowChunkedLoss(torch.autograd.Function):
             user, target, own = user_Bd[chunk], target_Bd[chunk], own_B[chunk, None]
             score = (user * target).sum(dim=1, keepdim=True)
             logits = torch.addmm(bias_C, user, columns_Cd.T)
-            if mates_BQ is not None:
-                mates = mates_BQ[chunk]
-                logits.scatter_(1, mates, logits.gather(1, mates) - bias_C[mates])
+            if same_BQ is not None:
+                same = same_BQ[chunk]
+                logits.scatter_(1, same, logits.gather(1, same) - bias_C[same])
             if gain is not None and seen is not None:
                 counts = seen.counts[chunk].to(logits.dtype)
                 score += gain * seen.targets[chunk, None].to(logits.dtype)

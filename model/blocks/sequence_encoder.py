@@ -196,7 +196,7 @@ class SequenceEncoder(nn.Module):
             entering.append(states)
             pairs.append(layer.keys_values(states))
             visible = None
-            if layer is layers[-1] and not sequences.asks_for_all:
+            if layer is layers[-1] and not sequences.requests_all:
                 last_items = sequences.last_items().repeat(num_streams, 1)
                 states = states.gather(1, last_items[:, :, None].expand(-1, -1, states.shape[2]))
                 visible = sequences.visible().repeat(num_streams, 1, 1)

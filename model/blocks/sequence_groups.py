@@ -38,13 +38,13 @@ class Sequences:
         return len(self.lengths)
 
     @property
-    def asks_for_all(self) -> bool:
+    def requests_all(self) -> bool:
         return self.num_queries == self.length
 
     def last_items(self) -> Tensor:
         """int64 [S, Q]: the index of the last item that each state may see; a padding state sees something real."""
         steps = torch.arange(self.num_queries, device=self.lengths.device)
-        if self.asks_for_all:
+        if self.requests_all:
             return steps.expand(len(self.lengths), -1)
         return torch.minimum((self.lengths - self.num_states)[:, None] + steps, self.lengths[:, None] - 1)
 

@@ -1,8 +1,8 @@
-"""The states of a batch in pieces of bounded memory, for the centre path.
+"""The states of a batch in chunks of bounded memory, for the centre path.
 
-The centre path computes k rows for every state, so it is most of a step. A *piece* is a part of a group of sequences:
-some states of some of them, `_PIECE_ROWS` rows at most (one row: one centre of one state). Pieces bound the memory of
-what the backward does not keep. Where the states of a whole sequence are asked for, a piece of early states leaves
+The centre path computes k rows for every state, so it is most of a step. A *chunk* is a part of a group of sequences:
+some states of some of them, `_CHUNK_ROWS` rows at most (one row: one centre of one state). Chunks bound the memory of
+what the backward does not keep. Where the states of a whole sequence are asked for, a chunk of early states leaves
 out the later keys.
 
 Shapes: n states, S sequences, L positions, Q states asked for of a sequence, k centres, d width, h heads, w = d/h.
@@ -25,11 +25,11 @@ from model.blocks.interest_centers import History
 from model.blocks.sequence_encoder import KeysValues
 from model.blocks.sequence_groups import Sequences
 
-# Rows of a piece. On CPU 8,192 to 24,576 take about as long (docs/log.md).
-_PIECE_ROWS = {"cpu": 16384}
-_PIECE_ROWS_ELSEWHERE = 2**19
-# States of one sequence in a piece at most, where later keys can be left out: half of a long sequence's are.
-_PIECE_STATES = 32
+# Rows of a chunk. On CPU 8,192 to 24,576 take about as long (docs/log.md).
+_CHUNK_ROWS = {"cpu": 16384}
+_CHUNK_ROWS_ELSEWHERE = 2**19
+# States of one sequence in a chunk at most, where later keys can be left out: half of a long sequence's are.
+_CHUNK_STATES = 32
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class EncodedGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Piece:
+class _Chunk:
     """Some states of some sequences of a group, and what they see.
 
     Attributes:
@@ -77,19 +77,19 @@ class _Piece:
 
 
 @dataclass(frozen=True)
-class CenterPieces:
+class CenterChunks:
     """How the centre path of a batch is cut up, and whether the backward computes it again.
 
     Attributes:
         sequences: the groups of the batch, in order.
-        recompute: see `in_pieces`.
+        recompute: see `in_chunks`.
     """
 
     sequences: list[Sequences]
     recompute: bool
 
     @classmethod
-    def within_budget(cls, config: ModelConfig, centers: Sequence[Tensor], sequences: list[Sequences]) -> CenterPieces:
+    def within_budget(cls, config: ModelConfig, centers: Sequence[Tensor], sequences: list[Sequences]) -> CenterChunks:
         """Recomputes where the backward would keep more than the config allows; `centers` per modality [k, d]."""
         shapes = [SequenceGroup(group.count, group.length, group.num_queries) for group in sequences]
         return cls(sequences, is_recomputed(config, centers, shapes))
@@ -97,11 +97,11 @@ class CenterPieces:
     def compute(
         self, encoded: Sequence[EncodedGroup], num_centers: int, compute: Callable[[Tensor, list[History]], Tensor]
     ) -> list[Tensor]:
-        """See `in_pieces`."""
-        return in_pieces(self.sequences, encoded, num_centers, compute, self.recompute)
+        """See `in_chunks`."""
+        return in_chunks(self.sequences, encoded, num_centers, compute, self.recompute)
 
 
-def in_pieces(
+def in_chunks(
     groups: Iterable[Sequences],
     encoded: Sequence[EncodedGroup],
     num_centers: int,
@@ -110,7 +110,7 @@ def in_pieces(
 ) -> list[Tensor]:
     """`compute(states_nd, histories)` [n, d] for all states of all groups; per group [S, Q, d].
 
-    A call gets as many pieces as have `_PIECE_ROWS` rows between them, of one group or several. Groups are many and
+    A call gets as many chunks as have `_CHUNK_ROWS` rows between them, of one group or several. Groups are many and
     small, and each call costs dozens of operators.
 
     Args:
@@ -122,9 +122,9 @@ def in_pieces(
     """
     groups = list(groups)
 
-    def compute_bundle(bundle: list[_Piece]) -> Tensor:
-        histories = [piece.history(encoded[piece.group]) for piece in bundle]
-        return compute(torch.cat([piece.own_states(encoded[piece.group]) for piece in bundle]), histories)
+    def compute_bundle(bundle: list[_Chunk]) -> Tensor:
+        histories = [chunk.history(encoded[chunk.group]) for chunk in bundle]
+        return compute(torch.cat([chunk.own_states(encoded[chunk.group]) for chunk in bundle]), histories)
 
     runs: list[dict[int, list[Tensor]]] = [{} for _ in groups]
     for bundle in _bundles(groups, num_centers):
@@ -133,42 +133,42 @@ def in_pieces(
             if recompute
             else compute_bundle(bundle)
         )
-        sizes = [piece.visible.shape[:2] for piece in bundle]
-        for piece, size, part in zip(bundle, sizes, found.split([s * q for s, q in sizes]), strict=True):
-            runs[piece.group].setdefault(piece.sequences.start, []).append(part.unflatten(0, size))
+        sizes = [chunk.visible.shape[:2] for chunk in bundle]
+        for chunk, size, part in zip(bundle, sizes, found.split([s * q for s, q in sizes]), strict=True):
+            runs[chunk.group].setdefault(chunk.sequences.start, []).append(part.unflatten(0, size))
     return [torch.cat([torch.cat(run, dim=1) for run in of_group.values()]) for of_group in runs]
 
 
-def _bundles(groups: list[Sequences], num_centers: int) -> list[list[_Piece]]:
-    """All pieces of all groups, in order; those of one bundle go through the layers together."""
+def _bundles(groups: list[Sequences], num_centers: int) -> list[list[_Chunk]]:
+    """All chunks of all groups, in order; those of one bundle go through the layers together."""
     limit = _rows_at_once(groups[0])
-    bundles: list[list[_Piece]] = []
+    bundles: list[list[_Chunk]] = []
     room = 0
     for number, group in enumerate(groups):
-        for piece in _pieces(number, group, num_centers):
-            rows = piece.visible[..., 0].numel() * num_centers
+        for chunk in _chunks(number, group, num_centers):
+            rows = chunk.visible[..., 0].numel() * num_centers
             if not bundles or rows > room:
                 bundles.append([])
                 room = limit
-            bundles[-1].append(piece)
+            bundles[-1].append(chunk)
             room -= rows
     return bundles
 
 
-def _pieces(number: int, group: Sequences, num_centers: int) -> Iterator[_Piece]:
-    """The states of a group, at most `_PIECE_ROWS` rows a piece, by sequences and then by states."""
+def _chunks(number: int, group: Sequences, num_centers: int) -> Iterator[_Chunk]:
+    """The states of a group, at most `_CHUNK_ROWS` rows a chunk, by sequences and then by states."""
     num_sequences, limit = len(group.lengths), _rows_at_once(group)
     step = max(1, min(group.num_queries, limit // num_centers))
-    if group.asks_for_all:
-        step = min(step, _PIECE_STATES)
+    if group.requests_all:
+        step = min(step, _CHUNK_STATES)
     stride = max(1, limit // (step * num_centers))
     visible = group.visible()
     for first in range(0, max(1, num_sequences), stride):
         sequences = slice(first, min(first + stride, num_sequences))
         for start in range(0, group.num_queries, step):
             states = slice(start, min(start + step, group.num_queries))
-            num_keys = states.stop if group.asks_for_all else group.length
-            yield _Piece(
+            num_keys = states.stop if group.requests_all else group.length
+            yield _Chunk(
                 group=number,
                 sequences=sequences,
                 states=states,
@@ -178,4 +178,4 @@ def _pieces(number: int, group: Sequences, num_centers: int) -> Iterator[_Piece]
 
 
 def _rows_at_once(group: Sequences) -> int:
-    return _PIECE_ROWS.get(group.lengths.device.type, _PIECE_ROWS_ELSEWHERE)
+    return _CHUNK_ROWS.get(group.lengths.device.type, _CHUNK_ROWS_ELSEWHERE)
