@@ -1,11 +1,12 @@
-"""The states of a batch in chunks of bounded memory, for the centre path.
+"""Runs centre attention over a batch in chunks of bounded memory.
 
-The centre path computes k rows for every state, so it is most of a step. A *chunk* is a part of a group of sequences:
-some states of some of them, `_CHUNK_ROWS` rows at most (one row: one centre of one state). Chunks bound the memory of
-what the backward does not keep. Where the states of a whole sequence are asked for, a chunk of early states leaves
-out the later keys.
+The centre path, which is the computation of all layers of the interest centres, computes k rows for every state and
+dominates the time of a step. A row is one centre of one state. A *chunk* is some states of some sequences of a group,
+with at most `_CHUNK_ROWS` rows. Chunks bound the memory of intermediate results that the backward does not keep. If all
+states of every sequence are requested, a chunk of early states also leaves out the later keys, which these states
+cannot see.
 
-Shapes: n states, S sequences, L positions, Q states asked for of a sequence, k centres, d width, h heads, w = d/h.
+Shapes: n states, S sequences, L positions, Q requested states of a sequence, k centres, d width, h heads, w = d/h.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from model.blocks.interest_centers import History
 from model.blocks.sequence_encoder import KeysValues
 from model.blocks.sequence_groups import Sequences
 
-# Rows of a chunk. On CPU 8,192 to 24,576 take about as long (docs/log.md).
+# Rows of a chunk, by type of device. On CPU, 8,192 to 24,576 take about the same time (docs/log.md).
 _CHUNK_ROWS = {"cpu": 16384}
 _CHUNK_ROWS_ELSEWHERE = 2**19
-# States of one sequence in a chunk at most, where later keys can be left out: half of a long sequence's are.
+# Most states of one sequence in a chunk, if later keys can be left out. It leaves out half the keys of long sequences.
 _CHUNK_STATES = 32
 
 
 @dataclass(frozen=True)
 class EncodedGroup:
-    """One stream of a group: what the centres of its states are made from.
+    """One stream of a group after its tower, from which the centres of its states are computed.
 
     Attributes:
-        states_SQd: e_m, the states asked for.
+        states_SQd: e_m, the requested states.
         keys_values: per layer [S, h, L, w] each.
     """
 
@@ -47,13 +48,14 @@ class EncodedGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunk:
-    """Some states of some sequences of a group, and what they see.
+    """Some states of some sequences of a group, and the keys that they see.
 
     Attributes:
-        group: its number in the batch.
-        sequences, states: slices of [S, Q].
-        num_keys: keys beyond these are visible to none of the states.
-        visible: bool [s, q, num_keys].
+        group: number of the group in the batch.
+        sequences: slice of the S sequences.
+        states: slice of the Q states.
+        num_keys: number of keys that are used; none of the states sees a later key.
+        visible: bool [s, q, num_keys], the keys that each state sees.
     """
 
     group: int
@@ -66,7 +68,7 @@ class _Chunk:
         return History([self._seen(pair) for pair in group.keys_values], self.visible)
 
     def own_states(self, group: EncodedGroup) -> Tensor:
-        """[s * q, d]."""
+        """Return the chunk's states, [s * q, d]."""
         return group.states_SQd[self.sequences, self.states].flatten(0, 1)
 
     def _seen(self, keys_values: KeysValues) -> KeysValues:
@@ -78,7 +80,7 @@ class _Chunk:
 
 @dataclass(frozen=True)
 class CenterChunks:
-    """How the centre path of a batch is cut up, and whether the backward computes it again.
+    """The groups of a batch whose centre path parts in chunks, and whether the backward recomputes it.
 
     Attributes:
         sequences: the groups of the batch, in order.
@@ -90,7 +92,13 @@ class CenterChunks:
 
     @classmethod
     def within_budget(cls, config: ModelConfig, centers: Sequence[Tensor], sequences: list[Sequences]) -> CenterChunks:
-        """Recomputes where the backward would keep more than the config allows; `centers` per modality [k, d]."""
+        """Choose recomputation if the backward would otherwise keep more memory than the config allows.
+
+        Args:
+            config: its `mdsrec.center_memory_gib` is the limit.
+            centers: per modality [k, d].
+            sequences: the groups of the batch.
+        """
         shapes = [SequenceGroup(group.count, group.length, group.num_queries) for group in sequences]
         return cls(sequences, is_recomputed(config, centers, shapes))
 
@@ -108,17 +116,18 @@ def in_chunks(
     compute: Callable[[Tensor, list[History]], Tensor],
     recompute: bool,
 ) -> list[Tensor]:
-    """`compute(states_nd, histories)` [n, d] for all states of all groups; per group [S, Q, d].
+    """Call `compute(states_nd, histories)`, which returns [n, d], for all states; return [S, Q, d] per group.
 
-    A call gets as many chunks as have `_CHUNK_ROWS` rows between them, of one group or several. Groups are many and
+    Each call gets as many chunks, of one group or several, as have `_CHUNK_ROWS` rows together: groups are many and
     small, and each call costs dozens of operators.
 
     Args:
-        groups: of the batch, in order.
-        encoded: of each group.
+        groups: the groups of the batch, in order.
+        encoded: the stream of each group.
         num_centers: k.
-        compute: its n states are those of the histories, one history after the other; it must treat states apart.
-        recompute: keep nothing of a call for the backward but its inputs, and compute it again there.
+        compute: its n states belong to the histories, one history after the other. It must treat states independently
+            of each other.
+        recompute: whether to keep only the inputs of a call, and call it again in the backward.
     """
     groups = list(groups)
 
@@ -126,7 +135,7 @@ def in_chunks(
         histories = [chunk.history(encoded[chunk.group]) for chunk in bundle]
         return compute(torch.cat([chunk.own_states(encoded[chunk.group]) for chunk in bundle]), histories)
 
-    runs: list[dict[int, list[Tensor]]] = [{} for _ in groups]
+    parts: list[dict[int, list[Tensor]]] = [{} for _ in groups]
     for bundle in _bundles(groups, num_centers):
         found = (
             cast(Tensor, checkpoint(compute_bundle, bundle, use_reentrant=False))
@@ -135,12 +144,12 @@ def in_chunks(
         )
         sizes = [chunk.visible.shape[:2] for chunk in bundle]
         for chunk, size, part in zip(bundle, sizes, found.split([s * q for s, q in sizes]), strict=True):
-            runs[chunk.group].setdefault(chunk.sequences.start, []).append(part.unflatten(0, size))
-    return [torch.cat([torch.cat(run, dim=1) for run in of_group.values()]) for of_group in runs]
+            parts[chunk.group].setdefault(chunk.sequences.start, []).append(part.unflatten(0, size))
+    return [torch.cat([torch.cat(part, dim=1) for part in of_group.values()]) for of_group in parts]
 
 
 def _bundles(groups: list[Sequences], num_centers: int) -> list[list[_Chunk]]:
-    """All chunks of all groups, in order; those of one bundle go through the layers together."""
+    """Return all chunks of all groups in order, divided into bundles; a bundle is computed in one call."""
     limit = _rows_at_once(groups[0])
     bundles: list[list[_Chunk]] = []
     room = 0
@@ -156,7 +165,7 @@ def _bundles(groups: list[Sequences], num_centers: int) -> list[list[_Chunk]]:
 
 
 def _chunks(number: int, group: Sequences, num_centers: int) -> Iterator[_Chunk]:
-    """The states of a group, at most `_CHUNK_ROWS` rows a chunk, by sequences and then by states."""
+    """Yield the chunks of a group, each with at most `_CHUNK_ROWS` rows: by sequences, then by states."""
     num_sequences, limit = len(group.lengths), _rows_at_once(group)
     step = max(1, min(group.num_queries, limit // num_centers))
     if group.requests_all:
