@@ -22,7 +22,7 @@ class NegativesConfig(Section):
         ge=0,
     )
     in_batch: StrictBool = knob(
-        True, RESULT, "whether the targets of the step's whole batch, over all ranks, are candidates in addition"
+        True, RESULT, "whether the targets of the step's whole batch, over all ranks, are candidates beside the draws"
     )
     hard_share: StrictFloat = knob(
         0.0,
@@ -86,7 +86,8 @@ class TrainingConfig(Section):
     repeat_learning_rate: StrictFloat = knob(
         0.05,
         RESULT,
-        "learning rate of the numbers that model.learn_repeats learns; larger, as scores are larger than weights",
+        "learning rate of the numbers that model.learn_repeats learns; the default is large, because they are added to "
+        "scores, which are larger than weights",
         gt=0,
     )
     weight_decay: StrictFloat = knob(
