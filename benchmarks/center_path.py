@@ -25,7 +25,7 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from contracts.batch import SequenceGroup
 from distributed.host_memory import keep_freed_memory
-from model.blocks.center_pieces import EncodedGroup, in_pieces
+from model.blocks.center_chunks import EncodedGroup, in_chunks
 from model.blocks.interest_centers import History, personal_centers
 from model.blocks.sequence_encoder import SequenceEncoder, layers_of
 from model.blocks.sequence_groups import Sequences
@@ -96,7 +96,7 @@ def _path_seconds(
     groups = [sequences for sequences, _ in work]
     unused = [torch.empty(group.count, group.num_queries, 0) for group in groups]  # no gate reads the states here
     encoded = [EncodedGroup(states, pairs) for states, (_, pairs) in zip(unused, work, strict=True)]
-    states = in_pieces(groups, encoded, len(centers), path, False)
+    states = in_chunks(groups, encoded, len(centers), path, False)
     sum((of_group.square().sum() for of_group in states), torch.zeros(())).backward()
     return perf_counter() - began
 

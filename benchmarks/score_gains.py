@@ -2,7 +2,7 @@
 
 python benchmarks/score_gains.py --dataset DATASET --graph GRAPH
 
-For batches of users at their test targets, per batch: the pairs that gain, found and sorted for a sweep; the floor,
+For batches of users at their test targets, per batch: the pairs that gain, found and sorted for a pass; the floor,
 which is the sparse product of inputs and rows of O alone; and the dense product that scores the same users against all
 items. Medians of processor seconds, one thread. The last line is one JSON object.
 """

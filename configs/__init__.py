@@ -1,5 +1,6 @@
-"""Every knob, typed and documented; presets and studies as YAML; reading, overriding and explaining them.
+"""Every knob with its type, limits, default and meaning; presets and studies as YAML; reading and overriding them.
 
-May import contracts. Begin with schema.py (the whole config) and knobs.py (what a knob says of itself); one file per
-section, systems/ for what belongs to one system, loading.py for files and `--set`.
+May import contracts. Open schema.py first: the whole config is a class there, and each of its sections is a file here.
+Open knobs.py for what a knob declares, loading.py for config files and `--set`, yaml_text.py for the rules of YAML, and
+systems/ for the knobs of a single system.
 """

@@ -1,4 +1,4 @@
-"""Knobs of Ray and its workers."""
+"""Knobs of the Ray cluster and its workers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,36 @@ from configs.knobs import RUNNING, Section, knob
 
 
 class ClusterConfig(Section):
-    """Ray and its workers."""
+    """The Ray cluster and its workers."""
 
     num_workers: StrictInt | tuple[StrictInt, StrictInt] = knob(
-        2, RUNNING, "ranks of a training or evaluation; [least, most]: as many as the cluster has room for"
+        2,
+        RUNNING,
+        "number of ranks (worker processes) of a training or an evaluation; [least, most]: as many in this range as "
+        "the cluster has room for",
     )
-    use_gpu: StrictBool | Literal["auto"] = knob("auto", RUNNING, "one GPU per worker; auto: if the cluster has them")
-    cpus_per_worker: StrictFloat = knob(1, RUNNING, "cores, and threads, of each worker", gt=0)
-    address: str | None = knob(None, RUNNING, "Ray cluster to join; null: RAY_ADDRESS, else a local one")
-    max_failures: StrictInt = knob(2, RUNNING, "restarts from the latest checkpoint; -1: no limit", ge=-1)
+    use_gpu: StrictBool | Literal["auto"] = knob(
+        "auto", RUNNING, "whether each worker gets one GPU; auto: true if the cluster has GPUs"
+    )
+    cpus_per_worker: StrictFloat = knob(1, RUNNING, "CPU cores that each worker reserves; also its threads", gt=0)
+    address: str | None = knob(
+        None,
+        RUNNING,
+        "address of the Ray cluster to join; null: the cluster that the environment variable RAY_ADDRESS names, or a "
+        "new one on this machine",
+    )
+    max_failures: StrictInt = knob(
+        2,
+        RUNNING,
+        "number of times that training may restart from its latest checkpoint after it lost workers or nodes; "
+        "-1: no limit",
+        ge=-1,
+    )
     resize_seconds: StrictFloat = knob(
-        60.0, RUNNING, "with [least, most] workers: how often to look whether there is room for more", gt=0
+        60.0,
+        RUNNING,
+        "seconds between checks whether the cluster has room for more workers; only with num_workers=[least, most]",
+        gt=0,
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Knobs of ranking the whole catalogue."""
+"""Knobs of ranking and its metrics; every item of the catalogue is ranked."""
 
 from __future__ import annotations
 
@@ -13,46 +13,65 @@ METRICS = ("recall", "ndcg")
 
 
 class EvaluationConfig(Section):
-    """Full-catalogue ranking."""
+    """How all items are ranked for each user, and which metrics are computed."""
 
     ks: tuple[Annotated[StrictInt, Field(ge=1)], ...] = knob(
-        (10, 20, 50), SCORE, "cut-offs of Recall@K and NDCG@K", min_length=1
+        (10, 20, 50), SCORE, "cut-offs K of the metrics, such as Recall@K and NDCG@K", min_length=1
     )
-    user_batch: StrictInt = knob(256, RUNNING, "users scored at a time", ge=1)
-    item_block: StrictInt = knob(16384, RUNNING, "items scored at a time", ge=1)
+    user_batch: StrictInt = knob(256, RUNNING, "number of users that are scored in one matrix product", ge=1)
+    item_block: StrictInt = knob(16384, RUNNING, "number of items that are scored in one matrix product", ge=1)
     held_items_gib: StrictFloat = knob(
-        1.0, RUNNING, "item vectors a rank holds while ranking; beyond, every sweep encodes them again", ge=0
+        1.0,
+        RUNNING,
+        "GiB of item vectors that a rank may keep in memory while ranking; if its share is larger, every pass over "
+        "the items computes the vectors again",
+        ge=0,
     )
     users_per_pass: StrictInt = knob(
-        65536, RUNNING, "users whose vectors are on every rank at once; each pass sweeps the items again", ge=1
+        65536,
+        RUNNING,
+        "number of users whose vectors every rank holds at once; more users are ranked in groups of this size, and "
+        "each group needs its own pass over the items",
+        ge=1,
     )
-    mask_history: StrictBool = knob(False, SCORE, "remove a user's history from the ranking")
+    mask_history: StrictBool = knob(
+        False, SCORE, "whether the items that a user had before the target are removed from the ranking"
+    )
     cooccurrence_weight: StrictFloat = knob(
         0.0,
         SCORE,
-        "add so much times the item graph's O, summed over the user's input, to the score of an item that the "
-        "input does not hold",
+        "weight of co-occurrence in scores: an item that is not in the user's input gains this weight times the sum "
+        "of its co-occurrence (the graph's O) with the input's items",
         ge=0,
     )
     cooccurrence_decay: StrictFloat = knob(
-        0.9, SCORE, "what an item of the input counts in that sum against the one after it", gt=0, le=1
+        0.9,
+        SCORE,
+        "weight of an input item in that sum, divided by the weight of the item after it; 1: all weigh the same",
+        gt=0,
+        le=1,
     )
     cooccurrence_cap: StrictInt | None = knob(
-        None, SCORE, "how many of the strongest entries of an item's row of O count; null: all", ge=1
+        None, SCORE, "number of entries of an item's row of O that the sum uses, the strongest first; null: all", ge=1
     )
     ties: Literal["pessimistic", "optimistic", "id"] = knob(
-        "pessimistic", SCORE, "tied items rank above the target, below it, or by ascending id"
+        "pessimistic",
+        SCORE,
+        "rank of items whose score equals the target's; pessimistic: above it, optimistic: below it, id: by ascending "
+        "item id",
     )
-    bootstrap_samples: StrictInt = knob(1000, SCORE, "resamples of users behind the 95% intervals; 0: none", ge=0)
+    bootstrap_samples: StrictInt = knob(
+        1000, SCORE, "number of bootstrap resamples behind the 95% intervals; 0: no intervals", ge=0
+    )
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Every metric that is computed, such as "recall@10"."""
+        """The names of all computed metrics, such as "recall@10"."""
         return tuple(f"{name}@{k}" for name in METRICS for k in self.ks)
 
     @field_validator("ks")
     @classmethod
     def _cut_offs_differ(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(ks)) < len(ks):
-            raise ValueError("a cut-off is there twice; name each once")
+            raise ValueError("a cut-off is given twice; name each once")
         return ks

@@ -1,4 +1,4 @@
-"""What every knob says of itself: its type, default, limits, meaning, and whether it may change when work continues."""
+"""How a knob is declared: type, default, limits, meaning, and whether it may change when a run is continued."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from pydantic.fields import FieldInfo
 
 
 class Decides(StrEnum):
-    """What a knob has influence on; from that follows when it may change. A run is *continued* by giving the command
-    that began it again; a study likewise, and finished trials are then kept.
+    """What a knob influences, which determines when its value may change.
+
+    A run or a study is *continued* by giving the command that started it again. A continued study keeps its finished
+    trials.
 
     RESULT: what is learned. Fixed when a run or a study is continued.
-    SCORE: how items are scored and ranked, so which checkpoint is best. Fixed when a run or a study is continued, since
-        metrics of before and after could not be compared; `jobs/evaluate.py --set` may rank a finished run otherwise.
-    LENGTH: when training stops. May change when a run is continued; fixed in a study, whose trials are compared.
-    GRAPH: what the item graph is. A run compares the fingerprint of the graph itself; fixed in a study for trials that
-        read the graph.
+    SCORE: how items are scored and ranked, and therefore which checkpoint is the best. Fixed when a run or a study is
+        continued, because metrics from before and after a change could not be compared. `jobs/evaluate.py --set` may
+        rank a finished run with other values.
+    LENGTH: when training stops. May change when a run is continued. Fixed in a study, because its trials are compared.
+    GRAPH: the contents of the item graph. A run compares the fingerprint of the graph instead of these knobs. Fixed in
+        a study for trials that read the graph.
     RUNNING: how the work is done (speed, memory, checkpoints, machines). May always change.
-    PLACE: where something lies. May always change; what lies there is compared by its fingerprint.
+    PLACE: where a folder is. May always change; the contents of the folder are compared by their fingerprint.
     """
 
     RESULT = "result"
@@ -37,25 +40,32 @@ GRAPH, RUNNING, PLACE = Decides.GRAPH, Decides.RUNNING, Decides.PLACE
 
 
 class Section(BaseModel):
-    """A group of knobs: unknown names are refused, values are checked, nothing changes after."""
+    """A group of knobs. Unknown names are refused, values are checked, and a section cannot be changed once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 def knob(default: Any, decides: Decides, description: str, **limits: Any) -> Any:
-    """A field of a `Section`: its default, what it decides, what it means, and pydantic's limits (`ge`, `lt`, ...)."""
+    """Return a field of a `Section`.
+
+    Args:
+        default: the knob's default value.
+        decides: what the knob influences.
+        description: its meaning, for people: a noun phrase with its unit, and the effect of null.
+        **limits: limits that pydantic checks, such as `ge` and `lt`.
+    """
     return Field(default, description=description, json_schema_extra={"decides": decides}, **limits)
 
 
 def decides(info: FieldInfo) -> Decides:
-    """What a knob said when it was made."""
+    """Return what a knob influences, as it was declared."""
     extra = info.json_schema_extra
     assert isinstance(extra, dict), f"no knob: {info}"
     return Decides(str(extra["decides"]))
 
 
 def all_knobs(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every knob below a section by its dotted name, in the order of the schema; sections themselves are none."""
+    """Yield the dotted name and the field of every knob in a section and in its sections, in the schema's order."""
     for name, info in section.model_fields.items():
         inner = section_of(info)
         if inner is not None:
@@ -65,7 +75,7 @@ def all_knobs(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str,
 
 
 def section_of(info: FieldInfo) -> type[BaseModel] | None:
-    """The section that a field holds, also where it may be None; None for a knob."""
+    """Return the class of the section that a field holds, even if the field may be None; None for a knob."""
     for kind in (info.annotation, *get_args(info.annotation)):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind

@@ -21,7 +21,7 @@ from contracts.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# What pydantic says of its types, in words for who wrote the config.
+# Pydantic's types of error, in words for the person who wrote the config.
 _MESSAGES = {
     "model_type": "is a section of knobs, such as 'model: {dim: 64}'; see configs/schema.py",
     "tuple_type": "must be a list, such as [10, 20]",
@@ -31,19 +31,22 @@ _MESSAGES = {
     "string_type": "must be text; quote it, as in '\"2024\"'",
     "invalid_key": "names of knobs are text; see configs/schema.py",
 }
-# A value is shown, but not pages of it (an alias in YAML can stand for any amount).
+# Messages abbreviate long values: a YAML alias can expand to a value of any size.
 _SHOWN = reprlib.Repr()
 _SHOWN.maxlevel, _SHOWN.maxdict, _SHOWN.maxlist, _SHOWN.maxstring, _SHOWN.maxother = 2, 8, 8, 120, 120
 
 
 def load_config(path: str | None, overrides: Iterable[str] = (), assigned: Mapping[str, Any] | None = None) -> Config:
-    """The validated config of a YAML file (or the defaults) with `section.field=value` overrides.
+    """Return the validated config of a YAML file (or the defaults) with `section.field=value` overrides.
 
     Args:
-        assigned: dotted knob to a plain value, set before the overrides.
+        path: the YAML file; None: the defaults.
+        overrides: texts `section.field=value`, applied in order.
+        assigned: plain values by dotted knob name, set before the overrides.
 
     Raises:
-        InputError: unreadable file, malformed YAML, unknown key (names the nearest), or a bad value.
+        InputError: the file cannot be read or is not valid YAML, a key is unknown (the message names the most similar
+            knob), or a value is not allowed.
     """
     tree = read_yaml(path) if path else {}
     source = path or "the defaults"
@@ -57,15 +60,17 @@ def load_config(path: str | None, overrides: Iterable[str] = (), assigned: Mappi
 
 
 def _check_sections_of_other_systems(tree: dict[str, Any], source: str, given: Iterable[str]) -> None:
-    """Refuse single knobs of other systems than the named one; of a file's sections, say which are not read.
+    """Refuse knobs of other systems that were set one by one, and log which sections of a file are not read.
 
-    `ModelConfig` leaves such sections out.
+    `ModelConfig` leaves the sections of other systems out.
 
     Args:
-        given: knobs that were set one by one, and not by the file: whoever sets one means it.
+        tree: the config as plain values.
+        source: where it was read, for messages.
+        given: names of the knobs that were set one by one, and so on purpose, rather than by the file.
 
     Raises:
-        InputError: one of those is another system's.
+        InputError: one of the given knobs belongs to another system than `model.name`.
     """
     model = tree.get("model")
     if not isinstance(model, dict):
@@ -76,35 +81,42 @@ def _check_sections_of_other_systems(tree: dict[str, Any], source: str, given: I
         for key in given:
             if f"{key}.".startswith(f"{section}."):
                 raise InputError(
-                    f"--set {key}: is a knob of {other}, and model.name={name}; leave it out, or set model.name={other}"
+                    f"--set {key}: is a knob of {other}, but model.name={name}; leave it out, or set model.name={other}"
                 )
-        log.warning("note: %s: section %s is not read, as model.name=%s", source, section, name)
+        log.warning("note: %s: section %s is not read, because model.name=%s", source, section, name)
 
 
 def override_config(config: Config, overrides: Iterable[str], allowed: tuple[str, ...]) -> Config:
-    """A loaded config with overrides in the named sections only (what a trained run may still change).
+    """Return a loaded config with overrides, which may only be in the allowed sections.
+
+    Args:
+        config: such as that of a trained run.
+        overrides: texts `section.field=value`, applied in order.
+        allowed: names of the sections that may still change.
 
     Raises:
-        InputError: as `load_config`, or an override of anything else.
+        InputError: as `load_config`, or an override is in another section.
     """
     tree = config.model_dump(mode="json")
     given = list(overrides)
     for override in given:
         section = override.partition("=")[0].partition(".")[0].strip()
         if section not in allowed:
-            raise InputError(f"--set {override}: fixed by the run; only {', '.join(allowed)} can be set here")
+            raise InputError(f"--set {override}: is fixed by the run; only {', '.join(allowed)} can be set here")
         _override(tree, override)
     return parse_config(tree, "of the run", [override.partition("=")[0].strip() for override in given])
 
 
 def parse_config(tree: dict[str, Any], source: str, overridden: Collection[str] = ()) -> Config:
-    """Validate a plain dict (a file's content, or a config that crossed a process) as a `Config`.
+    """Return the `Config` of a plain dict (a file's content, or a config from another process), validated.
 
     Args:
-        overridden: knobs whose values are `--set`'s and not the source's.
+        tree: the dict.
+        source: where it comes from, for messages.
+        overridden: names of the knobs whose values come from `--set` instead of the source.
 
     Raises:
-        InputError: in one line: each field, its value, where it was set, and what is allowed.
+        InputError: a value is not allowed; one line names each such field, its value, its origin and its limits.
     """
     try:
         return Config.model_validate(tree).with_ablation()
@@ -124,15 +136,15 @@ def parse_config(tree: dict[str, Any], source: str, overridden: Collection[str] 
 
 
 def dump_config(config: Config) -> str:
-    """The resolved config as YAML, every knob spelled out; `load_config` reads it back equal."""
+    """Return the config as YAML with every knob; `load_config` reads an equal config from it."""
     return dump_yaml(config.model_dump(mode="json"))
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
     """Set one knob of a tree from `section.field=value`.
 
-    The schema knows what a value is. Text is taken as it stands, so it may hold spaces, '#' or ':'; `null` unsets a
-    knob that may be unset. Everything else is read as in a config file.
+    The schema gives the knob's type. The value of a text knob is taken literally, so it may hold spaces, '#' or ':',
+    except that `null` unsets a knob that may be unset. Values of other knobs are read as in a config file.
     """
     key, equals, value = override.partition("=")
     key = key.strip()
@@ -140,7 +152,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: expected section.field=value, as in --set model.dim=64")
     info = _KNOBS.get(key)
     if info is not None and not value:
-        raise InputError(f"--set {override}: names nothing; give a value, or leave this --set out")
+        raise InputError(f"--set {override}: has no value; give one, or leave this --set out")
     if info is not None and _is_text(info.annotation):
         _assign(tree, key, None if value == "null" and type(None) in get_args(info.annotation) else value)
     else:
@@ -155,7 +167,7 @@ def _parse_value(override: str, text: str) -> Any:
 
 
 def _is_text(annotation: Any) -> bool:
-    """Whether every value of a type is text, or None."""
+    """Return whether every value of a type is text, or None."""
     if get_origin(annotation) is Literal:
         return all(isinstance(value, str) for value in get_args(annotation))
     if get_origin(annotation) in (Union, UnionType):
@@ -183,7 +195,7 @@ def _explain(problem: Any) -> str:
         return f"unknown key {name}{hint}"
     message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):
-        return message  # of several knobs at once, which it names
+        return message  # it is about several knobs, and names them
     return f"{name.removesuffix('.[key]')}={_SHOWN.repr(problem['input'])}: {message}" if name else message
 
 
@@ -193,14 +205,14 @@ def nearest_knob(name: str) -> str | None:
 
 
 def _nearest(path: list[str]) -> str | None:
-    """The knob or section that was most likely meant by a name that is none."""
+    """Return the knob or section that an unknown name most likely means, or None."""
     *section, leaf = path
     names = list(_field_names(Config))
     in_section = [name for name in names if name.rpartition(".")[0] == ".".join(section)]
-    # In the section that was named, then anywhere: the same name, a short form, a misspelling; then any misspelt path.
+    # First the named section, then all: the same last name, a short form, a misspelling. Then any misspelt full name.
     for pool in (in_section, names):
         leaves: dict[str, str] = {}
-        for name in sorted(pool, key=lambda name: not name.startswith("training.")):  # where most knobs are looked for
+        for name in sorted(pool, key=lambda name: not name.startswith("training.")):  # people mostly mean these
             leaves.setdefault(name.rpartition(".")[2], name)
         if leaf in leaves:
             return leaves[leaf]
@@ -213,7 +225,10 @@ def _nearest(path: list[str]) -> str | None:
 
 
 def _is_short_for(short: str, name: str) -> bool:
-    """Whether `short` is a name's initials or beginning, or one of the two has all words of the other: lr, epochs."""
+    """Return whether `short` stands for a name, as lr for learning_rate or epochs for max_epochs.
+
+    It does if it is the name's initials or beginning, or if one of the two has all words of the other.
+    """
     words = name.split("_")
     given = short.split("_")
     has_all_words = set(given) <= set(words) or set(words) <= set(given)

@@ -1,4 +1,4 @@
-"""Knobs that name the system to train and shape its towers; each system's own knobs are a section below."""
+"""Knobs that choose the system and the shape of its towers; knobs of one system only are a section below."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ Knobs = TypeVar("Knobs", bound=Section)
 
 
 class ModelConfig(Section):
-    """Which system, and the shape of its towers."""
+    """The system, and the shape of its towers."""
 
-    name: str = knob("mdsrec", RESULT, "which system is trained; `configs/systems/registry.py` lists them")
-    dim: StrictInt = knob(64, RESULT, "d: width of item rows and towers", ge=1)
-    num_layers: StrictInt = knob(2, RESULT, "Transformer layers of a tower", ge=1)
-    num_heads: StrictInt = knob(4, RESULT, "attention heads of a layer; they divide dim", ge=1)
-    ffn_dim: StrictInt | None = knob(None, RESULT, "feed-forward width; null: 4 * dim", ge=1)
-    activation: Literal["gelu", "relu"] = knob("gelu", RESULT, "of the feed-forward layers")
-    dropout: StrictFloat = knob(0.5, RESULT, "rate of dropout inside the towers", ge=0, lt=1)
-    max_length: StrictInt = knob(50, RESULT, "L: most recent history items used", ge=1)
-    init_std: StrictFloat = knob(0.02, RESULT, "standard deviation of the initial item rows", gt=0)
+    name: str = knob("mdsrec", RESULT, "name of the system to train; `configs/systems/registry.py` lists the names")
+    dim: StrictInt = knob(64, RESULT, "d: width of the item table's rows and of the towers", ge=1)
+    num_layers: StrictInt = knob(2, RESULT, "number of Transformer layers in each tower", ge=1)
+    num_heads: StrictInt = knob(4, RESULT, "number of attention heads in each layer; dim must be a multiple", ge=1)
+    ffn_dim: StrictInt | None = knob(None, RESULT, "width of the feed-forward layers; null: 4 * dim", ge=1)
+    activation: Literal["gelu", "relu"] = knob("gelu", RESULT, "activation function of the feed-forward layers")
+    dropout: StrictFloat = knob(0.5, RESULT, "dropout rate inside the towers", ge=0, lt=1)
+    max_length: StrictInt = knob(
+        50, RESULT, "L: largest number of items in a model's input; of a longer history the latest are used", ge=1
+    )
+    init_std: StrictFloat = knob(
+        0.02, RESULT, "standard deviation of the initial weight matrices and of the initial item rows", gt=0
+    )
     learn_repeats: StrictBool = knob(
-        False, RESULT, "learn, per channel, how much an item gains or loses where the user's input holds it already"
+        False,
+        RESULT,
+        "whether each channel learns a number that is added to the score of an item that is in the user's input",
     )
     mdsrec: MDSRecConfig | None = None
 
@@ -34,13 +40,13 @@ class ModelConfig(Section):
     @classmethod
     def _is_a_system(cls, name: str) -> str:
         if name not in SYSTEMS:
-            raise ValueError(f"is no system; the systems are {', '.join(SYSTEMS)}")
+            raise ValueError(f"is not a system; the systems are {', '.join(SYSTEMS)}")
         return name
 
     @model_validator(mode="before")
     @classmethod
     def _only_the_systems_own_section(cls, values: Any) -> Any:
-        """The section of the named system is there, with its defaults; those of other systems are not."""
+        """Add the section of the named system, with its defaults, if it is missing; drop those of other systems."""
         if not isinstance(values, dict):
             return values
         name = values.get("name", cls.model_fields["name"].default)
@@ -51,17 +57,17 @@ class ModelConfig(Section):
 
     @property
     def system(self) -> SystemEntry:
-        """What is known of the named system."""
+        """The registry's entry of the named system."""
         return SYSTEMS[self.name]
 
     @property
     def graph_modalities(self) -> tuple[str, ...] | None:
-        """The modalities whose graph the system reads, where its knobs choose; None: all that the graph has."""
+        """The modalities of the graph that the system's knobs choose; None: all modalities of the graph."""
         return getattr(self.own, "modalities", None)
 
     @property
     def own(self) -> Section | None:
-        """The named system's own knobs; None where it has none."""
+        """The named system's own section of knobs; None if it has no knobs of its own."""
         return getattr(self, self.name) if self.system.knobs is not None else None
 
     @model_validator(mode="after")
@@ -74,13 +80,13 @@ class ModelConfig(Section):
     def _repeats_are_learned_in_training(self) -> ModelConfig:
         if self.learn_repeats and not self.system.is_trained:
             raise ValueError(
-                f"model.learn_repeats=true, and model.name={self.name} is not trained; set it to false, or hide what "
-                "users have with evaluation.mask_history=true"
+                f"model.learn_repeats=true, but model.name={self.name} is not trained; set learn_repeats to false, or "
+                "remove items of the history from rankings with evaluation.mask_history=true"
             )
         return self
 
 
 def own_knobs(config: ModelConfig, kind: type[Knobs]) -> Knobs:
-    """The named system's own section, for its model, which knows of what kind it is."""
+    """Return the named system's own section, which must be of the class `kind`; a model calls this."""
     assert isinstance(config.own, kind), (config.name, kind)
     return config.own

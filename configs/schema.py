@@ -1,4 +1,4 @@
-"""Every knob: typed, documented, validated when made, saved with the run."""
+"""The whole config as one class: every knob, typed and documented, validated when made, and saved with a run."""
 
 from __future__ import annotations
 
@@ -20,23 +20,26 @@ __all__ = [
 
 
 class Config(Section):
-    """A whole experiment: three folders and how to get from one to the next."""
+    """A whole experiment: the folders of its dataset, graph and run, and all settings."""
 
-    dataset: str | None = knob(None, PLACE, "dataset folder or URI, from jobs/prepare_data.py")
-    graph: str | None = knob(None, PLACE, "graph folder or URI, from jobs/build_graph.py")
-    run: str | None = knob(None, PLACE, "run folder or URI: config, checkpoints, metrics")
+    dataset: str | None = knob(None, PLACE, "folder or URI of the dataset, which jobs/prepare_data.py writes")
+    graph: str | None = knob(None, PLACE, "folder or URI of the item graph, which jobs/build_graph.py writes")
+    run: str | None = knob(
+        None, PLACE, "folder or URI of the run, which jobs/train.py fills with settings, checkpoints and metrics"
+    )
     seed: StrictInt = knob(
         0,
         RESULT,
-        "of every random number: initial weights, order of the data, dropout, negatives, graph centres",
+        "seed of all random numbers: initial weights, order of the data, dropout, negatives, graph centres",
         ge=0,
         lt=2**31,
     )
     ablation: Ablation = knob(
         "none",
         RESULT,
-        "the paper's study: without distance weighting, co-occurrence enhancement, "
-        "modal relation graphs, or interest-centralised attention; build the graph with the same value",
+        "part of MDSRec that is left out, as in the paper's study; DIS: distance weighting, CRE: co-occurrence "
+        "enhancement, MRGC: modal relation graphs, ICA: interest-centralised attention. Build the graph with the same "
+        "value",
     )
     graph_options: GraphConfig = GraphConfig()
     model: ModelConfig = ModelConfig()
@@ -56,8 +59,8 @@ class Config(Section):
     def _ablates_what_is_there(self) -> Config:
         if self.ablation != "none" and self.model.mdsrec is None:
             raise ValueError(
-                f"ablation={self.ablation} leaves a part of mdsrec out, and model.name={self.model.name}; set it to "
-                "none"
+                f"ablation={self.ablation} leaves out a part of mdsrec, but model.name={self.model.name}; set ablation "
+                "to none"
             )
         return self
 
@@ -65,8 +68,8 @@ class Config(Section):
     def _scores_by_something(self) -> Config:
         if self.model.system.scores_by_cooccurrence and not self.evaluation.cooccurrence_weight:
             raise ValueError(
-                f"evaluation.cooccurrence_weight=0, and model.name={self.model.name} scores by nothing else; set it "
-                "to 1"
+                f"evaluation.cooccurrence_weight=0, but model.name={self.model.name} scores by co-occurrence alone; "
+                "set it to 1"
             )
         return self
 
@@ -75,8 +78,8 @@ class Config(Section):
         negatives = self.training.negatives
         if negatives.hard_share and not self.trains_on_graph:
             raise ValueError(
-                f"training.negatives.hard_share={negatives.hard_share} draws neighbours from the item graph, and "
-                f"model.name={self.model.name} has none; set it to 0, or model.name=mdsrec"
+                f"training.negatives.hard_share={negatives.hard_share} draws neighbours from the item graph, but "
+                f"model.name={self.model.name} trains without a graph; set it to 0, or set model.name=mdsrec"
             )
         if negatives.hard_share and not negatives.draws:
             raise ValueError(
@@ -99,11 +102,11 @@ class Config(Section):
 
     @property
     def reads_graph(self) -> bool:
-        """Whether the item graph is needed at all, if only to rank."""
+        """Whether the item graph is needed for training or for ranking."""
         return self.trains_on_graph or self.evaluation.cooccurrence_weight > 0
 
     def with_ablation(self) -> Config:
-        """The config with the knobs that its `ablation` names switched off (everyone calls this once)."""
+        """Return the config with the part that `ablation` names switched off; `parse_config` calls this once."""
         if self.model.mdsrec is None:
             return self
         mdsrec, graph = self.model.mdsrec.ablated(self.ablation, self.graph_options)

@@ -10,19 +10,42 @@ from configs.knobs import LENGTH, RESULT, RUNNING, Section, knob
 
 
 class NegativesConfig(Section):
-    """Candidates of a sampled softmax, the same on all ranks; each is weighted by how often it should come up."""
+    """The candidates of a sampled softmax, the same on all ranks.
+
+    Each weighs the number of times it was drawn, divided by the expected number.
+    """
 
     draws: StrictInt | None = knob(
-        None, RESULT, "items drawn a step to stand for the catalogue; null: full softmax over all items", ge=0
+        None,
+        RESULT,
+        "number of items drawn in each step to stand for the whole catalogue; null: full softmax over all items",
+        ge=0,
     )
-    in_batch: StrictBool = knob(True, RESULT, "the targets of the whole global batch are candidates too")
+    in_batch: StrictBool = knob(
+        True, RESULT, "whether the targets of the step's whole batch, over all ranks, are candidates beside the draws"
+    )
     hard_share: StrictFloat = knob(
-        0.0, RESULT, "of the draws: neighbours, in the item graph, of the global batch's targets", ge=0, lt=1
+        0.0,
+        RESULT,
+        "share of the draws that are hard negatives: neighbours, in the item graph, of the global batch's targets",
+        ge=0,
+        lt=1,
     )
     popularity_share: StrictFloat = knob(
-        0.5, RESULT, "of the draws that are not hard: by popularity; the rest are uniform", ge=0, le=1
+        0.5,
+        RESULT,
+        "share of the other draws that are drawn by popularity, the number of times an item is a training target; "
+        "the rest are drawn uniformly",
+        ge=0,
+        le=1,
     )
-    popularity_power: StrictFloat = knob(0.75, RESULT, "draws by popularity go by counts to this power", ge=0, le=1)
+    popularity_power: StrictFloat = knob(
+        0.75,
+        RESULT,
+        "draws by popularity are proportional to the popularity raised to this power; 0: all targets alike",
+        ge=0,
+        le=1,
+    )
 
     @model_validator(mode="after")
     def _candidates_come_from_somewhere(self) -> NegativesConfig:
@@ -35,41 +58,89 @@ class NegativesConfig(Section):
 
 
 class TrainingConfig(Section):
-    """The life of a run."""
+    """Steps, negatives, optimisers, the length of training, and checkpoints."""
 
     negatives: NegativesConfig = NegativesConfig()
-    batch_size: StrictInt = knob(512, RESULT, "targets of a step over all ranks (with windows, on average)", ge=1)
+    batch_size: StrictInt = knob(
+        512, RESULT, "number of targets in a step, over all ranks; with unit=windows, on average", ge=1
+    )
     unit: Literal["windows", "prefixes"] = knob(
-        "windows", RESULT, "train all targets of a window of a sequence at once, or one prefix row per target"
+        "windows",
+        RESULT,
+        "what a training example is; windows: a stretch of a sequence with a target after each item, "
+        "prefixes: the items before one target",
     )
     window_overlap: StrictFloat = knob(
-        0.5, RESULT, "of max_length: what the first target of a later window still sees of the one before", ge=0, lt=1
+        0.5,
+        RESULT,
+        "share of max_length by which a window overlaps the one before it, so that its first target sees earlier items",
+        ge=0,
+        lt=1,
     )
     learning_rate: StrictFloat = knob(
-        1e-3, RESULT, "of everything but an item table with a learning rate of its own", gt=0
+        1e-3,
+        RESULT,
+        "learning rate of all weights, except for those of table.learning_rate and training.repeat_learning_rate",
+        gt=0,
     )
     repeat_learning_rate: StrictFloat = knob(
-        0.05, RESULT, "of the gains of model.learn_repeats: scores differ by units, weights by hundredths", gt=0
+        0.05,
+        RESULT,
+        "learning rate of the numbers that model.learn_repeats learns; the default is large, because they are added to "
+        "scores, which are larger than weights",
+        gt=0,
     )
-    weight_decay: StrictFloat = knob(0.0, RESULT, "L2 penalty of the dense optimiser", ge=0)
-    optimizer: Literal["adam", "adagrad", "sgd"] = knob("adam", RESULT, "of everything but a sharded table")
-    max_epochs: StrictInt = knob(100, LENGTH, "epochs after which training ends", ge=0)
-    max_steps: StrictInt | None = knob(None, LENGTH, "stop after this many steps, whatever the epoch", ge=1)
-    patience: StrictInt = knob(10, LENGTH, "epochs without a better validation metric before stopping", ge=1)
-    metric: str = knob("ndcg@10", RESULT, "validation metric that chooses the best checkpoint")
+    weight_decay: StrictFloat = knob(
+        0.0, RESULT, "L2 penalty on all weights but the item table and what model.learn_repeats learns", ge=0
+    )
+    optimizer: Literal["adam", "adagrad", "sgd"] = knob(
+        "adam", RESULT, "optimiser of all weights but the item table's, which is table.optimizer"
+    )
+    max_epochs: StrictInt = knob(100, LENGTH, "number of epochs after which training stops", ge=0)
+    max_steps: StrictInt | None = knob(
+        None, LENGTH, "number of steps after which training stops, even within an epoch; null: no limit", ge=1
+    )
+    patience: StrictInt = knob(
+        10, LENGTH, "number of epochs in a row without a better validation metric after which training stops", ge=1
+    )
+    metric: str = knob("ndcg@10", RESULT, "validation metric that chooses the best checkpoint, such as recall@20")
     precision: Literal["float32", "bfloat16"] = knob(
-        "float32", RESULT, "of products in towers and centres (autocast); weights, views and losses stay float32"
+        "float32",
+        RESULT,
+        "dtype of matrix products in towers and centre attention (autocast); weights, views and losses stay float32",
     )
-    gradient_clip: StrictFloat | None = knob(None, RESULT, "norm of the dense gradients; null: no clipping", gt=0)
-    loader_workers: StrictInt = knob(0, RUNNING, "processes per rank that prepare batches", ge=0)
+    gradient_clip: StrictFloat | None = knob(
+        None,
+        RESULT,
+        "largest norm of the gradient of all weights but a row_wise table's; a larger gradient is scaled down to it; "
+        "null: no clipping",
+        gt=0,
+    )
+    loader_workers: StrictInt = knob(
+        0, RUNNING, "number of processes per rank that prepare batches; 0: the rank's own process does", ge=0
+    )
     checkpoint_minutes: StrictFloat | None = knob(
-        10.0, RUNNING, "minutes between checkpoints within an epoch; null: only one after each epoch", gt=0
+        10.0,
+        RUNNING,
+        "minutes between checkpoints within an epoch; null: none by time. Each epoch also ends with a checkpoint",
+        gt=0,
     )
-    checkpoint_steps: StrictInt | None = knob(None, RUNNING, "checkpoints after each so many steps too", ge=1)
-    keep_checkpoints: StrictInt = knob(2, RUNNING, "latest checkpoints kept beside the best", ge=1)
+    checkpoint_steps: StrictInt | None = knob(
+        None, RUNNING, "number of steps between checkpoints within an epoch; null: none by steps", ge=1
+    )
+    keep_checkpoints: StrictInt = knob(
+        2, RUNNING, "number of latest checkpoints that are kept, in addition to the best", ge=1
+    )
     max_skipped_steps: StrictInt = knob(
-        10, RUNNING, "steps in a row that may be skipped, their loss or gradient not finite, before it ends", ge=0
+        10,
+        RUNNING,
+        "number of steps in a row that may be skipped because their loss or gradient is not finite; one more ends the "
+        "training with an error",
+        ge=0,
     )
     stall_seconds: StrictFloat = knob(
-        900.0, RUNNING, "a rank that has not moved for so long says which one it waits for, and ends", gt=0
+        900.0,
+        RUNNING,
+        "seconds without progress after which a rank reports which rank it waits for, and aborts",
+        gt=0,
     )

@@ -1,7 +1,7 @@
-"""YAML as plain values, with numbers and truth written in one way only.
+"""Reading and writing YAML by the rules of YAML 1.2 for numbers, true and false, and null.
 
-PyYAML follows YAML 1.1, in which `010` is 8, `1:30` is 90, `yes` is true and `2024-01-01` is a date. Here, as in
-YAML 1.2, numbers are in base ten, truth is `true` or `false`, nothing is `null` or `~`, and all else is text.
+PyYAML follows YAML 1.1, in which `010` is 8, `1:30` is 90, `yes` is true and `2024-01-01` is a date. Here numbers are
+in base ten, booleans are `true` or `false`, an absent value is `null` or `~`, and everything else is text.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from contracts.errors import InputError
 
 
 class PlainLoader(yaml.SafeLoader):
-    """The safe loader with the rules above, which refuses a key that is there twice (PyYAML takes the later one)."""
+    """PyYAML's safe loader with the rules above. It refuses a repeated key, of which PyYAML takes the later one."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own way to say it; filled below)
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML reads this class attribute; filled below)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
         if len(names) > len(set(names)):
             repeated = next(name for place, name in enumerate(names) if name in names[:place])
-            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated} is there twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
-# Longer ones stay text: Python refuses to read whole numbers of more than 4,300 digits.
+# Longer numbers stay text: Python refuses to parse integers of more than 4,300 digits.
 _WHOLE = re.compile(r"[-+]?[0-9]{1,100}")
 _DECIMAL = re.compile(
     r"[-+]?(\.[0-9]+|[0-9]{1,100}(\.[0-9]*)?)([eE][-+]?[0-9]{1,9})?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
@@ -50,7 +50,7 @@ def _number(read: type[int] | type[float], pattern: re.Pattern[str]) -> Any:
     def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
         text = str(loader.construct_scalar(node))
         if not pattern.fullmatch(text):
-            raise yaml.constructor.ConstructorError(None, None, f"{text!r:.80} is no number", node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"{text!r:.80} is not a number", node.start_mark)
         return read(text.replace(".", "", 1) if text.lstrip("-+")[1:].isalpha() else text)
 
     return construct
@@ -69,7 +69,7 @@ PlainLoader.add_constructor("tag:yaml.org,2002:bool", _truth)
 
 
 class PlainDumper(yaml.SafeDumper):
-    """Writes what `PlainLoader` reads back equal."""
+    """PyYAML's safe dumper, which quotes text that `PlainLoader` or a reader of YAML 1.1 would not read as text."""
 
     yaml_implicit_resolvers = yaml.SafeDumper.yaml_implicit_resolvers | {
         first: yaml.SafeDumper.yaml_implicit_resolvers.get(first, []) + rules
@@ -78,20 +78,20 @@ class PlainDumper(yaml.SafeDumper):
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text. Raises yaml.YAMLError, or RecursionError where it is nested too deeply."""
+    """Return the value of a YAML text. Raises yaml.YAMLError, or RecursionError if it is nested too deeply."""
     return yaml.load(text, Loader=PlainLoader)  # noqa: S506 (a safe loader: it makes plain values only)
 
 
 def dump_yaml(tree: Any) -> str:
-    """Plain values as YAML that `parse_yaml`, and any other reader of YAML, reads back equal."""
+    """Return plain values as YAML, from which `parse_yaml` and any other reader of YAML get equal values."""
     return yaml.dump(tree, Dumper=PlainDumper, sort_keys=False)
 
 
 def read_yaml(path: str) -> dict[str, Any]:
-    """A YAML mapping from a local file.
+    """Return the mapping in a local YAML file; an empty file gives an empty dict.
 
     Raises:
-        InputError: it cannot be read, is not YAML, or holds no mapping.
+        InputError: the file cannot be read, is not valid YAML, or holds something else than a mapping.
     """
     try:
         tree = parse_yaml(Path(path).read_text(encoding="utf-8"))
@@ -100,11 +100,11 @@ def read_yaml(path: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"config {path}: not valid YAML: {' '.join(str(error).split())}; correct the file") from None
     except RecursionError:
-        raise InputError(f"config {path}: nested too deeply; sections are two or three levels deep") from None
+        raise InputError(f"config {path}: is nested too deeply; sections are two or three levels deep") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise InputError(
-            f"config {path}: holds a {type(tree).__name__}, expected sections such as 'model: {{dim: 64}}'"
+            f"config {path}: contains a {type(tree).__name__}, expected sections such as 'model: {{dim: 64}}'"
         )
     return tree

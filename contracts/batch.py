@@ -1,4 +1,4 @@
-"""What a rank trains in one step: sequences, their targets, and the items that stand for the catalogue.
+"""The batch of one training step on one rank: sequences, their targets, and the candidates of a sampled softmax.
 
 Shapes: S sequences of a batch, L history positions, B targets, K candidates.
 """
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SequenceGroup:
-    """Consecutive sequences of a batch, of similar length, that a tower pads to one shape.
+    """Consecutive sequences of a batch that have similar lengths; a tower pads them to one shape.
 
     Attributes:
-        count: S_g, how many.
-        length: L_g, the longest of them.
-        states: Q_g, the most states asked for of one of them. Where it is L_g, every sequence of the group
-            is asked for the state after each of its items.
+        count: S_g, the number of sequences.
+        length: L_g, the length of the longest sequence.
+        states: Q_g, the largest number of requested states of a sequence. If it equals L_g, the state after each item
+            is requested of every sequence in the group.
     """
 
     count: int
@@ -33,31 +33,32 @@ class SequenceGroup:
 
 @dataclass(kw_only=True)
 class Batch:
-    """S sequences, and B targets that are predicted from the states after their last items.
+    """S sequences and B targets; each target is predicted from the state after the item before it.
 
-    A training window has a target after each of its items (or after its last few, where an earlier window has
-    trained the rest); a prefix row, or a user to be ranked, has one target, after its last item. With Q_s
-    states asked for of sequence s, B = sum of Q_s. Sequences lie in the order of their groups; targets in the order
-    of the spans that the batch was made of, and `states` links the two.
+    A training window has a target after each of its items, or only after its last items if an earlier window has
+    trained the others. A prefix row has one target, after its last item; so has a user to be ranked. If Q_s states
+    are requested of sequence s, then B is the sum of Q_s. Sequences are in the order of their groups. Targets are in
+    the order of the spans that the batch was made from. `states` links targets to sequences.
+
+    S may be 0, on a rank whose share of the last step is empty.
 
     Attributes:
         users: int64 [B], user ids.
-        history: int64 [P], per group of `groups` the S_g x L_g positions in the plan's order, oldest first,
-            right-padded with 0, group after group.
-        lengths: int64 [S], >= 1, how many items of a sequence are real.
+        history: int64 [P], for each group of `groups` its S_g x L_g items, as positions in the plan's order. The items
+            of a sequence are oldest first, right-padded with 0.
+        lengths: int64 [S], >= 1, number of items of each sequence without padding.
         num_states: int64 [S], Q_s in 1..length.
-        groups: how the S sequences lie in `history`.
-        states: int64 [B], which of the sum of S_g * Q_g padded states of all groups belongs to each target; state q of
-            a sequence is the one after its item number length - Q_s + q, and q >= Q_s is padding.
+        groups: how `history` is divided into groups.
+        states: int64 [B], index of each target's state among the S_g * Q_g padded states of all groups. State q of a
+            sequence is the one after its item number length - Q_s + q; states with q >= Q_s are padding.
         targets: int64 [B], positions in the plan's order.
         positions: int64 [B], 0-based index of the target in the user's whole sequence.
-        num_global_targets: targets of this step over all ranks; the loss divides by it.
+        num_global_targets: number of targets of this step over all ranks; the loss is divided by it.
         candidates: int64 [K], distinct positions of the items that stand for the catalogue in a sampled
             softmax; None: all items with a role are candidates (a full softmax).
-        log_weights: float32 [K], log of how often each candidate was drawn over how often it should be.
-        mates: int64 [B, Q], the targets of the same sequence as each target, as indices into `targets`, itself as
-            padding; given where the batch's targets are candidates and a sequence has several.
-    S may be 0 on a rank whose share of the last step is empty.
+        log_weights: float32 [K], log of (number of times that a candidate was drawn / expected number).
+        same_sequence: int64 [B, Q], for each target the targets of the same sequence, as indices into `targets`; the
+            target's own index is the padding. None if targets are not candidates, or no sequence has several.
     """
 
     users: torch.Tensor
@@ -71,9 +72,10 @@ class Batch:
     num_global_targets: int
     candidates: torch.Tensor | None = None
     log_weights: torch.Tensor | None = None
-    mates: torch.Tensor | None = None
+    same_sequence: torch.Tensor | None = None
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        """Return the same batch with every tensor passed through `move`, such as to a device."""
         kept = ("groups", "num_global_targets")
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in kept}
         moved: dict[str, Any] = {name: None if tensor is None else move(tensor) for name, tensor in tensors.items()}
@@ -82,13 +84,13 @@ class Batch:
 
 @dataclass
 class Step:
-    """What a rank trains at once: a batch, and the plan that its positions refer to (None: the whole catalogue's)."""
+    """A batch, and the item plan that its positions refer to; None stands for the plan of the whole catalogue."""
 
     batch: Batch
     plan: ItemPlan | None = None
 
     def pin_memory(self) -> Step:
-        """The same in pinned memory, for a DataLoader."""
+        """Return the same step in pinned memory; a DataLoader calls this."""
         return Step(
             self.batch.map(lambda tensor: tensor.pin_memory()),
             self.plan.map(lambda tensor: tensor.pin_memory()) if self.plan else None,

@@ -1,11 +1,11 @@
-"""Errors that a command tells in one line: bad input, and a task that failed on a rank."""
+"""The errors that a command reports in one line: bad input from a user, and a task that failed on a rank."""
 
 
 class InputError(ValueError):
-    """Bad input from a person: a file, a row, a field, a flag.
+    """Bad input from a user: a file, a row, a field or an option.
 
-    The message names the file or field, the value found, the limit, and the next move. Jobs print it
-    without a traceback and exit with status 2; nothing already written is touched.
+    The message names the file or field, its value, the limit, and what to do. Jobs print it without a traceback and
+    exit with status 2. Files that were there before are left as they were.
     """
 
 

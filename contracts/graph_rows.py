@@ -1,4 +1,4 @@
-"""What a model and a loader read of an item graph."""
+"""The interface through which models and loaders read an item graph."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class GraphRows(Protocol):
     num_items: int
 
     def cooccurrence_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Normalised co-occurrence rows: indptr int64 [n+1], items int64 [nnz], weights float32 [nnz]."""
+        """Return normalised co-occurrence rows: indptr int64 [n+1], items int64 [nnz], weights float32 [nnz]."""
         ...
 
     def neighbors(self, modality: str) -> np.ndarray:
-        """Top-H neighbours, int64 [N, H], padded with -1; a row without the modality holds only itself."""
+        """Return the top-H neighbours, int64 [N, H], padded with -1; an item without the modality has only itself."""
         ...
 
     def clusters(self, modality: str) -> np.ndarray:
-        """Cluster of each item, int64 [N]; -1 where the modality is missing."""
+        """Return the cluster of each item, int64 [N]; -1 for items without the modality."""
         ...
 
     def num_centers(self, modality: str) -> int:
-        """Number of interest centres k of a modality."""
+        """Return the number of interest centres k of a modality."""
         ...

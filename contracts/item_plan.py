@@ -2,10 +2,10 @@
 
 Shapes: U items of the union, R items with a role, d width of an embedding row, d_m width of a raw feature.
 
-A step touches only the *union* of items it needs. The union is ordered: first the R items that have a *role* (history,
-candidate, centre member), ascending, then the items that are only somebody's neighbour, ascending. Every index in a
-batch is a position in that order, so one index serves the looked-up rows [U, d] and each view computed from them
-[R, d]. With "all items" as the roles, R = U = N and positions are the item ids themselves.
+A step reads only the items that it needs, its *union*. First in the union are the R items that have a *role* (in a
+history, a candidate, or a member of a centre), by ascending id; then the items that are only neighbours of these, by
+ascending id. Every index in a batch is a position in this order. So one index works for the looked-up rows [U, d] and
+for each view computed from them [R, d]. If every item has a role, R = U = N and positions equal the item ids.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ class ItemNeeds:
     """What a model needs to know of the items of a step, declared once by the model.
 
     Attributes:
-        id_rows: whether items have a trained ID row (False: no item table at all, as for popularity).
-        cooccurrence: the normalised co-occurrence rows O of items in histories.
-        cooccurrence_cap: how many of the strongest entries of a row are used, as they are; None: all.
-        views: modalities whose graph rows A_m (top-H neighbours) are needed.
-        view_scale: entries of A_m are 1/H ("mean") or 1 ("sum").
-        centers: modalities whose interest centres C_m (cluster means over all items) are needed;
-            such a model has every clustered item in the union, unless they are sampled.
-        center_samples: S, draws that stand for each centre in a training step; None: exact centres.
-        features: names of raw item features [N, d_m] to gather; every one is a feature of the dataset.
-        popularity: how items compare by their training interactions. It is no feature: a dataset may have a feature of
-            any name, this one's too.
+        id_rows: whether the model needs trained ID rows; False: no item table at all, as for popularity.
+        cooccurrence: whether it needs the normalised co-occurrence rows O of the items in histories.
+        cooccurrence_cap: number of entries of a row that are used, the strongest first, without rescaling the row;
+            None: all.
+        views: modalities whose graph rows A_m (top-H neighbours) it needs.
+        view_scale: whether entries of A_m are 1/H ("mean") or 1 ("sum").
+        centers: modalities whose interest centres C_m (cluster means over all items) it needs. Exact centres put every
+            clustered item into the union.
+        center_samples: S, number of draws that estimate each centre in a training step; None: exact centres.
+        features: names of the dataset's raw item features [N, d_m] that it needs.
+        popularity: whether it needs the items' popularity. This is a field of its own, not an entry of `features`,
+            because a dataset may have a feature named "popularity".
     """
 
     id_rows: bool = True
@@ -61,6 +62,7 @@ class SparseRows:
         return len(self.indptr) - 1
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> SparseRows:
+        """Return the same matrix with every tensor passed through `move`."""
         return SparseRows(
             indptr=move(self.indptr), indices=move(self.indices), values=move(self.values), num_columns=self.num_columns
         )
@@ -75,12 +77,12 @@ class ItemPlan:
         num_roles: R.
         cooccurrence: [R, U], rows of the normalised O, empty for items that are in no history; or None.
         views: per modality [R, U], rows of A_m.
-        centers: per modality [k, R], rows of C_m (cluster means), to multiply views with.
-        sampled_centers: per modality [k, U], rows of an unbiased estimate of C_m A_m, to multiply looked-up
-            rows with; a plan has either these or `centers`.
-        features: per name float32 [R, d_m]; all-zero rows are missing.
+        centers: per modality [k, R], rows of C_m (cluster means); they multiply views.
+        sampled_centers: per modality [k, U], rows of an unbiased estimate of C_m A_m; they multiply looked-up rows. A
+            plan has either these or `centers`.
+        features: per name float32 [R, d_m]; an all-zero row means that the item has no such feature.
         popularity: float32 [R, 1], larger for an item with more training interactions; or None.
-        is_catalogue: all items have a role, so R = U = N and union_ids is 0..N-1.
+        is_catalogue: whether all items have a role, so that R = U = N and union_ids is 0..N-1.
     """
 
     union_ids: torch.Tensor
@@ -94,7 +96,7 @@ class ItemPlan:
     is_catalogue: bool = False
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> ItemPlan:
-        """The same plan with every tensor passed through `move` (to a device, to pinned memory)."""
+        """Return the same plan with every tensor passed through `move` (to a device, to pinned memory)."""
         return ItemPlan(
             union_ids=move(self.union_ids),
             num_roles=self.num_roles,

@@ -1,4 +1,4 @@
-"""What a modality may be called: its name becomes a file name and a column name, and is read from manifests."""
+"""Checks of modality names, which become names of files and columns and are read from manifests."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 from contracts.errors import InputError
 
-# Our own names that stand beside those of modalities: the ID channel, in the records of a run.
+# Names that the records of a run use beside those of modalities: that of the ID channel.
 RESERVED = ("id",)
-# It allows neither spaces nor dots, so an internal name with either can never be a modality's.
+# Neither spaces nor dots are allowed, so an internal name with a space or a dot never collides with a modality's.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 def is_modality_name(name: str) -> bool:
-    """Whether a modality may be called so."""
+    """Return whether a modality may have this name."""
     return _NAME.fullmatch(name) is not None
 
 
 def check_modality_name(name: str) -> None:
-    """Refuse what is no file name, or leads out of a folder.
+    """Refuse a name that could not be the name of a file, or could lead out of a folder.
 
     Raises:
         InputError: the name is not a letter followed by letters, digits, '_' or '-'.
@@ -31,22 +31,22 @@ def check_modality_name(name: str) -> None:
 
 
 def check_new_modalities(names: Iterable[str]) -> None:
-    """`check_modality_name` for the modalities of a dataset or graph that is about to be written, and two more rules.
+    """Check the modalities of a dataset or graph that is about to be written.
 
-    Datasets and graphs from before these rules are still read.
+    Datasets and graphs that were written before these rules are still read.
 
     Raises:
-        InputError: a name that is no modality name, one of `RESERVED`, or two that differ by case alone, which are one
-            file where the file system ignores case.
+        InputError: a name fails `check_modality_name`, is one of `RESERVED`, or differs from another only by case: the
+            two would be one file on a file system that ignores case.
     """
     seen: dict[str, str] = {}
     for name in names:
         check_modality_name(name)
         if name in RESERVED:
-            raise InputError(f"modality name {name!r}: is what item IDs are called here; rename the modality")
+            raise InputError(f"modality name {name!r}: is reserved for item IDs; rename the modality")
         other = seen.setdefault(name.lower(), name)
         if other != name:
             raise InputError(
-                f"modality names {other!r} and {name!r}: differ by case alone, so their files would be one on some "
-                "disks; rename one of them"
+                f"modality names {other!r} and {name!r}: differ only by case, so some file systems would store both in "
+                "one file; rename one of them"
             )

@@ -1,6 +1,8 @@
-"""Datasets: reading other formats, preparing and splitting them, the dataset on disk, and batches for training.
+"""Datasets: reading source files, preparing and splitting them, the dataset on disk, and batches for training.
 
-`formats/` reads sources, `prepare/` makes a dataset of them, `layout.py`, `writing.py`, `dataset.py` and
-`validation.py` are the dataset on disk, and `sampling/` makes batches. Modules here import `contracts`, `configs`,
-`storage` and `kernels`, and neither models nor ranks. Begin with `dataset.Dataset`.
+May import `contracts`, `configs`, `storage` and `kernels`, but nothing of models or ranks.
+
+Open `dataset.py` first: it describes the folder, and `Dataset` reads it. `layout.py` has the names of its files,
+`writing.py` writes it, `dataset_files.py` and `validation.py` check it, and `sequences.py` finds targets and histories
+in it. `formats/` reads source files, `prepare/` makes datasets from them, and `sampling/` makes batches.
 """

@@ -1,4 +1,4 @@
-"""A dataset on disk: opened cheaply, memory-mapped, read without copies.
+"""Opens a dataset on disk: memory-maps its files, and reads them without copies.
 
 N items, U users, E interactions, d_m width of modality m. The folder:
 
@@ -7,7 +7,7 @@ N items, U users, E interactions, d_m width of modality m. The folder:
                              list offsets are the CSR
     items.parquet            item, source_id, popularity (training only), [text], has_<modality>
     users.parquet            user, source_id
-    features/<modality>.npy  float16 or float32 [N, d_m]; an all-zero row is a missing one
+    features/<modality>.npy  float16 or float32 [N, d_m]; an all-zero row: the item lacks the modality
 """
 
 from __future__ import annotations
@@ -41,17 +41,21 @@ _ITEM_COLUMNS = {"item": pa.int64(), "source_id": pa.large_string(), "popularity
 
 
 class Dataset:
-    """An opened dataset folder. Pickles as its path, so workers map the same pages.
+    """An opened dataset folder. It is pickled as its path, so that workers map the same pages.
+
+    All arrays are read-only views of the memory-mapped file.
 
     Attributes:
-        path: the folder or URI it was opened by. folder: where its files are (a URI's are this node's copy).
-        manifest: its manifest. fingerprint: sha256 of the content.
-        modalities: names, ascending.
-        offsets: int64 [U+1]; user u owns items[offsets[u]:offsets[u + 1]], oldest first.
-        items: int64 [E]. timestamps: int64 [E] or None.
-        train_end, valid_end: int64 [U], counted from the start of the user's own list:
-            [:train_end] trains, [train_end:valid_end] are validation targets, [valid_end:] test targets.
-    All arrays are read-only views of the memory-mapped file.
+        path: the folder or URI that was opened.
+        folder: the folder with the files; for a URI, its copy on this node.
+        manifest: the manifest.
+        fingerprint: SHA-256 of the content.
+        modalities: names of the modalities, ascending.
+        offsets: int64 [U+1]; the sequence of user u is items[offsets[u]:offsets[u + 1]], oldest first.
+        items: int64 [E].
+        timestamps: int64 [E], or None.
+        train_end: int64 [U], counted from the start of the user's sequence: the items in [:train_end] are for training.
+        valid_end: int64 [U], likewise: [train_end:valid_end] are validation targets, [valid_end:] test targets.
     """
 
     def __init__(self, *, path: str, folder: Path, manifest: dict[str, Any], batch: pa.RecordBatch) -> None:
@@ -76,18 +80,18 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str) -> Dataset:
-        """Open a finished dataset: manifest, schemas, counts, file sizes and shapes; no content is read.
+        """Open a finished dataset and check its manifest, schemas, counts, file sizes and shapes, but not the content.
 
-        A URI is copied to this node first, unless it was before (`object_storage.fetched`).
+        A dataset at a URI is first copied to this node, if it was not copied before (`object_storage.fetched`).
 
         Raises:
-            InputError: not a finished dataset, or a file that is missing, truncated or of another shape.
+            InputError: this is not a finished dataset, or a file is missing, truncated or of another shape.
         """
         return cls._open_copy(path, fetched(path))
 
     @classmethod
     def _open_copy(cls, path: str, folder: Path) -> Dataset:
-        """`open`, where the files are known to be in `folder`."""
+        """Do the work of `open` for files that are in `folder` already."""
         manifest = read_manifest(folder)
         check_sizes(folder, manifest)
         presence = {f"has_{modality}": pa.bool_() for modality in manifest["modalities"]}
@@ -99,10 +103,10 @@ class Dataset:
         return dataset
 
     def features(self, modality: str) -> np.ndarray:
-        """A modality's features, memory-mapped: float16 or float32 [N, d_m].
+        """Return a modality's features, memory-mapped: float16 or float32 [N, d_m].
 
         Raises:
-            InputError: no such modality, or a file that does not match the manifest.
+            InputError: there is no such modality, or its file does not match the manifest.
         """
         self._check_modality(modality)
         file = self.feature_path(modality)
@@ -120,48 +124,49 @@ class Dataset:
         return array
 
     def feature_path(self, modality: str) -> Path:
-        """The modality's file, for those who map it themselves."""
+        """Return the path of the modality's file."""
         return self.folder / feature_file(modality)
 
     def presence(self, modality: str) -> np.ndarray:
-        """Which items have the modality: bool [N]."""
+        """Return which items have the modality: bool [N]."""
         self._check_modality(modality)
         return self._item_column(f"has_{modality}").to_numpy(zero_copy_only=False)
 
     def popularity(self) -> np.ndarray:
-        """Training interactions of each item: int64 [N]."""
+        """Return the number of training interactions of each item: int64 [N]."""
         return self._item_column("popularity").to_numpy()
 
     def item_source_ids(self) -> pa.Array:
-        """The source's own id of each item: large_string [N]."""
+        """Return the source id of each item: large_string [N]."""
         return self._item_column("source_id")
 
     def user_source_ids(self) -> pa.Array:
-        """The source's own id of each user: large_string [U]."""
+        """Return the source id of each user: large_string [U]."""
         return read_column(self.folder / USERS, "source_id")
 
     def item_texts(self) -> pa.Array | None:
-        """Text of each item, large_string [N] with nulls; None where the source has no text."""
+        """Return the text of each item, large_string [N] with nulls; None if the source has no texts."""
         if "text" not in pq.read_schema(self.folder / ITEMS).names:
             return None
         return self._item_column("text")
 
     def validate(self) -> None:
-        """Check every value against the contract, in bounded blocks, and then the bytes against the fingerprint.
+        """Check every value, in blocks of bounded memory, and then the bytes against the fingerprint.
 
-        Jobs call it once, before any worker starts: it reads the whole dataset, where `open` reads headers.
+        This reads the whole dataset, but `open` reads only headers. Jobs call it once, before any worker starts.
 
         Raises:
-            InputError: the first violation: file, user or item, value, limit, next move; or a file that was altered.
+            InputError: a value is not allowed, or a file was altered. The message is about the first such value: it
+                names the file, the user or item, the value, the limit and what to do.
         """
         validate_dataset(self)
         self.verify_fingerprint()
 
     def verify_fingerprint(self) -> None:
-        """Read every byte and compare with the manifest.
+        """Read every byte and compare the fingerprint with the manifest's.
 
         Raises:
-            InputError: some file was altered since the dataset was written.
+            InputError: a file was altered after the dataset was written.
         """
         actual = fingerprint_files(self.folder, self.modalities)
         if actual != self.fingerprint:
@@ -185,10 +190,10 @@ class Dataset:
 
 
 def write_dataset(path: str, content: DatasetContent, *, overwrite: bool = False) -> Dataset:
-    """Write a dataset folder, whole or not at all, and open it.
+    """Write a dataset folder, completely or not at all, and open it.
 
     Raises:
-        InputError: the output exists without `overwrite`, a feature is not finite, or the disk refuses.
+        InputError: the output exists and `overwrite` is false, a feature is not finite, or a file cannot be written.
             An old dataset at `path` is then still intact.
     """
     write_folder(path, content, overwrite)

@@ -1,4 +1,4 @@
-"""The files of a dataset, opened and compared with its manifest; no content is read but a column that is asked for."""
+"""Opens the files of a dataset and compares sizes, schemas and counts with its manifest, without reading content."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LISTS = pa.large_list(pa.int64())
 
 
 def check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
-    """Whether all files are there, in the folder itself, with the sizes that the manifest says.
+    """Check that all files are in the folder itself, with the sizes in the manifest.
 
     Raises:
-        InputError: the first file that is not.
+        InputError: a file is missing, outside of the folder, or of another size.
     """
     home = folder.resolve()
     for name in content_files(list(manifest["modalities"])):
@@ -34,17 +34,17 @@ def check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def open_sequences(file: Path, manifest: dict[str, Any]) -> pa.RecordBatch:
-    """The memory-mapped record batch of sequences.arrow.
+    """Return the memory-mapped record batch of sequences.arrow.
 
     Raises:
-        InputError: not an Arrow file, or columns or counts other than the manifest says.
+        InputError: the file is not an Arrow file, or its columns or counts are not those of the manifest.
     """
     try:
         reader = pa.ipc.open_file(pa.memory_map(str(file)))
         batches = reader.num_record_batches
         batch = reader.get_batch(0) if batches == 1 else None
         if batch is not None:
-            batch.validate()  # that buffers are as long as they must be; no content is read
+            batch.validate()  # checks the sizes of buffers, and reads no content
     except UNREADABLE as error:
         raise InputError(f"{file}: not a readable Arrow file ({error}); prepare the dataset again") from None
     if batch is None:
@@ -71,10 +71,10 @@ def _has_nulls(column: pa.Array) -> bool:
 
 
 def check_parquet(file: Path, num_rows: int, columns: dict[str, pa.DataType]) -> None:
-    """Whether a Parquet file has so many rows and these columns, by its footer.
+    """Check the number of rows and the columns of a Parquet file, by its footer.
 
     Raises:
-        InputError: it has not, or is no Parquet file.
+        InputError: they are others, or the file is not a Parquet file.
     """
     try:
         metadata = pq.read_metadata(file)
@@ -91,7 +91,7 @@ def check_parquet(file: Path, num_rows: int, columns: dict[str, pa.DataType]) ->
 
 
 def read_column(file: Path, name: str) -> pa.Array:
-    """A column of a Parquet file.
+    """Return a column of a Parquet file.
 
     Raises:
         InputError: it cannot be read.

@@ -1,4 +1,4 @@
-"""Names and rules of a dataset folder, and how such a folder comes into being whole or not at all."""
+"""The names of the files in a dataset folder, its manifest, and writing such a folder completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ SEQUENCES = "sequences.arrow"
 ITEMS = "items.parquet"
 USERS = "users.parquet"
 FEATURES = "features"
-# What pyarrow raises at bytes that are no Arrow, Parquet, CSV or JSON.
+# The errors that pyarrow raises for bytes that are not Arrow, Parquet, CSV or JSON.
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 def feature_file(modality: str) -> str:
-    """Where a modality's features lie inside the dataset folder."""
+    """Return the path of a modality's features inside the dataset folder."""
     return f"{FEATURES}/{modality}.npy"
 
 
 def content_files(modalities: Sequence[str]) -> list[str]:
-    """Every file but the manifest, in the fixed order that the fingerprint reads them."""
+    """Return all files but the manifest, in the fixed order in which the fingerprint reads them."""
     return [SEQUENCES, ITEMS, USERS, *(feature_file(modality) for modality in sorted(modalities))]
 
 
 def local_path(path: str) -> Path:
-    """The path as a local one.
+    """Return the path as a local one.
 
     Raises:
-        InputError: a URI (`object_storage.published` puts a folder there), or nothing.
+        InputError: the path is empty, or a URI (`object_storage.published` writes folders to those).
     """
     if not path:
         raise InputError("an empty path where a file or folder is expected; name one")
@@ -50,12 +50,12 @@ def local_path(path: str) -> Path:
 
 
 def fingerprint_files(folder: Path, modalities: Sequence[str]) -> str:
-    """SHA-256 over the name, size and content of every content file."""
+    """Return the SHA-256 over the name, size and content of all files but the manifest."""
     return files_digest((name, folder / name) for name in content_files(modalities))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished dataset, with the fields of `SCHEMA`; whether they are true, the files tell.
+    """Return the manifest of a finished dataset, with the fields of `SCHEMA`; they are not compared with the files.
 
     Raises:
         InputError: see `storage.manifest.read_manifest`.
@@ -88,11 +88,13 @@ SCHEMA = ManifestSchema(
 
 
 def check_output(path: str, overwrite: bool) -> Path:
-    """Whether a dataset may be written at `path`; asked before any work, and again before the rename.
+    """Return the local folder of `path` if a dataset may be written there.
+
+    This is checked before any work, and again before the finished folder is renamed.
 
     Raises:
-        InputError: a URI, a file, a non-empty folder without `overwrite`, or with it a folder that
-            holds something other than a dataset, or more than that (which is never removed).
+        InputError: `path` is a URI, a file, or a folder that is not empty and `overwrite` is false. With `overwrite`:
+            the folder holds something else than a dataset, or other files too, which are never removed.
     """
     folder = local_path(path)
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
@@ -118,14 +120,14 @@ def check_output(path: str, overwrite: bool) -> Path:
 
 @contextlib.contextmanager
 def staged_folder(path: str, overwrite: bool) -> Iterator[Path]:
-    """A temporary sibling to fill; renamed to `path` on success, removed on failure.
+    """Yield a temporary folder beside `path`; rename it to `path` on success, remove it on failure.
 
-    An old dataset at `path` (with `overwrite`) stays intact until the new one is complete.
+    With `overwrite`, an old dataset at `path` stays intact until the new one is complete.
 
     Raises:
-        InputError: `check_output` refuses `path`, or the disk refuses the writing.
+        InputError: `check_output` refuses `path`, or a file cannot be written.
     """
-    # Resolved, so that '.' and trailing slashes have a parent and a name.
+    # An absolute path has a parent and a name, also for '.' and for paths with trailing slashes.
     target = Path(os.path.abspath(check_output(path, overwrite)))
     try:
         with replacing_folder(target) as folder:

@@ -1,7 +1,7 @@
-"""Targets of a split and the histories before them, straight from the CSR of sequences.
+"""Finds the targets of a split, and the histories before them, in the CSR arrays of sequences.
 
-A *target* is (user, position): the item at a 0-based position of the user's whole sequence, predicted
-from the items before it. Shapes: U users, E interactions, B targets asked for, L history positions.
+A *target* is a pair (user, position). It is the item at this 0-based position of the user's whole sequence, which is
+predicted from the items before it. Shapes: U users, E interactions, B requested targets, L history positions.
 """
 
 from __future__ import annotations
@@ -12,59 +12,59 @@ import numpy as np
 
 from data.ragged import ragged_indices
 
-# Interactions looked at together.
+# Number of interactions that are processed at a time.
 _BLOCK = 1 << 20
 
 Split = Literal["train", "valid", "test", "next"]
 
 
 class SequenceArrays(Protocol):
-    """Every user's sequence, oldest first, and where its splits end (implemented by `data.dataset.Dataset`).
+    """Every user's sequence, oldest first, and the ends of its splits (implemented by `data.dataset.Dataset`).
 
-    The sequence of user u is items[offsets[u]:offsets[u+1]]; its first train_end[u] items train, those
-    from there to valid_end[u] validate, the rest test.
+    The sequence of user u is items[offsets[u]:offsets[u+1]]. Its first train_end[u] items are for training, the items
+    from there to valid_end[u] for validation, the rest for testing.
     """
 
     @property
     def num_items(self) -> int:
-        """N; items are 0..N-1."""
+        """The number of items N; items are 0..N-1."""
         ...
 
     @property
     def num_users(self) -> int:
-        """U; users are 0..U-1."""
+        """The number of users U; users are 0..U-1."""
         ...
 
     @property
     def offsets(self) -> np.ndarray:
-        """int64 [U+1]."""
+        """The start of each user's sequence in `items`, int64 [U+1]."""
         ...
 
     @property
     def items(self) -> np.ndarray:
-        """int64 [E], in memory or memory-mapped."""
+        """The items of all sequences, int64 [E], in memory or memory-mapped."""
         ...
 
     @property
     def train_end(self) -> np.ndarray:
-        """int64 [U], position after the last training item."""
+        """The position after each user's last training item, int64 [U]."""
         ...
 
     @property
     def valid_end(self) -> np.ndarray:
-        """int64 [U], position after the last validation item."""
+        """The position after each user's last validation item, int64 [U]."""
         ...
 
 
 class Targets:
-    """All targets of a split, in order of user and position, as two int64 arrays over users; no list of targets.
+    """All targets of a split, in order of user and position, stored as two int64 arrays over users.
 
-    Positions of a user's targets, with n the length of the sequence (position 0 has no history, so it
-    is nobody's target):
+    These are the positions of a user's targets, where n is the length of the sequence. Position 0 is never a target,
+    because it has no history.
         train: 1 .. train_end-1
         valid: max(1, train_end) .. valid_end-1
         test:  max(1, valid_end) .. n-1
-        next:  n, what to recommend next: there is no target item. Users without interactions have none.
+        next:  n, the position to recommend for, which has no item yet; none for users without interactions.
     """
 
     def __init__(self, data: SequenceArrays, split: Split) -> None:
@@ -78,19 +78,19 @@ class Targets:
         start, stop = bounds[split]
         self.split: Split = split
         self._first = np.maximum(1, np.asarray(start, dtype=np.int64))
-        self._ends = np.cumsum(np.maximum(0, stop - self._first), dtype=np.int64)  # targets up to and with each user
+        self._ends = np.cumsum(np.maximum(0, stop - self._first), dtype=np.int64)  # targets of each user and all before
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def per_user(self, users: np.ndarray | None = None) -> np.ndarray:
-        """How many targets each of these users has, or each of all, int64."""
+        """Return the number of targets of each of these users (None: of all users), int64."""
         if users is None:
             return np.diff(self._ends, prepend=0)
         return self._ends[users] - np.where(users > 0, self._ends[users - 1], 0)
 
     def locate(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Targets number `index` (int64 [B], in [0, len)) as users int64 [B] and positions int64 [B], >= 1."""
+        """Return users and positions (>= 1), int64 [B] each, of the targets number `index`, int64 [B] in [0, len)."""
         assert index.size == 0 or (index.min() >= 0 and index.max() < len(self)), "target outside the split"
         users = np.searchsorted(self._ends, index, side="right")  # skips users without a target
         before = np.where(users > 0, self._ends[users - 1], 0)
@@ -98,23 +98,26 @@ class Targets:
 
 
 def repeats_history(data: SequenceArrays, users: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Whether the item at each position is also somewhere before it in the user's sequence, bool [B].
+    """Return whether the item at each position also occurs earlier in the user's sequence, bool [B].
+
+    In memory are `_BLOCK` interactions, or all of one user if they are more.
 
     Args:
-        users, positions: int64 [B]; 0 <= position < length of the user's sequence.
-    Memory: the interactions of `_BLOCK` or of one user, whichever are more.
+        data: the sequences.
+        users: int64 [B].
+        positions: int64 [B]; 0 <= position < length of the user's sequence.
     """
     distinct, owner = np.unique(users, return_inverse=True)
     lengths = data.offsets[distinct + 1] - data.offsets[distinct]
     ends = np.cumsum(lengths)
-    block = (ends - lengths) // _BLOCK  # users that begin in the same block of interactions are looked at together
+    block = (ends - lengths) // _BLOCK  # users that begin in the same block of interactions are processed together
     found = np.zeros(len(users), dtype=bool)
     for number in np.unique(block):
         first, last = np.searchsorted(block, [number, number + 1])
         sizes = lengths[first:last]
         items = np.asarray(data.items[ragged_indices(data.offsets[distinct[first:last]], sizes)])
         owners = np.repeat(np.arange(len(sizes)), sizes)
-        order = np.lexsort((items, owners))  # stable: equal items of a user stay in the order of time
+        order = np.lexsort((items, owners))  # stable, so equal items of a user stay in order of time
         same = (items[order][1:] == items[order][:-1]) & (owners[order][1:] == owners[order][:-1])
         repeated = np.zeros(len(items), dtype=bool)
         repeated[order[1:][same]] = True
@@ -126,14 +129,18 @@ def repeats_history(data: SequenceArrays, users: np.ndarray, positions: np.ndarr
 def gather_histories(
     data: SequenceArrays, users: np.ndarray, positions: np.ndarray, max_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The up to `max_length` items before each position, never the item at it.
+    """Return the latest items before each position, at most `max_length`, without the item at the position.
 
     Args:
-        users, positions: int64 [B]; 0 <= position <= length of the user's sequence.
+        data: the sequences.
+        users: int64 [B].
+        positions: int64 [B]; 0 <= position <= length of the user's sequence.
+        max_length: largest number of items.
+
     Returns:
-        history: item ids int64 [B, L], oldest first, right-padded with 0; L is the longest of the
-            batch, at least 1.
-        lengths: int64 [B], how many are real; 0 only where the position is 0.
+        history: item ids int64 [B, L], oldest first, right-padded with 0; L is the length of the longest history, at
+            least 1.
+        lengths: int64 [B], number of items without padding; 0 only for position 0.
     """
     assert max_length >= 1, max_length
     lengths = np.minimum(positions, max_length)
@@ -146,7 +153,7 @@ def gather_histories(
 
 
 def target_items(data: SequenceArrays, users: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Item ids at the positions, int64 [B]; -1 where the position is the end of the sequence (split "next")."""
+    """Return the item ids at the positions, int64 [B]; -1 for a position at the end of the sequence (split "next")."""
     where = data.offsets[users] + positions
     known = where < data.offsets[users + 1]
     items = np.full(len(users), -1, dtype=np.int64)

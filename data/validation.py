@@ -1,6 +1,6 @@
-"""Every value of a dataset against its contract, a block at a time.
+"""Checks every value of a dataset, a block at a time.
 
-Memory: the memory-mapped pages, O(N) counters and one block; nothing else grows with the dataset.
+Memory: the memory-mapped pages, O(N) counters and one block. Nothing else grows with the dataset.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data.writing import block_length
 
 
 class OpenedDataset(Protocol):
-    """What is checked of an opened dataset; `data.dataset.Dataset` says what each part is."""
+    """The parts of an opened dataset that are checked; `data.dataset.Dataset` describes them."""
 
     path: str
     manifest: dict[str, Any]
@@ -41,10 +41,11 @@ _AGAIN = "prepare the dataset again"
 
 
 def validate_dataset(dataset: OpenedDataset) -> None:
-    """Check an opened dataset.
+    """Check every value of an opened dataset.
 
     Raises:
-        InputError: the first violation, with its file, user or item, value, limit and next move.
+        InputError: a value is not allowed. The message is about the first such value: it names the file, the user or
+            item, the value, the limit and what to do.
     """
     _check_offsets(dataset)
     popularity = np.zeros(dataset.num_items, np.int64)
@@ -87,7 +88,7 @@ def _check_offsets(dataset: OpenedDataset) -> None:
 
 
 def _user_blocks(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Ranges of users with about `_BLOCK` interactions (one user at least)."""
+    """Yield ranges of users with about `_BLOCK` interactions, and at least one user."""
     first, num_users = 0, len(offsets) - 1
     while first < num_users:
         last = int(np.searchsorted(offsets, offsets[first] + _BLOCK, side="right")) - 1
@@ -129,7 +130,7 @@ def _check_times(dataset: OpenedDataset, first: int, last: int) -> None:
         return
     start, stop = int(dataset.offsets[first]), int(dataset.offsets[last])
     falls = np.diff(dataset.timestamps[start:stop]) < 0
-    falls[dataset.offsets[first + 1 : last] - start - 1] = False  # from one user to the next
+    falls[dataset.offsets[first + 1 : last] - start - 1] = False  # the limits between users
     if len(bad := np.flatnonzero(falls)):
         before, after = dataset.timestamps[start + bad[0] : start + bad[0] + 2]
         raise InputError(
@@ -152,7 +153,7 @@ def _count_training(dataset: OpenedDataset, first: int, last: int, popularity: n
 
 
 def _parquet_blocks(file: str, column: str) -> Iterator[tuple[int, np.ndarray]]:
-    """A column a block at a time, with the row that each block starts at."""
+    """Yield the first row of each block of a column, and the block."""
     start = 0
     try:
         for batch in pq.ParquetFile(file).iter_batches(batch_size=_BLOCK, columns=[column]):
@@ -174,7 +175,7 @@ def _check_ids(file: str, column: str) -> None:
                 f"ids have a gap or are out of order; {_AGAIN}"
             )
     for _ in _parquet_blocks(file, "source_id"):
-        pass  # read, and without nulls
+        pass  # checks that the column can be read and has no nulls
 
 
 def _check_popularity(dataset: OpenedDataset, counted: np.ndarray) -> None:
@@ -210,11 +211,13 @@ def check_finite(block: np.ndarray, file: str, first_row: int, rows: np.ndarray 
     """Refuse NaN and infinity in a block of features.
 
     Args:
-        block: float [R, d_m]. first_row: the block's place in `file`. rows: its rows of `file`, where they
-            are not consecutive.
+        block: float [R, d_m].
+        file: the file's name, for the message.
+        first_row: the first row of the block in the file.
+        rows: int64 [R], the rows of the block in the file if they are not consecutive.
 
     Raises:
-        InputError: names the row, the column and the value.
+        InputError: a value is not finite; names the row, the column and the value.
     """
     if np.isfinite(block).all():
         return

@@ -1,7 +1,7 @@
-"""Writing a dataset folder: sequences, items, users and features first, the manifest last.
+"""Writes a dataset folder: features, sequences, items and users first, the manifest last.
 
-N items, U users, E interactions, d_m width of modality m. Memory: the sequences and ids given by the
-caller, plus O(N) counters and one block of features.
+N items, U users, E interactions, d_m width of modality m. Memory: the sequences and ids that the caller gives, O(N)
+counters and one block of features.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ from data.layout import (
 )
 from storage.manifest import MANIFEST
 
-# Elements of a block of features: 32 MiB of float32, whatever the width.
+# Elements of a block of features: 32 MiB of float32, for any width.
 _BLOCK_ELEMENTS = 1 << 23
 _ROW_GROUP = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sequences:
-    """Every user's items in time order, and where training and validation end.
+    """Every user's items in order of time, and the ends of training and validation.
 
     Attributes:
-        offsets: int64 [U+1]; user u owns items[offsets[u]:offsets[u + 1]].
+        offsets: int64 [U+1]; the sequence of user u is items[offsets[u]:offsets[u + 1]].
         items: int64 [E].
         timestamps: int64 [E], ascending within a user, or None.
-        train_end, valid_end: int64 [U], counted from the start of the user's own list.
+        train_end: int64 [U], number of training items, which are the first of the user's sequence.
+        valid_end: int64 [U], number of training and validation items.
     """
 
     offsets: np.ndarray
@@ -54,8 +55,8 @@ class Sequences:
     valid_end: np.ndarray
 
     def popularity(self, num_items: int) -> np.ndarray:
-        """Training interactions of each item: int64 [N]."""
-        # +1 at each history's start, -1 where its training part ends: the running sum marks training.
+        """Return the number of training interactions of each item: int64 [N]."""
+        # +1 at the start of each sequence and -1 at the end of its training part: the running sum is 1 in training.
         marks = np.zeros(len(self.items) + 1, np.int8)
         np.add.at(marks, self.offsets[:-1], np.int8(1))
         np.add.at(marks, self.offsets[:-1] + self.train_end, np.int8(-1))
@@ -64,7 +65,7 @@ class Sequences:
 
 
 class FeatureRows(Protocol):
-    """A modality's features in item order, a block at a time."""
+    """The features of a modality in item order, read a block at a time."""
 
     @property
     def dim(self) -> int: ...
@@ -73,19 +74,23 @@ class FeatureRows(Protocol):
     def dtype(self) -> np.dtype: ...
 
     def blocks(self, block_rows: int) -> Iterator[np.ndarray]:
-        """Arrays [<= block_rows, d_m], finite, N rows in all; an all-zero row is a missing one."""
+        """Yield finite arrays [<= block_rows, d_m] with N rows in all; an all-zero row: the item lacks the modality."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetContent:
-    """Everything a dataset folder holds, before it is written.
+    """The content of a dataset folder, before it is written.
 
     Attributes:
-        user_source_ids, item_source_ids: strings [U], [N], at the dense id's position.
+        sequences: every user's items and the split.
+        user_source_ids: strings [U], the source id of each user.
+        item_source_ids: strings [N], the source id of each item.
         item_texts: strings [N] with nulls, or None.
-        features: rows of each modality, read once.
-        split: method and parameters. source: format and parameters. dropped: reason -> count.
+        features: the rows of each modality; they are read once.
+        split: method of the split and its parameters, for the manifest.
+        source: format of the source and its parameters, for the manifest.
+        dropped: number of dropped rows, users or items for each reason, for the manifest.
     """
 
     sequences: Sequences
@@ -99,11 +104,11 @@ class DatasetContent:
 
 
 def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
-    """Write `content` to a temporary sibling of `path` and rename it into place.
+    """Write `content` to a temporary folder beside `path`, and rename it to `path`.
 
     Raises:
-        InputError: the output exists (see `layout.check_output`), a modality's name may not be used,
-            a feature is not finite, or the disk refuses. Nothing is left half-written.
+        InputError: the output exists (see `layout.check_output`), the name of a modality is not allowed, a feature is
+            not finite, or a file cannot be written. The temporary folder is then removed.
     """
     check_new_modalities(content.features)
     num_items, num_users = len(content.item_source_ids), len(content.user_source_ids)
@@ -141,7 +146,7 @@ def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Complete `manifest` with the sizes and fingerprint of the files in `folder`, and write it."""
+    """Add the sizes and the fingerprint of the files in `folder` to `manifest`, and write it."""
     modalities = sorted(manifest["modalities"])
     sizes = {name: (folder / name).stat().st_size for name in content_files(modalities)}
     complete = manifest | {"bytes": sizes, "fingerprint": fingerprint_files(folder, modalities)}
@@ -149,7 +154,7 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def write_sequences(file: Path, sequences: Sequences) -> None:
-    """One uncompressed record batch, so that a memory map of it is the CSR."""
+    """Write one uncompressed record batch, so that a memory map of the file gives the CSR arrays."""
     columns: dict[str, pa.Array] = {
         "user": pa.array(np.arange(len(sequences.train_end), dtype=np.int64)),
         "items": pa.LargeListArray.from_arrays(pa.array(sequences.offsets), pa.array(sequences.items)),
@@ -172,7 +177,7 @@ def write_items(
     texts: pa.Array | None,
     presence: Mapping[str, np.ndarray],
 ) -> None:
-    """items.parquet: dense id, source id, popularity, text if there is any, presence per modality."""
+    """Write items.parquet: dense id, source id, popularity, text if there is any, presence per modality."""
     columns: dict[str, Any] = {
         "item": np.arange(len(source_ids)),
         "source_id": source_ids.cast(pa.large_string()),
@@ -185,7 +190,7 @@ def write_items(
 
 
 def _write_features(file: Path, rows: FeatureRows, num_items: int, modality: str) -> np.ndarray:
-    """Write a modality block by block as .npy; returns presence, bool [N]."""
+    """Write a modality block by block as .npy, and return which items have it, bool [N]."""
     present = np.zeros(num_items, bool)
     header = {"descr": np.lib.format.dtype_to_descr(rows.dtype), "fortran_order": False, "shape": (num_items, rows.dim)}
     done = 0
@@ -200,7 +205,7 @@ def _write_features(file: Path, rows: FeatureRows, num_items: int, modality: str
             if not np.isfinite(block).all():
                 raise InputError(f"modality {modality}: items {done} to {done + len(block)} hold a NaN or inf")
             present[done : done + len(block)] = block.any(axis=1)
-            # Not tofile: it hides the reason of a short write (a full disk).
+            # numpy's tofile would hide the reason of an incomplete write, such as a full disk.
             sink.write(np.ascontiguousarray(block).data)
             done += len(block)
             progress.update(len(block))
@@ -209,5 +214,5 @@ def _write_features(file: Path, rows: FeatureRows, num_items: int, modality: str
 
 
 def block_length(dim: int) -> int:
-    """Rows of a block of features of this width."""
+    """Return the number of rows in a block of features of this width."""
     return max(1, _BLOCK_ELEMENTS // dim)

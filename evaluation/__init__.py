@@ -1,5 +1,9 @@
-"""Exact ranking of the whole catalogue, metrics, and what a table must say of them.
+"""Exact ranking of the whole catalogue, the metrics, and the notes that belong to a table of metrics.
 
-May import model, data, kernels, configs and contracts. Begin with ranking.py; metrics.py has the formulas,
-settings.py what stands beside a table.
+May import model, data, kernels, configs and contracts. The loop over users, which encodes them and calls this package,
+is in `distributed/inference`.
+
+Open ranking.py first: it counts each target's rank and finds the best items. block_scores.py computes the scores of a
+block of items, item_blocks.py divides items over ranks, and user_batches.py brings encoded users to every rank.
+metrics.py has the formulas, settings.py describes how a ranking was made, and report.py prints tables.
 """

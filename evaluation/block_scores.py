@@ -1,10 +1,11 @@
-"""Scores of (user batch, item block), made, looked at and thrown away: on a GPU by block, on a CPU by tile.
+"""Computes the scores of a user batch and an item block, and reads ranks or best items from them before freeing them.
 
-Whatever is wanted of a pair of a user and an item is read from a product of the same shape and operands: a target's
-score from another one would round differently, and a target could then outrank itself. Shapes depend on the batch and
-the block alone, never on ranks, passes or threads.
+A GPU computes a whole block at a time, a CPU a tile of it. Everything about a pair of a user and an item is read from
+matrix products of the same shape and operands. A target's score from another product could be rounded differently, so
+that the target would rank above or below itself. Shapes depend only on the batch and the block, and not on the number
+of ranks, groups of users or threads.
 
-B: users of a batch, D: width of a concatenated vector, n: users of all batches given, K: places of a list.
+B: users of a batch, D: width of a concatenated vector, n: users of all given batches, K: length of a list.
 """
 
 from __future__ import annotations
@@ -22,35 +23,53 @@ from torch import Tensor
 from evaluation.item_blocks import ItemBlock
 from evaluation.user_batches import UserBatch
 
-# Scores of a tile on a CPU: 1 MiB, half a second-level cache. Of 2^16 to 2^20 none is faster; from 2^19 on the scan
-# costs up to a tenth of the GEMM more.
+# Scores of a tile on a CPU: 1 MiB, half of a second-level cache. No size from 2^16 to 2^20 is faster. From 2^19 on, the
+# scan takes longer, by up to a tenth of the time of the GEMM.
 TILE_SCORES = 1 << 18
-# Columns of a tile are a multiple of this, but for a block's last tile: odd sizes cost the GEMM speed.
+# Columns of a tile are a multiple of this, except in a block's last tile: the GEMM is slower for odd sizes.
 _ALIGNMENT = 64
 
 
 class BlockScorer(Protocol):
-    """What ranking does with a block's scores. Batches are users 0 .. n - 1 in order; tensors are on their device.
+    """The operations of ranking on the scores of a block.
 
-    Every method raises FloatingPointError if it meets a score that is not a number.
+    The batches hold users 0 .. n - 1 in order. Tensors are on the device of the batches. Every method raises
+    FloatingPointError if a score is not finite.
     """
 
     def read_targets(self, users: Sequence[UserBatch], block: ItemBlock, found: Tensor) -> None:
-        """Write the scores of the targets that are in the block into found [n]."""
+        """Write the scores of the targets that are in the block into `found` [n]."""
         ...
 
-    def count(self, users: Sequence[UserBatch], block: ItemBlock, lines: Tensor, counts: Tensor) -> None:
-        """Add to counts int64 [n, 3]: items above the lines [n], others tied, and those of them before the target."""
+    def count(self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, counts: Tensor) -> None:
+        """Count the block's items that score higher than each target or equal to it.
+
+        Args:
+            users: the batches.
+            block: the items.
+            targets: [n], the scores of the targets.
+            counts: int64 [n, 3]. Added to it are the number of items with a higher score, the number of other items
+                with an equal score, and the number of the latter with a smaller id than the target.
+        """
         ...
 
     def keep_best(self, users: Sequence[UserBatch], block: ItemBlock, scores: Tensor, items: Tensor) -> None:
-        """Offer the block's items to the lists [n, K], in any order; -inf and -1 where empty. Blocks ascend."""
+        """Insert the block's items into the lists of best items if they score high enough.
+
+        Blocks must come by ascending item. The entries of a list are in any order.
+
+        Args:
+            users: the batches.
+            block: the items.
+            scores: [n, K]; -inf for an empty entry.
+            items: int64 [n, K]; -1 for an empty entry.
+        """
         ...
 
 
 @contextmanager
 def scorer_for(device: torch.device) -> Iterator[BlockScorer]:
-    """Tiles in cache and as many threads as torch is set to on a CPU, else torch's operations on whole blocks."""
+    """Yield the scorer for a device: `CachedTiles` with as many threads as torch has on a CPU, else `WholeBlocks`."""
     if device.type != "cpu":
         yield WholeBlocks()
         return
@@ -63,10 +82,10 @@ def scorer_for(device: torch.device) -> Iterator[BlockScorer]:
 
 
 class CachedTiles:
-    """Scores float32 on a CPU, a tile at a time, each batch on one thread."""
+    """Computes float32 scores on a CPU, a tile at a time; each batch runs on one thread."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
-        # Imported here: compiled code costs seconds where nothing is ranked.
+        # Imported here, because loading compiled code takes seconds, also in processes that rank nothing.
         from kernels.ranking.rank_counts import add_gains, count_tile, offer_tile
 
         self._count_tile, self._offer_tile, self._add_gains = count_tile, offer_tile, add_gains
@@ -87,13 +106,13 @@ class CachedTiles:
 
         self._each(users, work)
 
-    def count(self, users: Sequence[UserBatch], block: ItemBlock, lines: Tensor, counts: Tensor) -> None:
+    def count(self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, counts: Tensor) -> None:
         def work(batch: UserBatch, own: slice) -> None:
-            own_lines, own_counts = lines[own].numpy(), counts[own].numpy()
+            own_scores, own_counts = targets[own].numpy(), counts[own].numpy()
             for first in range(0, len(block.vectors), _tile_columns(len(batch))):
                 scores = self._product(batch, block, first)
                 item = block.start + first
-                finite = self._count_tile(scores, item, own_lines, batch.targets, *_gains(batch), own_counts)
+                finite = self._count_tile(scores, item, own_scores, batch.targets, *_gains(batch), own_counts)
                 _check_finite(finite, block)
 
         self._each(users, work)
@@ -108,12 +127,12 @@ class CachedTiles:
         self._each(users, work)
 
     def _each(self, users: Sequence[UserBatch], work: Callable[[UserBatch, slice], None]) -> None:
-        """`work` on every batch and its place among the users, each on one of the threads."""
+        """Call `work` on every batch and its slice of the users, each call on one of the threads."""
         for done in [self._pool.submit(work, *one) for one in zip(users, _places(users), strict=True)]:
             done.result()
 
     def _product(self, batch: UserBatch, block: ItemBlock, first: int) -> np.ndarray:
-        """Scores float32 [B, b] of the block's columns from `first` on; valid until this thread's next product."""
+        """Return scores float32 [B, b] of a tile's columns from `first` on; valid until this thread's next call."""
         columns = block.vectors[first : first + _tile_columns(len(batch))]
         size = len(batch) * len(columns)
         buffer: Tensor | None = getattr(self._buffers, "scores", None)
@@ -123,7 +142,7 @@ class CachedTiles:
 
 
 class WholeBlocks:
-    """Scores on any device with torch's operations, which wait for the device once a block."""
+    """Computes scores on any device with torch's operations, and waits for the device once per block."""
 
     def read_targets(self, users: Sequence[UserBatch], block: ItemBlock, found: Tensor) -> None:
         finite = []
@@ -137,16 +156,17 @@ class WholeBlocks:
                 finite.append(found[own][at].isfinite().all())
         _check_finite(not finite or bool(torch.stack(finite).all()), block)
 
-    def count(self, users: Sequence[UserBatch], block: ItemBlock, lines: Tensor, counts: Tensor) -> None:
+    def count(self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, counts: Tensor) -> None:
         finite = []
-        ids = torch.arange(block.start, block.stop, device=lines.device)
+        ids = torch.arange(block.start, block.stop, device=targets.device)
         for batch, own in zip(users, _places(users), strict=True):
             scores = batch.vectors @ block.vectors.T
             finite.append(scores.isfinite().all())
             self._add_gains(scores, batch, block)
-            line, targets = lines[own, None], self._move(batch.targets, scores)[:, None]
-            tied = (scores == line) & (ids != targets)
-            counts[own] += torch.stack([(scores > line).sum(1), tied.sum(1), (tied & (ids < targets)).sum(1)], dim=1)
+            own_scores, own_ids = targets[own, None], self._move(batch.targets, scores)[:, None]
+            higher = (scores > own_scores).sum(1)
+            tied = (scores == own_scores) & (ids != own_ids)
+            counts[own] += torch.stack([higher, tied.sum(1), (tied & (ids < own_ids)).sum(1)], dim=1)
         _check_finite(bool(torch.stack(finite).all()), block)
 
     def keep_best(self, users: Sequence[UserBatch], block: ItemBlock, scores: Tensor, items: Tensor) -> None:
@@ -173,7 +193,7 @@ class WholeBlocks:
 
 
 def merge_top(ids: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The best k of each row by score descending, then id ascending; ids -1 (padding) come last."""
+    """Return the best k entries of each row, by score descending, then id ascending; padding (id -1) comes last."""
     scores = scores.masked_fill(ids < 0, -torch.inf)
     by_id = ids.argsort(dim=1, stable=True)
     by_score = scores.gather(1, by_id).argsort(dim=1, descending=True, stable=True)
@@ -182,7 +202,7 @@ def merge_top(ids: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _block_top(scores: Tensor, start: int, k: int) -> tuple[Tensor, Tensor]:
-    """Best min(k, n) of one block; torch.topk breaks ties at will, so rows tied at the cut are sorted."""
+    """Return the best min(k, n) items of a block. torch.topk breaks ties arbitrarily, so rows with a tie are sorted."""
     k = min(k, scores.shape[1])
     values, columns = scores.topk(k, dim=1)
     cut = values[:, -1:]

@@ -1,4 +1,4 @@
-"""Which items a rank ranks, and their vectors: held while they fit, else made again for every sweep.
+"""Divides items into blocks over ranks, and provides each rank's item vectors, kept in memory if they fit.
 
 N: items, W: ranks, D: width of a concatenated vector, b: items of a block. Block number k holds items k * b to
 k * b + b - 1 and belongs to rank k % W, in round k // W.
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass
 class ItemBlock:
-    """Vectors [n, D] of the consecutive items start .. start + n - 1."""
+    """The vectors [n, D] of the consecutive items start .. start + n - 1."""
 
     start: int
     vectors: Tensor
@@ -26,21 +26,24 @@ class ItemBlock:
 
 
 def blocks_of_rank(num_items: int, item_block: int, rank: int, world: int) -> tuple[list[tuple[int, int]], int]:
-    """This rank's (start, stop) item blocks, dealt out round robin, and the largest number any rank has."""
+    """Return this rank's (start, stop) blocks, dealt round robin, and the largest number of blocks of any rank."""
     blocks = [(start, min(start + item_block, num_items)) for start in range(0, num_items, item_block)]
     return blocks[rank::world], -(-len(blocks) // world)
 
 
 class ItemBlocks:
-    """This rank's blocks. Making one, and every sweep, is a collective.
+    """This rank's item blocks. The constructor and every pass are collectives.
 
     Args:
-        encode: item ids int64 [n], n may be 0, to vectors [n, D]. It may be a collective: every rank calls it
-            equally often.
-        num_items, item_block: N and b. rank, world: of this process.
-        held_bytes: vectors are held if the largest share of any rank takes no more, so that all ranks decide alike;
-            otherwise one block of b * D numbers is.
-        on_round: called for every round of a sweep, skipped ones too.
+        encode: returns the vectors [n, D] of item ids, int64 [n], where n may be 0. It may be a collective: every rank
+            calls it the same number of times.
+        num_items: N.
+        item_block: b.
+        rank: rank of this process.
+        world: W.
+        held_bytes: vectors are kept between passes if the largest share of any rank takes at most these bytes, so that
+            all ranks decide alike; otherwise a rank holds one block of b * D numbers at a time.
+        on_round: called in every round of a pass, even if the round is skipped.
     """
 
     def __init__(
@@ -63,15 +66,15 @@ class ItemBlocks:
         self._held: dict[int, ItemBlock] | None = {} if share <= held_bytes else None
 
     def owns(self, items: np.ndarray) -> np.ndarray:
-        """Which items are this rank's to score, bool."""
+        """Return which of the items this rank scores, bool."""
         return items // self._item_block % self._world == self._rank
 
     def rounds_of(self, items: np.ndarray) -> set[int]:
-        """The rounds in which some rank's block holds one of the items."""
+        """Return the rounds in which the block of any rank contains one of the items."""
         return set(np.unique(items // (self._item_block * self._world)).tolist())
 
-    def sweep(self, rounds: Collection[int] | None = None) -> Iterator[ItemBlock]:
-        """This rank's blocks of these rounds (None: all), by ascending items. Every rank names the same rounds."""
+    def pass_over(self, rounds: Collection[int] | None = None) -> Iterator[ItemBlock]:
+        """Yield this rank's blocks of the rounds (None: all) by ascending item. All ranks must name the same rounds."""
         for number in range(self.rounds):
             self._on_round()
             if rounds is None or number in rounds:

@@ -1,7 +1,7 @@
-"""Ranking metrics as pure functions of 1-based ranks (n: evaluated targets).
+"""Ranking metrics, their intervals and slices, as pure functions of 1-based ranks.
 
-With one relevant item per target, Recall@K (= HitRate@K) is 1 where rank <= K, and NDCG@K is
-1/log2(rank + 1) where rank <= K, else 0; both are averaged over targets.
+A list has one relevant item, the target. Recall@K (= HitRate@K) is 1 if rank <= K, else 0. NDCG@K is 1/log2(rank + 1)
+if rank <= K, else 0. Both are averaged over the n evaluated targets.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ TieRule = Literal["pessimistic", "optimistic", "id"]
 
 
 def ranks_from_counts(higher: np.ndarray, tied: np.ndarray, tied_before: np.ndarray, rule: TieRule) -> np.ndarray:
-    """1-based ranks, int64 [n].
+    """Return 1-based ranks, int64 [n].
 
     Args:
-        higher: int64 [n], items scored strictly above the target.
-        tied: int64 [n], other items scored exactly as the target.
-        tied_before: int64 [n], those of them with a smaller item id.
-        rule: "pessimistic" ranks all ties above the target, "optimistic" none, "id" the smaller ids,
-            which is the order in which top-K lists are written.
+        higher: int64 [n], number of items with a higher score than the target.
+        tied: int64 [n], number of other items with the target's score.
+        tied_before: int64 [n], number of tied items with a smaller id than the target.
+        rule: which tied items rank above the target. "pessimistic": all; "optimistic": none; "id": those with a
+            smaller id, which is also the order of top-K lists.
     """
     extra = {"pessimistic": tied, "optimistic": np.zeros_like(tied), "id": tied_before}[rule]
     return 1 + higher + extra
 
 
-# What a target earns by its 1-based rank (float64 [n]) if the rank is at most K. Beyond K every metric is 0.
+# The value of a target by its 1-based rank (float64 [n]), if the rank is at most K. Otherwise every metric is 0.
 _VALUE_OF_RANK: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "recall": np.ones_like,
     "ndcg": lambda ranks: 1.0 / np.log2(ranks + 1),
@@ -38,9 +38,9 @@ _VALUE_OF_RANK: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def values_by_rank(ks: Sequence[int]) -> tuple[list[str], np.ndarray]:
-    """Metric names and the value that each rank earns: float64 [metrics, max(ks) + 1].
+    """Return the names of the metrics, and the value of each rank as float64 [metrics, max(ks) + 1].
 
-    Column r-1 is the value of rank r; the last column stands for every rank beyond max(ks) and is 0.
+    Column r-1 has the value of rank r. The last column stands for every rank above max(ks) and is 0.
     """
     ranks = np.arange(1, max(ks) + 2, dtype=np.float64)
     names = [f"{name}@{k}" for name in METRICS for k in ks]
@@ -48,12 +48,12 @@ def values_by_rank(ks: Sequence[int]) -> tuple[list[str], np.ndarray]:
 
 
 def rank_histogram(ranks: np.ndarray, max_k: int) -> np.ndarray:
-    """How many targets have each rank 1..max_k, and (last) any rank beyond: int64 [max_k + 1]."""
+    """Return the number of targets with each rank 1..max_k and, in the last entry, above max_k: int64 [max_k + 1]."""
     return np.bincount(np.minimum(ranks, max_k + 1) - 1, minlength=max_k + 1)
 
 
 def ranking_metrics(ranks: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
-    """Recall@K and NDCG@K of int64 ranks [n] (1-based); NaN-free: no targets gives an empty dict."""
+    """Return the metrics, such as "recall@10", of 1-based ranks int64 [n]; an empty dict if there are no targets."""
     if not len(ranks):
         return {}
     names, values = values_by_rank(ks)
@@ -64,10 +64,10 @@ def ranking_metrics(ranks: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
 def bootstrap_intervals(
     ranks: np.ndarray, ks: Sequence[int], samples: int, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95% percentile intervals of each metric under resampling of targets with replacement.
+    """Return the 95% bootstrap percentile interval of each metric, resampling targets with replacement.
 
-    Metrics depend on a target only through min(rank, max K + 1), so resampling n targets is one
-    multinomial draw over that histogram: cost samples * max K, whatever n is.
+    Metrics depend on a target only through min(rank, max K + 1). So resampling n targets is one multinomial draw over
+    the histogram of this number, and the cost is samples * max K, independent of n.
     """
     if not len(ranks) or not samples:
         return {}
@@ -81,7 +81,7 @@ def bootstrap_intervals(
 def sliced_metrics(
     ranks: np.ndarray, slices: Mapping[str, np.ndarray], ks: Sequence[int]
 ) -> dict[str, dict[str, float]]:
-    """Metrics of each named subset (bool [n]) beside its size; empty subsets are left out."""
+    """Return the metrics and the size of each named subset (bool [n]); empty subsets are left out."""
     return {
         name: {"targets": int(chosen.sum()), **ranking_metrics(ranks[chosen], ks)}
         for name, chosen in slices.items()
@@ -90,7 +90,7 @@ def sliced_metrics(
 
 
 def bucket_masks(label: str, values: np.ndarray, edges: Sequence[int]) -> dict[str, np.ndarray]:
-    """Named masks of integer values by half-open buckets: edges (0, 1, 5) give 0, 1-4 and 5+."""
+    """Return named masks of integer values by half-open buckets: edges (0, 1, 5) give 0, 1-4 and 5+."""
     masks = {}
     for low, high in zip(edges, [*edges[1:], None], strict=True):
         if high is None:

@@ -1,12 +1,12 @@
-"""Exact ranking of the whole catalogue, sharded over ranks, in bounded memory.
+"""Ranks the whole catalogue exactly, with items divided over ranks, in bounded memory.
 
-Equivalent to scoring every item for every user and sorting, with these differences: each rank scores its own share of
-the items only, scores are made a (user batch, item block) at a time and thrown away, and ranks are counted, not sorted.
+The result is that of scoring every item for every user and sorting. But each rank scores only its own share of the
+items, scores exist only for one user batch and one item block at a time, and ranks are counted instead of sorted.
 
-Blocks are cut on fixed item ids and user batches on fixed users, and ranks deal them out whole. So every matrix product
-has the same shape and operands for any number of ranks, and metrics agree to the last digit from 1 rank or 64. Users
-are taken in passes of a bounded number, each a sweep or two over the items; which batches share a pass, and whether
-item vectors are held between sweeps, makes no difference to the result.
+The limits of item blocks and user batches do not depend on the number of ranks, and each is processed as a whole. So
+every matrix product has the same shape and operands for any number of ranks, and metrics are equal to the last digit
+for 1 rank or 64. Users are ranked in groups of bounded size, and each group needs one or two passes over the items. The
+result does not depend on the grouping, or on whether item vectors are kept between passes.
 
 B: users of a batch, n: users, W: ranks, K: list length.
 """
@@ -25,48 +25,59 @@ from evaluation.item_blocks import ItemBlocks
 from evaluation.user_batches import UserBatch
 
 
-def count_ranks(passes: Iterable[Sequence[UserBatch]], items: ItemBlocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per target: items scored higher, items tied, and tied items with a smaller id; int64 [n] each. A collective.
+def count_ranks(groups: Iterable[Sequence[UserBatch]], items: ItemBlocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Count the items that compete with each target. A collective.
 
-    Two sweeps a pass: one for the targets' scores, over the rounds that hold a target, and one to count their rivals.
-    If users come by ascending target, fewer rounds hold one, and fewer products are made twice.
+    Each group of users takes two passes over the items. The first computes the targets' scores, and only visits the
+    rounds with a target in them. The second counts the items with higher or equal scores. If users are sorted by
+    target, the first pass visits fewer rounds, so that fewer matrix products are computed twice.
 
     Args:
-        passes: the same user batches, in the same order, on every rank.
+        groups: the user batches in groups; the same batches in the same order on every rank.
         items: this rank's blocks.
 
+    Returns:
+        For each target, int64 [n] each: the number of items with a higher score, of other items with an equal score,
+        and of the latter with a smaller id.
+
     Raises:
-        FloatingPointError: a score is not a number, so no rank would mean anything.
+        FloatingPointError: a score is not finite.
     """
     parts = [np.zeros((0, 3), dtype=np.int64)]
-    for users in passes:
+    for users in groups:
         with scorer_for(users[0].vectors.device) as scorer:
-            lines = _target_scores(users, items, scorer)
-            counts = torch.zeros(len(lines), 3, dtype=torch.int64, device=lines.device)
-            for block in items.sweep():
-                scorer.count(users, block, lines, counts)
+            scores = _target_scores(users, items, scorer)
+            counts = torch.zeros(len(scores), 3, dtype=torch.int64, device=scores.device)
+            for block in items.pass_over():
+                scorer.count(users, block, scores, counts)
         dist.all_reduce(counts)
         parts.append(counts.cpu().numpy())
     higher, tied, before = np.ascontiguousarray(np.concatenate(parts).T)
     return higher, tied, before
 
 
-def top_items(passes: Iterable[Sequence[UserBatch]], items: ItemBlocks, k: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Per user batch: item ids int64 [B, K] and scores [B, K], by score descending, then id ascending. A collective.
+def top_items(groups: Iterable[Sequence[UserBatch]], items: ItemBlocks, k: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each user batch's best items of the whole catalogue, the same on every rank. A collective.
 
-    K = min(k, N); a hidden item never appears (its slot holds id -1, score -inf). Every rank yields the merged lists of
-    the whole catalogue. Memory: the lists of a pass.
+    Each batch gives item ids int64 [B, K] and scores [B, K] with K = min(k, N), by score descending, then id ascending.
+    A hidden item is in no list; an entry without an item has id -1 and score -inf. Only the lists of one group of users
+    are in memory.
+
+    Args:
+        groups: the user batches in groups; the same batches in the same order on every rank.
+        items: this rank's blocks.
+        k: length of the lists.
 
     Raises:
-        FloatingPointError: a score is not a number.
+        FloatingPointError: a score is not finite.
     """
     k = min(k, items.num_items)
-    for users in passes:
+    for users in groups:
         num_users, like = sum(map(len, users)), users[0].vectors
         best_scores = like.new_full((num_users, k), -torch.inf)
         best_ids = torch.full((num_users, k), -1, dtype=torch.int64, device=like.device)
         with scorer_for(like.device) as scorer:
-            for block in items.sweep():
+            for block in items.pass_over():
                 scorer.keep_best(users, block, best_scores, best_ids)
         for ids, scores in zip(*(x.split([len(u) for u in users]) for x in (best_ids, best_scores)), strict=True):
             ids, scores = merge_top(_gather_columns(ids), _gather_columns(scores), k)
@@ -74,18 +85,18 @@ def top_items(passes: Iterable[Sequence[UserBatch]], items: ItemBlocks, k: int) 
 
 
 def _target_scores(users: Sequence[UserBatch], items: ItemBlocks, scorer: BlockScorer) -> Tensor:
-    """Each target's score [n], read from the very product in which its rivals are counted."""
+    """Return each target's score [n], from a product with the same operands as the one that its rank is counted in."""
     targets = np.concatenate([batch.targets for batch in users])
     found = users[0].vectors.new_full((len(targets),), -torch.inf)
-    for block in items.sweep(items.rounds_of(targets)):
+    for block in items.pass_over(items.rounds_of(targets)):
         scorer.read_targets(users, block, found)
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return found
 
 
 def _gather_columns(mine: Tensor) -> Tensor:
-    """[B, W * K]: every rank's columns side by side."""
+    """Return every rank's columns side by side, [B, W * K]."""
     mine = mine.contiguous()
-    pieces = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(pieces, mine)
-    return torch.cat(pieces, dim=1)
+    of_ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(of_ranks, mine)
+    return torch.cat(of_ranks, dim=1)

@@ -1,4 +1,4 @@
-"""Metrics as a table for people."""
+"""Prints metrics as a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 
 def metrics_table(rows: Mapping[str, Mapping[str, float | None]], columns: tuple[str, ...]) -> str:
-    """One row per name, one column per metric, four decimals; a metric that was not measured is empty."""
+    """Return a text table with a row per name and a column per metric; a metric without a value is an empty cell."""
     body = [[name, *(_cell(metrics.get(c)) for c in columns)] for name, metrics in rows.items()]
     return tabulate(body, headers=["", *columns], disable_numparse=True)
 

@@ -1,4 +1,4 @@
-"""How scores were made and ranked: what a result file and a table must say beside their metrics."""
+"""Describes how a ranking was made, for result files and for the note beside a table of metrics."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from configs.knobs import Decides, all_knobs, decides
 from configs.schema import EvaluationConfig
 from storage.plain_json import json_text
 
-# Below this share of repeated targets, an item of the history in a list is nearly always a wasted place.
+# If a smaller share of targets are repeats, an item of the history in a list is nearly always wrong.
 FEW_REPEATS = 0.05
-# Of a file's name; beyond, its settings are told by a digest, and stand in the file.
+# Largest length of the suffix of a file's name. A longer one is replaced by a digest; the settings are in the file.
 _LONGEST_SUFFIX = 120
 
 
 def score_settings(options: EvaluationConfig) -> dict[str, Any]:
-    """The knobs of `evaluation` that decide metrics, by name, as plain values."""
+    """Return the knobs of `evaluation` that influence metrics, by name, as plain values."""
     values = options.model_dump(mode="json")
     return {name: values[name] for name, info in all_knobs(EvaluationConfig) if decides(info) == Decides.SCORE}
 
 
 def differing_settings(own: EvaluationConfig, other: EvaluationConfig) -> dict[str, Any]:
-    """The settings of `other` that are not `own`'s, by name, as plain values."""
+    """Return the settings in which `other` differs from `own`, by name, with the plain values of `other`."""
     before = score_settings(own)
     return {name: value for name, value in score_settings(other).items() if value != before[name]}
 
 
 def settings_suffix(differing: Mapping[str, Any]) -> str:
-    """The end of a file's name that tells results of other settings apart, as in "-mask_history=true"; "" for none."""
+    """Return the end of a result file's name, such as "-mask_history=true", for settings that differ; "" for none."""
     if not differing:
         return ""
     text = ",".join(f"{name}={_in_a_name(value)}" for name, value in sorted(differing.items()))
@@ -39,7 +39,7 @@ def settings_suffix(differing: Mapping[str, Any]) -> str:
 
 
 def _in_a_name(value: Any) -> str:
-    """A value in letters that any file system and object store takes."""
+    """Return a value as text that is valid in file names and in names of objects in a store."""
     if isinstance(value, list):
         return "+".join(map(_in_a_name, value))
     return value if isinstance(value, str) else json_text(value)
@@ -48,24 +48,24 @@ def _in_a_name(value: Any) -> str:
 def ranking_note(
     settings: Mapping[str, Any], repeat_shares: Mapping[str, float | None], *, with_advice: bool = True
 ) -> str:
-    """What stands beside a table of metrics: how items were ranked, how many targets are repeats, and what follows.
+    """Return the note beside a table of metrics: how items were ranked, the share of repeats, and advice that follows.
 
     Args:
-        settings: of `score_settings`.
-        repeat_shares: by split, the share of targets that the user's history already holds; None: no targets.
-        with_advice: whether what follows is said.
+        settings: as `score_settings` returns them.
+        repeat_shares: for each split, the share of targets that are already in the user's history; None: no targets.
+        with_advice: whether the advice is part of the note.
     """
     shares = _known(repeat_shares)
     lines = [f"Ranking: {described(settings)}."]
     if shares:
         listed = ", ".join(f"{split} {100 * share:.1f}%" for split, share in shares.items())
         advice = ranking_advice(settings, shares) if with_advice else ""
-        lines.append(f"Targets that repeat an item of the user's history: {listed}. {advice}".rstrip())
+        lines.append(f"Share of targets that are already in the user's history: {listed}. {advice}".rstrip())
     return "\n".join(lines)
 
 
 def described(settings: Mapping[str, Any]) -> str:
-    """Settings in a phrase, for people."""
+    """Return the settings as a phrase."""
     history = "hidden" if settings["mask_history"] else "kept"
     ties = {
         "pessimistic": "a tie counts against the target",
@@ -78,7 +78,7 @@ def described(settings: Mapping[str, Any]) -> str:
         entries = "all entries" if cap is None else f"the strongest {cap} entries"
         parts.append(
             f"co-occurrence added with weight {settings['cooccurrence_weight']:g} "
-            f"(decay {settings['cooccurrence_decay']:g}, {entries} of a row) to items that the input does not hold"
+            f"(decay {settings['cooccurrence_decay']:g}, {entries} of a row) to items that are not in the input"
         )
     return ", ".join(parts)
 
@@ -95,17 +95,17 @@ def ranking_advice(settings: Mapping[str, Any], repeat_shares: Mapping[str, floa
     few = max(shares.values()) < FEW_REPEATS
     if not few and settings["cooccurrence_weight"]:
         return (
-            "With so many, mind that co-occurrence is added only to items that the input does not hold, so that "
-            "repeated targets fall behind; compare with evaluation.cooccurrence_weight=0."
+            "This is a large share, and co-occurrence is added only to items that are not in the input, which lowers "
+            "the rank of these targets; compare with evaluation.cooccurrence_weight=0."
         )
     if few and not settings["mask_history"]:
         return (
-            "With so few, lists lose places to items that users already have: evaluate with "
-            "evaluation.mask_history=true as well, because the order of systems may change."
+            "This is a small share, so items that users already have take up places in lists: also report the metrics "
+            "with evaluation.mask_history=true, because the order of systems may change."
         )
     if not few and settings["mask_history"]:
         return (
-            "With so many, hiding history flatters repeated targets, which are never hidden while their rivals are; "
-            "rank with evaluation.mask_history=false."
+            "This is a large share, and hiding the history makes these targets rank too high, because competing items "
+            "are hidden and targets never are; rank with evaluation.mask_history=false."
         )
     return ""

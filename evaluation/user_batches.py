@@ -1,4 +1,4 @@
-"""Users to rank items for, encoded a batch on one rank and brought to all.
+"""Batches of encoded users; each batch is encoded on one rank and then sent to all.
 
 B: users of a batch, D: width of a concatenated vector, W: ranks, n: users in all.
 """
@@ -16,13 +16,14 @@ from torch import Tensor
 
 @dataclass(kw_only=True)
 class UserBatch:
-    """Encoded users of one batch, and what is added to the scores of some items for some of them.
+    """The encoded users of one batch, and the gains that are added to the scores of some pairs of user and item.
 
     Attributes:
         vectors: [B, D].
-        targets: int64 [B]; -1 where there is none.
-        gain_items, gain_users: int64 [m], pairs of an item id and a row of the batch, each once, by ascending item.
-        gains: float32 [m], what the score of a pair has more; -inf hides it.
+        targets: int64 [B]; -1 for a user without a target.
+        gain_items: int64 [m], item ids of the pairs, ascending; no pair occurs twice.
+        gain_users: int64 [m], rows of the batch that the pairs belong to.
+        gains: float32 [m], what is added to the score of each pair; -inf hides the item.
     """
 
     vectors: Tensor
@@ -38,10 +39,18 @@ class UserBatch:
 def user_batch(
     vectors: Tensor, targets: np.ndarray, items: np.ndarray, users: np.ndarray, gains: np.ndarray
 ) -> UserBatch:
-    """A batch in which pairs of an item id and a row, int64 [s], gain float32 [s]; of equal pairs the least counts."""
+    """Return a batch with gains; if a pair of user and item occurs more than once, its smallest gain counts.
+
+    Args:
+        vectors: [B, D].
+        targets: int64 [B]; -1 for a user without a target.
+        items: int64 [s], item ids of the pairs, in any order.
+        users: int64 [s], their rows of the batch.
+        gains: float32 [s].
+    """
     rows = max(len(targets), 1)
     keys = items * rows + users
-    order = np.argsort(keys, kind="stable")  # fast where they come in long sorted runs, as they do
+    order = np.argsort(keys, kind="stable")  # fast, because the keys consist of long sorted runs
     keys, gains = keys[order], gains[order]
     first = np.flatnonzero(np.concatenate([np.ones(min(len(keys), 1), dtype=bool), keys[1:] != keys[:-1]]))
     least = np.minimum.reduceat(gains, first) if len(first) else gains
@@ -51,27 +60,29 @@ def user_batch(
 
 
 def exchange(mine: Iterable[Tensor], num_users: int, batch_size: int) -> Iterator[Tensor]:
-    """The vectors [B, D] of all n users, a batch at a time in order, on every rank. A collective.
+    """Yield the vectors [B, D] of all users, a batch at a time in order, on every rank. A collective.
 
     Args:
-        mine: rank w's batches w, w + W, w + 2W, ... of `batch_size` users; [0, D] past the last, so that every rank
-            brings equally many.
+        mine: on rank w the vectors of batches w, w + W, w + 2W, ...; [0, D] after the last batch, so that every rank
+            has the same number of them.
+        num_users: n.
+        batch_size: users of each batch but the last.
     """
     first = 0
     for vectors in mine:
-        for piece in _gather(vectors, batch_size):
+        for batch in _gather(vectors, batch_size):
             size = min(batch_size, num_users - first)
             if size > 0:
-                yield piece[:size]
+                yield batch[:size]
             first += size
 
 
 def _gather(mine: Tensor, max_rows: int) -> list[Tensor]:
-    """Every rank's rows (at most max_rows, padded to them), by rank."""
+    """Return the rows of every rank, in the order of ranks, each padded to `max_rows`."""
     if dist.get_world_size() == 1:
         return [mine]
     padded = mine.new_zeros(max_rows, *mine.shape[1:])
     padded[: len(mine)] = mine
-    pieces = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
-    dist.all_gather(pieces, padded)
-    return pieces
+    of_ranks = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
+    dist.all_gather(of_ranks, padded)
+    return of_ranks

@@ -1,15 +1,16 @@
 """MDSRec: Multimodal Difference Learning for Sequential Recommendation (arXiv 2412.08103).
 
-Item relations replace features. An item is seen through the ID rows of its neighbours in each modality
-(Ehat_m = A_m E_id), and through the items that it was bought with (Ebar_id = mu_id O E_id + E_id).
+MDSRec uses relations between items instead of their features. In each modality, an item's vector is computed from the
+ID rows of its neighbours (Ehat_m = A_m E_id). The ID channel adds the ID rows of co-occurring items to the item's own
+(Ebar_id = mu_id O E_id + E_id).
 
-`MDSRec` below follows the paper's equations: `user_vectors` is the outline, and each method after it is one step. The
-numbers are the paper's. Equations 1, 2, 4 and 5 make O and A_m, which is `graph_builder`'s work; 20-24 are scores and
-losses over channels, the same for every system (`blocks/losses.py`). How a step is computed fast, and in how much
-memory, is decided in `model/cpu/` and in `blocks/center_pieces.py`.
+The class `MDSRec` follows the paper's equations and has their numbers. `user_vectors` is the outline, and each method
+after it is one step. `graph_builder` computes Eq. 1, 2, 4 and 5, which define O and A_m. Eq. 20-24 are scores and
+losses over channels, which are the same for every system (`blocks/losses.py`). `model/cpu/` has faster paths of the
+equations, and `blocks/center_chunks.py` bounds the memory of centre attention.
 
-Shapes: B targets, S sequences, L positions, Q states asked for, n states, R items with a role, M modalities,
-k centres, d width, d_m of a feature.
+Shapes: B targets, S sequences, L positions, Q requested states of a sequence, n states, R items with a role,
+M modalities, k centres, d width, d_m width of a feature.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from configs.systems.mdsrec import MDSRecConfig
 from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
-from model.blocks.center_pieces import CenterPieces, EncodedGroup
+from model.blocks.center_chunks import CenterChunks, EncodedGroup
 from model.blocks.fusion import fused_state, gated_centers
 from model.blocks.interest_centers import History, center_vectors, personal_centers
 from model.blocks.sequence_encoder import (
@@ -43,13 +44,13 @@ from model.recommender import Recommender
 
 
 class MDSRec(Recommender):
-    """Channels: "id" (weight 1, e_s against E_id) and each modality (weight rho_m, e~_m against Ehat_m)."""
+    """A channel "id" (weight 1, e_s times E_id) and a channel for each modality (weight rho_m, e~_m times Ehat_m)."""
 
     def __init__(self, config: ModelConfig, info: CatalogueInfo) -> None:
-        """Build for a catalogue.
+        """Build the model for a catalogue.
 
         Raises:
-            InputError: a modality that the catalogue lacks, or none at all.
+            InputError: the config names a modality that the catalogue lacks, or the catalogue has no modality.
         """
         super().__init__()
         options = own_knobs(config, MDSRecConfig)
@@ -68,7 +69,7 @@ class MDSRec(Recommender):
         )
         rho = {modality: options.rho.get(modality, options.default_rho) for modality in self.modalities}
         self.channels = (Channel("id", 1.0), *(Channel(m, rho[m], is_modality=True) for m in self.modalities))
-        # In the order (id, *modalities), or one for all. Lists, not dicts: a name may hold a dot.
+        # In the order (id, *modalities), or one encoder for all. Lists, not ModuleDicts: a name may have a dot.
         num_encoders = 1 if options.share_modalities else 1 + len(self.modalities)
         self.encoders = nn.ModuleList(SequenceEncoder(config) for _ in range(num_encoders))
         self.center_layers = nn.ModuleList()
@@ -81,12 +82,12 @@ class MDSRec(Recommender):
         initialise(self, config.init_std)
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:
-        """[E_id, Ehat_1 .. Ehat_M], each [R, d]: what the user vectors are scored against (Eq. 20-22)."""
+        """Return [E_id, Ehat_1 .. Ehat_M], each [R, d]; scores are their products with user vectors (Eq. 20-22)."""
         assert items.ids is not None
         return [items.ids, *self.modal_views(items)]
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
-        """[e_s, e~_1 .. e~_M], each [B, d]: Eq. 3 to 19, one method each."""
+        """Return [e_s, e~_1 .. e~_M], each [B, d]: Eq. 3 to 19, one method for each step."""
         views = self.modal_views(items)
         ids = self.injected_ids(items)
         centers = self.centers(items, views) if self.options.center_attention else []
@@ -95,24 +96,24 @@ class MDSRec(Recommender):
         fused = self.fused_states(of_ids, of_modalities)
         personal = [[encoded.states for encoded in of_modality] for of_modality in of_modalities]
         if self.options.center_attention:
-            pieces = CenterPieces.within_budget(self.config, centers, [sequences for sequences, _ in groups])
+            chunks = CenterChunks.within_budget(self.config, centers, [sequences for sequences, _ in groups])
             personal = [
-                self.gated_states(number, centers[number], of_modality, pieces)
+                self.gated_states(number, centers[number], of_modality, chunks)
                 for number, of_modality in enumerate(of_modalities)
             ]
         return at_targets(batch, [list(of_group) for of_group in zip(fused, *personal, strict=True)])
 
     def injected_ids(self, items: ItemRows) -> Tensor:
-        """Eq. 3: Ebar_id = mu_id * O E_id + E_id, [R, d]."""
+        """Return Ebar_id = mu_id * O E_id + E_id, [R, d] (Eq. 3)."""
         assert items.ids is not None
         if items.cooccurrence is None:
             return items.ids
         return self.options.mu_id * items.cooccurrence + items.ids
 
     def modal_views(self, items: ItemRows) -> list[Tensor]:
-        """Eq. 6: Ehat_m = A_m E_id per modality, [R, d]: the mean of the neighbours' ID rows.
+        """Return Ehat_m = A_m E_id of each modality, [R, d]: the mean of the neighbours' ID rows (Eq. 6).
 
-        With `item_view=features` the projected raw features take its place.
+        With `adjacency=sum` it is their sum, and with `item_view=features` it is the projected raw features.
         """
         if self.options.item_view == "graph":
             return [items.views[modality] for modality in self.modalities]
@@ -122,12 +123,12 @@ class MDSRec(Recommender):
         ]
 
     def towers(self, groups: list[tuple[Sequences, list[Tensor]]]) -> list[list[EncodedSequences]]:
-        """Eq. 7-9: each stream through its Transformer; per stream (id, *modalities), per group."""
+        """Encode each stream by its Transformer (Eq. 7-9); per stream (id, *modalities), per group."""
         per_group = [self._encoded(streams, group) for group, streams in groups]
         return [list(of_stream) for of_stream in zip(*per_group, strict=True)]
 
     def centers(self, items: ItemRows, views: list[Tensor]) -> list[Tensor]:
-        """Eq. 10, 11: Ehat_c^m = C_m Ehat_m per modality, [k, d], unless they come ready-made."""
+        """Return Ehat_c^m = C_m Ehat_m of each modality, [k, d] (Eq. 10, 11), unless `items` has them already."""
         return [
             items.centers[m] if m in items.centers else center_vectors(items.center_rows[m], view)
             for m, view in zip(self.modalities, views, strict=True)
@@ -138,9 +139,9 @@ class MDSRec(Recommender):
         number: int,
         centers_kd: Tensor,
         encoded: list[EncodedSequences],
-        pieces: CenterPieces,
+        chunks: CenterChunks,
     ) -> list[Tensor]:
-        """Eq. 12-16 and 19: e~_m of modality `number`, per group [S, Q, d]."""
+        """Return e~_m of modality `number`, per group [S, Q, d] (Eq. 12-16 and 19)."""
         options = self.options
         layers = self._layers_of_centers(number)
         noisy = options.gumbel_noise if self.training else options.gumbel_at_evaluation
@@ -153,10 +154,10 @@ class MDSRec(Recommender):
             return gated_centers(states_nd, personal_nkd, options.tau, noisy)
 
         groups = [EncodedGroup(of_group.states, self._keys_values(of_group, layers)) for of_group in encoded]
-        return pieces.compute(groups, len(centers_kd), gated)
+        return chunks.compute(groups, len(centers_kd), gated)
 
     def fused_states(self, of_ids: list[EncodedSequences], of_modalities: list[list[EncodedSequences]]) -> list[Tensor]:
-        """Eq. 17, 18: e_s = sum_m rho_m e_m + e_id, per group [S, Q, d]."""
+        """Return e_s = sum_m rho_m e_m + e_id, per group [S, Q, d] (Eq. 17, 18)."""
         rho = [channel.weight for channel in self.channels[1:]]
         return [
             fused_state(of_id.states, zip(rho, [e.states for e in modal], strict=True))
@@ -164,32 +165,32 @@ class MDSRec(Recommender):
         ]
 
     def _encoded(self, streams: list[Tensor], group: Sequences) -> list[EncodedSequences]:
-        """Each stream through its tower; with one tower for all, the streams go through it as one batch."""
+        """Encode each stream by its tower; a tower that all streams share encodes them as one batch."""
         if self.options.share_modalities:
             return self.encoders[0](torch.cat(streams), group).split(len(streams))
         return [encoder(stream, group) for encoder, stream in zip(self.encoders, streams, strict=True)]
 
     def _layers_of_centers(self, number: int) -> list[TransformerLayer]:
-        """The layers that the centres of modality `number` go through."""
+        """Return the layers that process the centres of modality `number`."""
         if self.options.share_centers:
             encoder = cast(SequenceEncoder, self.encoders[0 if self.options.share_modalities else 1 + number])
             return layers_of(encoder.layers)
         return layers_of(self.center_layers[0 if self.options.share_modalities else number])
 
     def _keys_values(self, encoded: EncodedSequences, layers: list[TransformerLayer]) -> list[KeysValues]:
-        """Per layer the keys and values that centres attend to; the tower's own where centres share its layers."""
+        """Return, per layer, the keys and values that centres attend to: the tower's own if they share its layers."""
         if self.options.share_centers:
             return encoded.keys_values
         return [layer.keys_values(states) for layer, states in zip(layers, encoded.entering, strict=True)]
 
 
 def _center_layers(config: ModelConfig) -> nn.ModuleList:
-    norms = own_knobs(config, MDSRecConfig).center_residual  # a parameter without a gradient would stall DDP
+    norms = own_knobs(config, MDSRecConfig).center_residual  # DDP needs a gradient of every parameter
     return nn.ModuleList(TransformerLayer(config, norms) for _ in range(config.num_layers))
 
 
 def _projected(items: ItemRows, modality: str, projection: nn.Linear) -> Tensor:
-    """Projected features [R, d]; an item without the modality keeps its own ID row."""
+    """Return projected features [R, d]; an item without the modality gets its own ID row."""
     features = items.features[modality]
     assert items.ids is not None
     present = (features != 0).any(dim=1, keepdim=True)
@@ -202,7 +203,7 @@ def _chosen_modalities(config: ModelConfig, info: CatalogueInfo) -> tuple[str, .
     if not chosen and options.modalities is None:
         raise InputError(
             "model.mdsrec.modalities: the graph has no modality; add item features to the dataset and rebuild the "
-            "graph, or set it to [] for the ID channel alone"
+            "graph, or set model.mdsrec.modalities=[] for the ID channel alone"
         )
     needed = {"neighbours": info.modalities}
     if options.item_view == "features":

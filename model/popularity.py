@@ -1,6 +1,6 @@
-"""Popularity: everyone gets the most bought items. The floor of every table; nothing to train.
+"""Popularity: every user gets the items with the most training interactions. The simplest baseline, without training.
 
-With weight 0 it is what ItemKNN adds its co-occurrence to (`distributed/inference/score_gains.py`).
+ItemKNN is this model with weight 0; `distributed/inference/score_gains.py` adds its scores, which are co-occurrence.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from model.recommender import Recommender
 
 
 class Popularity(Recommender):
-    """One channel of width 1: the score of an item is its popularity, for every user."""
+    """A single channel of width 1: for every user, the score of an item is its popularity times the weight."""
 
     def __init__(self, weight: float) -> None:
         super().__init__()

@@ -1,9 +1,8 @@
-"""What a recommender is: the items it needs, and channels of user and item vectors.
+"""The dataclasses that recommenders receive and return: the catalogue, channels, and the rows of a step's items.
 
-A model file knows nothing of ranks, tables or loaders. It declares what it needs of an item, and
-turns looked-up rows and a batch into *channels*: the score of user u and item i is
-sum_c weight_c * <user_c, item_c>, the loss sum_c weight_c * cross_entropy_c. Losses, ranking and
-export are written once, over channels.
+A model file knows nothing of ranks, tables or loaders. It declares what it needs of an item, and turns looked-up rows
+and a batch into vectors for *channels*. The score of user u and item i is sum_c weight_c * <user_c, item_c>, and the
+loss is sum_c weight_c * cross_entropy_c. Losses, ranking and export are written once, over channels.
 
 Shapes: B targets of a batch, R items with a role, U items of the union, k centres, d width of an
 embedding row, d_m width of a raw feature, d_c width of channel c.
@@ -27,8 +26,8 @@ class CatalogueInfo:
     Attributes:
         num_items: N.
         modalities: modalities of the graph, in a fixed order.
-        feature_dims: d_m per name of a raw feature.
-        num_centers: k per modality.
+        feature_dims: d_m of each raw feature, by name.
+        num_centers: k of each modality.
     """
 
     num_items: int
@@ -39,10 +38,12 @@ class CatalogueInfo:
 
 @dataclass(frozen=True)
 class Channel:
-    """One inner product of the score and one cross entropy of the loss, both times `weight`.
+    """One part of the score and of the loss: an inner product and its cross entropy, both multiplied by `weight`.
 
     Attributes:
-        is_modality: whether `name` is that of a modality, which the maker of the dataset chose; else it is ours.
+        name: the channel's name in records and messages.
+        weight: its weight in the score and in the loss.
+        is_modality: whether `name` is the name of a modality, which comes from the dataset.
     """
 
     name: str
@@ -51,22 +52,22 @@ class Channel:
 
     @property
     def label(self) -> str:
-        """What records call it. A dataset from before a name was reserved may have a modality of that name."""
+        """The name in records. An old dataset may have a modality with a name that was reserved later."""
         return f"{self.name} (modality)" if self.is_modality and self.name in RESERVED else self.name
 
 
 @dataclass(kw_only=True)
 class ItemRows:
-    """What the graph makes of the looked-up rows of a step, for the R items with a role.
+    """The rows and views of the R items with a role, computed from the looked-up rows of a step.
 
     Attributes:
         ids: [R, d], their ID rows E_id; None for a model without an item table.
         cooccurrence: [R, d], O E_id.
         views: per modality [R, d], A_m E_id.
-        center_rows: per modality the [k, R] rows of C_m; apply them with `item_views.sparse_product`.
-        centers: per modality [k, d], C_m A_m E_id where that is known without `center_rows`: sampled in a
-            training step, or made for a whole ranking.
-        features: per name [R, d_m]; an all-zero row is missing.
+        center_rows: per modality the [k, R] rows of C_m; `item_views.sparse_product` multiplies by them.
+        centers: per modality [k, d], C_m A_m E_id, if it was computed without `center_rows`: sampled in a training
+            step, or computed once for a whole ranking.
+        features: per name [R, d_m]; an all-zero row means that the item has no such feature.
         popularity: [R, 1], as in `ItemPlan`.
     """
 
@@ -80,7 +81,7 @@ class ItemRows:
     _derived: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def derived(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """`compute()`, run once per step: item and user vectors share it, values and graph."""
+        """Return `compute()`, which runs once per step: item and user vectors share its value and autograd graph."""
         if name not in self._derived:
             self._derived[name] = compute()
         return self._derived[name]

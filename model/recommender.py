@@ -1,4 +1,4 @@
-"""The base of every recommender: what it needs, and its loss over channels.
+"""The base class of every recommender, and so the interface to implement: needs, channels, vectors, loss.
 
 Shapes: B targets of a batch, R items with a role, U items of the union, d width of a row, d_c width of channel c.
 """
@@ -17,14 +17,16 @@ from model.protocol import Channel, ItemRows
 
 
 class Recommender(nn.Module):
-    """A model behind the one protocol of training, ranking, export and recommendation.
+    """A model with the interface that training, ranking, export and recommendation use.
+
+    A system sets `needs` and `channels`, and implements `item_vectors` and `user_vectors`.
 
     Attributes:
-        needs: what the collate must bring of each item.
-        channels: names and weights, in the order of the vectors below.
-        repeats: what items gain that the user's input holds; None: nothing.
-        channel_losses: of the latest batch, each channel's cross entropy summed over its targets, without weights or
-            gradients, [C] on the device; None before the first.
+        needs: what the loader must read of each item.
+        channels: names and weights, in the order in which `item_vectors` and `user_vectors` return them.
+        repeats: learned gains of items that are in the user's input; None: there are none.
+        channel_losses: [C] on the device, each channel's cross entropy summed over the targets of the latest batch,
+            without weights and without gradients; None before the first batch.
     """
 
     needs: ItemNeeds
@@ -38,19 +40,21 @@ class Recommender(nn.Module):
         self.channel_losses = None
 
     def learn_repeats(self) -> None:
-        """Give each channel a learned gain of items that the user's input holds."""
+        """Give each channel a learned gain for items that are in the user's input."""
         self.repeats = RepeatGains(len(self.channels))
 
     def repeat_gains(self) -> Tensor:
-        """What such an item gains in each channel's part of a score, float32 [C] on the CPU; zero where not learned."""
+        """Return each channel's weighted gain of an item of the input, float32 [C] on the CPU; 0 if not learned."""
         weights = torch.tensor([channel.weight for channel in self.channels])
         return weights * (self.repeats.weight.detach().cpu() if self.repeats is not None else 0.0)
 
     def forward(self, rows_Ud: Tensor | None, plan: ItemPlan, batch: Batch) -> Tensor:
-        """The loss of a batch, a scalar: over its candidates, or all R items with a role.
+        """Return the loss of a batch, a scalar; the softmax is over its candidates, or over all R items with a role.
 
         Args:
             rows_Ud: the looked-up rows of the plan's union; None for a model without an item table.
+            plan: the items of the step.
+            batch: the sequences and targets of the step.
         """
         items = item_rows(rows_Ud, plan)
         users, vectors = self.user_vectors(items, batch), self.item_vectors(items)
@@ -75,15 +79,15 @@ class Recommender(nn.Module):
             batch.candidates,
             batch.log_weights,
             num_targets,
-            batch.mates,
+            batch.same_sequence,
             seen,
             parts,
         )
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:
-        """Per channel [R, d_c]."""
+        """Return, per channel, the vectors of the items with a role, [R, d_c]."""
         raise NotImplementedError
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
-        """Per channel [B, d_c]: the state that each target is predicted from."""
+        """Return, per channel, the state that each target is predicted from, [B, d_c]."""
         raise NotImplementedError

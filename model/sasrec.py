@@ -1,6 +1,6 @@
-"""SASRec (Kang & McAuley 2018), trained with a full softmax as in RecBole and UniSRec's tables.
+"""SASRec (Kang & McAuley 2018), trained with a full softmax as in RecBole and in UniSRec's tables.
 
-One channel: the tower's states against the items' ID rows.
+It has one channel: scores are products of the tower's states with the items' ID rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from model.recommender import Recommender
 
 
 class SASRec(Recommender):
-    """Self-attentive sequential recommendation over item IDs."""
+    """A causal Transformer over item IDs."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

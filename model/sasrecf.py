@@ -1,7 +1,7 @@
-"""SASRecF (RecBole's SASRec with item features): features are concatenated to the ID row before the tower.
+"""SASRecF, RecBole's SASRec with item features: features are concatenated to the ID row before the tower.
 
-One channel, as SASRec: the tower's states against the items' ID rows. RecBole embeds features that are ids; dense
-ones go through a linear map each, in place of that.
+It has one channel, as SASRec has: scores are products of the tower's states with the items' ID rows. RecBole looks up
+embeddings of categorical features. Features are dense vectors here, so a linear map for each takes their place.
 
 Shapes: R items with a role, M features, d width of a row, d_m of a feature.
 """
@@ -22,13 +22,16 @@ from model.recommender import Recommender
 
 
 class SASRecF(Recommender):
-    """An item of the history is W [e_id ; W_1 x_1 + b_1 ; ... ; W_M x_M + b_M]; a missing feature leaves b_m alone."""
+    """A causal Transformer over the items W [e_id ; W_1 x_1 + b_1 ; ... ; W_M x_M + b_M].
+
+    An item without a feature has x_m = 0, so that b_m remains.
+    """
 
     def __init__(self, config: ModelConfig, info: CatalogueInfo) -> None:
-        """Build for a catalogue.
+        """Build the model for a catalogue.
 
         Raises:
-            InputError: it has no item features.
+            InputError: the catalogue has no item features.
         """
         super().__init__()
         if not info.feature_dims:
@@ -53,7 +56,7 @@ class SASRecF(Recommender):
         return in_groups(batch, [joined], lambda group, items: [self.encoder(items[0], group).states])
 
     def _joined(self, items: ItemRows) -> Tensor:
-        """[R, d]: IDs and features of each item."""
+        """Return the ID row and features of each item, joined by a linear map, [R, d]."""
         assert items.ids is not None
         projected = [
             projection(items.features[name].to(items.ids.dtype))

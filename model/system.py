@@ -1,4 +1,4 @@
-"""A recommender with its item table: what a rank trains, evaluates and exports.
+"""A recommender together with its item table, as a rank trains, evaluates and exports it.
 
 Shapes: B users, U items of the union, R items with a role, d width, d_c width of channel c.
 """
@@ -20,7 +20,7 @@ from model.recommender import Recommender
 
 
 class TrainingStep(Protocol):
-    """A step on the device: what to look up (None without a table), and what it is looked up for."""
+    """A step on the device: the ids to look up (None without a table), the item plan and the batch."""
 
     @property
     def feature(self) -> KeyedJaggedTensor | None: ...
@@ -31,38 +31,46 @@ class TrainingStep(Protocol):
 
 
 class RecommenderSystem(nn.Module):
-    """The table turns ids into rows, the recommender turns rows and a batch into scores."""
+    """An item table, which turns ids into rows, and a recommender, which turns rows and a batch into a loss."""
 
     def __init__(self, table: nn.Module | None, recommender: Recommender) -> None:
-        """`table` maps an `item_feature` to rows (an `ItemTable`), or is None where the model needs no ID rows."""
+        """Join a table and a recommender.
+
+        Args:
+            table: maps an `item_feature` to rows, as `ItemTable` does; None if the model needs no ID rows.
+            recommender: the model.
+        """
         super().__init__()
         assert (table is not None) == recommender.needs.id_rows, "the table must be what the model needs"
         self.table = table
-        self.ids_as_one = False  # how a table takes its ids, see `item_feature`
+        self.ids_as_one = False  # the form in which the table takes its ids, see `item_feature`
         self.recommender = recommender
 
     def forward(self, step: TrainingStep) -> Tensor:
-        """This rank's part of the step's loss, a scalar: over the batch's candidates, or all R items with a role.
+        """Return this rank's part of the step's loss, a scalar, over the candidates or over all R items with a role.
 
-        The lookup reads an attribute of the input and nothing else, and the recommender is one call, so that
-        TorchRec's pipeline can see from here what to exchange ahead of time.
+        The lookup reads one attribute of the input and nothing else, and the recommender is called once. TorchRec's
+        pipeline needs this form to find out which rows it can exchange ahead of time.
         """
         rows = None if self.table is None else self.table(step.feature)
         loss: Tensor = self.recommender(rows, step.plan, step.batch)
         return loss
 
     def item_rows(self, plan: ItemPlan) -> ItemRows:
-        """The plan's rows looked up and their views; the one collective of an encoding of a split table."""
+        """Look up the plan's rows and compute their views. If the table is split over ranks, this is a collective."""
         return item_rows(
             None if self.table is None else self.table(item_feature(plan.union_ids, self.ids_as_one)), plan
         )
 
     def encode_items(self, items: ItemRows) -> Tensor:
-        """[R, sum_c d_c]: all channels side by side."""
+        """Return the item vectors of all channels side by side, [R, sum_c d_c]."""
         return torch.cat(self.recommender.item_vectors(items), dim=1)
 
     def encode_users(self, items: ItemRows, batch: Batch) -> Tensor:
-        """[B, sum_c d_c]: each channel times its weight, so that a score is one inner product."""
+        """Return the user vectors of all channels, each times its weight, so that a score is one inner product.
+
+        The shape is [B, sum_c d_c].
+        """
         users = self.recommender.user_vectors(items, batch)
         weighted = [c.weight * user for c, user in zip(self.recommender.channels, users, strict=True)]
         return torch.cat(weighted, dim=1)

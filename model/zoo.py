@@ -1,4 +1,4 @@
-"""From `model.name` to a model."""
+"""Builds the model that `model.name` names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from model.recommender import Recommender
 from model.sasrec import SASRec
 from model.sasrecf import SASRecF
 
-# ItemKNN's scores are co-occurrence alone, which ranking adds to any system's (`distributed/inference/score_gains.py`).
+# ItemKNN's scores are co-occurrence alone. Ranking adds it to the scores of any system, here to scores of zero
+# (`distributed/inference/score_gains.py`).
 MODELS: dict[str, Callable[[ModelConfig, CatalogueInfo], Recommender]] = {
     "mdsrec": MDSRec,
     "sasrec": lambda config, _: SASRec(config),
@@ -23,10 +24,10 @@ MODELS: dict[str, Callable[[ModelConfig, CatalogueInfo], Recommender]] = {
 
 
 def build_model(config: ModelConfig, info: CatalogueInfo) -> Recommender:
-    """The recommender that a config names, with fresh weights; its `needs` say what to load for it.
+    """Return the recommender that a config names, with initial weights.
 
     Raises:
-        InputError: the config asks for something that the catalogue lacks.
+        InputError: the model needs something that the catalogue lacks.
     """
     recommender = MODELS[config.name](config, info)
     if config.learn_repeats:

@@ -1,1 +1,5 @@
-"""One class of knobs per system, and the registry of systems. May import configs' sections; begin with registry.py."""
+"""The registry of systems, and the class of knobs of each system that has its own.
+
+May import the sections of `configs`. Open registry.py first: it lists the systems and what each needs. mdsrec.py has
+MDSRec's knobs and the paper's ablations.
+"""

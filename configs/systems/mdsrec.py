@@ -1,4 +1,4 @@
-"""MDSRec's knobs: what they are, what they ask of the other sections, and the paper's ablations."""
+"""MDSRec's own knobs, the checks of them against other sections, and the paper's ablations."""
 
 from __future__ import annotations
 
@@ -10,66 +10,91 @@ from configs.graph_options import GraphConfig
 from configs.knobs import RESULT, Section, knob
 from configs.training_options import TrainingConfig
 
-# The paper's study: without distance weighting, co-occurrence enhancement, modal relation graphs, or
-# interest-centralised attention.
+# What the paper's ablation study leaves out: distance weighting (DIS), co-occurrence enhancement (CRE), modal relation
+# graphs (MRGC), or interest-centralised attention (ICA).
 Ablation = Literal["none", "DIS", "CRE", "MRGC", "ICA"]
 
 
 class MDSRecConfig(Section):
-    """MDSRec's own choices; see docs/method.md for the evidence behind each default."""
+    """MDSRec's own settings; docs/method.md has the evidence behind each default."""
 
     modalities: tuple[str, ...] | None = knob(
-        None, RESULT, "null: every modality of the graph; []: none, the ID channel alone"
+        None,
+        RESULT,
+        "names of the modalities that get a channel each; null: every modality of the graph; []: the ID channel alone",
     )
-    mu_id: StrictFloat = knob(16.0, RESULT, "weight of O E_id in the injected ID rows (Eq. 3)", ge=0)
+    mu_id: StrictFloat = knob(16.0, RESULT, "mu_id of Eq. 3: weight of O E_id in the injected ID rows", ge=0)
     max_cooccurrences: StrictInt | None = knob(
         None,
         RESULT,
-        "strongest entries of a row of O used, in training and ranking alike, without rescaling the row; "
-        "null: all that the graph keeps",
+        "number of entries of each row of O that training and ranking use, the strongest first, without rescaling the "
+        "row; null: all that the graph keeps",
         ge=1,
     )
     rho: dict[str, Annotated[StrictFloat, Field(ge=0)]] = knob(
         {"image": 0.1, "text": 0.9},
         RESULT,
-        "weight of each modality's channel; a modality not named gets default_rho. In the paper they add up to 1, "
-        "which is not enforced",
+        "weight of each modality's channel, by modality; a modality that is not named gets default_rho. The paper's "
+        "weights add up to 1; other sums are allowed",
     )
     default_rho: StrictFloat = knob(0.5, RESULT, "weight of the channel of a modality that rho does not name", ge=0)
-    tau: StrictFloat = knob(1.0, RESULT, "temperature of the centre gates (Eq. 19)", gt=0)
-    adjacency: Literal["mean", "sum"] = knob("mean", RESULT, "entries of A_m: 1/H or 1")
-    item_view: Literal["graph", "features"] = knob(
-        "graph", RESULT, "Ehat_m: neighbours' ID rows, or a linear map of the raw features (w/o MRGC)"
+    tau: StrictFloat = knob(1.0, RESULT, "temperature of the softmax over interest centres (Eq. 19)", gt=0)
+    adjacency: Literal["mean", "sum"] = knob(
+        "mean", RESULT, "value of the entries of A_m, the matrix of neighbours; mean: 1/H, sum: 1"
     )
-    share_modalities: StrictBool = knob(True, RESULT, "one Transformer and position table for ID and all modalities")
-    share_centers: StrictBool = knob(True, RESULT, "centre attention uses the towers' own attention weights")
-    center_attention: StrictBool = knob(True, RESULT, "interest-centralised attention; False is w/o ICA")
+    item_view: Literal["graph", "features"] = knob(
+        "graph",
+        RESULT,
+        "how an item's vector in a modality, Ehat_m, is computed; graph: from its neighbours' ID rows, features: by a "
+        "linear map of its raw features (the paper's ablation without MRGC)",
+    )
+    share_modalities: StrictBool = knob(
+        True, RESULT, "whether the ID channel and all modalities share one tower; false: a tower each"
+    )
+    share_centers: StrictBool = knob(
+        True, RESULT, "whether centre attention uses the layers of the towers; false: layers of its own"
+    )
+    center_attention: StrictBool = knob(
+        True, RESULT, "whether interest-centralised attention is used; false: the paper's ablation without ICA"
+    )
     center_residual: StrictBool = knob(
-        True, RESULT, "residual and LayerNorm around centre attention; the paper has neither"
+        True, RESULT, "whether centre attention has residuals and LayerNorms; the paper has neither"
     )
     center_feed_forward: Literal["transformer", "literal"] = knob(
         "transformer",
         RESULT,
-        "after centre attention: sigma(g W1 + b1) W2 + b2 as in the towers, or sigma((g W1 + b1) W2 + b2), as the "
-        "paper's Eq. 15 is printed; with center_residual=false too, the centres' layer is the paper's",
+        "feed-forward after centre attention; transformer: sigma(g W1 + b1) W2 + b2 as in the towers, "
+        "literal: sigma((g W1 + b1) W2 + b2) as Eq. 15 is printed. literal and center_residual=false together give the "
+        "paper's layer",
     )
-    center_dropout: StrictFloat = knob(0.0, RESULT, "dropout inside the centre path", ge=0, lt=1)
-    gumbel_noise: StrictBool = knob(True, RESULT, "logistic noise in the centre gates while training (Eq. 19)")
+    center_dropout: StrictFloat = knob(0.0, RESULT, "dropout rate of the attention and layers of centres", ge=0, lt=1)
+    gumbel_noise: StrictBool = knob(
+        True, RESULT, "whether training adds logistic noise to the logits of the softmax over centres (Eq. 19)"
+    )
     center_samples: StrictInt | None = knob(
-        None, RESULT, "S: draws that stand for each centre in a training step; null: exact centres", ge=1
+        None,
+        RESULT,
+        "S: number of draws that estimate each interest centre in a training step; null: exact centres",
+        ge=1,
     )
     center_memory_gib: StrictFloat = knob(
-        1.0, RESULT, "what a rank keeps of the centre path for the backward; beyond, all of it is recomputed", ge=0
+        1.0,
+        RESULT,
+        "GiB of intermediate results of centre attention that a rank may keep for the backward; if there are more, "
+        "none are kept and the backward recomputes them",
+        ge=0,
     )
-    gumbel_at_evaluation: StrictBool = knob(False, RESULT, "keep the noise at evaluation: metrics become random")
+    gumbel_at_evaluation: StrictBool = knob(
+        False, RESULT, "whether evaluation adds the noise of gumbel_noise too, which makes metrics random"
+    )
 
     def problem(self, training: TrainingConfig) -> str | None:
-        """What these knobs and those of training contradict each other in, and what to do; None: nothing."""
+        """Return how these knobs contradict those of training, and what to change; None if they do not."""
         negatives = training.negatives
         if self.center_samples is not None and negatives.draws is None:
             return (
-                f"model.mdsrec.center_samples={self.center_samples} spares the step the whole catalogue, which a full "
-                "softmax brings in anyway; set training.negatives.draws too, or leave center_samples unset"
+                f"model.mdsrec.center_samples={self.center_samples} is of no use with a full softmax, which reads "
+                "every item anyway; set training.negatives.draws too, or leave center_samples unset"
             )
         if self.center_samples is not None and self.item_view == "features":
             return (
@@ -78,13 +103,13 @@ class MDSRecConfig(Section):
             )
         if negatives.hard_share and self.modalities == ():
             return (
-                f"training.negatives.hard_share={negatives.hard_share} draws neighbours by modality, and "
-                "model.mdsrec.modalities=[] leaves none; set it to 0, or name modalities"
+                f"training.negatives.hard_share={negatives.hard_share} draws neighbours by modality, but "
+                "model.mdsrec.modalities=[] names no modality; set hard_share to 0, or name modalities"
             )
         return None
 
     def ablated(self, ablation: Ablation, graph: GraphConfig) -> tuple[MDSRecConfig, GraphConfig]:
-        """These knobs and the graph's, with what an ablation of the paper's study leaves out switched off."""
+        """Return these knobs and the graph's with the part switched off that an ablation leaves out."""
         own: dict[str, object] = {}
         built: dict[str, object] = {}
         if ablation == "DIS":

@@ -1,7 +1,7 @@
-"""Every system that can be trained or ranked: its name, what it is, and what it needs.
+"""The registry of systems that can be trained or ranked: the name of each, what it is, and what it needs.
 
-To add one: an entry here, its class of knobs in a file beside this one and as a field of
-`configs.model_options.ModelConfig` (if it has any), its model in `model/` and a line in `model/zoo.py`.
+To add a system, write its entry here, its model in `model/`, and a line in `model/zoo.py`. If the system has knobs of
+its own, write their class in a file beside this one, and add it as a field of `configs.model_options.ModelConfig`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ class SystemEntry:
     """What the rest of the project knows of a system without looking into its model.
 
     Attributes:
-        about: what it is, in a line.
-        knobs: its own section, `model.<name>`; None: it has none.
+        about: a description in one line.
+        knobs: the class of its own section `model.<name>`; None: it has no knobs of its own.
         is_trained: whether it has weights.
-        trains_on_graph: whether the item graph is part of the model.
-        reads_features: whether the model reads the dataset's item features themselves. A system on the item graph needs
-            them only where the graph is built.
-        scores_by_cooccurrence: whether evaluation.cooccurrence_weight is all that it scores by.
+        trains_on_graph: whether the model reads the item graph in training.
+        reads_features: whether the model reads the dataset's item features itself. A system that trains on the graph
+            needs them only when the graph is built.
+        scores_by_cooccurrence: whether its scores are co-occurrence alone (evaluation.cooccurrence_weight).
     """
 
     about: str
@@ -36,14 +36,16 @@ class SystemEntry:
 
 SYSTEMS = {
     "mdsrec": SystemEntry(
-        about="ID and per-modality towers over item relation graphs, with interest-centralised attention",
+        about="towers over IDs and over each modality's item graph, with interest-centralised attention",
         knobs=MDSRecConfig,
         trains_on_graph=True,
     ),
     "sasrec": SystemEntry(about="causal Transformer over item IDs"),
-    "sasrecf": SystemEntry(about="causal Transformer over item IDs and features, concatenated", reads_features=True),
+    "sasrecf": SystemEntry(about="SASRec over item IDs and features, concatenated", reads_features=True),
     "itemknn": SystemEntry(
-        about="co-occurrence with what the user has, nothing trained", is_trained=False, scores_by_cooccurrence=True
+        about="co-occurrence with the items of the user's input; not trained",
+        is_trained=False,
+        scores_by_cooccurrence=True,
     ),
-    "popularity": SystemEntry(about="training counts", is_trained=False),
+    "popularity": SystemEntry(about="number of training interactions of an item; not trained", is_trained=False),
 }

@@ -1,4 +1,4 @@
-"""Columns of tables of any format: each is there, once, and ids are text or whole numbers."""
+"""Checks and conversions of columns for all formats: each column exists once, and ids are text or whole numbers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ _NAMES_SHOWN = 20
 
 
 def read_parquet(file: Path, columns: Mapping[str, str], next_move: str) -> pa.Table:
-    """The columns of one Parquet file, page checksums verified where the file has them.
+    """Return columns of a Parquet file, after verifying page checksums if the file has any.
 
-    Not through pyarrow's datasets, for which a folder named `item=5` on the way to the file is a column.
+    pyarrow's datasets are not used, because they turn a folder such as `item=5` in the path into a column.
 
     Args:
-        columns: role -> the file's own name for it. next_move: as for `check_columns`.
+        file: the file.
+        columns: for each role, the name of its column in the file.
+        next_move: as for `check_columns`.
 
     Raises:
-        InputError: as `check_columns`. pa.ArrowException, OSError: the file cannot be read.
+        InputError: as `check_columns`.
+        pa.ArrowException: the file cannot be read.
+        OSError: the file cannot be read.
     """
     with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
         check_columns(parquet.schema_arrow.names, columns, str(file), next_move)
@@ -31,13 +35,16 @@ def read_parquet(file: Path, columns: Mapping[str, str], next_move: str) -> pa.T
 
 
 def check_columns(names: Sequence[str], columns: Mapping[str, str], file: str, next_move: str) -> None:
-    """Each role has a column of its own.
+    """Check that each role has a column of its own.
 
     Args:
-        columns: role -> name. next_move: what to do where there is none; may hold `{role}`.
+        names: names of the file's columns.
+        columns: for each role, the name of its column.
+        file: the file's name, for messages.
+        next_move: what to do if there is no such column; `{role}` in it is replaced.
 
     Raises:
-        InputError: a column that is not there, is there twice, or is named for two roles.
+        InputError: a column is missing, exists twice, or is named for two roles.
     """
     for role, name in columns.items():
         if name not in names:
@@ -49,16 +56,16 @@ def check_columns(names: Sequence[str], columns: Mapping[str, str], file: str, n
 
 
 def shown(names: Sequence[str]) -> str:
-    """Column names for a message, in quotes so that spaces can be seen."""
+    """Return column names for a message, in quotes so that spaces are visible."""
     more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
     return ", ".join(map(repr, names[:_NAMES_SHOWN])) + more
 
 
 def as_ids(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
-    """Ids as large_string; an empty text is a null.
+    """Return ids as large_string; an empty text becomes a null.
 
     Raises:
-        InputError: they are neither text nor whole numbers.
+        InputError: the ids are neither text nor whole numbers.
     """
     column = decoded(column)
     kind = column.type
@@ -74,18 +81,18 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The values of a dictionary-encoded column; other columns as they are."""
+    """Return the values of a dictionary-encoded column, and other columns unchanged."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def as_text(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
-    """A column of text as large_string, with nulls for empty values.
+    """Return a column of text as large_string, with nulls for empty values.
 
     Raises:
         InputError: its bytes are not UTF-8.
     """
     try:
-        column.validate(full=True)  # JSON and Parquet are read without a look at the encoding
+        column.validate(full=True)  # reading JSON and Parquet does not check the encoding
     except pa.ArrowInvalid as error:
         reason = " ".join(str(error).split())
         raise InputError(

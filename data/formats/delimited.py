@@ -1,4 +1,4 @@
-"""Delimited text as Arrow tables of strings, with errors that name the file and the row."""
+"""Reads delimited text as Arrow tables of strings, with errors that name the file and the row."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pyarrow.csv as pacsv
 from contracts.errors import InputError
 from data.layout import local_path
 
-# A row longer than a block cannot be parsed, and prefixes of long histories are long rows.
+# A row that is longer than a block cannot be parsed, and rows with long histories are long.
 _BLOCK_BYTES = 16 << 20
 _HEADER_BYTES = 1 << 20
-# What pyarrow says of one. (Its handler of malformed rows is not called for those that are not UTF-8.)
+# pyarrow's message for a malformed row. (Its handler of malformed rows is not called if a row is not UTF-8.)
 _MALFORMED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars", " ": "spaces"}
 _EMPTY_LINES = (b"\n", b"\r\n", b"\xef\xbb\xbf\n", b"\xef\xbb\xbf\r\n")  # before a header; pyarrow skips them too
-_NO_DELIMITER = "\x1f"  # the unit separator, which no id has
+_NO_DELIMITER = "\x1f"  # the unit separator, which no id contains
 
 
 def read_delimited(
@@ -32,17 +32,19 @@ def read_delimited(
     empty_is_null: bool = False,
     skip_empty_lines: bool = True,
 ) -> pa.Table:
-    """A text file as large_string columns; a row with more or fewer columns is refused, never skipped.
+    """Return a text file as large_string columns; a row with more or fewer columns is refused, never skipped.
 
     Args:
-        quoted: whether '"' quotes a value (CSV); RecBole's files have no quoting.
-        names: the columns of a file without a header; None: the first row names them.
-        columns: the ones to read, each there once; of the others nothing is looked at. None: all.
+        file: path of the file.
+        delimiter: the separator of columns.
+        quoted: whether '"' quotes a value, as in CSV; RecBole's files have no quoting.
+        names: names of the columns of a file without a header; None: the first row has the names.
+        columns: names of the columns to read, each of which exists once; other columns are ignored. None: all.
         empty_is_null: whether an empty value is a null.
-        skip_empty_lines: whether a line without anything is no row.
+        skip_empty_lines: whether empty lines are ignored rather than read as rows.
 
     Raises:
-        InputError: missing, empty, not UTF-8, or a malformed row.
+        InputError: the file is missing, empty or not UTF-8, or a row is malformed.
     """
     read = pacsv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, column_names=names)
     parse = _parse_options(delimiter, quoted, skip_empty_lines)
@@ -85,10 +87,10 @@ def _parse_options(delimiter: str, quoted: bool, skip_empty_lines: bool = True) 
 
 
 def read_header(file: str, delimiter: str = "\t", quoted: bool = False) -> list[str]:
-    """The column names in a file's first row, parsed as every other row is.
+    """Return the column names in a file's first row, which is parsed like every other row.
 
     Raises:
-        InputError: missing or empty file, bytes that are not UTF-8, or a quote that never closes.
+        InputError: the file is missing or empty, its first row is not UTF-8, or a quote never closes.
     """
     try:
         with local_path(file).open("rb") as source:
@@ -122,13 +124,16 @@ def read_header(file: str, delimiter: str = "\t", quoted: bool = False) -> list[
 
 
 def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], delimiter: str = "\t") -> None:
-    """A file whose columns are separated by something else than the delimiter says so.
+    """Refuse a file whose columns are separated by something else than the delimiter.
 
     Args:
-        header: its columns if separated by the delimiter. wanted: columns that it should have.
+        file: the file's name, for the message.
+        header: names of its columns, split at the delimiter.
+        wanted: names of the columns that it should have.
+        delimiter: the expected separator.
 
     Raises:
-        InputError: all of them are in one column.
+        InputError: all wanted names are in one column.
     """
     if len(header) > 1 or not all(name in header[0] for name in wanted):
         return
@@ -144,12 +149,12 @@ def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], del
 
 
 def read_ids(file: str) -> pa.Array:
-    """Source ids, one a line, by the rules of every other text file: large_string.
+    """Return source ids from a text file with one per line: large_string.
 
-    A line is an id as it stands, with its spaces and quotes. Empty lines at the end are no ids.
+    The whole line is the id, including spaces and quotes. Empty lines at the end are ignored.
 
     Raises:
-        InputError: missing, not UTF-8, or an empty line before the last id.
+        InputError: the file is missing or not UTF-8, or there is an empty line before the last id.
     """
     table = read_delimited(file, delimiter=_NO_DELIMITER, names=["id"], empty_is_null=True, skip_empty_lines=False)
     ids = table.column("id").combine_chunks()

@@ -1,4 +1,4 @@
-"""What every reader of interactions returns: users, items and times of a table, by explicit types."""
+"""The table that every reader of interactions returns: columns user, item and timestamp with fixed types."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from data.formats.times import as_times
 
 
 def interaction_table(table: pa.Table, columns: Mapping[str, str], file: str) -> pa.Table:
-    """The columns user, item (large_string) and timestamp (int64) of a table; all its rows, an empty text as a null.
+    """Return all rows of a table as columns user, item (large_string) and timestamp (int64); empty text becomes null.
 
-    The field timestamp has its unit (s, ms, us, ns) as metadata, where the table tells it.
+    If the table tells the unit of its timestamps (s, ms, us, ns), it is in the metadata of the field timestamp.
 
     Args:
-        columns: user, item, timestamp -> the table's own name for it.
+        table: the table as it was read.
+        columns: for each of user, item and timestamp, the name of its column in the table.
+        file: the file's name, for messages.
 
     Raises:
-        InputError: an id that is neither text nor a whole number, or a timestamp that `times.as_times` refuses.
+        InputError: an id is neither text nor a whole number, or `times.as_times` refuses a timestamp.
     """
     users, items = (as_ids(table.column(columns[role]), file, columns[role]) for role in ("user", "item"))
     times, unit = as_times(table.column(columns["timestamp"]), file, columns["timestamp"])
@@ -29,6 +31,6 @@ def interaction_table(table: pa.Table, columns: Mapping[str, str], file: str) ->
 
 
 def timestamp_unit(table: pa.Table) -> str | None:
-    """The unit of an `interaction_table`'s timestamps, or None where the file does not say."""
+    """Return the unit of an `interaction_table`'s timestamps, or None if the file does not tell it."""
     unit = (table.schema.field("timestamp").metadata or {}).get(b"unit")
     return unit.decode() if unit else None

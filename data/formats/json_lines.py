@@ -1,7 +1,7 @@
-"""JSON lines as an Arrow table of the columns asked for, by explicit types: nothing is guessed from other columns.
+"""Reads the requested columns of JSON lines as an Arrow table with explicit types, and ignores other columns.
 
-Arrow parses the file. Python looks at the first rows to tell text from numbers, and looks for the row to name where
-Arrow refuses one.
+Arrow parses the file. Python reads the first rows to find out whether columns are text or numbers. If Arrow refuses a
+row, Python searches for the row that the error message names.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ import pyarrow.json as pajson
 from contracts.errors import InputError
 from data.formats.columns import check_columns
 
-_BLOCK_BYTES = 16 << 20  # no object may be longer
-_PIECE_CHARACTERS = 1 << 20
+_BLOCK_BYTES = 16 << 20  # also the largest size of an object
+_CHUNK_CHARACTERS = 1 << 20
 _SPACE = " \t\r\n"
-_DIGITS_REFUSED = re.compile(r"parse:\s*-?[0-9]+$")  # by Arrow: a whole number beyond 64 bits
+_DIGITS_REFUSED = re.compile(r"parse:\s*-?[0-9]+$")  # Arrow's message for a whole number that needs more than 64 bits
 
 
 def read_json_lines(file: Path, columns: Mapping[str, str], next_move: str) -> pa.Table:
-    """The columns of a file with one JSON object after the other.
+    """Return columns of a file that consists of JSON objects.
 
     Args:
-        columns: role (user, item, timestamp) -> the file's own name. next_move: as for `columns.check_columns`.
+        file: the file.
+        columns: for each role (user, item, timestamp), the name of its column in the file.
+        next_move: as for `columns.check_columns`.
 
     Returns:
         Each column as large_string or int64; timestamps with a point or an exponent as float64 or decimals.
 
     Raises:
-        InputError: as `columns.check_columns`, or a value of a type that its column may not have; names the row.
-        pa.ArrowException, OSError: the file cannot be read.
+        InputError: as `columns.check_columns`, or a value has a type that its column may not have; names the row.
+        pa.ArrowException: the file cannot be read.
+        OSError: the file cannot be read.
     """
     types = _types(file, columns, next_move)
     try:
@@ -56,9 +59,9 @@ def _read(file: Path, types: Mapping[str, pa.DataType]) -> pa.Table:
 
 
 def _read_fractions(file: Path, types: dict[str, pa.DataType], time: str) -> pa.Table:
-    """Timestamps with a point or an exponent as float64, or as decimals if float64 would round a fraction away."""
+    """Read timestamps with a point or an exponent as float64, or as decimals if float64 would lose a fraction."""
     floats = _read(file, types | {time: pa.float64()})
-    with contextlib.suppress(pa.ArrowInvalid):  # beyond decimals, which is beyond what timestamps may be
+    with contextlib.suppress(pa.ArrowInvalid):  # too large for these decimals, and so for a timestamp
         decimals = _read(file, types | {time: pa.decimal128(38, 18)})
         try:
             decimals.column(time).cast(pa.int64())
@@ -68,7 +71,7 @@ def _read_fractions(file: Path, types: dict[str, pa.DataType], time: str) -> pa.
 
 
 def _types(file: Path, columns: Mapping[str, str], next_move: str) -> dict[str, pa.DataType]:
-    """The type of each column by its first value; a column of nothing but nulls is text."""
+    """Return the type of each column by its first value; a column with only nulls is text."""
     seen: dict[str, None] = {}
     types: dict[str, pa.DataType] = {}
     for row, found in enumerate(_objects(file), start=1):
@@ -86,7 +89,7 @@ def _types(file: Path, columns: Mapping[str, str], next_move: str) -> dict[str, 
 
 
 def _name_first_refused(file: Path, columns: Mapping[str, str], types: Mapping[str, pa.DataType]) -> None:
-    """Raise for the first row that is no JSON or has a value of a wrong type; return where there is none."""
+    """Raise InputError for the first row that is not JSON or has a value of a wrong type; return if there is none."""
     for row, found in enumerate(_objects(file), start=1):
         _check_row(found, row, file)
         for role, name in columns.items():
@@ -118,20 +121,20 @@ def _check_value(value: Any, kind: pa.DataType | None, role: str, name: str, row
 
 
 def _whole_number(digits: str) -> int | float:
-    """Python refuses to convert thousands of digits, which a column that nobody asked for may hold."""
+    """Return the number. Long ones become floats: Python refuses to convert thousands of digits to an integer."""
     return int(digits) if len(digits) <= 100 else float(digits)
 
 
 def _objects(file: Path) -> Iterator[Any]:
-    """The values of a file one after the other.
+    """Yield the values of a file one after the other.
 
     Raises:
-        InputError: something that is not JSON, or an object longer than a block.
+        InputError: the file contains something that is not JSON, or an object that is longer than a block.
     """
     decoder, text, num = json.JSONDecoder(strict=False, parse_int=_whole_number), "", 0
     with file.open(encoding="utf-8-sig", errors="replace", newline="") as source:
-        while len(text) <= _BLOCK_BYTES and (piece := source.read(_PIECE_CHARACTERS)):
-            text, place = text + piece, 0
+        while len(text) <= _BLOCK_BYTES and (chunk := source.read(_CHUNK_CHARACTERS)):
+            text, place = text + chunk, 0
             while True:
                 while place < len(text) and text[place] in _SPACE:
                     place += 1

@@ -1,4 +1,4 @@
-"""RecBole's plain atomic file: one interaction a row, tab separated, typed header."""
+"""Reads RecBole's atomic files of interactions, which have one interaction per row, tabs, and a typed header."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _COLUMNS = {"user": "user_id:token", "item": "item_id:token", "timestamp": "time
 
 
 def read_recbole(path: str) -> pa.Table:
-    """Interactions of a `.inter` file, or of the one `.inter` file in a folder, in file order.
+    """Return the interactions of a `.inter` file, or of the only `.inter` file in a folder, in file order.
 
     Returns:
-        Columns user, item (large_string) and timestamp (int64), each with nulls where the file is empty.
+        Columns user, item (large_string) and timestamp (int64), with nulls for empty values.
 
     Raises:
-        InputError: no such file, a header without the three columns, a malformed row or timestamp.
+        InputError: there is no such file, the header lacks one of the three columns, or a row or timestamp is
+            malformed.
     """
     file = str(_inter_file(local_path(path)))
     header = read_header(file)

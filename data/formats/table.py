@@ -1,4 +1,4 @@
-"""Interactions as a table: Parquet, CSV or JSON lines, with column names of the user's choice."""
+"""Reads a table of interactions from Parquet, CSV or JSON lines; the user chooses the names of the columns."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ _ADVICE = {
 def read_table(
     path: str, user_column: str = "user", item_column: str = "item", timestamp_column: str = "timestamp"
 ) -> pa.Table:
-    """Interactions of a .parquet, .csv or .jsonl file, in file order; of other columns nothing is looked at.
+    """Return the interactions of a .parquet, .csv or .jsonl file, in file order; other columns are ignored.
 
     Returns:
-        As `interaction_table`: columns user, item (large_string) and timestamp (int64), with nulls.
+        The table of `interaction_table`: columns user, item (large_string) and timestamp (int64), with nulls.
 
     Raises:
-        InputError: another suffix, an unreadable file, a missing column, ids or timestamps of a wrong type.
+        InputError: the file has another suffix or cannot be read, a column is missing, or ids or timestamps have a
+            wrong type.
     """
     file = local_path(path)
     columns = {"user": user_column, "item": item_column, "timestamp": timestamp_column}

@@ -1,8 +1,8 @@
-"""Timestamps of tables of any format as int64: exact, or refused.
+"""Converts timestamps of all formats to int64 exactly, and refuses those that may have been rounded.
 
-Numbers keep their unit, whatever it is. So do Arrow's own timestamps. Dates, as text or as Arrow's date types, become
-seconds since 1970 in UTC, or the coarsest of milliseconds, microseconds and nanoseconds that holds every fraction of a
-second in the column. A date or time without a zone is in UTC.
+Numbers and Arrow's timestamps keep their unit. Dates, as text or in Arrow's date types, become seconds since 1970 in
+UTC. If a column has fractions of seconds, they become milliseconds, microseconds or nanoseconds, whichever is the
+coarsest unit that is exact for the whole column. A date or time without a zone is in UTC.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from contracts.errors import InputError
 from data.formats.columns import as_text, decoded, is_text
 
-# Whole numbers below these have a float of their own. The next larger whole number has none.
+# Name of each float type, and the number of bits b such that all whole numbers up to 2^b are exact, but not 2^b + 1.
 _FLOATS = {pa.float16(): ("float16", 11), pa.float32(): ("float32", 24), pa.float64(): ("float64", 53)}
-_DECIMAL = pa.decimal128(38, 18)  # a fraction that float64 would round away is seen
+_DECIMAL = pa.decimal128(38, 18)  # keeps fractions that float64 would round away, so that they can be refused
 
 _DIGITS = r"^-?[0-9]+$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"  # RecBole writes floats, such as 1.3e9
@@ -33,11 +33,11 @@ Convert = Callable[[pa.ChunkedArray], pa.ChunkedArray]
 
 
 def as_times(column: pa.ChunkedArray, file: str, name: str) -> tuple[pa.ChunkedArray, str | None]:
-    """Timestamps as int64, and their unit (s, ms, us, ns) where the column tells it.
+    """Return timestamps as int64, and their unit (s, ms, us, ns) if the column tells it, else None.
 
     Raises:
-        InputError: a value that is no whole number of 64 bits and no date, or that may have been rounded; names the
-            first.
+        InputError: a value is neither a whole number of 64 bits nor a date, or may have been rounded; names the first
+            such value.
     """
     column = decoded(column)
     kind = column.type
@@ -61,7 +61,7 @@ def _to_int(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _from_text(column: pa.ChunkedArray, file: str, name: str) -> tuple[pa.ChunkedArray, str | None]:
-    """A column of text holds numbers or dates, never both: nothing says what unit its numbers have."""
+    """Convert a column of text, which must have only numbers or only dates: numbers do not tell their unit."""
     if pc.all(pc.match_substring_regex(column, _DIGITS)).as_py() is not False:  # the usual case, and the fast one
         return _converted(column, _to_int, file, name), None
     is_number = pc.match_substring_regex(column, _NUMBER)
@@ -91,10 +91,17 @@ def _from_dates(column: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
 
 
 def _check_exact(column: pa.ChunkedArray, bits: int, where: str, file: str, name: str) -> None:
-    """Numbers that are or were floats are below 2^bits; a larger one may stand for several whole numbers.
+    """Check that numbers that are or were floats are below 2^bits, because larger ones may have been rounded.
 
     Args:
-        where: what makes them floats.
+        column: the numbers.
+        bits: see above.
+        where: why they are floats, for the message.
+        file: the file's name, for the message.
+        name: the column's name, for the message.
+
+    Raises:
+        InputError: a number is not below 2^bits.
     """
     size = pc.abs(column.cast(pa.float64()))
     row = pc.index(pc.and_(pc.greater_equal(size, 2.0**bits), pc.is_finite(size)), True).as_py()
@@ -108,7 +115,7 @@ def _check_exact(column: pa.ChunkedArray, bits: int, where: str, file: str, name
 def _converted(
     column: pa.ChunkedArray, convert: Convert, file: str, name: str, unit: str | None = None
 ) -> pa.ChunkedArray:
-    """Each chunk converted, so that what a conversion needs in between is small."""
+    """Convert chunk by chunk, so that intermediate results stay small."""
     try:
         chunks = [chunk for part in column.chunks for chunk in convert(pa.chunked_array([part])).chunks]
         return pa.chunked_array(chunks, pa.int64())
@@ -116,7 +123,7 @@ def _converted(
         place = _place(column, _first_refused(column, convert), file, name)
         if unit is not None:
             raise InputError(
-                f"{place}, no date or time of the calendar, or beyond 64 bits of {_UNITS[unit]}; correct it"
+                f"{place}, which is not in the calendar or needs more than 64 bits of {_UNITS[unit]}; correct it"
             ) from None
         raise InputError(f"{place}, expected a whole number of 64 bits; use whole seconds or milliseconds") from None
 
@@ -127,7 +134,7 @@ def _place(column: pa.ChunkedArray, row: int, file: str, name: str) -> str:
 
 
 def _first_refused(column: pa.ChunkedArray, convert: Convert) -> int:
-    """The first row that cannot be converted, by halving; what is converted is twice the column at most."""
+    """Return the first row that cannot be converted, by bisection, which converts at most two columns' rows."""
     first, last = 0, len(column)
     while last - first > 1:
         middle = (first + last) // 2

@@ -1,4 +1,4 @@
-"""UniSRec's pre-processed folder: `<Name>.{test,valid}.inter`, optionally train, indices and texts."""
+"""Reads UniSRec's pre-processed folder: `<Name>.{test,valid}.inter` and, if there are any, train, indices and texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from data.writing import Sequences
 
 @dataclass(frozen=True, kw_only=True)
 class UniSRecFolder:
-    """What a folder holds: sequences with their split, ids, texts, and notes for the manifest."""
+    """The content of a folder: sequences with their split, ids, texts, and notes for the manifest."""
 
     folder: Path
     name: str
@@ -33,10 +33,10 @@ class UniSRecFolder:
 
 
 def read_unisrec(path: str) -> UniSRecFolder:
-    """Read a folder; the split is the files' own: the last item tests, the one before validates.
+    """Read a folder with the split of its files: the last item is for testing, the one before for validation.
 
     Raises:
-        InputError: files missing, malformed, or contradicting each other; names the file and the user.
+        InputError: files are missing or malformed, or contradict each other; names the file and the user.
     """
     folder = local_path(path)
     name = _dataset_name(folder)
@@ -80,7 +80,7 @@ def _if_file(file: Path) -> Path | None:
 
 
 def _read_texts(file: Path | None, source_ids: pa.Array) -> tuple[pa.Array | None, dict[str, int]]:
-    """Texts [N] with nulls from rows 'source id TAB text' under a header; the first of repeated rows counts."""
+    """Return texts [N] with nulls, from rows 'source id TAB text' under a header; of repeated rows the first counts."""
     if file is None:
         return None, {}
     header = read_header(str(file))

@@ -1,4 +1,4 @@
-"""UniSRec's sequential files as integer lists: one row is a history and the item that follows it.
+"""Reads UniSRec's sequential files as lists of integers; each row is a history and the item that follows it.
 
 R rows of a file, V distinct tokens over all files.
 """
@@ -22,12 +22,13 @@ _USER, _LIST, _ITEM = "user_id:token", "item_id_list:token_seq", "item_id:token"
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows of one file, as ids.
+    """The rows of one file, as ids.
 
     Attributes:
-        file: its path. users: int64 [R].
+        file: path of the file.
+        users: int64 [R].
         offsets: int64 [R+1]; row r is items[offsets[r]:offsets[r + 1]], history first, target last.
-        items: int64.
+        items: int64, the items of all rows.
     """
 
     file: str
@@ -37,13 +38,13 @@ class Rows:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Items of each row, with the target: int64 [R], >= 2."""
+        """The number of items of each row, including the target: int64 [R], >= 2."""
         return np.diff(self.offsets)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialFiles:
-    """The files of a split over one numbering of users and items."""
+    """The files of a split, with a common numbering of users and items."""
 
     rows: Mapping[str, Rows]
     user_source_ids: pa.Array
@@ -54,11 +55,12 @@ class SequentialFiles:
 def read_sequential(files: Mapping[str, Path], user_index: Path | None, item_index: Path | None) -> SequentialFiles:
     """Read the `.inter` files and number users and items densely.
 
-    With an index file the tokens are its indices. Without, tokens that are exactly 0..max keep their
-    number; other tokens are numbered in order of first appearance, reading the files in the order given.
+    With an index file, tokens are its indices. Without one, tokens that are exactly the numbers 0..max keep their
+    number; other tokens are numbered in order of first appearance, in the given order of files.
 
     Raises:
-        InputError: wrong header, malformed row, empty history, ids outside the index file or gaps in it.
+        InputError: a header is wrong, a row is malformed, a history is empty, an id is not in the index file, or the
+            index file has gaps.
     """
     tables = {name: _read_file(str(file)) for name, file in files.items()}
     users = _Tokens({name: table.column(_USER) for name, table in tables.items()})
@@ -83,7 +85,7 @@ def read_sequential(files: Mapping[str, Path], user_index: Path | None, item_ind
 
 
 class _Tokens:
-    """One vocabulary over a column of several files, in order of first appearance."""
+    """The vocabulary of a column over several files, in order of first appearance, and the codes of its values."""
 
     def __init__(self, columns: Mapping[str, pa.ChunkedArray]) -> None:
         encoded = {name: column.dictionary_encode() for name, column in columns.items()}
@@ -113,7 +115,7 @@ def _read_file(file: str) -> pa.Table:
 
 
 def _split(file: str, table: pa.Table) -> tuple[np.ndarray, pa.ChunkedArray]:
-    """Each row's history and target as one flat list of tokens: offsets [R+1] and tokens."""
+    """Return each row's history and target as one flat list of tokens: offsets [R+1] and tokens."""
     history = pc.utf8_trim_whitespace(table.column(_LIST))
     target = pc.utf8_trim_whitespace(table.column(_ITEM))
     problems = {
@@ -132,7 +134,7 @@ def _split(file: str, table: pa.Table) -> tuple[np.ndarray, pa.ChunkedArray]:
 
 
 def _number(vocabulary: pa.Array, index: Path | None) -> tuple[np.ndarray, pa.Array, str]:
-    """Dense id of each token (int64 [V], -1: not in the index), source id of each id, and the rule used."""
+    """Return the dense id of each token (int64 [V], -1: not in the index), the source id of each, and the rule."""
     numbers = _whole_numbers(vocabulary)
     if index is not None:
         source_ids = read_index(index)
@@ -144,16 +146,16 @@ def _number(vocabulary: pa.Array, index: Path | None) -> tuple[np.ndarray, pa.Ar
 
 
 def _whole_numbers(vocabulary: pa.Array) -> np.ndarray:
-    """The tokens as int64, -1 where a token is not canonical decimal ('007' and '7' are two tokens)."""
+    """Return tokens as int64; -1 for a token that is not a canonical decimal ('007' and '7' are different tokens)."""
     whole = pc.match_substring_regex(vocabulary, r"^(0|[1-9][0-9]{0,17})$")
     return pc.fill_null(pc.if_else(whole, vocabulary, None).cast(pa.int64()), -1).to_numpy()
 
 
 def read_index(index: Path) -> pa.Array:
-    """Source ids in index order, from a file of rows 'source id TAB index'.
+    """Return source ids in index order, from a file of rows 'source id TAB index'.
 
     Raises:
-        InputError: an empty id, or an index that is no whole number, repeated, or leaves a gap.
+        InputError: an id is empty, or the indices are not the whole numbers from 0 without gaps or repetitions.
     """
     table = read_delimited(str(index), names=["source", "index"])
     numbers = _whole_numbers(table.column("index").combine_chunks())

@@ -1,8 +1,8 @@
-"""Whole sequences from UniSRec's rows, which may have been cut to the most recent L items.
+"""Reconstructs whole sequences from UniSRec's rows, which may have been cut to the most recent L items.
 
-U users. A user's *training part* is everything before the validation item. Three places show it: the
-valid row's history, the test row's history without its last item, and the train rows (every prefix,
-each predicting one item). The longest is taken, and the others must agree with it.
+U users. A user's *training part* is everything before the validation item. Three sources contain it: the valid row's
+history, the test row's history without its last item, and the train rows (every prefix, each with one target). The
+longest of the three is used, and the others must agree with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from data.ragged import first_difference, offsets_of, ragged_indices, take_lists
 
 @dataclass(frozen=True)
 class _Part:
-    """One list a user: values[starts[u]:starts[u] + lengths[u]]."""
+    """A list for each user: values[starts[u]:starts[u] + lengths[u]]."""
 
     values: np.ndarray
     starts: np.ndarray
@@ -29,18 +29,21 @@ class _Part:
 def whole_sequences(
     test: Rows, valid: Rows, train: Rows | None, source_ids: pa.Array
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Every user's longest consistent sequence.
+    """Return every user's longest consistent sequence.
 
     Args:
-        test, valid: any order of users, one row each. train: any subset of prefixes, or None.
-        source_ids: of the users, for messages.
+        test: one row for each user, in any order.
+        valid: one row for each user, in any order.
+        train: any subset of the prefixes, or None.
+        source_ids: source ids of the users, for messages.
 
     Returns:
-        offsets int64 [U+1] and items int64: training part, validation item, test item. And counts: users
-        whose sequence may lack its start (cut in the files), users put together from train rows.
+        Offsets int64 [U+1] and items int64 of the sequences (training part, validation item, test item), and two
+        counts: users whose sequence may lack its start, because the files were cut, and users whose sequence was
+        reconstructed from train rows.
 
     Raises:
-        InputError: a user without a row, or files that contradict each other.
+        InputError: a user has no row, or the files contradict each other.
     """
     test, valid = _by_user(test, source_ids), _by_user(valid, source_ids)
     history = _Part(valid.items, valid.offsets[:-1], valid.lengths - 1)
@@ -81,9 +84,9 @@ def _by_user(rows: Rows, source_ids: pa.Array) -> Rows:
 
 
 def _ranks(train: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Rows by user and ascending length, and each one's place (0-based) among its user's.
+    """Return the rows sorted by user and length, and each row's place (0-based) among the rows of its user.
 
-    Rows cut to the same length are told apart by the file's own order, which may be descending.
+    Rows that were cut to the same length are sorted by the order of the file, which may be descending.
     """
     same_user = train.users[1:] == train.users[:-1]
     steps = np.diff(train.lengths)[same_user]
@@ -96,7 +99,7 @@ def _ranks(train: Rows) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chain(train: Rows, num_users: int) -> _Part:
-    """The training part that train rows spell if all prefixes are there: first item, then each target."""
+    """Return the training part that train rows give if all prefixes are there: the first item, then each target."""
     order, rank = _ranks(train)
     users, ends = train.users[order], train.offsets[1:][order]
     prefixes = np.bincount(users, minlength=num_users)
@@ -109,7 +112,7 @@ def _chain(train: Rows, num_users: int) -> _Part:
 
 
 def _longest(parts: list[_Part]) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's longest list (the first of equals), as offsets [U+1] and values."""
+    """Return each user's longest list (the first of equally long ones), as offsets [U+1] and values."""
     pool = np.concatenate([part.values for part in parts])
     shifts = np.cumsum([0, *(len(part.values) for part in parts[:-1])])
     starts = np.stack([part.starts + shift for part, shift in zip(parts, shifts, strict=True)])
@@ -120,20 +123,20 @@ def _longest(parts: list[_Part]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_ending(file: str, part: _Part, whole: _Part, skipped: int, source_ids: pa.Array) -> None:
-    """The part must be the end of the whole sequence without its last `skipped` items."""
+    """Check that the part is the end of the whole sequence without its last `skipped` items."""
     starts = whole.starts + whole.lengths - skipped - part.lengths
     if (user := first_difference(part.values, part.starts, whole.values, starts, part.lengths)) is not None:
         raise InputError(
-            f"{file}: the history of {_name(user, source_ids)} contradicts the other files of the split "
-            "(it is not the end of the sequence they show); restore the files of one and the same split"
+            f"{file}: the history of {_name(user, source_ids)} contradicts the other files of the split: "
+            "it is not the end of the sequence in them; restore all files from the same split"
         )
 
 
 def _check_train(train: Rows, whole: _Part, complete: np.ndarray, source_ids: pa.Array) -> None:
-    """Each train row must lie in its user's training part, at the prefix it stands for."""
+    """Check that each train row is a prefix of its user's training part, or the end of one if it was cut."""
     order, rank = _ranks(train)
     users, lengths = train.users[order], train.lengths[order]
-    # With all prefixes there the rank says which one a row is, even if its history was cut.
+    # If all prefixes are there, the place tells which prefix a row is, even if its history was cut.
     ends = np.where(complete[users], rank + 2, lengths)
     outside = (ends < lengths) | (ends > whole.lengths[users] - 2)
     inside = np.flatnonzero(~outside)
@@ -145,7 +148,7 @@ def _check_train(train: Rows, whole: _Part, complete: np.ndarray, source_ids: pa
     if bad is not None:
         raise InputError(
             f"{train.file}: row {order[bad] + 2} of {_name(int(users[bad]), source_ids)} is not a prefix of the "
-            "history in the valid file; restore the files of one and the same split, or leave the train file out"
+            "history in the valid file; restore all files from the same split, or leave the train file out"
         )
 
 

@@ -1,7 +1,7 @@
-"""Files of item features: which there are, where they lie beside sequences, and how each is read.
+"""Finds and reads the files of item features.
 
 N items of the dataset, R rows of the file, d_m width. A feature file is one of
-    X.npy          [R, d_m]; row = item index, or with an ids file (one source id a line) that item's row
+    X.npy          [R, d_m]; row i is item i, or the item in line i of an ids file with one source id per line
     X.parquet      columns `item` (source id) and `vector` (list or fixed-size list of float)
     X.feat1CLS     (any .feat...) float32 without a header, as UniSRec's and MISSRec's scripts write it with
                    `numpy.ndarray.tofile`; rows as in X.npy, and one of the two widths that these projects use
@@ -23,22 +23,24 @@ from data.formats.delimited import read_ids
 from data.layout import UNREADABLE, local_path
 from storage.array_file import map_array
 
-# UniSRec's BERT-base, and MISSRec's CLIP ViT-B/32.
+# The widths of UniSRec's BERT-base and of MISSRec's CLIP ViT-B/32.
 _RAW_WIDTHS = (768, 512)
-# Which modality is in UniSRec's and MISSRec's own files. The others, such as UniSRec's .feat2CLS (texts with
-# words left out, for its pre-training), are read only where they are named.
+# The modalities of UniSRec's and MISSRec's files. Other raw files, such as UniSRec's .feat2CLS (texts with words left
+# out, for its pre-training), are only read if they are named.
 _RAW_MODALITIES = {".feat1CLS": "text", ".feat1Mean": "text", ".feat3CLS": "image"}
 _NEVER_READ = (".npz", ".pt", ".pth", ".h5", ".hdf5", ".pkl", ".pickle", ".safetensors")
 
 
 def read_feature_file(file: str, ids_file: str | None, num_items: int) -> tuple[np.ndarray, pa.Array | None]:
-    """The rows of a file, and the source id of each where the file or an ids file names them.
+    """Return the rows of a file, and their source ids if the file or an ids file has them, else None.
 
     Args:
-        num_items: N, the rows that a raw file has if nothing names its rows.
+        file: path of the file.
+        ids_file: path of a file with the source ids of the rows, or None.
+        num_items: N, which is the number of rows of a raw file without an ids file.
 
     Raises:
-        InputError: unreadable, of another format, or with ids that do not fit.
+        InputError: the file cannot be read, has another format, or has another number of rows than there are ids.
     """
     path = local_path(file)
     if not path.exists():
@@ -68,7 +70,7 @@ def _read_npy(file: str) -> np.ndarray:
 
 
 def _read_raw(file: str, num_rows: int) -> np.ndarray:
-    """A memory map [num_rows, d_m]; only the size of the file tells the width."""
+    """Return a memory map [num_rows, d_m]; the width d_m follows from the size of the file."""
     try:
         num_bytes = local_path(file).stat().st_size
         for width in _RAW_WIDTHS:
@@ -108,13 +110,13 @@ def _read_vectors(file: str) -> tuple[np.ndarray, pa.Array]:
 
 
 def detect_features(folder: Path, name: str) -> dict[str, str]:
-    """The feature files beside the sequences of dataset `name`, modality -> file.
+    """Return the file of each modality in the folder with the sequences of dataset `name`.
 
-    `<name>.<modality>.npy`, `<name>.<modality>_<anything>.npy`, the same with `.parquet` (if its columns are those of a
-    feature file), `<name>.feat1CLS` (text) and `<name>.feat3CLS` (image).
+    Feature files are `<name>.<modality>.npy`, `<name>.<modality>_<anything>.npy`, the same with `.parquet` (if its
+    columns are those of a feature file), `<name>.feat1CLS` (text) and `<name>.feat3CLS` (image).
 
     Raises:
-        InputError: two files for one modality, or a file that is plainly meant as features and would not be read.
+        InputError: there are two files for one modality, or a file looks like features and would not be read.
     """
     found: dict[str, str] = {}
     for file in sorted(folder.iterdir()):
@@ -131,11 +133,11 @@ def detect_features(folder: Path, name: str) -> dict[str, str]:
 
 
 def _modality_of(file: Path, name: str) -> str | None:
-    """The modality in a file of the folder, None where it is no feature file."""
+    """Return the modality of a file in the folder, or None if it is not a feature file."""
     if file.name.startswith(".") or not file.is_file():
         return None
     is_own, suffix = file.name.startswith(f"{name}."), file.suffix.lower()
-    own_name = file.stem.removeprefix(f"{name}.")  # of `Sci.text_minilm.npy`: text_minilm
+    own_name = file.stem.removeprefix(f"{name}.")  # text_minilm for `Sci.text_minilm.npy`
     has_rows = suffix == ".npy" or (suffix == ".parquet" and _has_vectors(file))
     if is_own and has_rows and file.stem != name and is_modality_name(modality := own_name.partition("_")[0]):
         return modality

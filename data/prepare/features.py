@@ -1,8 +1,8 @@
-"""Item features from files, brought into item order.
+"""Puts the item features of files into item order.
 
-N items of the dataset, R rows of the file, d_m width; `feature_files` says which files there are. Items without a row
-are missing: all-zero. float64 becomes float32; integers are refused, for they are rarely features and would be stored
-wrongly as ones.
+N items of the dataset, R rows of the file, d_m width; `feature_files` describes the files. An item without a row lacks
+the modality and gets a row of zeros. float64 becomes float32. Integers are refused, because they are rarely meant as
+features.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from data.validation import check_finite
 
 @dataclass(frozen=True)
 class AlignedRows:
-    """Rows of an array in item order (a `writing.FeatureRows`).
+    """The rows of an array in item order (a `writing.FeatureRows`).
 
     Attributes:
-        array: float [R, d_m], usually memory-mapped. file: its name, for messages.
-        rows: int64 [N], the row of each item, -1 where it has none; None: row i is item i.
+        array: float [R, d_m], usually memory-mapped.
+        file: name of the file, for messages.
+        rows: int64 [N], the row of each item, -1 for an item without one; None: row i is item i.
     """
 
     array: np.ndarray
@@ -42,7 +43,7 @@ class AlignedRows:
         return np.dtype(np.float16 if self.array.dtype == np.float16 else np.float32)
 
     def blocks(self, block_rows: int) -> Iterator[np.ndarray]:
-        """Finite blocks in item order; raises InputError at a NaN or infinity."""
+        """Yield finite blocks in item order. Raises InputError for a NaN or an infinity."""
         num_items = len(self.array) if self.rows is None else len(self.rows)
         for start in range(0, num_items, block_rows):
             if self.rows is None:
@@ -56,7 +57,7 @@ class AlignedRows:
             yield block
 
     def _checked(self, block: np.ndarray, first_row: int, rows: np.ndarray | None) -> np.ndarray:
-        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which is reported
+        with np.errstate(over="ignore"):  # a float64 that exceeds float32 becomes inf, which is then refused
             block = block.astype(self.dtype, copy=False)
         check_finite(block, self.file, first_row, rows)
         return block
@@ -68,15 +69,17 @@ def read_features(
     item_source_ids: pa.Array,
     rows_are_items: bool,
 ) -> tuple[dict[str, AlignedRows], dict[str, int]]:
-    """The feature rows of each modality in item order, and how many file rows belong to no item.
+    """Return the feature rows of each modality in item order, and the numbers of file rows that belong to no item.
 
     Args:
-        files: modality -> file. ids_files: modality -> ids of the rows of a .npy or raw file.
+        files: the file of each modality.
+        ids_files: for modalities with a .npy or raw file, the file with the ids of its rows.
         item_source_ids: strings [N].
-        rows_are_items: whether row i of a .npy without ids is item i (the source has an item numbering).
+        rows_are_items: whether row i of a .npy without ids is item i, because the source has numbered its items.
 
     Raises:
-        InputError: unreadable, wrong type, shape or row count, or ids that are missing or repeated.
+        InputError: a file cannot be read, has a wrong type, shape or number of rows, or its ids are missing or
+            repeated.
     """
     for modality in ids_files:
         if modality not in files:
@@ -108,15 +111,18 @@ def _check_array(array: np.ndarray, file: str) -> None:
 def _check_item_rows(array: np.ndarray, file: str, modality: str, num_items: int, rows_are_items: bool) -> None:
     if not rows_are_items:
         raise InputError(
-            f"{file}: nothing says which item a row is; add --feature-ids {modality}=IDS.txt (one source id a line), "
-            "or give a Parquet file with columns item and vector"
+            f"{file}: does not tell which item each row belongs to; add --feature-ids {modality}=IDS.txt (one source "
+            "id per line), or give a Parquet file with columns item and vector"
         )
     if len(array) != num_items:
-        raise InputError(f"{file}: {len(array)} rows for {num_items} items; give one row an item, all-zero if missing")
+        raise InputError(
+            f"{file}: {len(array)} rows for {num_items} items; write one row for each item, all zeros if it has no "
+            "features"
+        )
 
 
 def _match_rows(source_ids: pa.Array, item_source_ids: pa.Array, file: str) -> tuple[np.ndarray, int]:
-    """The row of each item, int64 [N] with -1, and how many rows belong to no item."""
+    """Return the row of each item, int64 [N], -1 for none, and the number of rows that belong to no item."""
     rows = pc.fill_null(pc.index_in(item_source_ids.cast(pa.large_string()), value_set=source_ids), -1)
     unique = pc.unique(source_ids)
     if len(unique) != len(source_ids):
@@ -127,7 +133,7 @@ def _match_rows(source_ids: pa.Array, item_source_ids: pa.Array, file: str) -> t
     matched = int((aligned >= 0).sum())
     if matched == 0:
         raise InputError(
-            f"{file}: none of its {len(source_ids)} ids is an item of the data (e.g. {source_ids[0].as_py()!r} against "
-            f"{item_source_ids[0].as_py()!r}); use the interactions' own item ids"
+            f"{file}: none of its {len(source_ids)} ids is an item of the interactions (the first is "
+            f"{source_ids[0].as_py()!r}, an item is {item_source_ids[0].as_py()!r}); use the interactions' item ids"
         )
     return aligned, len(source_ids) - matched

@@ -1,6 +1,6 @@
-"""Raw interactions to sequences: nulls, duplicates, k-core, dense ids, time order.
+"""The steps that turn raw interactions into sequences: nulls, duplicates, k-core, dense ids, order of time.
 
-E interactions, U users, N items. Everything is a sort, a bincount or a mask over flat int64 arrays.
+E interactions, U users, N items. Every step is a sort, a bincount or a mask over flat int64 arrays.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ def interaction_codes(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarr
     """Drop rows without a user, an item or a timestamp, and number users and items in order of first appearance.
 
     Returns:
-        users, items, timestamps int64 [E]; the source id of each user and item code; rows dropped.
+        Users, items and timestamps, int64 [E] each; the source ids of users and of items by their number; the number
+        of dropped rows.
     """
     complete = table.drop_null()
     users, user_ids = _codes(complete.column("user"))
@@ -33,7 +34,7 @@ def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
 
 
 def first_of_duplicates(users: np.ndarray, items: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
-    """Mask bool [E] that keeps the first, in input order, of equal (user, item, timestamp)."""
+    """Return a mask, bool [E], that keeps the first in input order of equal (user, item, timestamp)."""
     order = np.lexsort((timestamps, items, users))  # stable: equal triples stay in input order
     keep = np.ones(len(users), bool)
     same = np.ones(max(len(users) - 1, 0), bool)
@@ -44,10 +45,10 @@ def first_of_duplicates(users: np.ndarray, items: np.ndarray, timestamps: np.nda
 
 
 def k_core(users: np.ndarray, items: np.ndarray, min_user: int, min_item: int) -> np.ndarray:
-    """Mask bool [E] of the largest set where each user has >= min_user and each item >= min_item interactions.
+    """Return a mask, bool [E], of the largest set in which users have >= min_user and items >= min_item interactions.
 
-    Removes users and items below the minimum in turn until nothing changes; the fixpoint does not
-    depend on the order. Repeated interactions of a pair count separately.
+    Users and items below the minimum are removed until nothing changes. The result does not depend on the order of
+    removal. Repeated interactions of a user with an item count separately.
     """
     kept = np.arange(len(users))
     while True:
@@ -63,22 +64,22 @@ def k_core(users: np.ndarray, items: np.ndarray, min_user: int, min_item: int) -
 
 
 def renumber(codes: np.ndarray, source_ids: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """Close the gaps between the codes still in use, keeping their order."""
+    """Renumber the codes that are still in use without gaps, in the same order; return them and their source ids."""
     used = np.bincount(codes, minlength=len(source_ids)) > 0
     return (np.cumsum(used) - 1)[codes], source_ids.filter(pa.array(used))
 
 
 def ordered_by_time(users: np.ndarray, timestamps: np.ndarray, num_users: int) -> tuple[np.ndarray, np.ndarray]:
-    """Group by user, oldest first; interactions at the same time keep their input order.
+    """Group interactions by user, oldest first; interactions at the same time keep their input order.
 
     Returns:
-        order int64 [E] (interactions to take) and offsets int64 [U+1].
+        The order as indices of interactions, int64 [E], and the offsets of users in it, int64 [U+1].
     """
     order = np.lexsort((timestamps, users))
     return order, offsets_of(np.bincount(users, minlength=num_users))
 
 
 def most_recent(offsets: np.ndarray, max_history: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of each user's last `max_history` interactions, and their offsets."""
+    """Return the indices of each user's last `max_history` interactions, and the offsets of users in them."""
     lengths = np.minimum(np.diff(offsets), max_history)
     return ragged_indices(offsets[1:] - lengths, lengths), offsets_of(lengths)

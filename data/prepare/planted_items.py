@@ -16,15 +16,15 @@ from data.ragged import offsets_of
 if TYPE_CHECKING:
     from data.prepare.synthetic_spec import SyntheticSpec
 
-CHUNK = 1 << 16  # users or items drawn with one random stream: part of what a seed means
+CHUNK = 1 << 16  # users or items drawn with one random stream; another number would change the data of a seed
 
 
 class PlantedItems:
-    """Items and how they are drawn.
+    """The items, and draws from them.
 
     Attributes:
         groups: int32 [M, N], group of each item in each modality.
-        followers: int64 [N, F].
+        followers: int64 [N, F], the frequent followers of each item.
     """
 
     def __init__(self, spec: SyntheticSpec) -> None:
@@ -37,21 +37,21 @@ class PlantedItems:
         drawn = 1 if spec.shared_interests else num_modalities
         groups = random.integers(spec.groups, size=(drawn, num_items), dtype=np.int32)
         self.groups = np.broadcast_to(groups, (num_modalities, num_items))
-        # Per grouping: its items, group after group, with running weights, so that one binary search draws
-        # an item of a given group by popularity.
+        # For each grouping, the items group after group with cumulative weights, so that one binary search draws an
+        # item of a given group by popularity.
         self._members = [np.argsort(row, kind="stable") for row in groups]
         self._running = [np.concatenate([[0.0], np.cumsum(weights[members])]) for members in self._members]
         self._bounds = [offsets_of(np.bincount(row, minlength=spec.groups)) for row in groups]
         self.followers = self.by_popularity(random, num_items * spec.num_followers).reshape(num_items, -1)
 
     def by_popularity(self, random: np.random.Generator, count: int) -> np.ndarray:
-        """Items drawn by popularity: int64 [count]."""
+        """Draw items by popularity: int64 [count]."""
         return _search(self._cumulative, random.random(count) * self._cumulative[-1])
 
     def of_groups(self, random: np.random.Generator, modalities: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        """An item of each given group of each given modality, by popularity: int64 [count].
+        """Draw an item from each given group of each given modality, by popularity: int64 [count].
 
-        An empty group (tiny catalogues) gives a neighbouring group's item.
+        For an empty group, which occurs in tiny catalogues, the item is from an adjacent group.
         """
         uniform = random.random(len(groups))
         items = np.empty(len(groups), np.int64)
@@ -66,13 +66,13 @@ class PlantedItems:
 
 
 def _search(cumulative: np.ndarray, values: np.ndarray) -> np.ndarray:
-    # Rounding may carry a value onto the last edge.
+    # Rounding may make a value equal to the last edge.
     return np.minimum(np.searchsorted(cumulative, values, side="right"), len(cumulative) - 1)
 
 
 @dataclass(frozen=True)
 class PlantedRows:
-    """Features of one modality (a `writing.FeatureRows`): group centre plus noise, zero where missing."""
+    """The features of a modality (a `writing.FeatureRows`): group centre plus noise, or zeros for a missing one."""
 
     spec: SyntheticSpec
     catalogue: PlantedItems
@@ -87,7 +87,7 @@ class PlantedRows:
         return np.dtype(self.spec.dtype)
 
     def blocks(self, block_rows: int) -> Iterator[np.ndarray]:
-        del block_rows  # the chunks are the random streams', so that a seed means the same everywhere
+        del block_rows  # chunks are those of the random streams, so that a seed always gives the same data
         spec, scale = self.spec, np.float32(self.dim**-0.5)
         centres = spec.stream("centres", self.modality).standard_normal((spec.groups, self.dim), np.float32) * scale
         for start in range(0, spec.num_items, CHUNK):

@@ -1,4 +1,4 @@
-"""From source files to the content of a dataset: which reader, which steps, what was dropped."""
+"""Makes the content of a dataset from source files: chooses the reader, runs the steps, counts what was dropped."""
 
 from __future__ import annotations
 
@@ -25,13 +25,16 @@ from data.writing import DatasetContent, Sequences
 
 @dataclass(frozen=True, kw_only=True)
 class RawOptions:
-    """How raw interactions become sequences.
+    """Options for turning raw interactions into sequences.
 
     Attributes:
-        min_user_interactions, min_item_interactions: the k-core kept; 1 keeps everything.
-        max_history: most recent interactions kept per user, before the split; None: all.
-        split: where training, validation and test lie.
-        user_column, item_column, timestamp_column: names in a table.
+        min_user_interactions: fewest interactions of a user in the k-core that is kept; 1: no limit.
+        min_item_interactions: fewest interactions of an item in it; 1: no limit.
+        max_history: number of most recent interactions that are kept of each user, before the split; None: all.
+        split: the rule for training, validation and test.
+        user_column: name of the column of users in a table.
+        item_column: name of the column of items in a table.
+        timestamp_column: name of the column of timestamps in a table.
     """
 
     min_user_interactions: int = 5
@@ -43,7 +46,7 @@ class RawOptions:
     timestamp_column: str = "timestamp"
 
     def check(self) -> None:
-        """Raises InputError where a minimum is below 1 or the split contradicts itself."""
+        """Raise InputError if a number is below 1 or the options of the split contradict each other."""
         for name in ("min_user_interactions", "min_item_interactions", "max_history"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -51,7 +54,7 @@ class RawOptions:
         self.split.check()
 
 
-# Formats of raw interactions: from a path to the table that `formats.interaction_table` describes.
+# The readers of raw interactions; each returns the table that `formats.interaction_table` describes.
 RAW_READERS: dict[str, Callable[[str, RawOptions], pa.Table]] = {
     "recbole": lambda path, _: read_recbole(path),
     "table": lambda path, options: read_table(path, options.user_column, options.item_column, options.timestamp_column),
@@ -59,14 +62,14 @@ RAW_READERS: dict[str, Callable[[str, RawOptions], pa.Table]] = {
 
 
 def unisrec_content(path: str, features: Mapping[str, str], ids_files: Mapping[str, str]) -> DatasetContent:
-    """A UniSRec folder as a dataset's content; its own feature files unless `features` names others.
+    """Return the content of a UniSRec folder, with its own feature files unless `features` names others.
 
     Raises:
         InputError: see `formats.unisrec` and `features`.
     """
     data = read_unisrec(path)
     files = dict(features) or detect_features(data.folder, data.name)
-    # Without an index file, tokens that are 0..max are the item numbering, others have none.
+    # Without an index file, items are numbered by the source only if their tokens are 0..max.
     rows_are_items = data.source["numbering_of_items"] != "order of first appearance"
     aligned, unknown = read_features(files, ids_files, data.item_source_ids, rows_are_items)
     return DatasetContent(
@@ -84,14 +87,15 @@ def unisrec_content(path: str, features: Mapping[str, str], ids_files: Mapping[s
 def raw_content(
     kind: str, path: str, options: RawOptions, features: Mapping[str, str], ids_files: Mapping[str, str]
 ) -> DatasetContent:
-    """Raw interactions as a dataset's content.
+    """Return the content of raw interactions.
 
-    In this order: rows with a null or empty value and exact duplicates go, the k-core stays, users and items are
-    numbered in order of first appearance, each user's interactions are sorted by time (ties keep input
-    order), the most recent are kept, and the split is drawn.
+    These are the steps. Rows with a null or empty value, and exact duplicates, are removed. The k-core is kept. Users
+    and items are numbered in order of first appearance. Each user's interactions are sorted by time; ties keep their
+    input order. The most recent are kept. Sequences are split.
 
     Raises:
-        InputError: see `formats.recbole`, `formats.table`, `features`; nothing left; contradictory options.
+        InputError: see `formats.recbole`, `formats.table` and `features`; or nothing is left, or options contradict
+            each other.
     """
     options.check()
     table = RAW_READERS[kind](path, options)
@@ -173,17 +177,24 @@ FORMATS = tuple(_ALLOWED)
 def content_of(
     kind: str, path: str | None, features: Mapping[str, str], ids_files: Mapping[str, str], options: Mapping[str, Any]
 ) -> DatasetContent:
-    """The content that a command line asks for; `options` holds only what was given.
+    """Return the content for the options of a command line.
+
+    Args:
+        kind: the format.
+        path: the input, or None.
+        features: the feature file of each modality.
+        ids_files: the ids file of each modality that has one.
+        options: further options, only those that were given.
 
     Raises:
-        InputError: an option that the format does not take, a missing input, or anything its reader finds.
+        InputError: the format does not take an option, the input is missing, or its reader refuses it.
     """
     assert kind in _ALLOWED, kind
     for name in options:
         if name not in _ALLOWED[kind]:
             takers = ", ".join(other for other, allowed in _ALLOWED.items() if name in allowed)
             raise InputError(
-                f"--{name.replace('_', '-')}: not an option of --format {kind} (of {takers}); leave it out"
+                f"--{name.replace('_', '-')}: is not an option of --format {kind}, only of {takers}; leave it out"
             )
     if kind == "synthetic":
         if path is not None or features or ids_files:

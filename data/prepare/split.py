@@ -1,4 +1,4 @@
-"""Where training ends: leave-one-out per user, or one moment for everybody.
+"""Splits sequences into training, validation and test: leave-one-out per user, or by time for all users.
 
 U users, E interactions; user u owns items[offsets[u]:offsets[u + 1]], oldest first.
 """
@@ -15,15 +15,15 @@ from contracts.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRule:
-    """How sequences are cut into training, validation and test.
+    """The rule by which sequences are split into training, validation and test.
 
     Attributes:
-        method: "leave-one-out" (last item tests, the one before validates; users with fewer than 3
-            items only train) or "global-time" (one moment for all users).
-        valid_from, test_from: global-time: timestamps at which validation and test start, inclusive,
-            in the data's own unit.
-        valid_fraction, test_fraction: global-time: the same moments as quantiles of time over all
-            interactions, e.g. 0.8 and 0.9. Used where no timestamp is given.
+        method: "leave-one-out": the last item is for testing and the one before for validation, but all items of users
+            with fewer than 3 are for training. "global-time": the same times for all users.
+        valid_from: for global-time, the timestamp at which validation starts, inclusive, in the unit of the data.
+        test_from: for global-time, the timestamp at which testing starts, likewise.
+        valid_fraction: for global-time without timestamps, the share of all interactions before validation starts.
+        test_fraction: for global-time without timestamps, the share of all interactions before testing starts.
     """
 
     method: Literal["leave-one-out", "global-time"] = "leave-one-out"
@@ -33,12 +33,12 @@ class SplitRule:
     test_fraction: float = 0.9
 
     def check(self) -> None:
-        """Raises InputError where the parameters contradict each other."""
+        """Raise InputError if the parameters contradict each other."""
         if (self.valid_from is None) != (self.test_from is None):
             raise InputError("split global-time: give both --valid-from and --test-from, or neither")
         if self.valid_from is not None and self.test_from is not None and self.valid_from > self.test_from:
             raise InputError(
-                f"split global-time: --valid-from {self.valid_from} lies after --test-from {self.test_from}; swap them"
+                f"split global-time: --valid-from {self.valid_from} is after --test-from {self.test_from}; swap them"
             )
         if not 0 < self.valid_fraction <= self.test_fraction <= 1:
             raise InputError(
@@ -49,10 +49,10 @@ class SplitRule:
     def apply(
         self, offsets: np.ndarray, timestamps: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """train_end int64 [U], valid_end int64 [U], and what the manifest says of the split.
+        """Return train_end int64 [U], valid_end int64 [U], and the description of the split for the manifest.
 
         Raises:
-            InputError: contradictory parameters, or global-time without timestamps.
+            InputError: parameters contradict each other, or the data has no timestamps for global-time.
         """
         self.check()
         if self.method == "leave-one-out":
@@ -66,20 +66,22 @@ class SplitRule:
         train_end, valid_end = global_time(offsets, timestamps, valid_from, test_from)
         if not train_end.any():
             raise InputError(
-                f"split global-time: no interaction lies before {valid_from}, so nothing is left to train on; "
-                f"timestamps go from {timestamps.min()} to {timestamps.max()}"
+                f"split global-time: no interaction is before {valid_from}, so there are none to train on; use a later "
+                f"--valid-from, as timestamps go from {timestamps.min()} to {timestamps.max()}"
             )
         return train_end, valid_end, {**asdict(self), "valid_from": valid_from, "test_from": test_from}
 
 
 def leave_one_out(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The last item tests, the one before validates; users with fewer than 3 items only train.
+    """Split off each user's last item for testing and the one before for validation.
+
+    All items of users with fewer than 3 are for training.
 
     Args:
         offsets: int64 [U+1].
 
     Returns:
-        train_end, valid_end: int64 [U].
+        train_end and valid_end, int64 [U] each.
     """
     lengths = np.diff(offsets)
     evaluated = lengths >= 3
@@ -89,14 +91,16 @@ def leave_one_out(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def global_time(
     offsets: np.ndarray, timestamps: np.ndarray, valid_from: int, test_from: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Training is before `valid_from`, validation from there to before `test_from`, test the rest.
+    """Split by time: training before `valid_from`, validation before `test_from`, the rest for testing.
 
     Args:
         offsets: int64 [U+1].
         timestamps: int64 [E], ascending within a user.
+        valid_from: start of validation, inclusive.
+        test_from: start of testing, inclusive.
 
     Returns:
-        train_end, valid_end: int64 [U]; 0 for a user whose history starts later.
+        train_end and valid_end, int64 [U] each; 0 for a user whose sequence starts later.
     """
 
     def count_before(moment: int) -> np.ndarray:
@@ -108,11 +112,11 @@ def global_time(
 
 
 def time_quantiles(timestamps: np.ndarray, valid_fraction: float, test_fraction: float) -> tuple[int, int]:
-    """The moments before which (about) these shares of all interactions lie; ties fall after them."""
+    """Return the times before which about these shares of all interactions are; interactions at a time are after it."""
     num = len(timestamps)
     ranks = [min(int(np.floor(fraction * num)), num) for fraction in (valid_fraction, test_fraction)]
     inside = sorted({min(rank, num - 1) for rank in ranks})
     ordered = np.partition(timestamps, inside)
-    # A fraction of 1 means "never": a moment after the last interaction.
+    # A fraction of 1 means "never": a time after the last interaction.
     valid_from, test_from = (int(ordered[num - 1]) + 1 if rank == num else int(ordered[rank]) for rank in ranks)
     return valid_from, test_from

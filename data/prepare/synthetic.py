@@ -1,17 +1,17 @@
-"""A synthetic catalogue with planted structure, from a few hundred items to ten million.
+"""Generates a synthetic catalogue with known structure, from a few hundred items to ten million.
 
-Every item belongs to one group per modality, drawn independently, so what looks alike does not read
-alike. Its features are its group's centre plus noise. Every user likes a few groups of each modality,
-different ones per modality. The next item of a history is, by a mixture:
-    a frequent follower of the last item            (what sequences and co-occurrence can learn)
-    of the last item's group in some modality       (what a modality's neighbours can learn)
-    of a group the user likes in some modality      (what interest centres can learn)
-    any item, by popularity                         (noise)
-Popularity is Zipf with a cold tail that is hardly ever seen. Items are generated for all, not only for
-those that occur, so some have no training interaction.
+Every item belongs to one group in each modality. Groups are drawn independently for each modality, so items with
+similar images need not have similar texts. An item's features are its group's centre plus noise. Every user likes a few
+groups in each modality, different ones for each. The next item of a sequence is drawn from a mixture:
+    a frequent follower of the last item                 (sequences and co-occurrence can learn this)
+    an item of the last item's group in some modality    (a modality's neighbours can learn this)
+    an item of a group the user likes in some modality   (interest centres can learn this)
+    any item, by popularity                              (noise)
+Popularity follows Zipf's law, with a tail of items that are hardly ever drawn. The catalogue includes items that occur
+in no sequence, so some have no training interaction.
 
-B users of a chunk, N items, T steps (longest history), G groups. Memory: 16 bytes an interaction, about
-100 bytes an item, and one chunk; features are made block by block while they are written.
+B users of a chunk, N items, T steps (longest history), G groups. Memory: 16 bytes per interaction, about 100 bytes per
+item, and one chunk. Features are generated block by block while they are written.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from data.writing import DatasetContent, Sequences
 
 
 def synthetic_content(spec: SyntheticSpec) -> DatasetContent:
-    """The catalogue as a dataset's content; its features are generated while they are written.
+    """Return the content of the catalogue; its features are generated while they are written.
 
     Raises:
-        InputError: a value of the spec outside its range.
+        InputError: a value of the spec is outside its range.
     """
     spec.check()
     catalogue = PlantedItems(spec)
@@ -67,7 +67,7 @@ def _lengths(spec: SyntheticSpec, start: int) -> np.ndarray:
 
 
 def _histories(catalogue: PlantedItems, start: int, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Items and timestamps of a chunk of users, history after history: int64 [sum(lengths)] each."""
+    """Return items and timestamps of a chunk of users, one sequence after the other: int64 [sum(lengths)] each."""
     spec = catalogue.spec
     random = spec.stream("users", start, 1)
     num_users, num_modalities = len(lengths), len(spec.modalities)
@@ -92,7 +92,7 @@ def _histories(catalogue: PlantedItems, start: int, lengths: np.ndarray) -> tupl
         follower = random.integers(spec.num_followers, size=len(alive))
         chosen = np.where(action == 0, catalogue.followers[last, follower], chosen)
         items_BT[alive, step] = chosen
-    # Seconds: a start within a year, then gaps of a day on average.
+    # Timestamps in seconds: the first is within a certain year, then gaps are a day on average.
     gaps_BT = 1 + random.exponential(86_400, real_BT.shape).astype(np.int64)
     gaps_BT[:, 0] += 1_600_000_000 + random.integers(365 * 86_400, size=num_users)
     return items_BT[real_BT], np.cumsum(gaps_BT, axis=1)[real_BT]
@@ -104,7 +104,7 @@ def _names(prefix: str, count: int) -> pa.Array:
 
 
 def _texts(spec: SyntheticSpec, catalogue: PlantedItems) -> pa.Array:
-    """A text that says the item's groups, as a real one would say its category."""
+    """Return texts that name the items' groups, as real texts would name their categories."""
     parts = []
     for (name, _), groups in zip(spec.modalities, catalogue.groups, strict=True):
         parts += [_large(f"{name} group"), pa.array(groups).cast(pa.large_string())]

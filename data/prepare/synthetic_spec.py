@@ -1,4 +1,4 @@
-"""What a synthetic catalogue plants: sizes, shares and seeds."""
+"""The settings of a synthetic catalogue: sizes, shares and the seed."""
 
 from __future__ import annotations
 
@@ -14,24 +14,29 @@ _STREAMS = {"items": 0, "centres": 1, "users": 2, "features": 3, "missing": 4}
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticSpec:
-    """What to plant. The same spec gives the same catalogue, byte by byte.
+    """The settings of a synthetic catalogue. The same spec gives the same catalogue, byte by byte.
 
     Attributes:
-        num_users, num_items: U and N.
-        seed: of everything drawn.
-        modalities: name and feature width of each.
-        num_groups: G, groups per modality; small catalogues use fewer (at least about 8 items a group).
-        liked_groups: groups that a user likes in each modality.
-        shared_interests: the control: one grouping of the items serves all modalities and a user likes
-            the same groups in each, so no modality knows anything that another does not.
-        follow, recent, interest: shares of steps that take a follower of the last item, an item of its
-            group, an item of a liked group; the rest is drawn by popularity.
-        num_followers: frequent followers of each item.
-        min_length, mean_length, max_length: history lengths, geometric above the minimum.
-        zipf: exponent of popularity. cold_items: share of items drawn 50 times less often than that.
+        num_users: U.
+        num_items: N.
+        seed: seed of all random numbers.
+        modalities: name and feature width of each modality.
+        num_groups: G, number of groups per modality; small catalogues have fewer, of about 8 items or more.
+        liked_groups: number of groups that a user likes in each modality.
+        shared_interests: whether all modalities have the same groups and a user likes the same groups in each, so that
+            no modality has information that another lacks. Such a catalogue is the control of an experiment.
+        follow: share of steps that draw a follower of the last item.
+        recent: share of steps that draw an item of the last item's group.
+        interest: share of steps that draw an item of a liked group; the remaining steps draw by popularity.
+        num_followers: number of frequent followers of each item.
+        min_length: shortest sequence; lengths above it are geometric.
+        mean_length: mean length of sequences, before the limit of max_length.
+        max_length: longest sequence.
+        zipf: exponent of popularity.
+        cold_items: share of items that are drawn 50 times less often than Zipf's law gives.
         missing: share of items without the first modality ("image").
-        feature_noise: norm of the noise relative to the centre's.
-        dtype: of the stored features.
+        feature_noise: norm of the noise divided by the norm of the centre.
+        dtype: dtype of the stored features.
     """
 
     num_users: int = 2000
@@ -55,7 +60,7 @@ class SyntheticSpec:
     dtype: str = "float16"
 
     def check(self) -> None:
-        """Raises InputError at a value outside its range."""
+        """Raise InputError if a value is outside its range."""
         ranges = {
             "num_users": (self.num_users >= 1, "at least 1"),
             "num_items": (self.num_items >= 2, "at least 2"),
@@ -78,9 +83,9 @@ class SyntheticSpec:
 
     @property
     def groups(self) -> int:
-        """G of this catalogue: num_groups, or fewer where the items are too few."""
+        """The number of groups of this catalogue: num_groups, or fewer if there are too few items."""
         return max(min(self.num_groups, self.num_items // 8), min(self.liked_groups, self.num_items), 1)
 
     def stream(self, name: str, *key: int) -> np.random.Generator:
-        """The random stream of one purpose and chunk; chunks can be made in any order."""
+        """Return the random stream of a purpose and a chunk; so chunks can be generated in any order."""
         return np.random.default_rng([self.seed, _STREAMS[name], *key])

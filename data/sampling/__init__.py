@@ -1,6 +1,8 @@
-"""From a dataset to the batches of a training step, as pure functions of seed, epoch, step and rank.
+"""Makes the batches of training steps from a dataset, as pure functions of seed, epoch, step and rank.
 
-`order.py` says which targets a step trains, `spans.py` which part of a sequence a target sees, `negatives.py` which
-candidates are scored, and `item_plan.py` which items are looked up. `batches.py` puts these together. Imports the rest
-of `data`, `contracts` and `kernels`, and nothing of ranks: a rank is a number here. Begin with `batches.TrainBatches`.
+May import the rest of `data`, `contracts` and `kernels`, but nothing of ranks: a rank is only a number here.
+
+Open `batches.py` first: `TrainBatches` puts the parts together. `order.py` chooses the spans of a step, `spans.py`
+defines what a span sees, `negatives.py` draws the candidates, `item_plan.py` and `item_links.py` determine the items
+to look up, and `grouping.py` groups sequences of similar length.
 """

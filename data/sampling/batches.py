@@ -1,4 +1,4 @@
-"""Batches of sequences, and in sampled training the plan of each step's items.
+"""Makes the batches of training steps and, in sampled training, the item plan of each step.
 
 Shapes: S spans of a batch, B targets, K candidates.
 """
@@ -27,20 +27,23 @@ from data.sequences import SequenceArrays, target_items
 def assemble(
     data: SequenceArrays, spans: Spans, num_global_targets: int, to_position: Callable[[np.ndarray], np.ndarray]
 ) -> Batch:
-    """The batch of some spans; S may be 0.
+    """Return the batch of some spans, which may be none.
 
     Args:
-        to_position: item ids, int64 [n], to positions of the plan; it sees real items only, never pads.
+        data: the sequences.
+        spans: the spans.
+        num_global_targets: number of targets of the step over all ranks.
+        to_position: returns the positions in the plan of item ids, int64 [n]; it is never called for padding.
+
     Returns:
-        A Batch with the targets in the order of the spans; a target is -1 where there is none to predict (split
-        "next").
+        A Batch with targets in the order of the spans; -1 for a target without an item (split "next").
     """
     order, sizes = group_by_length(spans.lengths, spans.num_targets < spans.lengths)
     lengths, num_states = spans.lengths[order], spans.num_targets[order]
     firsts = np.cumsum(sizes) - sizes
     longest = np.maximum.reduceat(lengths, firsts)
     most_states = np.maximum.reduceat(num_states, firsts)
-    # Where each sequence's padded items begin, and its padded states, in the order of the groups.
+    # The start of each sequence's padded items, and of its padded states, in the order of the groups.
     item_offsets, state_offsets = offsets_of(np.repeat(longest, sizes)), offsets_of(np.repeat(most_states, sizes))
     history = np.zeros(item_offsets[-1], dtype=np.int64)
     history[ragged_indices(item_offsets[:-1], lengths)] = to_position(span_items(data, spans[order]))
@@ -64,30 +67,34 @@ def assemble(
 
 
 def span_items(data: SequenceArrays, spans: Spans) -> np.ndarray:
-    """Item ids that the spans see, one span after the other, int64."""
+    """Return the ids of the items that the spans see, one span after the other, int64."""
     return np.asarray(
         data.items[ragged_indices(data.offsets[spans.users] + spans.starts, spans.lengths)], dtype=np.int64
     )
 
 
 class TrainBatches(Dataset[Step]):
-    """Step s of an epoch on this rank: its share of global batch s in the epoch's order.
+    """The steps of an epoch on this rank: step s is the rank's share of global batch s in the epoch's order.
 
-    Without a sampler all items are candidates, indices are item ids and every step has the catalogue's
-    plan. With one, a step has its own plan, of the items in its histories, its targets and its candidates;
-    candidates, and the draws of sampled centres, depend on the global batch alone, so they are the same on
-    all ranks of any world.
-    A global batch is a fixed number of spans, so that it has `batch_size` targets on average.
-    A last, smaller batch is trained too: nothing is dropped.
-    For DataLoader(batches, batch_size=None, sampler=range(first_step, len(batches)), num_workers=any).
+    Without `candidates`, all items are candidates, indices are item ids, and every step has the plan of the whole
+    catalogue. With `candidates`, each step has its own plan, of the items in its histories, its targets and its
+    candidates. Candidates and the draws of sampled centres depend only on the global batch, so they are the same on all
+    ranks and for any number of ranks.
+
+    A global batch has a fixed number of spans, so that it has `batch_size` targets on average. The last batch may be
+    smaller, and is trained too. Use it as DataLoader(batches, batch_size=None,
+    sampler=range(first_step, len(batches)), num_workers=any).
 
     Args:
-        spans: what to train.
-        batch_size: targets of a step over all ranks, on average.
-        seed: of the order and the draws, with the epoch.
-        rank, world: this rank and how many there are.
-        planner: makes the catalogue's plan, once, in the process that asks for it; or each step's.
+        data: the sequences.
+        spans: the spans to train.
+        batch_size: number of targets of a step over all ranks, on average.
+        seed: seed of the order and the draws, together with the epoch.
+        rank: this rank.
+        world: number of ranks.
+        planner: makes the plan of each step, or that of the catalogue once in the process that needs it.
         candidates: draws the candidates of a sampled softmax; None: a full softmax.
+
     Raises:
         InputError: there is no training target.
     """
@@ -113,11 +120,11 @@ class TrainBatches(Dataset[Step]):
 
     @property
     def plan(self) -> ItemPlan | None:
-        """What the indices of every batch refer to, not shipped with the batches; None where each step has its own."""
+        """The plan to which the indices of all batches refer; None if each step comes with its own plan."""
         return self._planner.catalogue() if self._candidates is None else None
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order; call it before iterating a loader over the epoch."""
+        """Choose the epoch, and so the order; call it before iterating a loader over the epoch."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -144,11 +151,11 @@ class TrainBatches(Dataset[Step]):
         batch = assemble(self._data, spans, total, to_position)
         batch.candidates, batch.log_weights = as_tensor(to_position(candidates)), as_tensor(log_weights)
         if self._candidates.in_batch and spans.num_targets.max(initial=1) > 1:
-            batch.mates = as_tensor(mates_of(spans.num_targets))
+            batch.same_sequence = as_tensor(same_sequence_of(spans.num_targets))
         return Step(batch, plan)
 
     def spans(self, step: int) -> tuple[Spans, np.ndarray]:
-        """The spans of global batch `step`, the same on all ranks of any world, and which of them this rank trains."""
+        """Return the spans of global batch `step`, which are the same on all ranks, and those that this rank trains."""
         size = len(self._spans)
         slots = global_batch(step, size, self.spans_per_step)
         spans = self._spans.locate(shuffled(slots, size, self._seed, int(self._epoch)))
@@ -156,17 +163,17 @@ class TrainBatches(Dataset[Step]):
 
 
 def check_targets(spans: TrainingSpans) -> None:
-    """Whether there is anything to train.
+    """Check that there is a training target.
 
     Raises:
-        InputError: there is no training target.
+        InputError: there is none.
     """
     if len(spans) == 0:
         raise InputError("no user has two training items, so there is nothing to predict: nothing to train on")
 
 
-def mates_of(num_targets: np.ndarray) -> np.ndarray:
-    """For spans with these many targets: the targets of the same span as each, int64 [B, Q], itself as padding."""
+def same_sequence_of(num_targets: np.ndarray) -> np.ndarray:
+    """Return `Batch.same_sequence` for spans with these numbers of targets: int64 [B, Q], itself as padding."""
     span = np.repeat(np.arange(len(num_targets)), num_targets)
     places = np.arange(num_targets.max(initial=1))
     firsts = np.cumsum(num_targets) - num_targets
@@ -174,16 +181,16 @@ def mates_of(num_targets: np.ndarray) -> np.ndarray:
     return np.where(places < num_targets[span][:, None], firsts[span][:, None] + places, padding)
 
 
-# Keeps the stream of the centres' draws apart from that of the candidates.
+# Makes the random stream of the centres' draws differ from that of the candidates.
 _CENTER_DRAWS = 1
 
 
 def _distinct(ids: np.ndarray) -> np.ndarray:
-    """Ascending distinct ids, by a sort: NumPy 2.4's np.unique is a hash set, which is slower on large ids."""
+    """Return distinct ids, ascending. On large ids, a sort is faster than the hash set of NumPy 2.4's np.unique."""
     ordered = np.sort(ids)
     return ordered[np.concatenate([np.ones(min(len(ordered), 1), dtype=bool), ordered[1:] != ordered[:-1]])]
 
 
 def _item_ids(ids: np.ndarray) -> np.ndarray:
-    """Positions of items in the catalogue's plan."""
+    """Return the positions of items in the plan of the whole catalogue, which are their ids."""
     return ids

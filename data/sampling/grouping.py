@@ -1,28 +1,29 @@
-"""Which sequences of a batch are padded together: few groups, and few pads."""
+"""Groups the sequences of a batch by length, so that there are few groups and little padding."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# What another group costs, in padded positions: a group of its own is dozens of small operations more. A share of
-# the batch, so that many groups are never worth it, and a floor for small batches.
+# The cost of a further group, as a number of padded positions, because a group takes dozens of small operations. It is
+# a share of the batch, so that there are never many groups, with a minimum for small batches.
 _GROUP_SHARE = 0.01
 _GROUP_FLOOR = 24
 
 
 def group_by_length(lengths: np.ndarray, partial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An order of the sequences, and the sizes of the groups that follow one another in it.
+    """Return an order of the sequences, and the sizes of consecutive groups in it.
 
-    Groups hold ranges of lengths that minimise the padded positions plus a price per group, by dynamic
-    programming over the distinct lengths. Sequences that are asked for all their states, and those that
-    are not, are never in one group.
+    Each group has a range of lengths. The ranges minimise the number of padded positions plus a cost per group, by
+    dynamic programming over the distinct lengths. Sequences of which all states are requested are never in a group
+    with others.
 
     Args:
         lengths: int64 [S], >= 1.
-        partial: bool [S], asked for fewer states than it has items.
+        partial: bool [S], whether fewer states are requested than the sequence has items.
+
     Returns:
-        order: int64 [S], a permutation: whole sequences first, each part by ascending length, stable.
-        sizes: int64 [groups], >= 1, summing to S.
+        order: int64 [S], a permutation: first the sequences with all states, then the others, each by ascending length.
+        sizes: int64 [groups], >= 1, with sum S.
     """
     order = np.lexsort((lengths, partial))
     price = max(_GROUP_FLOOR, _GROUP_SHARE * float(lengths.sum()))
@@ -32,7 +33,7 @@ def group_by_length(lengths: np.ndarray, partial: np.ndarray) -> tuple[np.ndarra
 
 
 def _cut(ascending: np.ndarray, price: float) -> np.ndarray:
-    """Sizes of the cheapest groups of sequences in ascending order of length."""
+    """Return the sizes of the groups with the least cost, for sequences in ascending order of length."""
     distinct, counts = np.unique(ascending, return_counts=True)
     below = np.concatenate([[0], np.cumsum(counts)])
     cost, cut_before = np.zeros(len(distinct) + 1), np.zeros(len(distinct) + 1, dtype=np.int64)

@@ -1,8 +1,9 @@
-"""The items of a step: which rows are looked up, and how every view is made of them.
+"""Plans the items of a step: which rows are looked up, and how every view is computed from them.
 
-Shapes: N items of the catalogue, U items of the union, R items with a role, H neighbours, k centres, S
-draws a centre. Memory is bounded by the union and its graph entries, never by N, unless the catalogue (or
-an exact centre, which reads all of it) is asked for; sampled centres keep 8 bytes per clustered item.
+Shapes: N items of the catalogue, U items of the union, R items with a role, H neighbours, k centres, S draws per
+centre. Memory is proportional to the union and its graph entries, and not to N. The exceptions are the plan of the
+whole catalogue, exact centres, which read the whole catalogue, and sampled centres, which keep 8 bytes per clustered
+item.
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from data.sampling.item_links import Links, LinksKind, LinksName, order_union, r
 
 
 class ItemPlanner:
-    """Turns "these items have a role in the step" into the union to look up and the rows of every view.
+    """Makes item plans: from the items with a role in a step, the union to look up and the rows of every view.
 
-    The entries of a row keep the graph's order in every plan, so a sum over them rounds the same for a
-    few roles as for the catalogue.
+    The entries of a row are in the graph's order in every plan. So a sum over them rounds in the same way for a few
+    roles as for the whole catalogue.
 
     Args:
-        needs: the model's declaration.
+        needs: what the model needs of the items.
         num_items: N.
-        graph: where co-occurrence, neighbours and clusters come from; None if the model needs none.
+        graph: the source of co-occurrence, neighbours and clusters; None if the model needs none of them.
         features: raw features by name, [N, d_m], in memory or memory-mapped.
-        popularity: float32 [N], see `ItemPlan.popularity`; None if the model needs none.
+        popularity: float32 [N], see `ItemPlan.popularity`; None if the model does not need it.
+
     Raises:
         InputError: see `check_needs`.
     """
@@ -54,7 +56,7 @@ class ItemPlanner:
         self._member_lists: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def catalogue(self) -> ItemPlan:
-        """The plan in which every item has a role; made on the first call, O(N) plus the graph's entries."""
+        """Return the plan in which every item has a role; the first call makes it in O(N) plus the graph's entries."""
         if self._catalogue is None:
             self._catalogue = self.plan(np.arange(self.num_items))
         return self._catalogue
@@ -62,19 +64,20 @@ class ItemPlanner:
     def plan(
         self, role_ids: np.ndarray, rng: np.random.Generator | None = None, seen: np.ndarray | None = None
     ) -> ItemPlan:
-        """The plan of a step in which `role_ids` have a role.
+        """Return the plan of a step in which `role_ids` have a role.
 
-        Exact centres are means over every clustered item, so where the model needs them the clustered items
-        join the roles: the union is then the whole catalogue but for items without any modality. Sampled
-        ones cost k * S rows, whatever N is.
+        Exact centres are means over all clustered items. If the model needs them, all clustered items get a role, and
+        the union is the whole catalogue except for items without any modality. Sampled centres add k * S rows at most,
+        for any N.
 
         Args:
             role_ids: int64 [R], ascending, unique, in [0, N).
-            rng: draws the centres' samples, if the model samples them.
-            seen: int64 [n], in any order, the roles that stand in a history: only these get their co-occurrence row,
-                and other rows are empty; None: all do.
+            rng: draws the samples of the centres, if the model samples them.
+            seen: int64 [n], in any order, the items with a role that are in a history. Only these get a co-occurrence
+                row, and the rows of others are empty. None: all do.
+
         Raises:
-            InputError: the graph names an item or centre that does not exist.
+            InputError: the graph names an item or a centre that does not exist.
         """
         roles = np.asarray(role_ids, dtype=np.int64)
         assert (np.diff(roles) > 0).all(), "roles must be ascending and unique"
@@ -97,7 +100,7 @@ class ItemPlanner:
                 indptr=as_tensor(links.indptr),
                 indices=as_tensor(positions[name]),
                 values=as_tensor(links.values),
-                # Exact centres are means of items that all have a role, and these come first in the union.
+                # Exact centres are means of items with a role, which are first in the union.
                 num_columns=len(roles) if name[0] == "centers" else len(union_ids),
             )
             for name, links in linked.items()
@@ -119,7 +122,7 @@ class ItemPlanner:
         )
 
     def _with_members(self, roles: np.ndarray, members: Sequence[np.ndarray]) -> np.ndarray:
-        """The roles, and these members of centres, int64 ascending; the same array where there are no centres."""
+        """Return the roles together with these members of centres, int64 ascending; without centres the same array."""
         if not members:
             return roles
         has_role = np.zeros(self.num_items, dtype=bool)
@@ -159,16 +162,16 @@ class ItemPlanner:
         return links
 
     def _center_links(self, modality: str) -> Links:
-        """Cluster means over item ids [k, N]: 1 / size for each member, ascending; an empty cluster is an empty row."""
+        """Return cluster means over item ids, [k, N]: entries 1 / size for the members; an empty cluster has none."""
         members, sizes = self._members(modality)
         return Links(row_starts(sizes), members, np.repeat(1.0 / np.maximum(sizes, 1), sizes).astype(np.float32))
 
     def _sampled_center_links(self, modality: str, samples: int, rng: np.random.Generator) -> Links:
-        """An unbiased estimate of C_m A_m over item ids [k, N], with S entries a centre.
+        """Return an unbiased estimate of C_m A_m over item ids, [k, N], with S entries per centre.
 
-        Each draw is a member of the cluster, then one of its neighbours, both uniform: the mean of their
-        rows has the mean of the members' views as its expectation (times the number of neighbours for views
-        that are sums).
+        Each draw takes a member of the cluster, and then one of its neighbours, both uniformly. The expectation of the
+        drawn neighbour's row is the mean of the members' views. If views are sums, the row is multiplied by the number
+        of neighbours.
         """
         assert self._graph is not None
         members, sizes = self._members(modality)
@@ -181,7 +184,7 @@ class ItemPlanner:
         counts = real.sum(axis=1)
         wanted = rng.integers(0, np.maximum(counts, 1))
         column = ((np.cumsum(real, axis=1) == wanted[:, None] + 1) & real).argmax(axis=1)
-        # A member without neighbours has a view of zeros: its entry is there with weight 0.
+        # A member without neighbours has a view of zeros, so its entry has weight 0.
         ids = np.where(counts > 0, neighbors[np.arange(len(chosen)), column], chosen)
         scale = np.minimum(counts, 1) if self.needs.view_scale == "mean" else counts
         links = Links(row_starts(drawn), ids, (scale / samples).astype(np.float32))
@@ -189,7 +192,7 @@ class ItemPlanner:
         return links
 
     def _members(self, modality: str) -> tuple[np.ndarray, np.ndarray]:
-        """Clustered items by cluster, ascending within it, int64 [n], and the clusters' sizes int64 [k]; made once."""
+        """Return the clustered items by cluster, ascending in each, int64 [n], and the sizes of clusters, int64 [k]."""
         if modality not in self._member_lists:
             self._member_lists[modality] = self._find_members(modality)
         return self._member_lists[modality]
@@ -209,7 +212,7 @@ class ItemPlanner:
         return members[np.argsort(clusters[members], kind="stable")], sizes
 
     def _check(self, links: Links, roles: np.ndarray, what: str) -> None:
-        """An id outside the catalogue would not raise in a sharded table: it would return another row."""
+        """Refuse ids outside the catalogue. A sharded table would not raise for one, and would return another row."""
         if links.ids.size and (links.ids.min() < 0 or links.ids.max() >= self.num_items):
             entry = int(np.flatnonzero((links.ids < 0) | (links.ids >= self.num_items))[0])
             item = roles[np.searchsorted(links.indptr, entry, side="right") - 1]
@@ -220,17 +223,17 @@ class ItemPlanner:
 
 
 def check_needs(needs: ItemNeeds, num_items: int, graph: GraphRows | None, features: Mapping[str, np.ndarray]) -> None:
-    """Whether what a model needs of its items is there.
+    """Check that everything a model needs of its items is available.
 
     Raises:
-        InputError: a graph or a feature is missing, or is of another catalogue.
+        InputError: the graph or a feature is missing, or has another number of items.
     """
     assert needs.id_rows or not (needs.cooccurrence or needs.views), "graph rows multiply ID rows"
     wanted = ["co-occurrence"] * needs.cooccurrence + [f"{m} neighbours" for m in needs.views]
     wanted += [f"{m} centres" for m in needs.centers]
     if wanted and graph is None:
         raise InputError(
-            f"the model needs an item graph ({', '.join(wanted)}) and none is given: "
+            f"the model needs an item graph ({', '.join(wanted)}), but graph is not set: "
             "build one with jobs/build_graph.py and pass --set graph=GRAPH"
         )
     if wanted and graph is not None and graph.num_items != num_items:
@@ -246,7 +249,7 @@ def check_needs(needs: ItemNeeds, num_items: int, graph: GraphRows | None, featu
 
 
 def positions_of(plan: ItemPlan, item_ids: np.ndarray) -> np.ndarray:
-    """Positions in the plan's order, int64, of items that have a role in it (any shape)."""
+    """Return the positions in the plan's order, int64, of items with a role in it; of any shape."""
     roles = plan.union_ids[: plan.num_roles].numpy()
     if plan.is_catalogue:
         positions = item_ids
@@ -259,5 +262,5 @@ def positions_of(plan: ItemPlan, item_ids: np.ndarray) -> np.ndarray:
 
 
 def as_tensor(array: np.ndarray) -> torch.Tensor:
-    """A tensor over the array's memory; read-only arrays (memory maps) are copied, as torch cannot protect them."""
+    """Return a tensor that shares the array's memory. Read-only arrays are copied, as torch could write to them."""
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))

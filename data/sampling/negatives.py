@@ -1,4 +1,4 @@
-"""Candidates of a sampled softmax: which items a step scores, and how much each stands for.
+"""Draws the candidates of a sampled softmax, and computes their weights.
 
 Shapes: N items of the catalogue, T training targets, B targets of a global batch, K' distinct candidates.
 """
@@ -13,20 +13,22 @@ import numpy as np
 from contracts.errors import InputError
 from data.sequences import SequenceArrays
 
-_USERS = 2**20  # whose first items are taken off the counts at a time: 8 MB per temporary array
+_USERS = 2**20  # users that are processed at a time in target_counts: 8 MB per temporary array
 _STREAM = 0x4E4547  # "NEG": see CandidateSampler
 
 
 def target_counts(data: SequenceArrays, popularity: np.ndarray) -> np.ndarray:
-    """How often each item is a training target: int64 [N], sum len(Targets(data, "train")).
+    """Return how often each item is a training target: int64 [N], with sum len(Targets(data, "train")).
 
-    That is its training interactions but for those that begin a sequence, which are nobody's target: one item a
-    user is read, not every interaction. Memory 8 N bytes and a chunk.
+    This is the number of its training interactions that are not the first of a sequence, because a first item is never
+    a target. So only one item per user is read. Memory: 8 N bytes and a chunk.
 
     Args:
-        popularity: int64 [N], training interactions of each item (`data.dataset.Dataset.popularity`).
+        data: the sequences.
+        popularity: int64 [N], number of training interactions of each item (`data.dataset.Dataset.popularity`).
+
     Raises:
-        InputError: that is not what `popularity` holds.
+        InputError: `popularity` contradicts the sequences.
     """
     counts = popularity.astype(np.int64, casting="safe")
     for start in range(0, data.num_users, _USERS):
@@ -44,67 +46,70 @@ def target_counts(data: SequenceArrays, popularity: np.ndarray) -> np.ndarray:
 
 
 class CandidateSampler:
-    """The candidates of a step, the same on every rank: a pure function of seed, epoch, step and the global batch.
+    """Draws the candidates of a step, as a pure function of seed, epoch, step and the global batch.
 
-    They are `num_draws` draws with replacement from the mixture
+    So candidates are the same on every rank. They are `num_draws` draws with replacement from the mixture
 
         m_j = (1 - popularity_share) / N + popularity_share * p_j,   p_j = counts_j^popularity_power / sum over items,
 
-    where p_j = 0 for items that are never a target (also at power 0), and, with in_batch, the batch's own
-    targets. A candidate that came up n_j times weighs n_j / E_j, where
+    where p_j = 0 for items that are never a target (also at power 0), and, with in_batch, also the targets of the
+    batch. A candidate that occurs n_j times has the weight n_j / E_j, where
 
         E_j = D_j + I_j,   D_j = num_draws * m_j,   I_j = in_batch * (S - 1) * counts_j / (S_all - 1)
 
-    is how often item j is expected as a negative of a row of whose span j is not a target. For the draws this is
-    immediate. A global batch is S of the S_all training spans, uniform and without replacement
-    (`data.sampling.order`). So given that one of them is a row's own, each other span, and each of its targets, is
-    there with chance (S - 1) / (S_all - 1); all counts_j targets of item j are in other spans, and expectations add.
-    The targets W of the row's own span are there for certain, so the loss scores them once with weight 1, whatever
-    their n_j, and leaves the row's own target t out. So for every row and any f,
+    is the expected number of times that item j occurs as a negative of a row, if j is not a target of the row's span.
+    D_j is the part of the draws. I_j is the part of the batch: a global batch is S of the S_all training spans, drawn
+    uniformly without replacement (`data.sampling.order`). Given that one of them is the row's span, each other span,
+    with each of its targets, is in the batch with probability (S - 1) / (S_all - 1). All counts_j targets of item j
+    are in other spans, and expectations add up. The targets W of the row's own span are in the batch with certainty.
+    So the loss counts each of them once with weight 1, for any n_j, except for the row's own target t. Therefore, for
+    every row and any function f,
 
         sum over W - {t} of f(j) + E[sum over candidates j outside W of n_j / E_j * f(j)] = sum over j != t of f(j),
 
-    the last sum over items with E_j > 0: items that are never a target are never candidates, and the estimate
-    ignores them, if popularity_share is 1 or num_draws 0. Without in_batch, W is drawn like any other item.
+    where the last sum is over items with E_j > 0. If popularity_share is 1 or num_draws is 0, items that are never a
+    target are never candidates, and the estimate ignores them. Without in_batch, the items of W are drawn like all
+    others.
 
-    Hard negatives. A share h = hard_share of the draws is not from m but from q, the neighbours of the batch's
-    targets (`_Neighborhoods`); popularity_share is of the rest. q depends on the batch, and more on a row's own
-    target than its average over batches tells, so weights made from that average would be wrong for exactly the
-    items that are hard for a row. They are made from what is expected given the batch: with D_j' = num_draws *
-    ((1 - h) m_j + h q_j) and D_j = num_draws * (1 - h) * m_j, a candidate drawn d_j times and b_j times a target of
-    the batch weighs
+    Hard negatives. A share h = hard_share of the draws is drawn from q instead of m, where q is a distribution over the
+    neighbours of the batch's targets (`_Neighborhoods`); popularity_share is a share of the other draws. q depends on
+    the batch, and given a row, q differs from its average over all batches, because the row's own target is in the
+    batch. Weights from the average would therefore be wrong for the very items that are hard for the row. So weights
+    use expectations given the batch. With D_j' = num_draws * ((1 - h) m_j + h q_j) and D_j = num_draws * (1 - h) * m_j,
+    a candidate that was drawn d_j times, and is b_j times a target of the batch, has the weight
 
         d_j / D_j' * D_j / (D_j + I_j) + b_j / (D_j + I_j).
 
-    Given the batch the first term is D_j / (D_j + I_j) on average, and the second I_j / (D_j + I_j) over batches as
-    above, so the equation holds for every row and each target; the two shares of 1 must not, and do not, depend on
-    the batch (multiple importance sampling, Veach & Guibas 1995). Without hard negatives this is n_j / E_j. Items
-    that only hard draws reach (never a target, popularity_share 1) weigh d_j / D_j', and count in the batches with a
-    neighbour of theirs.
+    Given the batch, the expectation of the first term is D_j / (D_j + I_j). Over batches, that of the second is
+    I_j / (D_j + I_j), as above. They add up to 1, so the equation holds for every row and target. This requires that
+    the two shares do not depend on the batch, which is the case (multiple importance sampling, Veach & Guibas 1995).
+    Without hard negatives the weight is n_j / E_j. Items that only hard draws can reach (never a target,
+    popularity_share 1) have the weight d_j / D_j', and count only in batches whose targets they are neighbours of.
 
-    Popularity is drawn by inverting the cumulative sum of counts^power in float64. For an item that is a target,
-    1 <= counts^power <= counts, so the last sum S is at most T. At powers 0 and 1 (and T < 2^53) the sum is exact;
-    otherwise rounding moves an item's share by at most 2^-52 S of itself: 2e-6 for ten billion targets, whatever N.
-    Even that cancels, as m_j is read from the same rounded sum: the weights match what is drawn but for the grid of
-    the uniform numbers, again 2^-52 S. Ids stay int64 from draw to result.
+    Draws by popularity invert the cumulative sum of counts^power in float64. For an item that is a target,
+    1 <= counts^power <= counts, so the last entry S of the sum is at most T. At powers 0 and 1 (and T < 2^53) the sum
+    is exact. Otherwise rounding changes an item's share by at most 2^-52 S times the share, which is 2e-6 for ten
+    billion targets and any N. This cancels, because m_j is computed from the same rounded sum. What remains is the grid
+    of the uniform numbers, again 2^-52 S. Ids are int64 from draw to result.
 
-    Random numbers are keyed by [seed, epoch, step, constant]. The constant keeps this stream apart from others
-    keyed by seed, epoch and step, and, not being zero, from shorter keys: NumPy pads keys with zeros, so [1, 2] and
-    [1, 2, 0] are one stream.
+    Random numbers have the key [seed, epoch, step, constant]. The constant makes this stream differ from others with
+    the same seed, epoch and step. It is not zero, because NumPy pads keys with zeros, so that [1, 2] and [1, 2, 0] give
+    the same stream.
 
-    The arrays are made once, in the constructor, and never written again: loader workers forked afterwards
-    share their pages. Memory: 8 N bytes for popularity (popularity_share > 0), and `counts` itself (in_batch). Hard
-    negatives keep nothing: a step reads the neighbours of its targets, as its plan does.
+    The arrays are made in the constructor and never written again, so loader workers that are forked later share their
+    memory. Memory: 8 N bytes for popularity (popularity_share > 0), and `counts` itself (in_batch). Hard negatives keep
+    nothing in memory: a step reads the neighbours of its targets, as its plan does.
 
     Args:
-        counts: int64 [N], `target_counts`; None (then give num_items) where neither popularity nor in_batch needs it.
-        num_draws: draws of a step, >= 0.
-        popularity_share, popularity_power: in [0, 1].
+        counts: int64 [N], from `target_counts`; None if neither popularity nor in_batch needs it.
+        num_draws: number of draws of a step, >= 0.
+        popularity_share: share of draws by popularity, in [0, 1].
+        popularity_power: power of the counts, in [0, 1].
         in_batch: whether the targets of a batch are candidates of its other rows.
         seed: >= 0.
-        num_items: N, where counts is None.
-        hard_share: in [0, 1): the rest of the draws keep every item in reach.
-        neighbors: per modality int64 [N, H], in memory or memory-mapped, -1 where there is none (hard_share > 0).
+        num_items: N; given if and only if `counts` is None.
+        hard_share: share of hard negatives, in [0, 1); it is below 1, so that other draws can reach every item.
+        neighbors: per modality int64 [N, H], in memory or memory-mapped, padded with -1; needed if hard_share > 0.
     """
 
     def __init__(
@@ -146,12 +151,15 @@ class CandidateSampler:
     def sample(
         self, epoch: int, step: int, batch_targets: np.ndarray, others: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The candidates of a step.
+        """Return the candidates of a step and their weights.
 
         Args:
+            epoch: the epoch.
+            step: the step in the epoch.
             batch_targets: int64 [B], item ids of the global batch's targets, in any order.
-            others: (S - 1) / (S_all - 1), the chance of another span to be in the batch; None where every target is
-                a span.
+            others: (S - 1) / (S_all - 1), the probability that another span is in the batch; None if each span has
+                one target.
+
         Returns:
             ids: int64 [K'], ascending, distinct; K' may be 0.
             log_weights: float32 [K'], log of the weights above, finite.
@@ -160,7 +168,7 @@ class CandidateSampler:
         in_batch = self.in_batch and len(batch_targets) > 1
         targets = np.sort(batch_targets.astype(np.int64, casting="safe"))
         near = _Neighborhoods.of(self._neighbors, targets) if self._hard_share else None
-        # How many draws take which part of the mixture, then each part: the order of draws does not matter.
+        # First the number of draws from each part of the mixture, then the draws: their order does not matter.
         num_hard = rng.binomial(self._num_draws, self._hard_share) if near else 0
         num_plain = self._num_draws - num_hard
         num_popular = rng.binomial(num_plain, self._share) if num_plain else 0
@@ -174,30 +182,30 @@ class CandidateSampler:
         expected = self._num_draws * (1 - self._hard_share) * self._mixture(ids)
         if near:
             given_batch = expected + self._num_draws * self._hard_share * near.chances(ids)
-            expected[expected == 0] = 1.0  # only hard draws come here: the weight is draws / given_batch whatever this
+            expected[expected == 0] = 1.0  # only hard draws reach these items; any value gives draws / given_batch
             draws *= expected / given_batch
         if self._counts is not None and in_batch:
-            assert self._counts[targets].min() > 0, "a batch target that was not counted"
+            assert self._counts[targets].min() > 0, "a target of the batch is not in the counts"
             if others is None:
                 others = (len(targets) - 1) / (self._num_targets - 1)
             expected += others * self._counts[ids]
-            expected[expected == 0] = 1.0  # targets of the batch's only span, which the loss weighs itself
+            expected[expected == 0] = 1.0  # targets of the batch's only span, whose weights the loss sets
         return ids, np.log((draws + times_target) / expected).astype(np.float32)
 
     def _draw_uniform(self, rng: np.random.Generator, size: int) -> np.ndarray:
         return rng.integers(0, self._num_items, size, dtype=np.int64) if size else np.empty(0, np.int64)
 
     def _draw_popular(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """`size` items by popularity, int64, ascending: sorted numbers find their places with fewer cache misses."""
+        """Draw `size` items by popularity, int64, ascending; a search of sorted numbers has fewer cache misses."""
         if self._cumulative is None or not size:
             return np.empty(0, np.int64)
-        # A uniform number is at most 1 - 2^-53, so its product with the sum rounds to less than the sum; "right"
-        # steps over items with an empty interval.
+        # A uniform number is at most 1 - 2^-53, so its product with the sum is less than the sum also after rounding.
+        # "right" skips items with an empty interval.
         where = np.sort(rng.random(size)) * self._cumulative[-1]
         return np.searchsorted(self._cumulative, where, side="right").astype(np.int64)
 
     def _mixture(self, ids: np.ndarray) -> np.ndarray:
-        """m_j of the items, float64, the shape of ids."""
+        """Return m_j of the items, float64, of the shape of ids."""
         uniform = np.full(len(ids), (1 - self._share) / self._num_items)
         if self._cumulative is None:
             return uniform
@@ -209,13 +217,13 @@ class CandidateSampler:
 class _Neighborhoods:
     """The neighbours of a batch's targets in each modality, and draws from them.
 
-    A draw takes one of the P pairs (target of the batch, modality) with a neighbour, then one of its neighbours,
-    both uniform. An item that is its own neighbour is none here: in its own row it is no negative, and the
-    others have it in the batch. Items without a modality have no neighbour in it.
+    A draw takes one of the P pairs (target of the batch, modality) that have a neighbour, and then one of its
+    neighbours, both uniformly. An item does not count as its own neighbour here: it is not a negative in its own row,
+    and other rows have it as a target of the batch. An item without a modality has no neighbours in it.
 
     Attributes:
-        items: int64 [n], neighbours of the pairs, end to end.
-        degrees: int64 [P], how many each pair has, >= 1.
+        items: int64 [n], neighbours of the pairs, one pair after the other.
+        degrees: int64 [P], number of neighbours of each pair, >= 1.
     """
 
     items: np.ndarray
@@ -223,7 +231,7 @@ class _Neighborhoods:
 
     @classmethod
     def of(cls, neighbors: Sequence[np.ndarray], targets: np.ndarray) -> _Neighborhoods:
-        """Of targets int64 [B], repeated as often as the batch has them."""
+        """Collect the neighbours of the targets, int64 [B], in which an item occurs as often as in the batch."""
         items, degrees = [], []
         for links in neighbors:
             rows = np.asarray(links[targets], dtype=np.int64)
@@ -234,7 +242,7 @@ class _Neighborhoods:
         return cls(np.concatenate(items), found[found > 0])
 
     def draw(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        """`size` neighbours, int64; none where no target of the batch has any."""
+        """Draw `size` neighbours, int64; none if no target of the batch has any."""
         if not len(self.degrees):
             return np.empty(0, np.int64)
         pair = rng.integers(0, len(self.degrees), size)
@@ -242,8 +250,8 @@ class _Neighborhoods:
         return self.items[starts[pair] + rng.integers(0, self.degrees[pair])]
 
     def chances(self, ids: np.ndarray) -> np.ndarray:
-        """q_j of ascending distinct ids: the chance that a draw is item j, float64, the shape of ids."""
-        # Item and degree in one number: sorted several times faster than by argsort, and summed in one order anywhere.
+        """Return q_j of ascending distinct ids, the probability that a draw is item j: float64, of the shape of ids."""
+        # Item and degree in one number sort several times faster than with argsort, and the order of sums is fixed.
         assert self.degrees.max(initial=0) < 2**16, "neighbours of an item"
         keys = np.sort(self.items << 16 | np.repeat(self.degrees, self.degrees))
         items, degrees = keys >> 16, keys & (2**16 - 1)
@@ -252,9 +260,9 @@ class _Neighborhoods:
 
 
 def _cumulative_popularity(counts: np.ndarray, power: float) -> np.ndarray:
-    """Running sum of counts^power over the items (0 for a count of 0), float64 [N], read-only."""
+    """Return the cumulative sum of counts^power over the items (0 for a count of 0), float64 [N], read-only."""
     weights = counts.astype(np.float64)
-    np.power(weights, power, out=weights, where=weights > 0)  # 0^0 is 1: an untrained item would be popular
+    np.power(weights, power, out=weights, where=weights > 0)  # 0^0 would be 1, so an untrained item would be drawn
     cumulative = np.cumsum(weights, out=weights)
     assert cumulative[-1] > 0, "popularity of a catalogue without targets"
     cumulative.flags.writeable = False

@@ -1,34 +1,38 @@
-"""Which rank trains what, when: pure functions of (size, batch size, rank, world, seed, epoch).
+"""Determines which rank trains which spans in which step, as pure functions of sizes, seed, epoch and rank.
 
-No permutation is stored: a billion spans would cost 8 GB on every rank. An epoch is a keyed bijection
-of [0, size) evaluated only at the slots that are about to be trained. Global batch s is the spans in
-slots [s * batch_size, (s + 1) * batch_size), whatever the world, and ranks share it out by length.
-So a run resumes on another number of ranks at the same step and sees the same batches.
+No permutation is stored, because a billion spans would take 8 GB on every rank. Instead, the order of an epoch is a
+keyed bijection of [0, size), which is computed only for the slots of the current step. Global batch s consists of the
+spans in slots [s * batch_size, (s + 1) * batch_size) for any number of ranks, and is divided among ranks by length. So
+a run can resume at the same step on another number of ranks, and sees the same batches.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-# Halves of one or two bits mix slowly: over 20,000 seeds, six rounds leave the 24 orders of 4 targets uneven
-# (chi-square 58, 23 degrees of freedom) and eight the first target's slot among 5 (14, 4 degrees); ten neither.
+# Halves of one or two bits mix slowly. Over 20,000 seeds, the 24 orders of 4 targets are uneven after six rounds
+# (chi-square 58, 23 degrees of freedom), and the first target's slot among 5 is uneven after eight (14, 4 degrees).
+# After ten rounds neither is.
 _ROUNDS = 10
 _WORD = 2**64 - 1
 
 
 def shuffled(index: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
-    """The targets in slots `index` of an epoch's order: a bijection of [0, size), evaluated there only.
+    """Return the spans in the slots `index` of an epoch's order, which is a bijection of [0, size).
 
-    An alternating Feistel network over ceil(log2(size)) bits (at least 2), with cycle walking: a value
-    outside [0, size) is sent through the network again, which keeps a bijection one (Black & Rogaway,
-    "Ciphers with arbitrary finite domains", 2002). The domain is below 2 * size (4 for size 1), so a
-    slot takes two passes at most on average.
+    It is an alternating Feistel network over ceil(log2(size)) bits (at least 2), with cycle walking: a value outside
+    [0, size) goes through the network again, and the result is still a bijection (Black & Rogaway, "Ciphers with
+    arbitrary finite domains", 2002). The domain is smaller than 2 * size (4 for size 1), so a slot goes through the
+    network at most twice on average. Memory: O(len(index)).
 
     Args:
         index: int64, any shape, values in [0, size).
-        size: number of targets, 1 to 2^62.
+        size: number of spans, 1 to 2^62.
+        seed: key of the bijection, together with the epoch.
+        epoch: see `seed`.
+
     Returns:
-        int64, the shape of `index`. Memory O(len(index)).
+        int64, the shape of `index`.
     """
     assert 1 <= size <= 2**62, size
     assert index.size == 0 or (index.min() >= 0 and index.max() < size), "slot outside [0, size)"
@@ -43,24 +47,28 @@ def shuffled(index: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def steps_per_epoch(size: int, batch_size: int) -> int:
-    """Steps of an epoch, the same on every rank: ceil(size / batch_size); the last batch may be smaller."""
+    """Return the number of steps of an epoch, ceil(size / batch_size), the same on every rank."""
     return -(-size // batch_size)
 
 
 def global_batch(step: int, size: int, batch_size: int) -> np.ndarray:
-    """Slots of the spans that all ranks together train at a step, int64, ascending; the last batch may be smaller."""
+    """Return the slots that all ranks together train in a step, int64, ascending; the last batch may be smaller."""
     assert 0 <= step < steps_per_epoch(size, batch_size), step
     return np.arange(step * batch_size, min((step + 1) * batch_size, size), dtype=np.int64)
 
 
 def balanced_share(costs: np.ndarray, rank: int, world: int) -> np.ndarray:
-    """Which parts of a global batch `rank` trains: dealt out in descending order of cost, forth and back.
+    """Return the parts of a global batch that `rank` trains.
 
-    The shares of all ranks are disjoint and make up the batch; they differ by at most one part, and in cost by at
-    most the dearest one. A batch smaller than the world leaves some ranks an empty share: they still take the step.
+    Parts are dealt to ranks in descending order of cost, in alternating directions. The shares are disjoint and make up
+    the batch. They differ by at most one part in number, and by at most the cost of the most expensive part in cost. If
+    there are fewer parts than ranks, some ranks have an empty share, and still take part in the step.
 
     Args:
-        costs: [n], what each part takes.
+        costs: [n], the cost of each part.
+        rank: this rank.
+        world: number of ranks.
+
     Returns:
         int64, ascending indices into `costs`.
     """
@@ -73,7 +81,7 @@ def balanced_share(costs: np.ndarray, rank: int, world: int) -> np.ndarray:
 
 
 def _network(values: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
-    """A keyed bijection of [0, 2^bits): each round XORs one half with a hash of the other; uint64 [n] -> uint64 [n]."""
+    """Apply a keyed bijection of [0, 2^bits); each round XORs one half with a hash of the other; uint64 [n] -> [n]."""
     low_bits = np.uint64(bits // 2)
     low_mask = np.uint64((1 << (bits // 2)) - 1)
     high_mask = np.uint64((1 << (bits - bits // 2)) - 1)
@@ -87,14 +95,16 @@ def _network(values: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
 
 
 def _round_keys(seed: int, epoch: int) -> np.ndarray:
-    """Keys of the rounds, uint64 [_ROUNDS]; seed and epoch are hashed in turn, so neither cancels."""
+    """Return the keys of the rounds, uint64 [_ROUNDS]. Seed and epoch are hashed one after the other, so as not to
+    cancel each other.
+    """
     key = _splitmix(np.full(_ROUNDS, seed & _WORD, dtype=np.uint64))
     key = _splitmix(key ^ np.uint64(epoch & _WORD))
     return _splitmix(key ^ np.arange(_ROUNDS, dtype=np.uint64))
 
 
 def _splitmix(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's output function (Steele, Lea & Flood 2014), modulo 2^64; uint64 -> uint64."""
+    """Apply SplitMix64's output function (Steele, Lea & Flood 2014), modulo 2^64; uint64 -> uint64."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -1,6 +1,6 @@
-"""What is trained at once of a user's sequence: windows with a target after each item, or one prefix row per target.
+"""Divides sequences into spans: windows with a target after each item, or prefix rows with one target each.
 
-Shapes: U users, S spans asked for, B targets.
+Shapes: U users, S requested spans, B targets.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ Unit = Literal["windows", "prefixes"]
 
 @dataclass(frozen=True, kw_only=True)
 class Spans:
-    """S stretches of users' sequences. Span s sees the items at positions start .. end-1 of its user's
-    sequence; its last `num_targets` items predict each the item after it.
+    """S stretches of users' sequences.
+
+    Span s sees the items at positions start .. end-1 of its user's sequence. From the state after each of its last
+    `num_targets` items, the next item is predicted.
 
     Attributes:
-        users, starts, ends, num_targets: int64 [S]; 0 <= start < end, 1 <= num_targets <= end - start.
+        users: int64 [S].
+        starts: int64 [S], >= 0.
+        ends: int64 [S], start < end.
+        num_targets: int64 [S], in 1 .. end - start.
     """
 
     users: np.ndarray
@@ -46,14 +51,14 @@ class Spans:
         return self.ends - self.starts
 
     def targets(self) -> tuple[np.ndarray, np.ndarray]:
-        """Users and positions of all targets, int64 [B] each: span after span, earlier targets first."""
+        """Return users and positions of all targets, int64 [B] each: span after span, earlier targets first."""
         return np.repeat(self.users, self.num_targets), ragged_indices(
             self.ends - self.num_targets + 1, self.num_targets
         )
 
 
 def spans_before(users: np.ndarray, positions: np.ndarray, max_length: int) -> Spans:
-    """The up to `max_length` items before each target (users, positions), int64 [B], and that target alone."""
+    """Return a span for each target (users, positions), int64 [B]: at most `max_length` items, and this target."""
     ends = np.asarray(positions, dtype=np.int64)
     return Spans(
         users=np.asarray(users, dtype=np.int64),
@@ -64,19 +69,20 @@ def spans_before(users: np.ndarray, positions: np.ndarray, max_length: int) -> S
 
 
 class TrainingSpans:
-    """All spans of the training split, by number, computed when asked for; every target is in exactly one.
+    """All spans of the training split, by number, computed on request. Every target is in exactly one span.
 
-    "prefixes": a span per target, of the up to `max_length` items before it, as the paper's authors train.
+    "prefixes": a span for each target, with at most `max_length` items before it, as the paper's authors train.
 
-    "windows": the first window of a user has all targets that see the beginning of the sequence; each later
-    one the next max_length - floor(overlap * max_length) targets, and sees `max_length` items up to its last.
-    So a target sees what its prefix row would, wherever a sequence has at most max_length + 1 items; beyond,
-    at least floor(overlap * max_length) + 1 items, and the window's oldest item has position 0.
+    "windows": the first window of a user has the first `max_length` targets, which see all items before them. Each
+    later window has the next max_length - floor(overlap * max_length) targets, and sees the `max_length` items before
+    its last target. So in a sequence of at most max_length + 1 items, a target sees what its prefix row would see. In a
+    longer sequence, it sees at least floor(overlap * max_length) + 1 items. The oldest item of a window has position 0.
 
     Args:
         data: the sequences.
+        unit: "windows" or "prefixes".
         max_length: L.
-        overlap: in [0, 1), of L.
+        overlap: share of L by which windows overlap, in [0, 1).
     """
 
     def __init__(self, *, data: SequenceArrays, unit: Unit, max_length: int, overlap: float) -> None:
@@ -88,7 +94,7 @@ class TrainingSpans:
         if unit == "windows":
             targets = self._targets.per_user()
             later = -(-np.maximum(0, targets - max_length) // self._stride)
-            self._ends = np.cumsum((targets > 0) + later, dtype=np.int64)  # windows up to and with each user
+            self._ends = np.cumsum((targets > 0) + later, dtype=np.int64)  # windows of each user and all before
 
     def __len__(self) -> int:
         if self.unit == "prefixes":
@@ -96,7 +102,7 @@ class TrainingSpans:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def locate(self, index: np.ndarray) -> Spans:
-        """Spans number `index`, int64 [S], in [0, len)."""
+        """Return the spans number `index`, int64 [S] in [0, len)."""
         if self.unit == "prefixes":
             return spans_before(*self._targets.locate(index), self._max_length)
         assert index.size == 0 or (index.min() >= 0 and index.max() < len(self)), "span outside the split"

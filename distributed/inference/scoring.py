@@ -46,13 +46,13 @@ class Ranked:
 class Scorer:
     """Scores users against the whole catalogue with a sharded system. Every method is a collective.
 
-    `rank` and `recommend` are whole rankings. `begin`, `sweeping`, `rates` and `user_batch` are the steps that they
+    `rank` and `recommend` are whole rankings. `begin`, `item_passes`, `rates` and `user_batch` are the steps that they
     are made of, for a ranking of another kind (`experiments/case_page/channel_scoring.py`).
 
     Attributes:
         encoder: makes the vectors of users and items.
         gains: finds the pairs of a user and an item that score more than their inner product.
-        held_bytes: item vectors are held between sweeps while they take no more.
+        held_bytes: largest number of bytes of item vectors that a rank keeps between passes over the items.
         users_per_pass: most users that are held at once.
     """
 
@@ -79,9 +79,11 @@ class Scorer:
         items = target_items(data, users, positions)
         # By target: the targets of a batch, and of a pass, are then in few of the item blocks.
         order = np.argsort(items, kind="stable")
-        with self.sweeping(len(users), f"ranking {split}", sweeps=2) as (blocks, tick):
-            passes = self._passes(users[order], positions[order], self.config.evaluation.mask_history, blocks, tick)
-            counts = np.stack(count_ranks(passes, blocks))
+        with self.item_passes(len(users), f"ranking {split}", passes=2) as (blocks, tick):
+            groups = self._user_groups(
+                users[order], positions[order], self.config.evaluation.mask_history, blocks, tick
+            )
+            counts = np.stack(count_ranks(groups, blocks))
         counts[:, order] = counts.copy()
         ranks = ranks_from_counts(counts[0], counts[1], counts[2], self.config.evaluation.ties)
         return Ranked(users=users, positions=positions, items=items, ranks=ranks)
@@ -91,8 +93,8 @@ class Scorer:
         targets = Targets(self.inputs.dataset, "next")
         users, positions = targets.locate(np.arange(len(targets), dtype=np.int64))
         done = 0
-        with self.sweeping(len(users), "ranking next", sweeps=1) as (blocks, tick):
-            for ids, scores in top_items(self._passes(users, positions, mask_history, blocks, tick), blocks, k):
+        with self.item_passes(len(users), "ranking next", passes=1) as (blocks, tick):
+            for ids, scores in top_items(self._user_groups(users, positions, mask_history, blocks, tick), blocks, k):
                 yield users[done : done + len(ids)], ids.cpu().numpy(), scores.cpu().numpy()
                 done += len(ids)
 
@@ -105,26 +107,28 @@ class Scorer:
         seed_for(f"ranking {split}", self.config.seed, 0, self.world.rank)
 
     @contextmanager
-    def sweeping(self, num_users: int, label: str, *, sweeps: int) -> Iterator[tuple[ItemBlocks, Callable[[], None]]]:
+    def item_passes(
+        self, num_users: int, label: str, *, passes: int
+    ) -> Iterator[tuple[ItemBlocks, Callable[[], None]]]:
         """Within: the model evaluates without gradients, and a progress bar is shown.
 
         Args:
             num_users: how many users are ranked.
             label: of the progress bar.
-            sweeps: how often each pass of users goes over all items.
+            passes: number of passes over the items that each group of users needs.
 
         Yields:
             This rank's blocks of item vectors, and what to call once for each batch of users that is encoded.
         """
         self.system.eval()
         # Not inference_mode: FBGEMM cannot look up a split table in it.
-        with torch.no_grad(), self._progress(num_users, label, sweeps) as tick:
+        with torch.no_grad(), self._progress(num_users, label, passes) as tick:
             yield self.encoder.item_blocks(held_bytes=self.held_bytes, on_round=tick), tick
 
-    def _passes(
+    def _user_groups(
         self, users: np.ndarray, positions: np.ndarray, hide: bool, blocks: ItemBlocks, tick: Callable[[], None]
     ) -> Iterator[list[UserBatch]]:
-        """Batches of targets (users, positions), int64 [n] each, encoded and brought to every rank a pass at a time."""
+        """Yield groups of encoded batches of targets (users, positions), int64 [n] each, the same on every rank."""
         size = self.config.evaluation.user_batch
         encoded = exchange(self._own_vectors(users, positions, tick), len(users), size)
         parts = (slice(first, first + size) for first in range(0, len(users), size))
@@ -144,7 +148,7 @@ class Scorer:
         for batch, pairs in batches:
             held.append(batch)
             num_pairs += pairs
-            if len(held) == self._batches_per_pass() or num_pairs >= _MAX_PAIRS:
+            if len(held) == self._batches_per_group() or num_pairs >= _MAX_PAIRS:
                 yield held
                 held, num_pairs = [], 0
         if held:
@@ -193,19 +197,19 @@ class Scorer:
         own = blocks.owns(items)
         return user_batch(vectors, targets, items[own], rows[own], gains[own]), len(items)
 
-    def _batches_per_pass(self) -> int:
+    def _batches_per_group(self) -> int:
         return max(1, int(self.users_per_pass) // self.config.evaluation.user_batch)
 
     def _user_rounds(self, num_users: int) -> int:
         return -(-num_users // (self.config.evaluation.user_batch * self.world.size))
 
     @contextmanager
-    def _progress(self, num_users: int, label: str, sweeps: int) -> Iterator[Callable[[], None]]:
-        """A bar over the rounds in which users are encoded and those of every sweep over the items."""
+    def _progress(self, num_users: int, label: str, passes: int) -> Iterator[Callable[[], None]]:
+        """Show a bar over the rounds in which users are encoded, and the rounds of every pass over the items."""
         options = self.config.evaluation
-        passes = -(-num_users // (self._batches_per_pass() * options.user_batch))
+        groups = -(-num_users // (self._batches_per_group() * options.user_batch))
         rounds = blocks_of_rank(self.inputs.dataset.num_items, options.item_block, 0, self.world.size)[1]
-        total = self._user_rounds(num_users) + rounds * (passes * sweeps + self.encoder.streams_centers)
+        total = self._user_rounds(num_users) + rounds * (groups * passes + self.encoder.streams_centers)
         steps = iter(self.track(range(total), total, label))
 
         def tick() -> None:

@@ -67,7 +67,7 @@ class Encoder:
         )
         if self.streams_centers:
             self._sums = CenterSums(self._inputs, self._needs.centers)
-            for _ in blocks.sweep():
+            for _ in blocks.pass_over():
                 pass
             self._centers, self._sums = self._sums.means(), None
         return blocks

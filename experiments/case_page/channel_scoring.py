@@ -26,7 +26,8 @@ from model.protocol import Channel
 class ChannelScorer:
     """Ranks by all channels together and by each alone, over the same item blocks as `Scorer.rank`.
 
-    A channel alone is the user's vector with all others zero, so one sweep over the items serves all views.
+    The vector of a channel alone is the user's vector with all other channels set to zero, so the same passes over the
+    items serve all views.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -43,7 +44,7 @@ class ChannelScorer:
         """
         data = self.inputs.dataset
         self._scorer.begin("test")
-        with self._scorer.sweeping(len(users), "scoring cases", sweeps=2) as (blocks, _):
+        with self._scorer.item_passes(len(users), "scoring cases", passes=2) as (blocks, _):
             widths = [x.shape[1] for x in self._encoder.items_by_channel(np.zeros(0, dtype=np.int64))]
             views = in_views(self._encoder.users(users, positions), widths, len(self.channels) - len(widths))
             batch, _ = self._scorer.user_batch(

@@ -1,10 +1,12 @@
 """The parts that systems are made of: item table, item views, towers, interest centres, fusion, losses.
 
-Equations are here in plain torch. Where an equation has faster paths, a decorator names them, and
-`model/cpu/dispatch.py` chooses; the plain form stays available as `.plain`, and every path is tested against it.
-`center_pieces.py` and `center_memory.py` bound the memory of the interest centres.
+The equations are written in plain torch. If an equation has faster paths, a decorator names them and
+`model/cpu/dispatch.py` chooses one. The plain form stays available as `.plain`, and tests compare every path with it.
 
-May import: `model.cpu`, `model.protocol`, and what `model` may. No system.
+May import `model.cpu`, `model.protocol` and whatever `model` may import, but no system.
 
-Begin with `sequence_encoder.py` (the tower), then `interest_centers.py` (MDSRec's attention, Eq. 10-16).
+Open `sequence_encoder.py` first (the tower), then `interest_centers.py` (MDSRec's centre attention, Eq. 10-16) and
+`fusion.py` (Eq. 17-19). `sequence_groups.py` pads sequences, `item_table.py` and `item_views.py` make the vectors of
+items, `losses.py` has the losses over channels, and `repeats.py` the learned gains of repeats. `center_chunks.py` and
+`center_memory.py` bound the memory of centre attention.
 """

@@ -1,4 +1,6 @@
-"""What the backward keeps of the centre path, and whether it is worth computing the path twice instead.
+"""Estimates the memory that centre attention keeps for the backward, and decides whether to recompute it instead.
+
+The *centre path* is the computation of all layers of the interest centres.
 
 Shapes: k centres, d width, h heads, L positions.
 """
@@ -16,12 +18,12 @@ from model.cpu.dispatch import Part, Path, choose, has_few_keys, work_on
 
 
 def is_recomputed(config: ModelConfig, centers: Sequence[Tensor], groups: Iterable[SequenceGroup]) -> bool:
-    """Whether the backward computes the centre path of a batch again, from its inputs.
+    """Return whether the backward recomputes the centre path of a batch from its inputs.
 
     Args:
-        config: `mdsrec.center_memory_gib` is the most that the backward may keep.
+        config: its `mdsrec.center_memory_gib` limits what may be kept for the backward.
         centers: per modality [k, d].
-        groups: of the batch.
+        groups: the groups of the batch.
     """
     if not centers:
         return False
@@ -33,7 +35,7 @@ def is_recomputed(config: ModelConfig, centers: Sequence[Tensor], groups: Iterab
 
 
 def is_compiled(config: ModelConfig, centers: Tensor) -> bool:
-    """Whether the layers of these centres run in compiled loops, which keep less; else in torch's operators."""
+    """Return whether the layers of these centres run in compiled loops, which keep less than torch's operators."""
     options = own_knobs(config, MDSRecConfig)
     if not options.center_residual or options.center_feed_forward == "literal":
         return False
@@ -41,12 +43,13 @@ def is_compiled(config: ModelConfig, centers: Tensor) -> bool:
 
 
 def stored_bytes(config: ModelConfig, num_centers: int, groups: Iterable[SequenceGroup], compiled: bool) -> int:
-    """Bytes that the backward keeps of one modality's centre path for these groups, unless it is recomputed.
+    """Return the bytes that one modality's centre path keeps for the backward of these groups, if not recomputed.
 
-    Counted per layer, in float32. A row is one centre of one state. Of each row the backward keeps the widths that
-    products, norms and the activation need, fewer in compiled loops, and one attention weight per head and key. Of a
-    sequence with few keys it also keeps keys and values as projected for every head. Outside of float32 on CPU the
-    feed-forward keeps its width twice, which is not counted.
+    A row is one centre of one state. For each layer and row, autograd keeps a number of vectors of width d for matrix
+    products and norms (fewer in compiled loops), the input of the activation, and one attention weight per head and
+    key. For a sequence with few keys it also keeps the keys and values that were projected for every head. All are
+    counted as float32. Except in float32 on CPU, the feed-forward keeps two inputs of the activation; the second is
+    not counted.
     """
     inner = config.ffn_dim or 4 * config.dim
     floats = 0

@@ -1,4 +1,4 @@
-"""How MDSRec's towers and centres become user vectors (MDSRec Eq. 17-19).
+"""Combines the states of MDSRec's towers and centres into user vectors (MDSRec Eq. 17-19).
 
 Shapes: n states, k centres, d width.
 """
@@ -12,20 +12,26 @@ from torch import Tensor
 
 
 def fused_state(id_state: Tensor, modal_states: Iterable[tuple[float, Tensor]]) -> Tensor:
-    """Eq. 17, 18: e_s = sum_m rho_m e_m + e_id, of any one shape; `modal_states` are pairs (rho_m, e_m)."""
+    """Return e_s = sum_m rho_m e_m + e_id (Eq. 17, 18).
+
+    Args:
+        id_state: e_id, of any shape.
+        modal_states: pairs (rho_m, e_m); each e_m has the shape of e_id.
+    """
     return id_state + sum((rho * state for rho, state in modal_states), torch.zeros_like(id_state))
 
 
 def gated_centers(state_nd: Tensor, centers_nkd: Tensor, tau: float, noisy: bool) -> Tensor:
-    """Eq. 19: e~_m = e_m + Gamma E_c, Gamma = softmax((log delta - log(1 - delta) + e_m E_c^T) / tau); [n, d].
+    """Return e~_m = e_m + Gamma E_c, Gamma = softmax((log delta - log(1 - delta) + e_m E_c^T) / tau) (Eq. 19).
 
-    The softmax is over the k centres.
+    The softmax is over the k centres. The result is [n, d].
 
     Args:
         state_nd: e_m.
         centers_nkd: E_c^m.
         tau: temperature.
-        noisy: draw delta ~ U(0, 1) per state and centre; else leave the two logarithms out (delta = 1/2).
+        noisy: whether delta ~ U(0, 1) is drawn for each state and centre; otherwise the logarithms are left out, which
+            equals delta = 1/2.
     """
     logits_nk = (centers_nkd @ state_nd.unsqueeze(2)).squeeze(2)
     if noisy:

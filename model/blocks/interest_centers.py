@@ -1,17 +1,17 @@
 """Interest-centralised attention, equation by equation (MDSRec Eq. 10-16).
 
-A modality has k interest centres, the means of clusters of items. For each state of a user's sequence the centres
-attend to the items that this state sees. The result is the state's own version of the k centres, its *personal*
+A modality has k interest centres, which are the means of clusters of items. For each state of a user's sequence, the
+centres attend to the items that this state sees. The result is the state's own version of the k centres, its *personal*
 centres.
 
-The paper's centres attend to a whole history. Here the centres of the state after item t attend to the items up to t
-only. So one forward of a sequence serves all its targets, none of which sees its future, and the result equals one
-forward per prefix.
+In the paper, centres attend to a whole history. Here, the centres of the state after item t attend only to the items up
+to t. So one forward of a sequence gives the states of all its targets, none of which sees later items, and they equal
+those of a forward per prefix.
 
-`center_attention` below is the plain form. The decorator names its faster paths, and `model/cpu/dispatch.py` chooses.
-`center_pieces` cuts a batch into parts of bounded memory, and calls `personal_centers` for each.
+`center_attention` below is the plain form. Its decorator names the faster paths, and `model/cpu/dispatch.py` chooses
+one. `center_chunks` divides a batch into chunks of bounded memory, and calls `personal_centers` for them.
 
-Shapes: S sequences, L positions, Q states asked for of a sequence, n states of all of them, k centres, R items with a
+Shapes: S sequences, L positions, Q requested states of a sequence, n states of all sequences, k centres, R items with a
 role, d width, h heads, w = d/h width of a head.
 """
 
@@ -37,11 +37,11 @@ from model.cpu.layer_parts import LayerParts
 
 @dataclass(frozen=True)
 class History:
-    """What the Q states of each of S sequences attend to.
+    """The keys and values that the centres of Q states of each of S sequences attend to.
 
     Attributes:
-        keys_values: per layer, made by that layer from the sequence states that enter it.
-        visible_SQL: bool, the keys that each state sees; at least one.
+        keys_values: per layer; the layer projects them from the sequence states that enter it.
+        visible_SQL: bool, the keys that each state sees, at least one.
     """
 
     keys_values: Sequence[KeysValues]
@@ -49,7 +49,7 @@ class History:
 
 
 def center_vectors(center_rows: SparseRows, view_Rd: Tensor) -> Tensor:
-    """Eq. 10, 11: Ehat_c^m = C_m Ehat_m, the centres before they attend; [k, d]."""
+    """Return Ehat_c^m = C_m Ehat_m, the centres before attention, [k, d] (Eq. 10, 11)."""
     return sparse_product(center_rows, view_Rd)
 
 
@@ -59,14 +59,14 @@ def center_vectors(center_rows: SparseRows, view_Rd: Tensor) -> Tensor:
 def center_attention(
     layer: LayerParts, centers_SQkd: Tensor, keys_values: KeysValues, visible_SQL: Tensor, rate: float
 ) -> Tensor:
-    """Eq. 12-14: softmax(q K^T / sqrt(w)) V W_o + b_o with q = W_q centres + b_q, in h heads; [S, Q, k, d].
+    """Return softmax(q K^T / sqrt(w)) V W_o + b_o with q = W_q centres + b_q, in h heads, [S, Q, k, d] (Eq. 12-14).
 
     Args:
-        layer: whose projections these are.
-        centers_SQkd: k centres for every state or, where all states have the same, [1, 1, k, d].
+        layer: the layer with these projections.
+        centers_SQkd: the k centres of every state, or [1, 1, k, d] if they are the same for all states.
         keys_values: [S, h, L, w] each.
-        visible_SQL: bool, the keys that a state sees; at least one.
-        rate: dropout rate of the weights in effect.
+        visible_SQL: bool, the keys that each state sees, at least one.
+        rate: dropout rate of the attention weights; 0: no dropout.
     """
     keys_ShLw, values_ShLw = keys_values
     queries_SQkd = layer.query(centers_SQkd)
@@ -76,10 +76,10 @@ def center_attention(
 
 
 def _weights(queries_SQkd: Tensor, keys_ShLw: Tensor, visible_SQL: Tensor) -> Tensor:
-    """softmax(q K^T / sqrt(w)) over the visible keys; [S, h, L, Q, k].
+    """Return softmax(q K^T / sqrt(w)) over the visible keys, [S, h, L, Q, k].
 
-    The softmax runs over the third dimension. On CPU that is a sum of long rows, where torch's softmax over a short
-    last dimension takes 20 ns an element.
+    The softmax runs over the third dimension, so that on CPU it adds up long rows. Over a short last dimension, torch's
+    softmax takes 20 ns per element.
     """
     num_sequences, num_heads, num_keys, width = keys_ShLw.shape
     _, num_states, num_centers, _ = queries_SQkd.shape
@@ -91,7 +91,7 @@ def _weights(queries_SQkd: Tensor, keys_ShLw: Tensor, visible_SQL: Tensor) -> Te
 
 
 def _mixed(weights_ShLQk: Tensor, values_ShLw: Tensor) -> Tensor:
-    """The values under the weights, heads side by side; [S, Q, k, d]."""
+    """Return the weighted sums of the values, heads side by side, [S, Q, k, d]."""
     num_states, num_centers = weights_ShLQk.shape[3:]
     mixed_SNhw = (weights_ShLQk.flatten(3).transpose(2, 3) @ values_ShLw).transpose(1, 2)
     return mixed_SNhw.unflatten(1, (num_states, num_centers)).flatten(3)
@@ -100,16 +100,16 @@ def _mixed(weights_ShLQk: Tensor, values_ShLw: Tensor) -> Tensor:
 def center_layer(
     layer: TransformerLayer, centers: Tensor, attended: Tensor, rate: float, residual: bool, literal: bool
 ) -> Tensor:
-    """Eq. 15, the feed-forward after the attention; [n, k, d].
+    """Return the centres after the feed-forward that follows the attention, [n, k, d] (Eq. 15).
 
     Args:
-        layer: whose maps and norms these are.
-        centers: that attended, [n, k, d] or [1, k, d].
-        attended: [n, k, d], what they found.
+        layer: the layer with the linear maps and norms.
+        centers: the centres before the attention, [n, k, d] or [1, k, d].
+        attended: [n, k, d], the results of the attention.
         rate: dropout rate.
-        residual: residuals and LayerNorms as in the tower; the paper has neither.
-        literal: sigma((g W1 + b1) W2 + b2) as the paper prints it; otherwise the Transformer's
-            sigma(g W1 + b1) W2 + b2.
+        residual: whether there are residuals and LayerNorms as in the tower; the paper has neither.
+        literal: whether the feed-forward is sigma((g W1 + b1) W2 + b2), as the paper prints it, instead of the
+            Transformer's sigma(g W1 + b1) W2 + b2.
     """
     return cast(Tensor, layer(centers, attended, rate, residual, literal))
 
@@ -122,17 +122,18 @@ def personal_centers(
     residual: bool,
     literal: bool = False,
 ) -> Tensor:
-    """Eq. 16: E_c^m, the centres after all layers; [n, k, d].
+    """Return E_c^m, the centres of each state after all layers, [n, k, d] (Eq. 16).
 
-    Every layer attends to the sequence states that *enter* the same layer of the tower. In layer 1 the centres are
-    the same for every state, so their queries are projected once.
+    In every layer, centres attend to the sequence states that *enter* the same layer of the tower. In the first layer
+    the centres are the same for all states, so their queries are projected once.
 
     Args:
-        centers_kd: what `center_vectors` gives.
-        layers: the tower's own layers, or the centres' own.
-        histories: the n states are theirs, one history after the other.
-        rate: dropout rate inside this path.
-        residual, literal: see `center_layer`.
+        centers_kd: the centres that `center_vectors` returns.
+        layers: the tower's layers, or separate layers of the centres.
+        histories: the n states belong to these, one history after the other.
+        rate: dropout rate of the attention and the layers.
+        residual: see `center_layer`.
+        literal: see `center_layer`.
     """
     centers = centers_kd[None]
     own = [centers_kd[None, None]] * len(histories)
@@ -151,7 +152,7 @@ def personal_centers(
 
 
 def _by_history(centers_nkd: Tensor, histories: Sequence[History]) -> list[Tensor]:
-    """The centres of each history's states, [S, Q, k, d]."""
+    """Return the centres of each history's states, [S, Q, k, d]."""
     sizes = [history.visible_SQL.shape[:2] for history in histories]
     parts = centers_nkd.split([num_sequences * num_states for num_sequences, num_states in sizes])
     return [part.unflatten(0, size) for part, size in zip(parts, sizes, strict=True)]

@@ -1,7 +1,7 @@
-"""The item ID table: TorchRec's home in `model`.
+"""The item ID table, a TorchRec `EmbeddingCollection`.
 
-Here it is one unsharded `EmbeddingCollection`; `distributed.sharding` replicates or splits it from
-outside, by wrapping the system that holds it in `DistributedModelParallel`.
+The table is not sharded here. `distributed.sharding` replicates it or splits its rows over ranks, by wrapping the whole
+system in `DistributedModelParallel`.
 """
 
 from __future__ import annotations
@@ -34,27 +34,29 @@ class ItemTable(nn.Module):
         self.collection = EmbeddingCollection(tables=[table], device=torch.device(device))
 
     def forward(self, feature: KeyedJaggedTensor) -> Tensor:
-        """Rows [U, d] of distinct ids, in their order; one row where there is no id.
+        """Return the rows [U, d] of distinct ids in their order; a single row if there are no ids.
 
-        One lookup per step: a sharded table allows no second. An id outside the table raises nothing
-        in TorchRec and returns another row, so ids are checked where they are read, not here.
+        A step may call this once, because a sharded table allows no second lookup. TorchRec does not check ids: for an
+        id outside the table it returns another row. Ids are therefore checked where they are read.
 
         Args:
-            feature: from `item_feature`.
+            feature: ids in the form that `item_feature` returns.
         """
         rows: Tensor = self.collection(feature)[FEATURE].values()
         return rows
 
 
 def item_feature(ids_U: Tensor, as_one: bool = False) -> KeyedJaggedTensor:
-    """Distinct ids, int64 [U], as what a table looks up.
+    """Return distinct ids, int64 [U], in the form that an `ItemTable` looks up.
 
-    TorchRec fails on an empty feature, and a rank that needs nothing must still join the exchange: no id becomes
-    item 0.
+    If there are no ids, the feature holds item 0: a rank that needs no rows must still take part in the exchange, and
+    TorchRec fails on an empty feature.
 
     Args:
-        as_one: one sequence of U ids in place of U sequences of one. A split table tells every rank the length of every
-            sequence, which is 4 U bytes to each; a replicated one takes only sequences of one.
+        ids_U: the ids.
+        as_one: whether the feature is one sequence of U ids instead of U sequences of one id. A table that is split
+            over ranks sends every rank the length of every sequence, 4 U bytes to each rank, which one sequence
+            avoids. A replicated table only takes sequences of one id.
     """
     ids = ids_U if len(ids_U) else ids_U.new_zeros(1)
     lengths = torch.ones_like(ids, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""From the looked-up rows of a step to every view of its items: sparse products over the union.
+"""Computes the views of a step's items from their looked-up rows, by sparse matrix products.
 
 Shapes: U items of the union, R of them with a role, k centres, d width of a row.
 """
@@ -19,10 +19,11 @@ _INT32_LIMIT = 2**31 - 1
 
 
 def item_rows(rows_Ud: Tensor | None, plan: ItemPlan) -> ItemRows:
-    """The views that a plan describes, from the looked-up rows of its union.
+    """Compute the views that a plan describes from the looked-up rows of its union.
 
     Args:
-        rows_Ud: [U, d] in the order of `plan.union_ids`, and maybe more; None for a model without an item table.
+        rows_Ud: [U, d] in the order of `plan.union_ids`; more rows may follow, and are ignored. None for a model
+            without an item table.
         plan: the items of the step.
     """
     if rows_Ud is None:
@@ -43,11 +44,11 @@ def item_rows(rows_Ud: Tensor | None, plan: ItemPlan) -> ItemRows:
 
 
 def sparse_product(rows: SparseRows, dense: Tensor) -> Tensor:
-    """`rows` [n, m] times `dense` [m, d] -> [n, d], in the dtype of `dense`, whatever autocast says.
+    """Return `rows` [n, m] times `dense` [m, d], a [n, d] in the dtype of `dense`, also under autocast.
 
-    The gradient with respect to `dense` is the product with the transpose, which is made once per
-    `SparseRows` and kept with it. Every output row is summed by one thread in a fixed order, so on
-    CPU both directions are deterministic. `rows` must not be changed in place once used.
+    The gradient with respect to `dense` is a product with the transpose of `rows`. The transpose is computed once for a
+    `SparseRows` object and kept in it, so `rows` must not be changed in place after use. On CPU both directions are
+    deterministic, because one thread sums each output row in a fixed order.
     """
     assert rows.num_columns == len(dense), (rows.num_columns, dense.shape)
     return cast(Tensor, _SparseProduct.apply(dense, rows))
@@ -71,10 +72,10 @@ def _multiply(operator: Tensor, dense: Tensor) -> Tensor:
 
 
 def _operator(rows: SparseRows, dtype: torch.dtype, transposed: bool) -> Tensor:
-    """`rows` or its transpose as torch's sparse CSR in `dtype`.
+    """Return `rows`, or its transpose, as a sparse CSR tensor in `dtype`.
 
-    Kept as an attribute of `rows`, not in a table beside it, so that it lives exactly as long: the
-    catalogue's plan is multiplied every step, a batch's plan twice.
+    The tensor is kept as an attribute of `rows` rather than in a cache, so that it is freed together with `rows`. The
+    plan of the whole catalogue is multiplied in every step, that of a batch only twice.
     """
     operators: dict[tuple[torch.dtype, bool], Tensor] = vars(rows).setdefault("_operators", {})
     key = (dtype, transposed)
@@ -88,7 +89,7 @@ def _csr(rows: SparseRows, dtype: torch.dtype) -> Tensor:
 
 
 def _transposed_csr(rows: SparseRows, dtype: torch.dtype) -> Tensor:
-    """A stable sort by column keeps each transposed row in ascending row order: the sums are reproducible."""
+    """Return the transpose. The sort is stable, so rows ascend in each of its rows, and sums are reproducible."""
     counts = rows.indptr.diff()
     row_of_entry = torch.repeat_interleave(torch.arange(rows.num_rows, device=counts.device), counts)
     narrow = rows.indices.to(_index_dtype(rows.num_columns))  # int32 keys sort twice as fast
@@ -99,7 +100,7 @@ def _transposed_csr(rows: SparseRows, dtype: torch.dtype) -> Tensor:
 
 
 def _sparse_csr(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    # MKL multiplies int32 CSR; int64 would be narrowed on every call. Past 2^31 it must stay wide.
+    # MKL multiplies CSR with int32 indices, and would convert int64 ones in every call. Indices from 2^31 need int64.
     index_dtype = _index_dtype(max(len(indices), *shape))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")

@@ -1,4 +1,4 @@
-"""Losses over channels.
+"""Full and sampled softmax losses over channels, in chunks of bounded memory.
 
 Shapes: B targets of this rank, R items with a role, K candidates, C columns of logits, d_c width of channel c.
 """
@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from model.blocks.repeats import SeenItems
 from model.protocol import Channel
 
-# A chunk's rows times its columns: 64 MiB of float32, whatever the batch and the number of items.
+# Most logits of a chunk: 64 MiB of float32, for any batch and any number of items.
 MAX_LOGITS = 2**24
 
 
@@ -30,24 +30,24 @@ def channel_cross_entropy(
     seen: SeenItems | None = None,
     parts: list[Tensor] | None = None,
 ) -> Tensor:
-    """sum_c weight_c * sum_b -log softmax(<user_b, items>)[target_b] / num_global_targets.
+    """Return sum_c weight_c * sum_b -log softmax(<user_b, items>)[target_b] / num_global_targets.
 
-    A full softmax over the R items. Logits are at least float32 whatever autocast says: at bfloat16's
-    eight bits, neighbouring scores tie. Summed over ranks this is the mean over the global batch.
-    Beyond MAX_LOGITS logits they exist a chunk of rows at a time.
+    The softmax is over all R items. Summed over ranks, the result is the mean over the global batch. Logits are at
+    least float32 even under autocast, because close scores would be equal in the eight bits of bfloat16. If there are
+    more than MAX_LOGITS logits, they are computed for a chunk of rows at a time.
 
     Args:
         users: per channel [B, d_c].
         items: per channel [R, d_c].
         channels: names and weights.
         targets: int64 [B], rows of the items.
-        num_global_targets: targets of the step over all ranks.
-        seen: items whose scores gain something in a row; None: scores are the products.
-        parts: gets each channel's own sum over b appended, without its weight, the division and a gradient.
+        num_global_targets: number of targets of the step over all ranks.
+        seen: the items in each row whose scores have a gain; None: scores are inner products only.
+        parts: a list to which each channel's sum over b is appended, without its weight, division or gradient.
 
     Returns:
-        A scalar; 0 for B = 0, still connected to users and items, so that every rank's backward
-        reaches the same parameters.
+        A scalar. For B = 0 it is 0 and still connected to users and items, so that every rank's backward reaches the
+        same parameters.
     """
     total = torch.zeros((), device=targets.device)
     seen_columns = _SeenColumns(seen.items, seen.counts, seen.holds(targets)) if seen is not None else None
@@ -56,7 +56,7 @@ def channel_cross_entropy(
             user, item = _at_least_float32(user), _at_least_float32(item)
             gain = seen.gains[number].to(user.dtype) if seen is not None else None
             if len(user) * len(item) <= MAX_LOGITS:
-                # With no rows the sum is an empty sum: a zero that keeps its graph.
+                # Without rows this is an empty sum, a zero with an autograd graph.
                 logits = user @ item.T
                 if seen is not None and gain is not None:
                     logits = logits.scatter_add(1, seen.items, gain * seen.counts.to(user.dtype))
@@ -78,55 +78,55 @@ def sampled_cross_entropy(
     candidates: Tensor,
     log_weights: Tensor,
     num_global_targets: int,
-    mates: Tensor | None = None,
+    same_sequence: Tensor | None = None,
     seen: SeenItems | None = None,
     parts: list[Tensor] | None = None,
 ) -> Tensor:
-    """`channel_cross_entropy` with each softmax's denominator estimated from K candidates.
+    """Return `channel_cross_entropy` with the denominator of each softmax estimated from K candidates.
 
-    Per channel and row, with s_j = <user_b, item_j>, t the row's target and w_j the candidates' weights:
+    For each channel and row, with s_j = <user_b, item_j>, t the row's target and w_j the candidates' weights, it is
 
         -s_t + log( exp(s_t) + sum_{candidates j != t} w_j * exp(s_j) )
 
-    Importance sampling: with w_j = times j was drawn / times expected, the sum is unbiased for the one
-    over all items but the target, which is always in with weight 1. The logarithm and the gradient are
-    biased (a ratio of estimates), less so the more candidates are drawn. Equal to the full softmax
-    where the candidates are all items and every weight is 1.
+    This is importance sampling. With w_j = number of times that j was drawn / expected number, the sum is an unbiased
+    estimate of the sum over all items but the target. The target itself always counts with weight 1. The logarithm and
+    the gradient are biased, as ratios of estimates are, and less so with more candidates. If all items are candidates
+    with weight 1, the result equals the full softmax.
 
-    Targets trained together with a row, its mates, are among the candidates for certain, not by chance: their
-    weight in its sum is 1.
+    The other targets of a row's sequence are candidates with certainty, not by chance, so their weight in the row's sum
+    is 1.
 
-    Logits are as in `channel_cross_entropy`, and never more than MAX_LOGITS of them at a time.
+    Logits have dtypes as in `channel_cross_entropy`. At most MAX_LOGITS of them exist at a time.
 
     Args:
         users: per channel [B, d_c].
         items: per channel [R, d_c].
         channels: names and weights.
         targets: int64 [B], rows of the items.
-        candidates: int64 [K], distinct rows of the items, targets among them or not.
-        log_weights: float32 [K], log w; no gradient reaches them.
-        num_global_targets: targets of the step over all ranks.
-        mates: int64 [B, Q], rows of `targets` trained together with each row, itself as padding; each of these targets
-            is a candidate. None: each row is trained by itself.
-        seen: as in `channel_cross_entropy`; those that are neither target nor candidate are in no sum.
+        candidates: int64 [K], distinct rows of the items; targets may be among them.
+        log_weights: float32 [K], log w; they get no gradient.
+        num_global_targets: number of targets of the step over all ranks.
+        same_sequence: int64 [B, Q], for each row the targets of the same sequence, as indices into `targets`, with the
+            row itself as padding. Each of these targets must be a candidate. None: no row has any.
+        seen: as in `channel_cross_entropy`; items that are neither target nor candidate are in no sum.
         parts: as in `channel_cross_entropy`.
 
     Returns:
-        A scalar; 0 for B = 0, for K = 0 and where a row's only candidate is its target, still
-        connected to users and items.
+        A scalar, connected to users and items. It is 0 for B = 0 and for K = 0, and a row whose only candidate is its
+        target adds 0.
     """
     assert candidates.shape == log_weights.shape, "one weight per candidate"
     num_targets, num_candidates = len(targets), len(candidates)
     rows = torch.cat([targets, candidates])
     total = torch.zeros((), device=targets.device)
-    # Column 0 belongs to targets that are not candidates: -inf, but in their own rows. A target that
-    # is a candidate takes that candidate's column. So each row has its target once, with weight 1.
+    # Column 0 is for targets that are not candidates; in other rows it is -inf. A target that is a candidate uses the
+    # candidate's column. So each row has its target exactly once, with weight 1.
     bias_C = F.pad(log_weights.detach(), (1, 0), value=-torch.inf)
     column_R = torch.zeros(len(items[0]), dtype=torch.int64, device=targets.device)
     column_R[candidates] = torch.arange(1, num_candidates + 1, device=targets.device)
     own_B = column_R[targets]
     seen_columns = _SeenColumns(column_R[seen.items], seen.counts, seen.holds(targets)) if seen is not None else None
-    mates_BQ = own_B[mates] if mates is not None else None
+    same_BQ = own_B[same_sequence] if same_sequence is not None else None
     for number, (user, item, channel) in enumerate(zip(users, items, channels, strict=True)):
         with torch.autocast(targets.device.type, enabled=False):
             user, item = _at_least_float32(user), _at_least_float32(item)
@@ -134,7 +134,7 @@ def sampled_cross_entropy(
             columns = F.pad(candidate, (0, 0, 1, 0))
             gain = seen.gains[number].to(user.dtype) if seen is not None else None
             bias = bias_C.to(user.dtype)
-            loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias, mates_BQ, gain, seen_columns)
+            loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias, same_BQ, gain, seen_columns)
             total = total + channel.weight * loss
         if parts is not None:
             parts.append(loss.detach())
@@ -143,7 +143,13 @@ def sampled_cross_entropy(
 
 @dataclass(frozen=True)
 class _SeenColumns:
-    """Which logits gain: int64 columns [B, L], float32 counts of 0 or 1 [B, L], and float32 [B] of the target's."""
+    """The logits that get a gain.
+
+    Attributes:
+        columns: int64 [B, L], columns of the seen items.
+        counts: float32 [B, L], 1 for a seen item, 0 for padding.
+        targets: float32 [B], 1 if the row has seen its target, else 0.
+    """
 
     columns: Tensor
     counts: Tensor
@@ -151,13 +157,14 @@ class _SeenColumns:
 
 
 class _RowChunkedLoss(torch.autograd.Function):
-    """sum_b log sum_c exp(l_bc) - s_b, where l = user @ columns.T + bias, but s_b = <user_b, target_b> at own_b.
+    """Computes sum_b (log sum_c exp(l_bc) - s_b), with l = user @ columns.T + bias and s_b = <user_b, target_b>.
 
-    Where columns have been seen by a row, l_bc and s_b have `gain` more.
+    In column own_b, l_bc is s_b. The gain is added to l_bc and s_b for items that the row has seen.
 
-    Gradients are computed in the forward, while a chunk's logits are there, and scaled in the backward
-    (the loss is a scalar): three products a chunk in place of the four of a recomputed softmax, and one
-    buffer that turns from logits into probabilities. The price is a [C, d] gradient held from there on.
+    The forward computes the gradients too, while a chunk's logits are in memory, and the backward only scales them,
+    which is possible because the loss is a scalar. This takes three matrix products per chunk, where recomputing the
+    softmax would take four, and one buffer holds first the logits and then the probabilities. The cost is that a [C, d]
+    gradient stays in memory until the backward.
     """
 
     @staticmethod
@@ -168,14 +175,22 @@ class _RowChunkedLoss(torch.autograd.Function):
         own_B: Tensor,
         columns_Cd: Tensor,
         bias_C: Tensor,
-        mates_BQ: Tensor | None,
+        same_BQ: Tensor | None,
         gain: Tensor | None,
         seen: _SeenColumns | None,
     ) -> Tensor:
-        """own_B: int64 [B], each row's column for its target. That column of `columns` is the target or zero.
+        """Compute the sum and its gradients.
 
-        mates_BQ: int64 [B, Q], columns whose bias does not count in a row.
-        gain, seen: a scalar, and which logits it is added to.
+        Args:
+            ctx: autograd's context.
+            user_Bd: user vectors.
+            target_Bd: vectors of the targets.
+            own_B: int64, each row's column for its target; this row of `columns_Cd` is the target's vector or zero.
+            columns_Cd: vectors of the columns.
+            bias_C: bias of the columns.
+            same_BQ: int64, columns whose bias is not added in a row; None: there are none.
+            gain: a scalar.
+            seen: the logits to which `gain` is added.
         """
         user_grad_Bd, target_grad_Bd = torch.empty_like(user_Bd), torch.empty_like(target_Bd)
         columns_grad_Cd = torch.zeros_like(columns_Cd)
@@ -187,9 +202,9 @@ class _RowChunkedLoss(torch.autograd.Function):
             user, target, own = user_Bd[chunk], target_Bd[chunk], own_B[chunk, None]
             score = (user * target).sum(dim=1, keepdim=True)
             logits = torch.addmm(bias_C, user, columns_Cd.T)
-            if mates_BQ is not None:
-                mates = mates_BQ[chunk]
-                logits.scatter_(1, mates, logits.gather(1, mates) - bias_C[mates])
+            if same_BQ is not None:
+                same = same_BQ[chunk]
+                logits.scatter_(1, same, logits.gather(1, same) - bias_C[same])
             if gain is not None and seen is not None:
                 counts = seen.counts[chunk].to(logits.dtype)
                 score += gain * seen.targets[chunk, None].to(logits.dtype)
@@ -198,7 +213,7 @@ class _RowChunkedLoss(torch.autograd.Function):
             log_sum = logits.logsumexp(dim=1, keepdim=True)
             total += (log_sum - score).sum()
             probabilities = logits.sub_(log_sum).exp_().scatter_(1, own, 0.0)
-            score_grad = torch.expm1(score - log_sum)  # p - 1, to full precision where p is near 1
+            score_grad = torch.expm1(score - log_sum)  # p - 1, exact also if p is near 1
             user_grad_Bd[chunk] = torch.addmm(score_grad * target, probabilities, columns_Cd)
             target_grad_Bd[chunk] = score_grad * user
             columns_grad_Cd.addmm_(probabilities.T, user)

@@ -1,11 +1,11 @@
-"""What a score gains or loses where the user's input already holds the item: a learned number per channel.
+"""Learned gains of repeats: each channel's number that is added to the score of an item in the user's input.
 
-A score is an inner product of states, and the state of somebody who bought an item is close to that item. Whether
-people buy again is a property of the catalogue (groceries: yes; tools: no) that such a product cannot express, so
-what they have just bought fills places of their list. RepeatNet (Ren et al., AAAI 2019) learns a whole repeat mode in
-its place; here a number is enough, because the softmax knows from the training targets how often they repeat.
+A score is an inner product, and the state of a user who bought an item is close to that item's vector. So items that
+the user just bought rank high. Whether users buy items again depends on the catalogue (groceries: yes, tools: no),
+which an inner product cannot express. RepeatNet (Ren et al., AAAI 2019) learns a separate repeat mode. Here one number
+per channel is enough, because the softmax learns from the training targets how often they are repeats.
 
-Shapes: B targets of a batch, L most items that a state has seen, C channels.
+Shapes: B targets of a batch, L largest number of items that a state has seen, C channels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from contracts.batch import Batch
 from model.blocks.sequence_groups import groups_of
 
-# What a recommender calls them: their optimiser has a learning rate of its own.
+# The attribute of a recommender that holds the gains; they are found by this name, for a learning rate of their own.
 REPEATS = "repeats"
 
 
@@ -29,9 +29,9 @@ class SeenItems:
     """The distinct items that the state of each target has seen.
 
     Attributes:
-        items: int64 [B, L], positions in the plan's order; anything valid where there are fewer than L.
-        counts: float32 [B, L]: 1 for an item, 0 for a place that holds none, or one that the row holds elsewhere.
-        gains: per channel float32 scalars, what is added to the scores of these items; with gradients.
+        items: int64 [B, L], positions in the plan's order; padded with any valid positions.
+        counts: float32 [B, L], 1 for an item, 0 for padding and for a further copy of an item.
+        gains: per channel a float32 scalar with a gradient, which is added to the scores of these items.
     """
 
     items: Tensor
@@ -39,12 +39,12 @@ class SeenItems:
     gains: Sequence[Tensor]
 
     def holds(self, targets: Tensor) -> Tensor:
-        """float32 [B]: 1 where a row holds its own target, positions int64 [B], else 0."""
+        """Return float32 [B]: 1 for rows whose items include the row's target, else 0; `targets` int64 [B]."""
         return ((self.items == targets[:, None]) * self.counts).sum(dim=1)
 
 
 class RepeatGains(nn.Module):
-    """`weight`: C learned numbers, zero to begin with."""
+    """The C learned numbers as a parameter `weight`, initially zero."""
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
@@ -52,11 +52,11 @@ class RepeatGains(nn.Module):
 
 
 def seen_items(batch: Batch, gains: Tensor) -> SeenItems:
-    """What the states of a batch's targets have seen; `gains` float32 [C]."""
+    """Return the items that the states of a batch's targets have seen; `gains` float32 [C]."""
     items, last = _inputs_of_targets(batch)
     steps = torch.arange(items.shape[1], device=items.device)
     real = steps <= last[:, None]
-    # Pads become copies of the row's first item, and of equal items in order all but one count nothing.
+    # Padding becomes copies of the row's first item. After sorting, only the first of equal items counts.
     items = items.where(real, items[:, :1]).sort(dim=1).values
     counts = torch.ones_like(items, dtype=torch.float32)
     counts[:, 1:] = (items[:, 1:] != items[:, :-1]).float()
@@ -64,7 +64,7 @@ def seen_items(batch: Batch, gains: Tensor) -> SeenItems:
 
 
 def _inputs_of_targets(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Per target the padded sequence that it is predicted from, int64 [B, L], and the index of the last item seen."""
+    """Return each target's padded sequence, int64 [B, L], and the index of the last item that its state has seen."""
     groups = groups_of(batch)
     longest = max(group.length for group in groups)
     histories = batch.history.split([group.count * group.length for group in groups])

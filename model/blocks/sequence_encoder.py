@@ -1,10 +1,10 @@
 """The tower: a causal post-norm Transformer over item vectors, as SASRec's in RecBole (MDSRec Eq. 7-9).
 
-A layer does not say how its states have attended, because interest centres go through the same layers with the same
-weights (`interest_centers`). Each equation below is its plain form; the decorator names the faster paths, and
-`model/cpu/dispatch.py` chooses between them.
+A layer's `forward` receives the result of the attention instead of computing it, because interest centres use the same
+layers with another attention (`interest_centers`). Each equation below is its plain form. Its decorator names the
+faster paths, and `model/cpu/dispatch.py` chooses one.
 
-Shapes: S sequences, L positions, Q states asked for of a sequence, d width, h heads, w = d/h width of a head.
+Shapes: S sequences, L positions, Q requested states of a sequence, d width, h heads, w = d/h width of a head.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _NORM_EPS = 1e-12
 
 
 class TransformerLayer(nn.Module):
-    """Multi-head attention and a feed-forward, each with dropout, residual and LayerNorm after it."""
+    """Multi-head attention and a feed-forward, each followed by dropout, residual and LayerNorm."""
 
     def __init__(self, config: ModelConfig, norms: bool = True) -> None:
-        """Without `norms` the layer has no LayerNorms and can only be called with residual=False."""
+        """Build the layer; without `norms` it has no LayerNorms, and `forward` requires residual=False."""
         super().__init__()
         dim, inner = config.dim, config.ffn_dim or 4 * config.dim
         self.num_heads = config.num_heads
@@ -49,12 +49,12 @@ class TransformerLayer(nn.Module):
         self.ffn_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if norms else None
 
     def keys_values(self, states_SLd: Tensor) -> KeysValues:
-        """Keys and values of the states that enter the layer."""
+        """Return keys and values of the states that enter the layer, [S, h, L, w] each."""
         keys, values = self.key_value(states_SLd).chunk(2, dim=-1)
         return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
 
     def attend(self, states_SQd: Tensor, keys_values: KeysValues, visible_SQL: Tensor | None, rate: float) -> Tensor:
-        """What the states find among the keys, [S, Q, d]; see `attention` for the arguments."""
+        """Return the result of the attention, [S, Q, d]; see `attention` for the arguments."""
         queries_ShQw = split_heads(self.query(states_SQd), self.num_heads)
         mixed_ShQw = attention(queries_ShQw, keys_values, visible_SQL, rate if self.training else 0.0)
         attended: Tensor = self.output(mixed_ShQw.transpose(1, 2).flatten(2))
@@ -63,14 +63,15 @@ class TransformerLayer(nn.Module):
     def forward(
         self, states: Tensor, attended: Tensor, rate: float, residual: bool = True, literal: bool = False
     ) -> Tensor:
-        """States [..., d] after attention and feed-forward.
+        """Return the states [..., d] after the layer.
 
         Args:
-            states: [..., d], or with dimensions of 1 where `attended` has more.
-            attended: [..., d], what they found (`attend`, or `interest_centers.center_attention`).
+            states: [..., d], the states that enter; dimensions of size 1 are broadcast to those of `attended`.
+            attended: [..., d], the result of `attend` or of `interest_centers.center_attention`.
             rate: dropout rate.
-            residual: False leaves out residuals and LayerNorms: feed-forward of the attention.
-            literal: the feed-forward as MDSRec's Eq. 15 prints it, with the activation after its second map.
+            residual: whether there are residuals and LayerNorms; False: only the feed-forward of `attended`.
+            literal: whether the feed-forward is that of MDSRec's Eq. 15 as printed, with the activation after its
+                second map.
         """
         rate = rate if self.training else 0.0
         if residual and not literal:
@@ -87,13 +88,13 @@ class TransformerLayer(nn.Module):
 
 @with_faster_paths(tower_attention_work, {Path.TORCH_KERNEL: kernel_attention})
 def attention(queries_ShQw: Tensor, keys_values: KeysValues, visible_SQL: Tensor | None, rate: float) -> Tensor:
-    """softmax(Q K^T / sqrt(w)) V with dropout on the weights; [S, h, Q, w].
+    """Return softmax(Q K^T / sqrt(w)) V with dropout on the weights, [S, h, Q, w].
 
     Args:
-        queries_ShQw: of every head.
+        queries_ShQw: the queries of every head.
         keys_values: [S, h, L, w] each.
-        visible_SQL: bool, the keys that a query sees; None is causal, Q = L.
-        rate: dropout rate in effect, 0 for none.
+        visible_SQL: bool, the keys that each query sees; None: a causal mask, with Q = L.
+        rate: dropout rate of the attention weights; 0: no dropout.
     """
     keys, values = keys_values
     logits_ShQL = (queries_ShQw / math.sqrt(queries_ShQw.shape[-1])) @ keys.transpose(-1, -2)
@@ -105,13 +106,13 @@ def attention(queries_ShQw: Tensor, keys_values: KeysValues, visible_SQL: Tensor
 
 @with_faster_paths(after_attention_work, {Path.COMPILED: compiled_after_attention})
 def after_attention(layer: LayerParts, states: Tensor, attended: Tensor, rate: float) -> Tensor:
-    """LayerNorm(h + FFN(h)) with h = LayerNorm(states + attended); [..., d].
+    """Return LayerNorm(h + FFN(h)) with h = LayerNorm(states + attended), [..., d].
 
     Args:
-        layer: whose norms and maps these are.
-        states: [..., d], or with leading dimensions of 1 where `attended` has more.
-        attended: [..., d], what the states found.
-        rate: dropout rate in effect, of `attended` and of the feed-forward's result.
+        layer: the layer with these norms and maps.
+        states: [..., d]; leading dimensions of size 1 are broadcast to those of `attended`.
+        attended: [..., d], the result of the attention.
+        rate: dropout rate of `attended` and of the feed-forward's result; 0: no dropout.
     """
     assert layer.attention_norm is not None, "built without norms"
     assert layer.ffn_norm is not None, "built without norms"
@@ -121,15 +122,15 @@ def after_attention(layer: LayerParts, states: Tensor, attended: Tensor, rate: f
 
 @with_faster_paths(feed_forward_work, {Path.ONE_BUFFER: one_buffer_feed_forward})
 def feed_forward(layer: LayerParts, states: Tensor) -> Tensor:
-    """FFN(s) = W2 act(W1 s + b1) + b2, act GELU or ReLU; [..., d] -> [..., d]."""
+    """Return FFN(s) = W2 act(W1 s + b1) + b2, where act is GELU or ReLU; [..., d] -> [..., d]."""
     inner = layer.expand(states)
     return cast(Tensor, layer.contract(F.relu(inner) if layer.relu else F.gelu(inner)))
 
 
 def literal_feed_forward(layer: LayerParts, states: Tensor) -> Tensor:
-    """act(W2 (W1 s + b1) + b2), MDSRec's Eq. 15 as it is printed; [..., d] -> [..., d].
+    """Return act(W2 (W1 s + b1) + b2), MDSRec's Eq. 15 as it is printed; [..., d] -> [..., d].
 
-    Nothing lies between the two maps, so together they are a single affine map.
+    There is no activation between the two maps, so together they are a single affine map.
     """
     outer = layer.contract(layer.expand(states))
     return F.relu(outer) if layer.relu else F.gelu(outer)
@@ -142,12 +143,12 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
 
 @dataclass
 class EncodedSequences:
-    """What a tower knows of S sequences.
+    """The states of S sequences in a tower.
 
     Attributes:
-        states: [S, Q, d], the states asked for.
-        entering: per layer [S, L, d], the states that enter it; meaningless at pads.
-        keys_values: per layer, the layer's own keys and values of those states.
+        states: [S, Q, d], the requested states.
+        entering: per layer [S, L, d], the states that enter the layer; meaningless at padding.
+        keys_values: per layer, the layer's keys and values of these states.
     """
 
     states: Tensor
@@ -155,7 +156,7 @@ class EncodedSequences:
     keys_values: list[KeysValues]
 
     def split(self, num_streams: int) -> list[EncodedSequences]:
-        """Undo a stacking of equal streams along S."""
+        """Return the streams one by one, if `num_streams` streams were stacked along S."""
         states = self.states.chunk(num_streams)
         entering = [entered.chunk(num_streams) for entered in self.entering]
         pairs = [(keys.chunk(num_streams), values.chunk(num_streams)) for keys, values in self.keys_values]
@@ -166,7 +167,7 @@ class EncodedSequences:
 
 
 class SequenceEncoder(nn.Module):
-    """LayerNorm(item + position), then the layers; the oldest item has position 0."""
+    """A tower: LayerNorm(item + position), then the layers. The oldest item has position 0."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -178,12 +179,12 @@ class SequenceEncoder(nn.Module):
     def forward(self, items_SLd: Tensor, sequences: Sequences) -> EncodedSequences:
         """Encode the sequences of a group.
 
-        The causal mask hides the pads from every real position. The last layer has queries only for the
-        states asked for: one a sequence when it is to be ranked or is a prefix row.
+        The causal mask hides the padding from every item. The last layer has queries only for the requested states,
+        which is one per sequence for a prefix row or a user to be ranked.
 
         Args:
-            items_SLd: [n * S, L, d], n streams one after the other; L <= max_length; anything finite at pads.
-            sequences: the group; `items_SLd` may repeat it.
+            items_SLd: [n * S, L, d], n streams one after the other; L <= max_length; padding holds any finite values.
+            sequences: the group; each of the n streams has its S sequences.
         """
         length = items_SLd.shape[1]
         assert length <= self.positions.num_embeddings, (items_SLd.shape, self.positions.num_embeddings)
@@ -196,7 +197,7 @@ class SequenceEncoder(nn.Module):
             entering.append(states)
             pairs.append(layer.keys_values(states))
             visible = None
-            if layer is layers[-1] and not sequences.asks_for_all:
+            if layer is layers[-1] and not sequences.requests_all:
                 last_items = sequences.last_items().repeat(num_streams, 1)
                 states = states.gather(1, last_items[:, :, None].expand(-1, -1, states.shape[2]))
                 visible = sequences.visible().repeat(num_streams, 1, 1)
@@ -205,13 +206,13 @@ class SequenceEncoder(nn.Module):
 
 
 def layers_of(modules: nn.Module) -> list[TransformerLayer]:
-    """The layers in a ModuleList, typed."""
+    """Return the layers in a ModuleList, with their type."""
     assert isinstance(modules, nn.ModuleList)
     return cast(list[TransformerLayer], list(modules))
 
 
 def initialise(module: nn.Module, std: float) -> None:
-    """Matrices and tables N(0, std), biases 0, LayerNorms the identity (RecBole's)."""
+    """Initialise as RecBole: matrices and tables from N(0, std), biases with 0, LayerNorms as the identity."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             nn.init.normal_(part.weight, std=std)

@@ -1,9 +1,10 @@
-"""Faster paths of equations in `model/blocks/`, and the one dispatcher that chooses between them.
+"""Faster paths of the equations in `model/blocks/`, and the dispatcher that chooses between them.
 
-Most are for CPU, in float32: compiled loops, oneDNN's linear maps, dropout by cheap random bits. `few_keys.py` and
-`torch_attention.py` serve every device.
+Most paths are for float32 on CPU: `fused_attention.py` and `fused_layer.py` use compiled loops, `feed_forward.py` uses
+oneDNN's linear maps, and `dropout.py` draws cheap random bits. `few_keys.py` and `torch_attention.py` work on every
+device.
 
-May import: `kernels.layers` and torch. Neither `model.blocks` nor a system, which import this package.
+May import `kernels.layers` and torch, but neither `model.blocks` nor a system, which import this package.
 
-Begin with `dispatch.py`: `choose` says which path runs, and why.
+Open `dispatch.py` first: `choose` names the path that runs, and the reason.
 """

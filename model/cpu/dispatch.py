@@ -1,7 +1,7 @@
-"""The dispatcher: which of several equivalent computations runs, and why.
+"""The dispatcher: chooses which of several equivalent computations of an equation runs, with a reason.
 
-An equation is written once in plain torch, in `model/blocks/`. This plain form is right on every device and in every
-dtype, and every other path is tested against it. `with_faster_paths` wraps it: each call describes itself as `Work`,
+An equation is written once in plain torch, in `model/blocks/`. This plain form is correct on every device and in every
+dtype, and tests compare every other path with it. `with_faster_paths` wraps it: each call is described as `Work`,
 `choose` names a path, and the path computes the result. No other module looks at the device, the dtype, the number of
 threads, the grad mode or the sizes to pick a computation.
 """
@@ -33,7 +33,7 @@ class Part(Enum):
 
 
 class Path(Enum):
-    """How a part is computed."""
+    """A way to compute a part."""
 
     PLAIN = "the equation, in torch's operators"
     TORCH_KERNEL = "torch's fused attention kernel"
@@ -44,7 +44,7 @@ class Path(Enum):
 
 
 class Choice(NamedTuple):
-    """A path, and the reason for it in words. The set of reasons is finite: they hold no numbers."""
+    """A path, and the reason for it in words. Reasons hold no numbers, so there are finitely many."""
 
     path: Path
     why: str
@@ -52,22 +52,22 @@ class Choice(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a choice depends on.
+    """Everything that the choice of a path depends on.
 
     Attributes:
-        part: what is to be computed.
+        part: the part to compute.
         device: type of the device, such as "cpu".
-        dtype: of the inputs.
+        dtype: dtype of the inputs.
         autocast: whether CPU autocast is on.
-        threads: of torch.
+        threads: number of torch's threads.
         onednn: whether torch was built with oneDNN.
-        has_elements: False where the input is empty.
-        rate: dropout rate in effect; 0 in evaluation.
-        num_keys: L, keys of each sequence.
+        has_elements: False if the input is empty.
+        rate: dropout rate; 0 in evaluation.
+        num_keys: L, number of keys of each sequence.
         head_width: w = d/h.
-        records_gradients: whether autograd records.
-        stored_bytes: what the backward would keep.
-        budget_bytes: the most that it may keep.
+        records_gradients: whether autograd records operations.
+        stored_bytes: bytes that would be kept for the backward.
+        budget_bytes: largest number of bytes that may be kept for it.
     """
 
     part: Part
@@ -95,7 +95,7 @@ def work_on(
     stored_bytes: float = 0.0,
     budget_bytes: float = 0.0,
 ) -> Work:
-    """The work of a part whose input is `tensor`, with torch's present settings."""
+    """Return the `Work` of a part whose input is `tensor`, with torch's current settings."""
     return Work(
         part=part,
         device=tensor.device.type,
@@ -114,26 +114,26 @@ def work_on(
 
 
 def choose(work: Work) -> Choice:
-    """The path of a piece of work, and why."""
+    """Return the path for a part's work, and the reason."""
     choice = _CHOICES[work.part](work)
-    _say_once(work.part, choice)
+    _log_once(work.part, choice)
     return choice
 
 
 def has_few_keys(num_keys: int, head_width: int) -> bool:
-    """Whether it pays to move both projections from the centres to the keys.
+    """Return whether it pays to move both projections from the centres to the keys.
 
-    A centre then takes h L d multiply-adds for its logits, in place of d (d + L); and as many for its result.
+    Each centre then takes h L d multiply-adds for its logits instead of d (d + L), and the same for its result.
     """
     return num_keys <= 2 * head_width
 
 
 class WithFasterPaths(Generic[Arguments]):
-    """An equation that runs by the path that `choose` names.
+    """An equation that is computed by the path that `choose` names.
 
     Attributes:
-        plain: the equation itself.
-        paths: every path that it has, `plain` among them. All take the same arguments.
+        plain: the plain form of the equation.
+        paths: all its paths, including `plain`. All take the same arguments.
     """
 
     def __init__(
@@ -151,26 +151,26 @@ class WithFasterPaths(Generic[Arguments]):
         return self.paths[self.choice(*args, **kwargs).path](*args, **kwargs)
 
     def choice(self, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Choice:
-        """The path that a call with these arguments takes, and why."""
+        """Return the path that a call with these arguments takes, and the reason."""
         return choose(self._describe(*args, **kwargs))
 
 
 def with_faster_paths(
     describe: Callable[Arguments, Work], faster: Mapping[Path, Callable[Arguments, Tensor]]
 ) -> Callable[[Callable[Arguments, Tensor]], WithFasterPaths[Arguments]]:
-    """Decorates the plain form of an equation.
+    """Return a decorator for the plain form of an equation.
 
     Args:
-        describe: from the arguments of a call to its `Work`.
-        faster: other computations of the same result, from the same arguments.
+        describe: returns the `Work` of a call, from its arguments.
+        faster: other computations of the same result, with the same arguments.
     """
     return lambda plain: WithFasterPaths(plain, describe, faster)
 
 
 def _tower_attention(work: Work) -> Choice:
     if work.rate > 0 and work.device == "cpu":
-        return Choice(Path.PLAIN, "torch's CPU kernel has no dropout, and its fallback draws Bernoullis one by one")
-    return Choice(Path.TORCH_KERNEL, "torch's kernel writes no weights to memory")
+        return Choice(Path.PLAIN, "torch's CPU kernel has no dropout, and its fallback draws random numbers one by one")
+    return Choice(Path.TORCH_KERNEL, "torch's kernel does not write attention weights to memory")
 
 
 def _center_attention(work: Work) -> Choice:
@@ -211,15 +211,15 @@ def _center_path(work: Work) -> Choice:
 
 
 def _no_compiled_loops(work: Work) -> str:
-    """Why the loops of `kernels/layers/` cannot be used; empty where they can."""
+    """Return why the loops of `kernels/layers/` cannot be used; empty if they can."""
     why_not = _no_float32_on_cpu(work)
     if not why_not and work.threads > 1:
-        return "the compiled loops have one thread, where torch's operators use all"
+        return "the compiled loops use one thread, but torch's operators use several"
     return why_not
 
 
 def _no_float32_on_cpu(work: Work) -> str:
-    """Why code for float32 on CPU cannot be used; empty where it can."""
+    """Return why code for float32 on CPU cannot be used; empty if it can."""
     if work.device != "cpu":
         return "the device is not a CPU"
     if work.dtype != torch.float32 or work.autocast:
@@ -230,7 +230,7 @@ def _no_float32_on_cpu(work: Work) -> str:
 
 
 @functools.cache
-def _say_once(part: Part, choice: Choice) -> None:
+def _log_once(part: Part, choice: Choice) -> None:
     _log.debug("%s: %s (%s)", part.value, choice.path.value, choice.why)
 
 

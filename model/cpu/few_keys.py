@@ -1,6 +1,6 @@
-"""Attention of many centres to few keys: both projections are moved from the centres to the keys. Any device and dtype.
+"""Centre attention to few keys, which moves both projections from the centres to the keys; any device and dtype.
 
-A sequence has k centres for each of its Q states and only L keys. So it is cheaper to project L keys and values than
+A sequence has k centres for each of its Q states, but only L keys. So it is cheaper to project L keys and values than
 k Q queries and results:
 
     <W_q x + b_q, key> = <x, W_q^T key> + <b_q, key>    and    (weights V) W_o = weights (V W_o), head by head.
@@ -26,7 +26,7 @@ def center_attention_work(
     visible_SQL: Tensor,  # noqa: ARG001
     rate: float,
 ) -> Work:
-    """What the choice between the paths of `interest_centers.center_attention` depends on."""
+    """Return what the choice between the paths of `interest_centers.center_attention` depends on."""
     num_keys, width = keys_values[0].shape[2:]
     return work_on(centers_SQkd, Part.CENTER_ATTENTION, rate=rate, num_keys=num_keys, head_width=width)
 
@@ -34,13 +34,13 @@ def center_attention_work(
 def few_keys_attention(
     layer: LayerParts, centers_SQkd: Tensor, keys_values: tuple[Tensor, Tensor], visible_SQL: Tensor, rate: float
 ) -> Tensor:
-    """Equivalent to `interest_centers.center_attention.plain`, which documents the arguments."""
+    """Compute the result of `interest_centers.center_attention.plain`, which documents the arguments."""
     keys, values = keys_values
     num_sequences, num_heads, num_keys, _ = keys.shape
     num_states, num_centers = visible_SQL.shape[1], centers_SQkd.shape[2]
     hidden_SLQ = keys.new_zeros(visible_SQL.shape).masked_fill_(~visible_SQL, -math.inf).transpose(1, 2)
     keys_ShLd, values_ShLd, shift_ShL = _projected(layer, keys, values)
-    if not rate:  # weights add up to 1 in each head, so a share of the bias in every head's values is the bias
+    if not rate:  # weights add up to 1 in each head, so 1/h of the bias in the values of each head adds the whole bias
         values_ShLd = values_ShLd + layer.output.bias / num_heads
     shift = hidden_SLQ[:, None] + shift_ShL[..., None]
     logits = keys_ShLd.flatten(1, 2) @ centers_SQkd.flatten(1, 2).transpose(1, 2)
@@ -54,13 +54,15 @@ def few_keys_attention(
 
 
 def _projected(layer: LayerParts, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Keys and values that stand for the query and output projections too, and what the query's bias adds to logits.
+    """Return keys and values that include the query and output projections, and what the query's bias adds to logits.
 
     Args:
-        keys, values: [S, h, L, w].
+        layer: the layer with these projections.
+        keys: [S, h, L, w].
+        values: [S, h, L, w].
 
     Returns:
-        [S, h, L, d] twice, and [S, h, L].
+        Keys and values, [S, h, L, d] each, and what is added to logits, [S, h, L].
     """
     num_heads, width = keys.shape[1], keys.shape[3]
     scaled = keys * (1 / math.sqrt(width))

@@ -1,6 +1,7 @@
-"""Attention of many centres to few keys in compiled loops: on CPU, in float32, without dropout.
+"""Centre attention to few keys in compiled loops, in float32 on CPU and without dropout.
 
-The computation of `few_keys.py`, with one autograd node in place of forty, and one buffer of weights each way.
+The computation is that of `few_keys.py`, with one autograd node instead of forty. The forward has one buffer for
+attention weights, and the backward has one for their gradients.
 
 Shapes: S sequences, Q states, k centres, h heads, L keys, w = d/h width of a head, d width.
 """
@@ -25,7 +26,7 @@ def compiled_few_keys_attention(
     visible_SQL: Tensor,
     rate: float,
 ) -> Tensor:
-    """Equivalent to `interest_centers.center_attention.plain`, which documents the arguments; the rate must be 0."""
+    """Compute the result of `interest_centers.center_attention.plain`, which documents the arguments, for rate 0."""
     assert rate == 0, "the compiled loops have no dropout"
     keys, values = keys_values
     query, output = layer.query, layer.output
@@ -44,7 +45,7 @@ class _FewKeys(torch.autograd.Function):
         own_values = values.transpose(0, 1).reshape(by_head)
         query, output = query_dd.view(num_heads, width, d), output_dd.T.view(num_heads, width, d)
         wide_keys = _by_sequence(torch.bmm(scaled, query), num_sequences, num_keys)
-        # Weights add up to 1 in each head, so a share of the bias in every head's values is the bias.
+        # Weights add up to 1 in each head, so 1/h of the bias in the values of each head adds the whole bias.
         wide_values = _by_sequence(torch.bmm(own_values, output), num_sequences, num_keys).add_(output_bias / num_heads)
         shift = (scaled @ query_bias.view(num_heads, width, 1)).view(num_heads, num_sequences, num_keys)
         shift = shift.transpose(0, 1)[..., None] + torch.where(visible_SQL, 0.0, -math.inf).mT[:, None]
@@ -81,7 +82,7 @@ class _FewKeys(torch.autograd.Function):
             wide_keys_grad = torch.bmm(logits_grad.view(flat), states.reshape(num_sequences, num_states * k, d))
         wide_keys_grad = _by_head(wide_keys_grad, num_heads, num_keys)
         shift_grad = shift_grad.transpose(0, 1).reshape(num_heads, 1, num_sequences * num_keys)
-        # [h, S L, w], and back to keys and values as they came.
+        # From [h, S L, w] back to the shape of the given keys and values.
         scaled_grad = torch.baddbmm(shift_grad.mT * query_bias.view(num_heads, 1, width), wide_keys_grad, query.mT)
         as_given = num_heads, num_sequences, num_keys, width
         return (
@@ -97,19 +98,19 @@ class _FewKeys(torch.autograd.Function):
 
 
 def _shared(states: Tensor, weights: Tensor) -> bool:
-    """Whether states [1, 1, k, d] stand for those of several sequences or states; weights [S, h, L, Q, k]."""
+    """Return whether states [1, 1, k, d] are shared by several sequences or states; weights [S, h, L, Q, k]."""
     return states.shape[:2] == (1, 1) and (weights.shape[0], weights.shape[3]) != (1, 1)
 
 
 def _by_sequence(rows: Tensor, num_sequences: int, num_keys: int) -> Tensor:
-    """[h, S L, d] -> [S, h L, d]."""
+    """Reorder [h, S L, d] -> [S, h L, d]."""
     num_heads, _, d = rows.shape
     by_head = rows.view(num_heads, num_sequences, num_keys, d)
     return by_head.transpose(0, 1).reshape(num_sequences, num_heads * num_keys, d)
 
 
 def _by_head(rows: Tensor, num_heads: int, num_keys: int) -> Tensor:
-    """[S, h L, d] -> [h, S L, d]."""
+    """Reorder [S, h L, d] -> [h, S L, d]."""
     num_sequences, _, d = rows.shape
     by_sequence = rows.view(num_sequences, num_heads, num_keys, d)
     return by_sequence.transpose(0, 1).reshape(num_heads, num_sequences * num_keys, d)

@@ -1,4 +1,4 @@
-"""The parts of a Transformer layer that a faster path reads. `TransformerLayer` in `model/blocks/` has them."""
+"""The interface of a Transformer layer for faster paths; `TransformerLayer` in `model/blocks/` implements it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class LayerParts(Protocol):
-    """Maps and norms of one layer; `relu` says whether its activation is ReLU, otherwise GELU."""
+    """Linear maps and norms of one layer; `relu` says whether its activation is ReLU, otherwise GELU."""
 
     query: nn.Linear
     output: nn.Linear

@@ -17,14 +17,14 @@ def tower_attention_work(
     visible_SQL: Tensor | None,  # noqa: ARG001
     rate: float,
 ) -> Work:
-    """What the choice between the paths of `sequence_encoder.attention` depends on."""
+    """Return what the choice between the paths of `sequence_encoder.attention` depends on."""
     return work_on(queries_ShQw, Part.TOWER_ATTENTION, rate=rate)
 
 
 def kernel_attention(
     queries_ShQw: Tensor, keys_values: tuple[Tensor, Tensor], visible_SQL: Tensor | None, rate: float
 ) -> Tensor:
-    """Equivalent to `sequence_encoder.attention.plain`, which documents the arguments."""
+    """Compute the result of `sequence_encoder.attention.plain`, which documents the arguments."""
     keys, values = keys_values
     visible = None if visible_SQL is None else visible_SQL[:, None]
     return F.scaled_dot_product_attention(

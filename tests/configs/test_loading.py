@@ -45,7 +45,7 @@ def test_the_schema_knows_how_a_value_is_read(override, section, name, value):
         ("model: {mdsrec: {rho: {text: true}}}", "model.mdsrec.rho.text=True: must be a number, such as 0.1"),
         ("evaluation: {ks: [10, yes]}", "evaluation.ks.1='yes': must be a whole number in digits"),
         ("seed: 0x10", "seed='0x10': must be a whole number in digits"),
-        ("seed: !!int 0x10", "'0x10' is no number"),
+        ("seed: !!int 0x10", "'0x10' is not a number"),
         ("evaluation: {mask_history: !!bool yes}", "'yes' is not true or false"),
     ],
 )
@@ -165,7 +165,7 @@ def test_hard_negatives_need_a_model_with_a_graph():
     hard = ["training.negatives.draws=9", "training.negatives.hard_share=0.5"]
     assert load_config(None, hard).training.negatives.hard_share == 0.5
     with pytest.raises(
-        InputError, match=r"hard_share=0\.5 draws neighbours .*model\.name=sasrec has none; set it to 0"
+        InputError, match=r"hard_share=0\.5 draws neighbours .*model\.name=sasrec trains without a graph; set it to 0"
     ):
         load_config(None, [*hard, "model.name=sasrec"])
 

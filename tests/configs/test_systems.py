@@ -49,7 +49,7 @@ def test_a_file_may_hold_sections_of_other_systems(tmp_path, caplog):
         assert load_config(str(path)).model.mdsrec.tau == 2
         assert caplog.messages == []
         config = load_config(str(path), ["model.name=sasrec"])
-    assert caplog.messages == [f"note: {path}: section model.mdsrec is not read, as model.name=sasrec"]
+    assert caplog.messages == [f"note: {path}: section model.mdsrec is not read, because model.name=sasrec"]
     assert config.model.mdsrec is None
     saved = tmp_path / "saved.yaml"
     saved.write_text(dump_config(config))
@@ -60,18 +60,18 @@ def test_a_file_may_hold_sections_of_other_systems(tmp_path, caplog):
 @pytest.mark.parametrize("override", ["model.mdsrec.tau=2", "model.mdsrec={tau: 2}"])
 def test_a_knob_of_another_system_is_refused_by_name(override):
     for overrides in ([override, "model.name=sasrec"], ["model.name=sasrec", override]):
-        with pytest.raises(InputError, match=r"--set model\.mdsrec.*: is a knob of mdsrec, and model\.name=sasrec"):
+        with pytest.raises(InputError, match=r"--set model\.mdsrec.*: is a knob of mdsrec, but model\.name=sasrec"):
             load_config(None, overrides)
 
 
 def test_an_ablation_is_mdsrecs():
-    with pytest.raises(InputError, match=r"ablation=ICA leaves a part of mdsrec out, and model.name=sasrec"):
+    with pytest.raises(InputError, match=r"ablation=ICA leaves out a part of mdsrec, but model.name=sasrec"):
         load_config(None, ["ablation=ICA", "model.name=sasrec"])
 
 
 def test_an_unknown_system_is_refused_with_the_list():
     with pytest.raises(
-        InputError, match=r"model\.name='sasrek': is no system; the systems are mdsrec, sasrec, sasrecf"
+        InputError, match=r"model\.name='sasrek': is not a system; the systems are mdsrec, sasrec, sasrecf"
     ):
         load_config(None, ["model.name=sasrek"])
 

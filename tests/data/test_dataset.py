@@ -334,7 +334,7 @@ def test_a_dataset_from_before_a_name_was_reserved_is_still_read(
 
 @pytest.mark.parametrize(
     ("names", "said"),
-    [(("a b",), "'a b'"), (("id",), "'id'"), (("text", "Text"), "differ by case alone"), (("ID", "image"), None)],
+    [(("a b",), "'a b'"), (("id",), "'id'"), (("text", "Text"), "differ only by case"), (("ID", "image"), None)],
 )
 def test_names_of_new_modalities(names: tuple[str, ...], said: str | None) -> None:
     if said is None:

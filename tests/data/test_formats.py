@@ -81,7 +81,7 @@ def test_tokens_that_are_no_numbering_are_numbered_by_first_appearance(tmp_path:
     assert data.item_source_ids.to_pylist() == ["B9", "A1", "C3", "07"]
     assert data.source["numbering_of_items"] == "order of first appearance"
     np.save(tmp_path / "Toy.text_x.npy", np.ones((4, 2), np.float32))
-    with pytest.raises(InputError, match=r"nothing says which item a row is; add --feature-ids text=IDS\.txt"):
+    with pytest.raises(InputError, match=r"which item each row belongs to; add --feature-ids text=IDS\.txt"):
         unisrec_content(str(tmp_path), {}, {})
 
 

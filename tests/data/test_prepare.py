@@ -163,11 +163,11 @@ def test_bad_features_are_named(tmp_path: Path) -> None:
             )
         assert not (tmp_path / "d").exists()
 
-    refused(r"text\.npy: nothing says which item a row is; add --feature-ids text=IDS", text)
+    refused(r"text\.npy: does not tell which item each row belongs to; add --feature-ids text=IDS", text)
     (tmp_path / "short.txt").write_text("c\n")
     refused(r"short\.txt: 1 ids for 3 feature rows", text, str(tmp_path / "short.txt"))
     (tmp_path / "other.txt").write_text("x\ny\nz\n")
-    refused("none of its 3 ids is an item of the data", text, str(tmp_path / "other.txt"))
+    refused("none of its 3 ids is an item of the interactions", text, str(tmp_path / "other.txt"))
     (tmp_path / "twice.txt").write_text("a\na\nb\n")
     refused("item 'a' has more than one row", text, str(tmp_path / "twice.txt"))
     refused("no --features text=FILE goes with it", {}, str(tmp_path / "ids.txt"))
@@ -192,9 +192,9 @@ def test_nothing_left_and_bad_options_are_input_errors(tmp_path: Path) -> None:
         prepare("table", output, source, max_history=0)
     with pytest.raises(InputError, match="--valid-from: belongs to --split global-time"):
         prepare("table", output, source, valid_from=3)
-    with pytest.raises(InputError, match="--max-history: not an option of --format unisrec"):
+    with pytest.raises(InputError, match="--max-history: is not an option of --format unisrec"):
         prepare("unisrec", output, source, max_history=3)
-    with pytest.raises(InputError, match="--user-column: not an option of --format recbole"):
+    with pytest.raises(InputError, match="--user-column: is not an option of --format recbole"):
         prepare("recbole", output, source, user_column="u")
     with pytest.raises(InputError, match="--format table: needs --input"):
         prepare("table", output)

@@ -8,7 +8,7 @@ import torch
 
 from contracts.batch import Step
 from contracts.item_plan import ItemNeeds
-from data.sampling.batches import TrainBatches, mates_of
+from data.sampling.batches import TrainBatches, same_sequence_of
 from data.sampling.item_plan import ItemPlanner
 from data.sampling.negatives import CandidateSampler, target_counts
 from data.sampling.spans import TrainingSpans
@@ -205,17 +205,24 @@ def test_sampled_centres_are_the_exact_ones_on_average(scale: str) -> None:
     assert expected.abs().max() > 0.1
 
 
-def test_mates_are_the_targets_of_the_same_span() -> None:
-    assert mates_of(np.array([2, 1, 3])).tolist() == [[0, 1, 0], [0, 1, 1], [2, 2, 2], [3, 4, 5], [3, 4, 5], [3, 4, 5]]
-    assert mates_of(np.empty(0, np.int64)).shape == (0, 1)
+def test_same_sequence_holds_the_targets_of_the_same_span() -> None:
+    assert same_sequence_of(np.array([2, 1, 3])).tolist() == [
+        [0, 1, 0],
+        [0, 1, 1],
+        [2, 2, 2],
+        [3, 4, 5],
+        [3, 4, 5],
+        [3, 4, 5],
+    ]
+    assert same_sequence_of(np.empty(0, np.int64)).shape == (0, 1)
     data = sequences(30, 5000, 1)
     for rank in range(3):
         batch = sampled_batches(data, rank, 3)[0].batch
-        assert batch.mates is not None
-        for row, mates in enumerate(batch.mates.tolist()):
+        assert batch.same_sequence is not None
+        for row, others in enumerate(batch.same_sequence.tolist()):
             same = [n for n, user in enumerate(batch.users) if user == batch.users[row]]
-            assert set(mates) == set(same), "every user of this batch has one span in it"
-    assert sampled_batches(data, 0, 1, in_batch=False)[0].batch.mates is None
+            assert set(others) == set(same), "every user of this batch has one span in it"
+    assert sampled_batches(data, 0, 1, in_batch=False)[0].batch.same_sequence is None
 
 
 def test_only_items_of_a_history_bring_their_cooccurrences() -> None:

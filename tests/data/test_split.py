@@ -51,12 +51,12 @@ def test_rule_reports_the_moments_it_used() -> None:
     ("rule", "message"),
     [
         (SplitRule(method="global-time", valid_from=3), "both --valid-from and --test-from"),
-        (SplitRule(method="global-time", valid_from=3, test_from=2), "--valid-from 3 lies after --test-from 2"),
+        (SplitRule(method="global-time", valid_from=3, test_from=2), "--valid-from 3 is after --test-from 2"),
         (SplitRule(method="global-time", valid_fraction=0.9, test_fraction=0.8), "got 0.9 and 0.8"),
         (SplitRule(method="global-time", valid_fraction=0.0), "got 0.0 and 0.9"),
         (
             SplitRule(method="global-time", valid_from=0, test_from=1),
-            "nothing is left to train on; timestamps go from 0 to 9",
+            "there are none to train on; use a later --valid-from, as timestamps go from 0 to 9",
         ),
     ],
 )

@@ -105,8 +105,8 @@ def test_other_columns_of_text_are_not_kept_in_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
-def test_json_is_looked_at_in_pieces_of_any_size(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_lines, "_PIECE_CHARACTERS", size)
+def test_json_is_looked_at_in_chunks_of_any_size(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_lines, "_CHUNK_CHARACTERS", size)
     lines = [f'{{"item": "ï{n}\\u00e9\\"", "timestamp": {n}}}' for n in range(9)]
     file = write(tmp_path / "x.jsonl", *lines, '{"user": "u", "item": 5, "timestamp": 7}')
     with pytest.raises(InputError, match="column item is 5 in row 10, after text in the rows before"):

@@ -43,9 +43,9 @@ def sizes_of_passes(scorer):
 
     scorer.user_batch = counting
     positions = scorer.inputs.dataset.valid_end.astype(np.int64)
-    with scorer.sweeping(USERS, "test", sweeps=1) as (blocks, tick):
-        passes = scorer._passes(np.arange(USERS), positions, True, blocks, tick)
-        return [len(held) for held in passes], pairs
+    with scorer.item_passes(USERS, "test", passes=1) as (blocks, tick):
+        groups = scorer._user_groups(np.arange(USERS), positions, True, blocks, tick)
+        return [len(held) for held in groups], pairs
 
 
 @pytest.mark.parametrize(

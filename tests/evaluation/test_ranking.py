@@ -175,7 +175,7 @@ def test_blocks_are_dealt_out_once(world):
 
 
 def test_every_rank_encodes_equally_often_and_only_rounds_with_a_target_twice():
-    """One pass whose targets lie in two of ten blocks: a held block is encoded once, a streamed one in each sweep."""
+    """The targets lie in two of ten blocks: a held block is encoded once, a streamed one in each pass."""
     targets = np.array([35, 36, 92])
     for held_bytes, rounds_encoded in ((HELD, 4), (STREAMED, 4 + 2)):
         for rank in range(3):
@@ -189,8 +189,8 @@ def test_every_rank_encodes_equally_often_and_only_rounds_with_a_target_twice():
                 held_bytes=held_bytes,
             )
             assert blocks.rounds_of(targets) == {1, 3}
-            for sweep in (blocks.sweep(blocks.rounds_of(targets)), blocks.sweep()):
-                starts = [block.start for block in sweep]
+            for found in (blocks.pass_over(blocks.rounds_of(targets)), blocks.pass_over()):
+                starts = [block.start for block in found]
                 assert starts == sorted(starts)
             assert len(calls) == 1 + rounds_encoded  # one for the width
             assert max(map(len, calls)) == 10
@@ -207,7 +207,7 @@ def test_items_are_held_only_if_the_largest_share_fits():
                 world=4,
                 held_bytes=held_bytes,
             )
-            first, second = ([id(b.vectors) for b in list(blocks.sweep())] for _ in range(2))
+            first, second = ([id(b.vectors) for b in list(blocks.pass_over())] for _ in range(2))
             assert (blocks._held is not None) == expected
             assert (first == second) >= expected
 

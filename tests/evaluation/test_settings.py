@@ -37,18 +37,18 @@ def test_other_settings_have_a_name_of_their_own():
             0.006,
             "Ranking: items that the user already has are kept (evaluation.mask_history), a tie counts",
         ),
-        ((), 0.006, "repeat an item of the user's history: test 0.6%. With so few, lists lose places"),
+        ((), 0.006, "already in the user's history: test 0.6%. This is a small share, so items"),
         (("mask_history=true",), 0.006, "Ranking: items that the user already has are hidden"),
-        (("mask_history=true",), 0.3, "test 30.0%. With so many, hiding history flatters repeated targets"),
+        (("mask_history=true",), 0.3, "test 30.0%. This is a large share, and hiding the history makes"),
         (
             ("cooccurrence_weight=16",),
             0.0,
-            "co-occurrence added with weight 16 (decay 0.9, all entries of a row) to items that the input does not",
+            "co-occurrence added with weight 16 (decay 0.9, all entries of a row) to items that are not in the input",
         ),
         (
             ("cooccurrence_weight=1",),
             0.3,
-            "so that repeated targets fall behind; compare with evaluation.cooc",
+            "which lowers the rank of these targets; compare with evaluation.cooc",
         ),
     ],
 )
@@ -66,5 +66,5 @@ def test_no_advice_where_the_setting_fits():
         assert ranking_note(score_settings(evaluation(*settings)), {"test": share}).endswith("%.")
     assert "\n" not in ranking_note(score_settings(evaluation()), {"test": None})
     assert described(score_settings(evaluation("cooccurrence_weight=1", "cooccurrence_cap=5"))).endswith(
-        "the strongest 5 entries of a row) to items that the input does not hold"
+        "the strongest 5 entries of a row) to items that are not in the input"
     )

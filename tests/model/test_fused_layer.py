@@ -58,8 +58,8 @@ def assert_fused_is_exact(
     ("states", "attended"),
     [
         ((1, 5, D), (7, 5, D)),  # the same five rows for seven states
-        ((1, 3, D), (7, 3, D)),  # several times in a run
-        ((1, 9, D), (3, 9, D)),  # more than a run has
+        ((1, 3, D), (7, 3, D)),  # several times in a chunk
+        ((1, 9, D), (3, 9, D)),  # more than a chunk has
         ((7, 5, D), (7, 5, D)),
         ((1, 1, D), (1, 1, D)),
         ((1, 5, D), (0, 5, D)),
@@ -69,7 +69,7 @@ def assert_fused_is_exact(
 def test_a_layer_after_its_attention(
     activation: str, states: tuple[int, ...], attended: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused_layer, "_RUN", 8)
+    monkeypatch.setattr(fused_layer, "_CHUNK", 8)
     generator = torch.Generator().manual_seed(2)
     inputs = [torch.randn(shape, generator=generator) for shape in (states, attended)]
     layer = layer_of(activation)

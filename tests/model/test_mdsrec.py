@@ -55,7 +55,7 @@ def numpy_weights(system: RecommenderSystem) -> dict[str, Any]:
 
 
 def drawn_noise(model: MDSRec, num_users: int, seed: int) -> Any:
-    """What the gates add, drawn as one piece of one group would draw it: [M, B, k]."""
+    """What the gates add, drawn as one chunk of one group draws it: [M, B, k]."""
     noise = torch.zeros(len(model.modalities), num_users, case.NUM_CENTERS, dtype=torch.float64)
     if model.options.gumbel_at_evaluation:
         torch.manual_seed(seed)

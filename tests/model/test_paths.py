@@ -169,9 +169,13 @@ def test_the_attention_of_a_tower(masked: bool, sequences: int, length: int) -> 
         ({"part": Part.FEED_FORWARD, "threads": 2}, Path.ONE_BUFFER, "float32 on CPU"),
         ({"part": Part.FEED_FORWARD, "has_elements": False}, Path.PLAIN, "no rows"),
         ({"part": Part.FEED_FORWARD, "dtype": torch.bfloat16}, Path.PLAIN, "not in float32"),
-        ({"part": Part.TOWER_ATTENTION}, Path.TORCH_KERNEL, "no weights to memory"),
+        ({"part": Part.TOWER_ATTENTION}, Path.TORCH_KERNEL, "not write attention weights to memory"),
         ({"part": Part.TOWER_ATTENTION, "rate": 0.1}, Path.PLAIN, "no dropout"),
-        ({"part": Part.TOWER_ATTENTION, "rate": 0.1, "device": "cuda"}, Path.TORCH_KERNEL, "no weights to memory"),
+        (
+            {"part": Part.TOWER_ATTENTION, "rate": 0.1, "device": "cuda"},
+            Path.TORCH_KERNEL,
+            "not write attention weights to memory",
+        ),
         ({"part": Part.CENTER_PATH, "stored_bytes": 9}, Path.PLAIN, "no backward"),
         ({"part": Part.CENTER_PATH, "stored_bytes": 9, "records_gradients": True}, Path.RECOMPUTED, "would keep more"),
         (

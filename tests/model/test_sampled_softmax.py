@@ -81,10 +81,10 @@ def test_targets_trained_together_weigh_one(monkeypatch: pytest.MonkeyPatch, max
     monkeypatch.setattr(losses, "MAX_LOGITS", max_logits)
     users, items = vectors(5), vectors(12)
     targets = torch.tensor([3, 9, 3, 0, 9])  # spans of 3 and 2 targets; item 3 twice in one, item 9 in both
-    mates = torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 2], [3, 4, 3], [3, 4, 4]])
+    same_sequence = torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 2], [3, 4, 3], [3, 4, 4]])
     candidates, log_weights = torch.tensor([0, 3, 5, 9, 11, 2]), torch.randn(6) * 2
     actual, grads = value_and_gradients(
-        sampled_cross_entropy, users, items, CHANNELS, targets, candidates, log_weights, 1, mates
+        sampled_cross_entropy, users, items, CHANNELS, targets, candidates, log_weights, 1, same_sequence
     )
     total = torch.zeros((), dtype=torch.float64)
     for row, own in enumerate(([3, 9, 3], [3, 9, 3], [3, 9, 3], [0, 9], [0, 9])):

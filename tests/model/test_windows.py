@@ -13,7 +13,7 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from contracts.batch import Batch, SequenceGroup
 from contracts.item_plan import ItemPlan
-from model.blocks import center_pieces
+from model.blocks import center_chunks
 from model.blocks.center_memory import stored_bytes
 from model.blocks.sequence_groups import Sequences, in_groups
 from model.cpu import dispatch
@@ -73,11 +73,11 @@ def test_windows_equal_prefix_rows_in_sasrec(learn_repeats: bool) -> None:
 
 @pytest.mark.parametrize(("rows", "states"), [(1, 1), (7, 2), (24, 4), (10**9, 10**9)])
 @pytest.mark.parametrize("gib", [0.0, 1.0])
-def test_pieces_and_recomputation_change_nothing(
+def test_chunks_and_recomputation_change_nothing(
     rows: int, states: int, gib: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(center_pieces, "_PIECE_ROWS", {"cpu": rows})
-    monkeypatch.setattr(center_pieces, "_PIECE_STATES", states)
+    monkeypatch.setattr(center_chunks, "_CHUNK_ROWS", {"cpu": rows})
+    monkeypatch.setattr(center_chunks, "_CHUNK_STATES", states)
     options = {**quiet(SWITCHES["separate both"]), "center_memory_gib": gib}
     check_equal(case.mdsrec_system(case.catalogue(2), case.config(mdsrec=options)), seed=4)
 
