@@ -57,7 +57,7 @@ def test_a_note_says_history_repeats_and_what_follows(settings, share, expected)
 
 
 def test_five_per_cent_of_repeats_are_many():
-    assert "With so many" in ranking_note(score_settings(evaluation("mask_history=true")), {"test": 0.05})
+    assert "This is a large share" in ranking_note(score_settings(evaluation("mask_history=true")), {"test": 0.05})
     assert "With so" not in ranking_note(score_settings(evaluation()), {"test": 0.05})
 
 

@@ -59,7 +59,7 @@ def test_a_knob_says_type_default_meaning_and_what_a_continued_run_does():
     assert output_of(knobs.main, "num_neighbors").startswith(
         "graph_options.num_neighbors = 5\n"
         "    type:      whole number, at least 1\n"
-        "    meaning:   H: neighbours per item and modality\n"
+        "    meaning:   H: number of neighbours per item and modality\n"
         "    on resume: the graph must stay: one built with another value is refused\n"
     )
 
