@@ -37,7 +37,7 @@ OURS = [
     r" +recall@10 +recall@20 +recall@50 +ndcg@10 +ndcg@20 +ndcg@50",
     r"(valid|test ) ( +\d\.\d{4}){6}",
     r"Ranking: items that the user already has are kept \(evaluation\.mask_history\), .*",
-    r"Targets that repeat an item of the user's history: valid \d+\.\d%, test \d+\.\d%\..*",
+    r"Share of targets that are already in the user's history: valid \d+\.\d%, test \d+\.\d%\..*",
     r"wrote run /\S+ \(sasrec\): checkpoints, config\.yaml, metrics\.json, metrics\.jsonl, plan\.txt, tensorboard",
 ]
 # One process, so that Ray starts once, as in the demo.
