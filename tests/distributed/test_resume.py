@@ -218,7 +218,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
         found = train(config, world)
     said = capsys.readouterr().out
     assert f"warning: checkpoint {folder}: {file.name}" in said
-    assert "going on from step 3" in said
+    assert "continuing from step 3" in said
     assert found["details"] == whole["details"]
     assert records(tmp_path / "run") == records(straight)
 

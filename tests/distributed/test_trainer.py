@@ -28,7 +28,7 @@ from distributed.inputs import Inputs, build_system, open_inputs, popularity_ord
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
 from distributed.training.trainer import candidate_sampler, check_trainable, train
-from distributed.training.training_loop import decide, ending, note_validation, nothing_inherited_collected
+from distributed.training.training_loop import decide, ending, no_collection_in_forks, note_validation
 from distributed.world import world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
@@ -285,7 +285,7 @@ def test_a_run_that_is_over_has_nothing_left_to_train(folders, tmp_path, capsys)
         train(config, world)
     said = capsys.readouterr().out
     assert "nothing is left to train: the run is at step" in said
-    assert "going on from" not in said
+    assert "continuing from" not in said
 
 
 def test_the_end_of_a_training_says_why_and_which_epoch_was_best(folders, tmp_path, capsys, monkeypatch):
@@ -387,7 +387,7 @@ def test_a_forked_process_does_not_destroy_what_its_parent_forgot(tmp_path):
     gc.disable()
     try:
         Forgotten()
-        with nothing_inherited_collected():
+        with no_collection_in_forks():
             process = multiprocessing.get_context("fork").Process(target=collect)
             process.start()
         process.join()

@@ -24,8 +24,8 @@ def waiting(step, **more):
             "rank 1: step 41, data/sampling/batches.py:9 fetch <- the",
         ),
         (waiting(42, collective=""), "rank 1: step 42, distributed/world.py:38 sum <- the others wait"),
-        (waiting(42, time=10.0), "rank 1: last heard of 90 s ago, at step 42"),
-        (None, "rank 1: unheard of; its process or machine is gone <- the others wait"),
+        (waiting(42, time=10.0), "rank 1: last heartbeat 90 s ago, at step 42"),
+        (None, "rank 1: no heartbeat so far; its process or machine is lost <- the others wait"),
     ],
 )
 def test_the_rank_that_the_others_wait_for_is_named(culprit, said):
