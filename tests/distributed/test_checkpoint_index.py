@@ -76,7 +76,8 @@ def test_a_latest_whose_folder_is_gone_is_damaged(run):
 
 
 @pytest.mark.parametrize(
-    ("fingerprints", "said"), [({"dataset": "e"}, "dataset d, and the one given is e"), ({"other": "x"}, "other none")]
+    ("fingerprints", "said"),
+    [({"dataset": "e"}, "dataset d, but the given dataset is e"), ({"other": "x"}, "other none")],
 )
 def test_other_inputs_are_refused(run, fingerprints, said):
     with pytest.raises(InputError, match=rf"was trained on {said}"):

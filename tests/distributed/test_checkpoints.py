@@ -80,7 +80,7 @@ def test_every_file_is_checked_by_some_rank_and_all_ranks_hear_of_it(tmp_path, d
     path, progress = find_checkpoint(str(tmp_path), "latest", {})
     (path / f"shard-{damaged:05d}.safetensors").write_text("of nobody")
     said = on_threads(size, lambda world: find_damage(path, progress, world))
-    expected = f"{path}: shard-{damaged:05d}.safetensors is not as it was written (SHA-256 differs)"
+    expected = f"{path}: shard-{damaged:05d}.safetensors is damaged (SHA-256 differs from progress.json)"
     assert said == [expected] * size
 
 

@@ -259,7 +259,7 @@ def test_a_folder_that_cannot_be_made_is_said(folders, tmp_path):
     run, config = tmp_path / "run", config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=1")
     run.mkdir()
     (run / "checkpoints").write_text("")
-    with world_of_one() as world, pytest.raises(InputError, match=r"step-\d+: could not be written .*make room"):
+    with world_of_one() as world, pytest.raises(InputError, match=r"step-\d+: could not be written .*free space"):
         train(config, world)
 
 
@@ -270,7 +270,7 @@ def test_a_run_without_a_whole_checkpoint_says_so(folders, tmp_path):
     best = json.loads((tmp_path / "run/checkpoints/index.json").read_text())["best"]
     for path in (tmp_path / "run/checkpoints").glob("step-*/*.safetensors"):
         damage(path, "one bit")
-    with world_of_one() as world, pytest.raises(InputError, match=r"no checkpoint is whole .*SHA-256 differs"):
+    with world_of_one() as world, pytest.raises(InputError, match=r"has no undamaged checkpoint .*SHA-256 differs"):
         train(config, world)
     from distributed.inference.encoding import evaluate, run_config
 
@@ -294,7 +294,7 @@ def test_a_full_disk_is_said_and_harms_nothing(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(dcp, "save", full)
     with (
         world_of_one() as world,
-        pytest.raises(InputError, match=r"step-00000006: .*No space left on device.*make room"),
+        pytest.raises(InputError, match=r"step-00000006: .*No space left on device.*free space"),
     ):
         train(config, world)
     monkeypatch.undo()

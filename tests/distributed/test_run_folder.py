@@ -33,7 +33,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="file: is a file; name a folder"):
         open_run_folder(config_of(tmp_path / "file"))
     (tmp_path / "ray").touch()
-    with pytest.raises(InputError, match=r"holds file and no config\.yaml, so it is no run"):
+    with pytest.raises(InputError, match=r"holds file and no config\.yaml, so it is not a run"):
         open_run_folder(config_of(tmp_path))
     with pytest.raises(InputError, match="run: not set"):
         open_run_folder(load_config(None, []))

@@ -147,7 +147,7 @@ def test_a_damaged_index_is_named(node, s3, tmp_path) -> None:
     push(node("a"), 1, best=1)
     for content in (b"{", b"[1]", b'{"latest": "x"}'):
         s3.write(f"{tmp_path.name}/run/checkpoints/index.json", content)
-        with pytest.raises(InputError, match=r"checkpoints/index.json: is not what this code writes"):
+        with pytest.raises(InputError, match=r"checkpoints/index.json: is not an index of checkpoints"):
             node("b").pull()
 
 

@@ -235,7 +235,7 @@ def test_a_run_is_not_continued_with_another_score(folders, tmp_path):
     options = config.graph_options.model_copy(update={"normalization": "row_l1", "num_centers": 4})
     build_graph(dataset, str(tmp_path / "graph"), options, 0, SerialExecutor())
     moved = longer_config.model_copy(update={"graph": str(tmp_path / "graph")})
-    with pytest.raises(InputError, match=r"was validated with graph .*, and the one given is"), world_of_one() as world:
+    with pytest.raises(InputError, match=r"was validated with graph .*, but the given graph"), world_of_one() as world:
         train(moved, world)
     (progress,) = tmp_path.glob("run/checkpoints/step-*/progress.json")
     assert json.loads(progress.read_text())["fingerprints"]["ranking_graph"] == open_inputs(config).graph.fingerprint
