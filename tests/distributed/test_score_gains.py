@@ -77,21 +77,21 @@ def test_entries_by_item_counted_or_sorted(num_columns):
     np.testing.assert_array_equal(values, [matrix[u, i] for u, i in zip(users, items, strict=True)])
 
 
-def test_passes_of_few_pairs_change_nothing(folders, monkeypatch):
+def test_groups_of_few_pairs_change_nothing(folders, monkeypatch):
     case = next(case for case in CASES if case[0] == "itemknn")
     with world_of_one() as world:
         expected, _ = results(world, folders, case, np.inf, 65536)
         monkeypatch.setattr(scoring, "_MAX_PAIRS", 100)
-        passes, count_ranks = [], scoring.count_ranks
-        monkeypatch.setattr(scoring, "count_ranks", lambda given, blocks: count_ranks(noted(given, passes), blocks))
+        groups, count_ranks = [], scoring.count_ranks
+        monkeypatch.setattr(scoring, "count_ranks", lambda given, blocks: count_ranks(noted(given, groups), blocks))
         found, _ = results(world, folders, case, 0, 65536)
     assert found == expected
-    assert len(passes) > 2
-    assert set(passes[:-1]) == {1}  # a batch has more than 100
+    assert len(groups) > 2
+    assert set(groups[:-1]) == {1}  # a batch has more than 100
 
 
-def noted(passes, sizes):
-    for users in passes:
+def noted(groups, sizes):
+    for users in groups:
         sizes.append(len(users))
         yield users
 
