@@ -91,7 +91,7 @@ def test_a_stated_authentication_is_left_alone(monkeypatch, name, value):
 
 def test_another_service_is_not_joined(joined, server):
     address = server(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    with pytest.raises(InputError, match=rf"cluster.address={address}: .*what listens there is not Ray"):
+    with pytest.raises(InputError, match=rf"cluster.address={address}: .*the server there is not Ray"):
         connect(ClusterConfig(address=address))
     assert not joined
 

@@ -22,7 +22,7 @@ def raylet(monkeypatch):
 
 @pytest.mark.parametrize(
     ("index", "status", "move"),
-    [(True, os.EX_TEMPFAIL, "continues from its latest checkpoint"), (False, 1, "begins anew")],
+    [(True, os.EX_TEMPFAIL, "continues from its latest checkpoint"), (False, 1, "starts from the beginning")],
 )
 def test_the_end_of_a_ray_process_ends_the_driver(tmp_path, raylet, capfd, index, status, move):
     ended = []
