@@ -1,4 +1,4 @@
-"""Which checkpoint is meant, and what is wrong with one, without reading a tensor."""
+"""Finding a checkpoint by its role or step, and errors in progress records and the index, without any tensor."""
 
 import json
 from dataclasses import asdict
@@ -69,7 +69,7 @@ def test_a_folder_of_another_step_is_damaged(run, step):
 
 
 def test_a_latest_whose_folder_is_gone_is_damaged(run):
-    """Training then goes on from the one before, so this must not look like a wrong name."""
+    """Training then continues from the checkpoint before it, so the error must not be that of a wrong name."""
     index(run, {"latest": 201, "best": 10})
     with pytest.raises(DamagedCheckpoint, match=r"step-00000201: progress\.json cannot be read"):
         find_checkpoint(str(run), "latest", {})

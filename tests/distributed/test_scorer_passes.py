@@ -88,11 +88,11 @@ def test_pairs_with_the_items_of_all_ranks_are_counted(folders, world):
 
 
 class Seen(Exception):
-    """A ranking has begun."""
+    """Raised when a ranking begins."""
 
 
 def seed_of(scorer, begin):
-    """What the default generator was seeded with when a ranking begins."""
+    """Return the seed of the default generator at the beginning of a ranking."""
 
     def look(**_):
         raise Seen(torch.initial_seed())
