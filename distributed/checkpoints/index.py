@@ -95,10 +95,13 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
     step = {"latest": index.latest, "best": index.best}.get(which, int(which) if is_step else None)
     if step is None and which == "best":
         raise InputError(
-            f"--checkpoint best: run {run} was not validated yet; name latest, or one of {steps_in(folder)}"
+            f"--checkpoint best: run {run} was not validated yet; name latest, or one of the steps {steps_in(folder)}"
         )
     if step is None or (is_step and not step_folder(folder, step).exists()):
-        raise InputError(f"--checkpoint {which[:80]}: run {run} has latest, best and steps {steps_in(folder)}")
+        raise InputError(
+            f"--checkpoint {which[:80]}: run {run} does not have it; name latest, best, or one of the steps "
+            f"{steps_in(folder)}"
+        )
     path = step_folder(folder, step)
     progress = read_progress(path, step)
     for what, fingerprint in fingerprints.items():
@@ -159,7 +162,7 @@ def read_progress(path: Path, step: int) -> Progress:
     try:
         progress = TypeAdapter(Progress).validate_json((path / "progress.json").read_bytes(), strict=True)
         if progress.step != step:
-            raise ValueError(f"it is of step {progress.step}, the folder of step {step}")
+            raise ValueError(f"its step is {progress.step}, but its folder is of step {step}")
     except (OSError, ValueError) as error:
         raise DamagedCheckpoint(
             f"{path}: progress.json cannot be read ({_reason(error)}); use another --checkpoint"

@@ -43,7 +43,7 @@ def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best"
     storage.pull(checkpoint, tensors=False)
     path = storage.local / "config.yaml"
     if not path.exists():
-        raise InputError(f"run {run}: no {path.name} in it; name the run folder of jobs/train.py")
+        raise InputError(f"run {run}: has no {path.name}; name a run folder that jobs/train.py wrote")
     config = override_config(load_config(str(path)), overrides, ("evaluation", "cluster", "dataset", "graph"))
     return config.model_copy(update={"run": run})
 

@@ -68,8 +68,9 @@ def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any
             losses += 1
             print(_lost(error, losses, allowed), flush=True)
             if 0 <= allowed < losses:
-                limit = f"more often than cluster.max_failures={allowed} allows" if task == "train" else "try again"
-                raise RankError(f"workers were lost, {limit}", str(error) + "\n", False) from None
+                limit = f", more often than cluster.max_failures={allowed} allows"
+                end = limit if task == "train" else "; repeat the command"
+                raise RankError(f"workers were lost{end}", str(error) + "\n", False) from None
     shutil.rmtree(storage.local / "ray", ignore_errors=True)
     storage.remove("ray")
     # Workers' lines arrive a little late, through Ray's log monitor. Wait, so that the job prints its last line last.

@@ -49,7 +49,7 @@ def test_steps_are_ascending_numbers_and_nothing_else(run):
 
 @pytest.mark.parametrize("which", ["11", "newest", "9x", "-9", "", "٩"])
 def test_another_name_is_refused_with_those_there_are(run, which):
-    with pytest.raises(InputError, match=r"has latest, best and steps \[9, 10, 200\]") as refused:
+    with pytest.raises(InputError, match=r"name latest, best, or one of the steps \[9, 10, 200\]") as refused:
         find_checkpoint(str(run), which, {})
     assert not isinstance(refused.value, DamagedCheckpoint)
 
@@ -64,7 +64,7 @@ def test_there_is_no_best_before_the_first_validation(run):
 @pytest.mark.parametrize("step", [10, 300])
 def test_a_folder_of_another_step_is_damaged(run, step):
     write(run, 200, Progress(step=step))
-    with pytest.raises(DamagedCheckpoint, match=rf"it is of step {step}, the folder of step 200"):
+    with pytest.raises(DamagedCheckpoint, match=rf"its step is {step}, but its folder is of step 200"):
         find_checkpoint(str(run), "latest", {})
 
 

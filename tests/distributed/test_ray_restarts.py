@@ -75,7 +75,7 @@ def test_an_error_of_a_rank_ends_the_task_also_beside_lost_peers(run, capsys):
 
 
 def test_evaluation_is_not_started_again(run):
-    with pytest.raises(RankError, match=r"^workers were lost, try again$"):
+    with pytest.raises(RankError, match=r"^workers were lost; repeat the command$"):
         run("evaluate", 5, LOST)
     assert run.count == 1
 
