@@ -1,4 +1,4 @@
-"""Everything that runs on ranks: training, checkpoints, evaluation and recommendations, and the ranks themselves.
+"""Training, checkpoints, evaluation and recommendations of a run, on one rank or several.
 
 Subpackages: `training/` trains a model. `inference/` uses a trained model: ranks, metrics and recommendations.
 `checkpoints/` saves and loads the state of a run. `ray/` runs ranks on a Ray cluster; nothing else here imports Ray.

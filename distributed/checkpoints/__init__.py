@@ -9,5 +9,6 @@ A checkpoint is complete or does not exist, and any number of ranks can read it.
     `run_storage.py`: a run whose folder is at a URI.
     `run_folder.py`: why a command may not continue a run with another value of a knob.
 
-Begin with `index.py`, then read `checkpoint.py`. It may import the rest of `distributed` but not `distributed/ray`.
+Begin with `index.py`, then read `checkpoint.py`. Modules here may import the rest of `distributed`, but not its
+`training`, `inference` or `ray`.
 """

@@ -90,8 +90,7 @@ class Checkpoints:
             losses: this rank's sums of losses in the current epoch.
 
         Raises:
-            InputError: the files could not be written (disk full, quota, permissions). Earlier checkpoints are
-            unchanged.
+            InputError: the files could not be written (disk full, quota, permissions). Earlier checkpoints stay.
         """
         self.finish()
         with self._refusing(progress.step):

@@ -29,8 +29,7 @@ def open_run_folder(config: Config, fixed: Collection[Decides] = FIXED_IN_A_RUN)
         fixed: a knob that decides one of these must have the value that the run was started with.
 
     Raises:
-        InputError: `run` is not set; its folder has files but no run; or it has a run with another config (the
-        message
+        InputError: `run` is not set; its folder has files but no run; or it has a run with another config (the message
             names the first knob that differs, and both values).
     """
     if config.run is None:

@@ -5,5 +5,5 @@
     `vectors.py`: the vectors of users and items, whose inner products are scores.
     `score_gains.py`: numbers that are added to the scores of some pairs of a user and an item.
 
-It may import the rest of `distributed`, but not `distributed/training` or `distributed/ray`.
+Modules here may import the rest of `distributed`, but not `distributed/training` or `distributed/ray`.
 """

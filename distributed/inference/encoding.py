@@ -138,8 +138,7 @@ def recommend(
 ) -> None:
     """Write the k best next items of every user to a Parquet file, one row per user and rank, best first.
 
-    Columns: `user` and `item` (source ids, strings), `rank` (int32, from 1) and `score` (float32). Rows are written
-        to
+    Columns: `user` and `item` (source ids, strings), `rank` (int32, from 1) and `score` (float32). Rows are written to
     a temporary file as they are computed. The complete file is renamed to `output`.
 
     Args:

@@ -4,8 +4,7 @@ Gains are computed while ranking, from sequences and the item graph, for pairs t
 items. There are three:
     repeats: an item in the user's input gains what the model has learned for repeats (`model/blocks/repeats.py`);
     co-occurrence: any other item gains `evaluation.cooccurrence_weight` * sum_t decay^t O[x_t, item], where x_0 is
-    the
-        latest item of the input. This is ItemKNN with the paper's O, which an inner product of d numbers cannot
+        the latest item of the input. This is ItemKNN with the paper's O, which an inner product of d numbers cannot
         represent;
     hidden histories: if histories are hidden, their items gain -inf, except the target.
 

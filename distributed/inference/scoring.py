@@ -118,7 +118,7 @@ class Scorer:
     def evaluating(
         self, num_users: int, label: str, *, item_passes: int
     ) -> Iterator[tuple[ItemBlocks, Callable[[], None]]]:
-        """Within this context, the model is in evaluation mode, has no gradients, and a progress bar is shown.
+        """Within this context, the model is in evaluation mode, computes no gradients, and a progress bar is shown.
 
         Args:
             num_users: how many users are ranked.

@@ -6,6 +6,6 @@
     `own_code.py`: how workers find this project's code. `worker_setup.py`: what each of Ray's processes does first.
     `temporary_folder.py`: a shorter folder for sockets.
 
-This is the only folder of `distributed` that imports Ray, and only a task that needs Ray imports it. It may import
-the rest of `distributed`.
+Only modules here may import Ray, and `distributed` imports those that do only for a task that needs Ray. They may also
+import the rest of `distributed`.
 """

@@ -6,5 +6,5 @@
     `guard.py`: why a step with a loss or gradient that is not finite is skipped.
     `read_ahead.py`: fetches the next batch while a step runs.
 
-It may import all of `distributed` but `distributed/ray`.
+Modules here may import all of `distributed` but `distributed/ray`.
 """
