@@ -1,11 +1,12 @@
 """Distributes a model over ranks: splits or replicates the item table, and makes the optimisers.
 
 The order of the steps matters:
-    1. choose the sharding of the table;
-    2. attach the fused optimiser to the table, which updates its rows inside the backward pass;
-    3. plan, and wrap the model in DistributedModelParallel;
-    4. fill the table;
-    5. make the optimisers of all other parameters.
+
+1. choose the sharding of the table;
+2. attach the fused optimiser to the table, which updates its rows inside the backward pass;
+3. plan, and wrap the model in DistributedModelParallel;
+4. fill the table;
+5. make the optimisers of all other parameters.
 
 A replicated (`data_parallel`) table ignores an optimiser that is attached to it, so the table must be in the dense
 optimiser. A `row_wise` table must not be in it. Both are asserted.

@@ -1,9 +1,9 @@
 """Uses a trained model: ranks of held-out targets, metrics, and recommendations.
 
-    `encoding.py`: the tasks `evaluate` and `recommend` of a finished run.
-    `scoring.py`: ranks users' targets among all items. Begin with `Scorer.rank`.
-    `vectors.py`: the vectors of users and items, whose inner products are scores.
-    `score_gains.py`: numbers that are added to the scores of some pairs of a user and an item.
+- `encoding.py`: the tasks `evaluate` and `recommend` of a finished run.
+- `scoring.py`: ranks users' targets among all items. Begin with `Scorer.rank`.
+- `vectors.py`: the vectors of users and items, whose inner products are scores.
+- `score_gains.py`: numbers that are added to the scores of some pairs of a user and an item.
 
 Modules here may import the rest of `distributed`, but not `distributed/training` or `distributed/ray`.
 """

@@ -2,11 +2,11 @@
 
 Gains are computed while ranking, from sequences and the item graph, for pairs that have one and never for all users x
 items. There are three:
-    repeats: an item in the user's input gains what the model has learned for repeats (`model/blocks/repeats.py`);
-    co-occurrence: any other item gains `evaluation.cooccurrence_weight` * sum_t decay^t O[x_t, item], where x_0 is
-        the latest item of the input. This is ItemKNN with the paper's O, which an inner product of d numbers cannot
-        represent;
-    hidden histories: if histories are hidden, their items gain -inf, except the target.
+
+- repeats: an item in the user's input gains what the model has learned for repeats (`model/blocks/repeats.py`);
+- co-occurrence: any other item gains `evaluation.cooccurrence_weight` * sum_t decay^t O[x_t, item], where x_0 is the
+  latest item of the input. This is ItemKNN with the paper's O, which an inner product of d numbers cannot represent;
+- hidden histories: if histories are hidden, their items gain -inf, except the target.
 
 The training loss does not include co-occurrence. O counts the training targets themselves, so a model that was
 trained with it would learn to rely on O alone. Training with the targets left out of O ranks worse than adding the
