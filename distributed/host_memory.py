@@ -1,4 +1,4 @@
-"""Makes a rank that computes on CPU keep freed memory, so that the next step need not get it from the system again.
+"""Makes a rank that computes on CPU keep freed memory instead of returning it to the system after each step.
 
 By default glibc returns large freed blocks to the system. At the next step the system hands out zeroed pages again,
 and centre attention takes a third longer (docs/log.md). The cost of keeping memory is that the process's resident

@@ -1,4 +1,4 @@
-"""Makes SIGTERM and Ctrl-C stop a training after a last checkpoint; a second signal ends the process at once."""
+"""Makes SIGTERM and Ctrl-C stop a training after a last checkpoint; a second signal ends the process."""
 
 from __future__ import annotations
 

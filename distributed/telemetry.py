@@ -1,4 +1,4 @@
-"""Writes the records of a training: metrics.jsonl, TensorBoard events and one line per epoch; on rank 0 only."""
+"""Writes metrics.jsonl, TensorBoard events and one line per epoch of a training, on rank 0 only."""
 
 from __future__ import annotations
 

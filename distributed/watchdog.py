@@ -1,4 +1,4 @@
-"""Finds out which rank hangs, reports it with its line of code, and ends the process so that the run can resume.
+"""Reports which rank hangs and at which line of code, and ends the process so that the run can resume.
 
 Every rank writes heartbeats into the process group's store: its current step and its current line of code. A rank
 whose training thread made no progress for `training.stall_seconds` reads all heartbeats and names the ranks that the

@@ -1,4 +1,7 @@
-"""A rank's number, device and collectives. A single process is a group of one rank, so all code has one path."""
+"""A rank's number, its device and its collectives.
+
+A single process is a process group of one rank, so all code below the jobs has one path.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks `evaluate` and `recommend`: metrics and recommendations of a finished run, on any number of ranks."""
+"""The tasks `evaluate` and `recommend`: metrics and recommendations of a finished run."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ def on_worker(job: dict[str, Any]) -> None:
         job: the dict that `_trainer` makes: the task, the config, the task's arguments, and whether a bar is shown.
     """
     world = World.current(ray.train.torch.get_device())
-    # Rank 0 sends the state of the progress bar to the driver, which draws it if it has a terminal.
+    # If the driver has a terminal, rank 0 sends it the state of the progress bar, and the driver draws the bar.
     track = distant_bar if job["watched"] and world.is_first else unwatched
     arguments = job["arguments"]
     if job["task"] == "train":
@@ -194,5 +194,5 @@ def on_worker(job: dict[str, Any]) -> None:
         end_lines()
 
 
-# The function that workers run. The fault injection in tests and benchmarks replaces it by a wrapper.
+# The function that workers run. Fault injection in tests and benchmarks replaces this function by a wrapper.
 worker_function: Callable[[dict[str, Any]], None] = on_worker

@@ -1,4 +1,4 @@
-"""Takes optimiser steps of a sharded system in TorchRec's pipeline, which overlaps the stages of successive steps.
+"""Takes optimiser steps in TorchRec's pipeline, which overlaps the stages of successive steps.
 
 While step n computes, later steps are in these stages:
 

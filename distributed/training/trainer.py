@@ -1,4 +1,4 @@
-"""Trains a run on one rank: opens, shards, resumes, trains with early stopping, evaluates and writes the metrics."""
+"""Trains a run on one rank: resumes, trains with early stopping, evaluates and writes the metrics."""
 
 from __future__ import annotations
 
