@@ -24,7 +24,7 @@ _SECONDS_A_STEP = 0.03
 
 def traced(job: dict[str, Any]) -> None:
     """What each worker process runs: the job's own function, with a loop that leaves traces."""
-    from distributed.interruption import Wish
+    from distributed.interruption import Request
     from distributed.ray import train as ray_train
     from distributed.training.training_loop import TrainingLoop
     from distributed.world import World
@@ -36,7 +36,7 @@ def traced(job: dict[str, Any]) -> None:
         began = world.gather(time.time_ns())[0]
         file = (folder / f"{began}-r{world.rank}-{os.getpid()}.jsonl").open("a", buffering=1)
 
-        def agreed_and_traced(step: int, writing: bool = False) -> Wish:
+        def agreed_and_traced(step: int, writing: bool = False) -> Request:
             spans, own = loop.batches.spans(loop.progress.epoch_steps - 1)
             windows = [[int(user), int(start)] for user, start in zip(spans[own].users, spans[own].starts, strict=True)]
             file.write(json.dumps({"step": step, "epoch": loop.progress.epoch, "windows": windows}) + "\n")

@@ -1,8 +1,22 @@
-"""How a run lives on ranks: inputs, sharding, training, checkpoints, ranking with a trained model, and Ray.
+"""Training, checkpoints, evaluation and recommendations of a run, on one rank or several.
 
-`rank_task.py` is what every rank runs; `workers.py` decides where ranks run. `training/` trains, `inference/` ranks,
-`checkpoints/` saves and restores, and only `ray/` imports Ray. A module here may import every package but `experiments`
-and `jobs`. Begin with `training/trainer.py`: the life of a run, from top to bottom.
+Subpackages: `training/` trains a model. `inference/` uses a trained model: ranks, metrics and recommendations.
+`checkpoints/` saves and loads the state of a run. `ray/` runs ranks on a Ray cluster; nothing else here imports Ray.
 
-`distributed` is also the import name of dask.distributed; jobs check which of the two they got.
+Modules of this folder, by what you want to know:
+
+- `rank_task.py`: what every rank runs, and which errors justify another attempt.
+- `workers.py`: how a job starts its ranks. `placement.py`: where they run, and on which device.
+- `world.py`: a rank's number, its device, and collectives.
+- `inputs.py`: the dataset and graph of a run, and the model that is built for them.
+- `sharding.py`: how the item table is split over ranks, and which optimisers update the model.
+- `interruption.py`: when a training writes a checkpoint or stops. `stop_requests.py`: SIGTERM and Ctrl-C.
+- `watchdog.py`: which rank hangs, and where. `telemetry.py`: metrics.jsonl and TensorBoard.
+- `output.py`: the lines that a job prints, from whichever process they come.
+- `job_paths.py`, `random_streams.py`, `host_memory.py`: paths of a command, seeds of a step, freed memory.
+
+A module here may import every package but `experiments` and `jobs`. Begin with `training/trainer.py`, which shows a
+training from beginning to end.
+
+`dask.distributed` can also be imported as `distributed`; jobs check which of the two packages they got.
 """

@@ -1,4 +1,4 @@
-"""What a run reads, opened and checked together: dataset, graph, features; and the system built on them."""
+"""Opens and checks the inputs of a run (dataset, graph, features), and builds the system for them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ from storage.object_storage import fetched
 
 @dataclass
 class Inputs:
-    """An opened dataset, and the graph that belongs to it (None where none is read).
+    """An opened dataset, and the graph that belongs to it.
 
     Attributes:
-        trains_on_graph: whether the graph is part of the model, and not only of its ranking.
+        dataset: the opened dataset.
+        graph: the opened graph; None if neither training nor ranking reads a graph.
+        trains_on_graph: whether training reads the graph. If not, only ranking does.
     """
 
     dataset: Dataset
@@ -37,18 +39,18 @@ class Inputs:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """What the weights of a checkpoint must have been trained on."""
+        """The fingerprints of the dataset and graph that a checkpoint's weights must have been trained on."""
         graph = {"graph": self.graph.fingerprint} if self.graph and self.trains_on_graph else {}
         return {"dataset": self.dataset.fingerprint, **graph}
 
     @property
     def result_fingerprints(self) -> dict[str, str]:
-        """What metrics are made from: as `fingerprints`, and the graph that only the ranking reads."""
+        """The fingerprints of all that metrics depend on: `fingerprints`, and the graph if only ranking reads it."""
         ranking = {RANKING_GRAPH: self.graph.fingerprint} if self.graph and not self.trains_on_graph else {}
         return {**self.fingerprints, **ranking}
 
     def planner(self, needs: ItemNeeds) -> ItemPlanner:
-        """Plans the items of a step for a model with these needs."""
+        """Return a planner of the items of a step, for a model with these needs."""
         popularity = popularity_order(self.dataset) if needs.popularity else None
         return ItemPlanner(
             needs=needs,
@@ -59,11 +61,14 @@ class Inputs:
         )
 
     def check_needs(self, needs: ItemNeeds) -> None:
-        """Whether a model with these needs can be trained on these inputs; see `item_plan.check_needs`."""
+        """Raise if a model with these needs cannot be trained on these inputs; see `item_plan.check_needs`."""
         check_needs(needs, self.dataset.num_items, self.graph, self._features(needs))
 
     def item_planner(self, needs: ItemNeeds) -> ItemPlanner:
-        """Plans blocks of candidates, which need neither history views nor centres: no block drags in the rest."""
+        """Return a planner of blocks of candidates.
+
+        Candidates need neither centres nor co-occurrence, so a block does not look up the items of those.
+        """
         return self.planner(replace(needs, centers=(), cooccurrence=False))
 
     def _features(self, needs: ItemNeeds) -> dict[str, np.ndarray]:
@@ -71,11 +76,11 @@ class Inputs:
 
 
 def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None) -> Inputs:
-    """Open what the config names.
+    """Open the dataset and the graph that a config names.
 
     Args:
-        config: its `dataset` must be set; its `graph` only where one is read.
-        expected_graph: graph parameters that the user stated and the graph must have been built with.
+        config: its `dataset` must be set. Its `graph` must be set if training or ranking reads a graph.
+        expected_graph: graph parameters that the user stated. The graph must have been built with them.
 
     Raises:
         InputError: a missing, unfinished or damaged folder; a graph of another dataset or other parameters.
@@ -98,7 +103,7 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
 
 
 def open_graph(path: str, **checks: Any) -> Graph:
-    """`Graph.open` with the same arguments, where `path` may be a URI: copied to this node first, as a dataset is.
+    """Open a graph as `Graph.open` does. `path` may be a URI; the graph is then copied to this node first.
 
     Raises:
         InputError: see `object_storage.fetched` and `Graph.open`.
@@ -107,7 +112,7 @@ def open_graph(path: str, **checks: Any) -> Graph:
 
 
 def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:
-    """The configured model with its (still unfilled) item table, on CPU; the same weights for one seed."""
+    """Build the configured model on CPU, with an item table that is not filled yet. The seed decides the weights."""
     dataset, graph = inputs.dataset, inputs.graph
     info = CatalogueInfo(
         num_items=dataset.num_items,
@@ -117,7 +122,7 @@ def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:
     )
     torch.manual_seed(config.seed)
     recommender = build_model(config.model, info)
-    # The table's rows are filled after sharding; on the meta device a 10M-row table costs nothing until then.
+    # The table's rows are filled after sharding. Until then the table is on the meta device and takes no memory.
     table = None
     if recommender.needs.id_rows:
         table = ItemTable(
@@ -130,8 +135,9 @@ def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:
 
 
 def popularity_order(dataset: Dataset) -> np.ndarray:
-    """Each item's dense rank by training interactions, float32 [N]: equal counts, equal value, 0 the least.
+    """Return each item's dense rank by its number of training interactions, float32 [N].
 
-    Orders items as the counts do, and stays exact in float32 where a count above 2^24 would not.
+    Items with equal counts have equal ranks; the least count has rank 0. Ranks order items as their counts do. They
+    are used because float32 does not represent every count above 2^24 exactly.
     """
     return np.unique(dataset.popularity(), return_inverse=True)[1].astype(np.float32)

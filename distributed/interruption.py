@@ -1,7 +1,7 @@
-"""Between steps ranks agree whether to write a checkpoint, and whether to end there.
+"""After each step, all ranks agree whether to write a checkpoint and whether to stop.
 
-Each rank says what it wants after each step, and the most that any wants is done by all, one step later: the ranks'
-words cross while that step is computed, on the host, so no step waits for them.
+Each rank makes a request after each step. Ranks all-reduce the strongest request while the next step runs, and act on
+it after that step. The all-reduce runs on the host, so no step waits for it.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from configs.schema import TrainingConfig
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.world import World
 
-# Seconds between two looks at the run folder, which may be on a far file system.
+# Seconds between two searches for the stop file in the run folder, which may be on a remote file system.
 _LOOK_EVERY, _LOOK_EVERY_URI = 1.0, 10.0
-# Seconds between two questions to the cluster; all ranks wait for each answer.
+# Seconds between two queries to the cluster; all ranks wait for each answer.
 _ASK_EVERY = 15.0
-STOP_FILE = "stop"  # put into a run's folder to ask for its end
-STOPPED_FILE = "stopped"  # what it is renamed to, once that is done
+STOP_FILE = "stop"  # a user puts a file of this name into a run's folder to stop its training
+STOPPED_FILE = "stopped"  # the name of that file after the training has stopped
 
 
-class Wish(IntEnum):
-    """What is to happen after a step; a greater one includes the lesser."""
+class Request(IntEnum):
+    """The action after a step that a rank requests. Of several requests, the one with the greatest value is met."""
 
-    GO_ON = 0
-    ASK = 1  # whether a machine is about to be taken away
+    CONTINUE = 0
+    CHECK_MACHINES = 1  # query the cluster whether a machine is about to be taken away
     CHECKPOINT = 2
-    STOP = 3
+    STOP = 3  # after writing a checkpoint
 
 
 class Interruption:
-    """What a rank wants, and what all agreed on.
+    """A rank's requests, and the action that all ranks agreed on.
 
-    A checkpoint: after `checkpoint_minutes` by rank 0's clock, every `checkpoint_steps`, or when a rank's machine is
-    about to be taken away. The end: when a file named `stop` is put into the run folder.
+    A checkpoint is due every `checkpoint_minutes` by rank 0's clock, every `checkpoint_steps`, and when a machine of
+    the run is about to be taken away. Training stops when a file named `stop` is in the run folder.
     """
 
     def __init__(
@@ -49,54 +49,67 @@ class Interruption:
         world: World,
         is_leaving: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`is_leaving`, called by all together, says to all alike whether a machine is about to be taken away."""
+        """Start with no request.
+
+        Args:
+            training: has the knobs `checkpoint_minutes` and `checkpoint_steps`.
+            storage: the run's folder, in which rank 0 looks for the stop file.
+            world: this rank's place.
+            is_leaving: whether a machine of the run is about to be taken away. All ranks call it at the same step,
+                and it must return the same value on all of them.
+        """
         self._training, self._storage, self._world, self._is_leaving = training, storage, world, is_leaving
         self._look_every = _LOOK_EVERY_URI if storage.is_remote else _LOOK_EVERY
         self._group = dist.new_group(backend="gloo") if world.size > 1 else None
-        self._words = torch.zeros(2, dtype=torch.int32)
-        self._under_way: dist.Work | None = None
+        self._message = torch.zeros(2, dtype=torch.int32)  # the request, and whether this rank is writing
+        self._reduction: dist.Work | None = None
         self._looked_at = self._asked_at = self._saved_at = time.monotonic()
         self._stop_seen = self._left = False
         self.nobody_writes = True
 
-    def agreed(self, step: int, writing: bool = False) -> Wish:
-        """What all ranks do after step `step`, once they have taken it; call it after every step, on every rank.
+    def agreed(self, step: int, writing: bool = False) -> Request:
+        """Return the action for all ranks after step `step`. Every rank calls this after every step.
 
         Args:
-            writing: whether this rank is still writing a checkpoint; `nobody_writes` then says it of all.
+            step: the number of the step that was just taken.
+            writing: whether this rank is still writing a checkpoint. The attribute `nobody_writes` then holds, one
+                step later, whether no rank is.
         """
-        agreed, wish = Wish.GO_ON, self._wish()
+        agreed, request = Request.CONTINUE, self._request()
         if self._group is None:
-            agreed, self.nobody_writes = wish, not writing
+            agreed, self.nobody_writes = request, not writing
         else:
-            if self._under_way is not None:
-                self._under_way.wait()
-                agreed, self.nobody_writes = Wish(int(self._words[0])), not self._words[1]
-            self._words = torch.tensor([wish, writing], dtype=torch.int32)
-            self._under_way = dist.all_reduce(self._words, dist.ReduceOp.MAX, group=self._group, async_op=True)
-        if agreed == Wish.ASK:
-            self._asked_at, agreed = time.monotonic(), Wish.GO_ON
+            if self._reduction is not None:
+                self._reduction.wait()
+                agreed, self.nobody_writes = Request(int(self._message[0])), not self._message[1]
+            self._message = torch.tensor([request, writing], dtype=torch.int32)
+            self._reduction = dist.all_reduce(self._message, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        if agreed == Request.CHECK_MACHINES:
+            self._asked_at, agreed = time.monotonic(), Request.CONTINUE
             if not self._left and self._is_leaving():
-                self._left, agreed = True, Wish.CHECKPOINT  # once: what comes after is trained again elsewhere
+                # One checkpoint only: steps after it are repeated on another machine.
+                self._left, agreed = True, Request.CHECKPOINT
         steps = self._training.checkpoint_steps
-        by_count = steps is not None and step % steps == 0  # known to all without a word
-        return max(agreed, Wish.CHECKPOINT) if by_count else agreed
+        by_count = steps is not None and step % steps == 0  # every rank knows this without communication
+        return max(agreed, Request.CHECKPOINT) if by_count else agreed
 
     def saved(self) -> None:
-        """A checkpoint was begun: what was wished for meanwhile is granted, but for the end; somebody writes now."""
+        """Clear pending checkpoint requests (not a stop) and record that a write is in progress."""
         self._saved_at = time.monotonic()
-        if self._under_way is not None:
-            self._under_way.wait()
-            if self._words[0] < Wish.STOP:
-                self._words[0] = Wish.GO_ON
-            self._words[1] = True
+        if self._reduction is not None:
+            self._reduction.wait()
+            if self._message[0] < Request.STOP:
+                self._message[0] = Request.CONTINUE
+            self._message[1] = True
 
-    def _wish(self) -> Wish:
+    def _request(self) -> Request:
+        """Return this rank's own request. Rank 0 watches the clock and the run folder for all ranks."""
         now, minutes = time.monotonic(), self._training.checkpoint_minutes
         if self._world.is_first and now - self._looked_at > self._look_every:
             self._looked_at, self._stop_seen = now, self._storage.has(STOP_FILE)
         if self._stop_seen:
-            return Wish.STOP
+            return Request.STOP
         if self._world.is_first and minutes is not None and now - self._saved_at > 60 * minutes:
-            return Wish.CHECKPOINT
-        return Wish.ASK if self._world.is_first and now - self._asked_at > _ASK_EVERY else Wish.GO_ON
+            return Request.CHECKPOINT
+        due = self._world.is_first and now - self._asked_at > _ASK_EVERY
+        return Request.CHECK_MACHINES if due else Request.CONTINUE

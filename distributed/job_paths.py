@@ -1,4 +1,4 @@
-"""Paths that a command names, made absolute before any other process reads them."""
+"""Makes the paths of a command absolute before they are sent to other processes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from storage.uris import check_uri, is_uri
 
 
 def resolve_paths(config: Config) -> Config:
-    """The config with absolute dataset, graph and run paths (URIs stay as they are).
+    """Return the config with absolute paths of dataset, graph and run. URIs are not changed.
 
     Raises:
-        InputError: a URI that is not accepted (`storage.object_folder.check_uri`).
-        InputError: a relative path under `ray job submit`, whose working dir is an unpacked copy that
-            is deleted with the job: a relative output would vanish, a relative input is not there.
+        InputError: a URI that is not accepted (`storage.uris.check_uri`).
+        InputError: a relative path under `ray job submit`. The working dir of such a job is a temporary copy, which
+            does not hold the job's inputs and is deleted with its outputs when the job ends.
     """
     return config.model_copy(
         update={name: absolute(name, getattr(config, name)) for name in ("dataset", "graph", "run")}
@@ -25,7 +25,7 @@ def resolve_paths(config: Config) -> Config:
 
 
 def absolute(name: str, path: str | None) -> str | None:
-    """One path made absolute; see `resolve_paths`."""
+    """Return one path made absolute; see `resolve_paths`. `name` is its setting, for messages."""
     if path is not None and is_uri(path):
         check_uri(path)
         return path
@@ -41,10 +41,10 @@ def absolute(name: str, path: str | None) -> str | None:
 
 
 def absolute_file(flag: str, path: str) -> str:
-    """One file that is read or written in place, made absolute.
+    """Return the absolute path of a file that a command-line flag names.
 
     Raises:
-        InputError: a URI, which only datasets, graphs and runs may be; or see `resolve_paths`.
+        InputError: a URI (only datasets, graphs and runs may be at a URI), or see `resolve_paths`.
     """
     if is_uri(path):
         raise InputError(f"--{flag}: a URI where a file is needed; name a path, and copy the file from or to the URI")

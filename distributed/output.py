@@ -1,7 +1,8 @@
-"""The lines of a job, from whichever process: a rank under Ray prints into the output of its job.
+"""Prints lines for the user from any process of a job, including ranks that Ray has started.
 
-Ray sends what its workers print to the process that started the job. Lines of Ray and of other libraries are among
-them. So a Ray worker marks the lines that are meant for the user; `distributed/ray/relay.py` shows the marked ones.
+Ray sends everything that its workers print to the process that started the job, including lines of Ray and of other
+libraries. So a Ray worker marks the lines that are meant for the user, and `distributed/ray/relay.py` shows only
+those.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ Item = TypeVar("Item")
 Kind = Literal["out", "err", "bar", "end"]
 
 MARK = "mdsrec-line:"
-_BAR_SECONDS = 0.5  # between two states of a bar that a Ray worker sends
-# Warnings of these reach the user; other libraries' do not.
+_BAR_SECONDS = 0.5  # between two updates of a progress bar that a Ray worker sends
+# The user sees the warnings of these packages, and not those of other libraries.
 _OWN_PACKAGES = (
     "configs", "contracts", "data", "distributed", "evaluation", "experiments", "graph_builder", "kernels", "model",
     "storage",
@@ -33,13 +34,13 @@ _verbose = False
 
 
 def set_verbose(wanted: bool) -> None:
-    """Whether Ray's own lines are shown too."""
+    """Set whether Ray's own lines are shown too."""
     global _verbose
     _verbose = wanted
 
 
 def is_verbose() -> bool:
-    """What `set_verbose` was told last; False before."""
+    """Return the value that `set_verbose` set last; False before its first call."""
     return _verbose
 
 
@@ -61,7 +62,7 @@ def show(text: str, to: Literal["out", "err"]) -> None:
 
 @contextmanager
 def speaking_as(name: str) -> Iterator[None]:
-    """Within, each line of this process begins with this name."""
+    """Within this context, each line that this process prints with `say` begins with the given name."""
     global _speaker
     before, _speaker = _speaker, f"{name}: "
     try:
@@ -71,7 +72,7 @@ def speaking_as(name: str) -> Iterator[None]:
 
 
 def mark_lines() -> None:
-    """This process is a Ray worker: mark what it says, and the warnings of this project's packages."""
+    """From now on mark the lines of `say` and the warnings of this project's packages; for a Ray worker."""
     global _is_marked
     _is_marked = True
     handler = _Marking()
@@ -80,23 +81,23 @@ def mark_lines() -> None:
 
 
 def keep_own_warnings() -> None:
-    """Warnings of this project's packages are shown, whatever level other libraries are given."""
+    """Show warnings of this project's packages, also if the root logger shows errors only."""
     for name in _OWN_PACKAGES:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def end_lines() -> None:
-    """Tell the job's process that this Ray worker has said all it has to say."""
+    """Tell the job's process that this Ray worker sends no more lines."""
     _send("end", "")
 
 
 def local_bar(loop: Iterable[Item], total: int, label: str) -> Iterable[Item]:
-    """A `telemetry.Track` on this process's terminal: rate and time left; gone when the loop ends."""
+    """Show a progress bar on this process's terminal until the loop ends; a `telemetry.Track`."""
     return tqdm(loop, total=total, desc=label, unit="step", leave=False, dynamic_ncols=True)
 
 
 def distant_bar(loop: Iterable[Item], total: int, label: str) -> Iterator[Item]:
-    """A `telemetry.Track` of a Ray worker, drawn by the job's process."""
+    """Send the state of a progress bar to the job's process, which draws it; a `telemetry.Track` for a Ray worker."""
     sent = 0.0
     try:
         for done, item in enumerate(loop):
@@ -109,13 +110,13 @@ def distant_bar(loop: Iterable[Item], total: int, label: str) -> Iterator[Item]:
 
 
 class _Marking(logging.Handler):
-    """Says a warning as a line of its own."""
+    """Prints each warning with `say`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage(), "err")
 
 
 def _send(kind: Kind, *lines: str) -> None:
-    # In one write, so that nothing comes between a line and its end.
+    # One write for all, so that other output cannot come between a line and its end.
     sys.stdout.write("".join(f"{MARK}{kind} {line}\n" for line in lines))
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Where the ranks of a task run, known before Ray starts: in this process, on this machine, or on a Ray cluster."""
+"""Decides, before Ray starts, where ranks run: in this process, on this machine, or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pydantic import ValidationError
 from configs.schema import ClusterConfig
 from contracts.errors import InputError
 
-# Set by Ray for the driver of `ray job submit`, and by nothing else.
+# Ray sets this variable for the driver of `ray job submit`; nothing else sets it.
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 def is_submitted_job() -> bool:
-    """Whether this process is the driver of `ray job submit`."""
+    """Return whether this process is the driver of `ray job submit`."""
     return _JOB_VARIABLE in os.environ
 
 
 def named_address(cluster: ClusterConfig) -> tuple[str, str | None]:
-    """The setting that names a Ray cluster to join, and its address (None: no cluster is named).
+    """Return the setting that names a Ray cluster to join, and the cluster's address (None: no cluster is named).
 
     Raises:
-        InputError: RAY_ADDRESS is no address.
+        InputError: RAY_ADDRESS is not an address.
     """
     if cluster.address:
         return "cluster.address", cluster.address
@@ -41,12 +41,12 @@ def named_address(cluster: ClusterConfig) -> tuple[str, str | None]:
 
 
 def runs_in_this_process(cluster: ClusterConfig) -> bool:
-    """Whether the task needs no Ray: one worker, no cluster named, and not a job that was submitted to a cluster."""
+    """Return whether the task needs no Ray: one worker, no cluster is named, and this is not a submitted job."""
     return cluster.num_workers == 1 and named_address(cluster)[1] is None and not is_submitted_job()
 
 
 def device_type(cluster: ClusterConfig) -> Literal["cpu", "cuda"] | None:
-    """The device of every rank; None where only the cluster knows, because use_gpu is "auto" and the cluster is far.
+    """Return the device type of every rank; None if it is not known before a cluster is joined (use_gpu "auto").
 
     Raises:
         InputError: `cluster.use_gpu=true`, and this machine, where the ranks will run, has fewer GPUs than ranks.
@@ -65,23 +65,28 @@ def device_type(cluster: ClusterConfig) -> Literal["cpu", "cuda"] | None:
 
 
 def starts_ray_here(cluster: ClusterConfig) -> bool:
-    """Whether a job that needs Ray starts a cluster of this machine alone."""
+    """Return whether a job that needs Ray starts a cluster that consists of this machine only."""
     return not is_submitted_job() and named_address(cluster)[1] in (None, "local")
 
 
 def cpus_here(cluster: ClusterConfig) -> int:
-    """CPUs of a Ray cluster that is started on this machine: its cores, or more where more workers take turns."""
+    """Return how many CPUs to declare to a Ray that is started on this machine.
+
+    This is the number of its cores, or more if the workers need more; workers then share cores.
+    """
     return max(os.cpu_count() or 1, math.ceil(cluster.most_workers * cluster.cpus_per_worker))
 
 
 def check_cpus(cluster: ClusterConfig, setting: str, wanted: float) -> None:
-    """Whether a task of `wanted` CPUs fits this machine, asked before Ray starts on it; a far cluster knows itself.
+    """Raise if a task needs more CPUs than a Ray on this machine will have. Tasks on other clusters are not checked.
 
     Args:
-        setting: as it was given, with its value.
+        cluster: says whether Ray is started on this machine.
+        setting: the name and value of the setting that requested the CPUs, for the message.
+        wanted: CPUs that the task needs.
 
     Raises:
-        InputError: it does not.
+        InputError: this machine has fewer CPUs.
     """
     if starts_ray_here(cluster) and wanted > cpus_here(cluster):
         raise InputError(f"{setting}: this machine has {cpus_here(cluster)} CPUs; lower it")

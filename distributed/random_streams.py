@@ -1,7 +1,7 @@
-"""Random numbers of a step depend on the run's seed, the step and the rank: nothing to save, nothing to restore.
+"""Seeds the random numbers of each step from the run's seed, the step's number and the rank.
 
-A run that stops anywhere draws afterwards what it would have drawn; a rank that joins has its own stream from the
-first step on; CPU and CUDA generators alike.
+Checkpoints therefore save no generator states. A run that resumes at a step draws the same numbers as a run that was
+not interrupted, and a rank that joins a run has its own stream at once. This holds on CPU and on CUDA.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import torch
 
 
 def seed_for(purpose: str, seed: int, number: int, rank: int) -> None:
-    """Seed torch's default generators for step `number` of a rank: dropout and gate noise draw from them.
+    """Seed torch's default generators for one step of a rank. Dropout and gate noise draw from them.
 
     Args:
-        purpose: keeps training and ranking apart.
-        seed: the run's.
-        number: optimiser steps taken before.
-        rank: this rank's; other ranks draw otherwise.
+        purpose: a name that gives training and ranking different numbers.
+        seed: the run's seed.
+        number: how many optimiser steps were taken before.
+        rank: this rank; each rank draws different numbers.
     """
     digest = hashlib.blake2b(f"{purpose}/{seed}/{number}/{rank}".encode(), digest_size=8).digest()
-    # torch's CPU generator takes 32 bits of a seed, so the hash must spread over those.
+    # torch's CPU generator uses 32 bits of a seed, so all 32 must come from the hash.
     start = int.from_bytes(digest, "little") >> 32
-    # torch.manual_seed does the same, and for each kind of device that has not begun to work it formats the stack.
+    # torch.manual_seed would do the same, but it also formats the stack for each device type that is not initialised.
     torch.default_generator.manual_seed(start)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(start)

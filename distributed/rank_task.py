@@ -1,7 +1,8 @@
-"""What every rank runs, in whatever process it is; and what it reports when the task fails.
+"""Runs a task on one rank, and decides which errors end the task and which justify another attempt.
 
-An error of the program or of its input comes back at every attempt, so it ends the task. An error of the machines (a
-peer or its connection is gone, a device or a file system fails) may not come back, so Ray starts the ranks again.
+An error of the program or of its input would occur at every attempt, so it ends the task. An error of the machines
+may not occur again, so Ray starts the ranks again. Such errors are a lost peer or connection, and a failure of a
+device or a file system.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ from distributed.telemetry import Track
 from distributed.world import World
 
 Task = Literal["train", "evaluate", "recommend"]
-_LONGEST = 500
+_LONGEST = 500  # characters of an error's line
 _PACKAGES = os.path.dirname(os.path.dirname(torch.__file__))
-# Errors of collectives are raised from these, by gloo as a plain RuntimeError.
+# Errors of collectives are raised by code in these folders. Gloo raises a plain RuntimeError.
 _COLLECTIVES = tuple(
     os.path.join(_PACKAGES, *parts) + os.sep
     for parts in (("torch", "distributed"), ("torch", "autograd"), ("torch", "nn", "parallel"), ("torchrec",))
 )
-# What an OSError is when the program, not the storage, is wrong.
+# An OSError of one of these types is an error of the program or its input, not of the storage.
 _OWN_FAULT = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
 
 
 class RankError(Exception):
-    """A rank met an error that another attempt would meet again.
+    """An error of a rank that would occur again at another attempt.
 
     Attributes:
         message: the error in one line.
         report: the traceback, with the rank.
-        refused: whether the input is at fault, and the message says all there is to say.
+        refused: whether the input caused the error. The message then suffices, and no traceback is shown.
     """
 
     def __init__(self, message: str, report: str, refused: bool) -> None:
-        super().__init__(message, report, refused)  # all arguments, so that it is the same in another process
+        super().__init__(message, report, refused)  # all arguments, so that the error can be pickled
         self.message, self.report, self.refused = message, report, refused
 
     def __str__(self) -> str:
@@ -52,7 +53,7 @@ class RankError(Exception):
 
     @classmethod
     def of(cls, error: BaseException, rank: int) -> RankError:
-        """What rank `rank` reports of an error that it caught."""
+        """Return the report of an error that rank `rank` caught."""
         report = f"rank {rank}:\n" + "".join(traceback.format_exception(error))
         if isinstance(error, InputError | FloatingPointError):
             return cls(str(error), report, True)
@@ -62,16 +63,23 @@ class RankError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """Type and message of an error, in one line of bounded length."""
+    """Return the type and message of an error in one line of bounded length."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST]
 
 
 def run_task(task: Task, config: Config, world: World, track: Track, **arguments: Any) -> None:
-    """Train, evaluate or recommend; called by every rank.
+    """Train, evaluate or recommend. Every rank calls this.
+
+    Args:
+        task: which of the three.
+        config: the run's settings.
+        world: this rank's place.
+        track: shows progress.
+        arguments: further arguments of the task's function.
 
     Raises:
-        RankError: the task cannot succeed, however often it is tried.
-        Exception: any other error, of machines.
+        RankError: an error that would occur again at every attempt.
+        Exception: an error of the machines (`is_of_machines`); another attempt may succeed.
     """
     quiet_libraries()
     from distributed.inference import encoding
@@ -91,7 +99,7 @@ def run_task(task: Task, config: Config, world: World, track: Track, **arguments
 
 
 def is_of_machines(error: Exception) -> bool:
-    """Whether a peer, a device or a file system failed, so that another attempt may succeed."""
+    """Return whether a peer, a device or a file system failed, so that another attempt may succeed."""
     if isinstance(error, InputError | torch.OutOfMemoryError):
         return False
     if isinstance(error, dist.DistError | torch.AcceleratorError):
@@ -105,13 +113,14 @@ def is_of_machines(error: Exception) -> bool:
 
 
 def quiet_libraries() -> None:
-    """Keep what FBGEMM, TorchRec and torch log while loading and planning out of the driver's output.
+    """Hide what FBGEMM, TorchRec and torch log while they are loaded and while they plan; errors are still shown.
 
-    The plan itself is printed and saved; errors still come through.
+    The sharding plan itself is printed and saved by `training/trainer.py`.
     """
     for name in (None, "torch"):  # torch's own loggers do not inherit from the root
         logging.getLogger(name).setLevel(logging.ERROR)
     keep_own_warnings()
-    warnings.filterwarnings("ignore", message=".*ShardedTensor")  # raised at our lines, about TorchRec's class
+    # This warning is about a class of TorchRec, but Python attributes it to lines of this project.
+    warnings.filterwarnings("ignore", message=".*ShardedTensor")
     for category in (FutureWarning, UserWarning, DeprecationWarning):
         warnings.filterwarnings("ignore", category=category, module=r"(torch|torchrec|fbgemm_gpu)\b")

@@ -1,9 +1,15 @@
-"""From a system on one device to ranks: where the item table's rows live and what updates them.
+"""Distributes a model over ranks: splits or replicates the item table, and makes the optimisers.
 
-Order matters and is: choose -> attach the fused optimiser to the table (it updates rows inside
-backward) -> plan -> DistributedModelParallel -> fill the table -> optimisers for the rest. A replicated
-(`data_parallel`) table ignores optimizer-in-backward and must be in the dense optimiser; a
-`row_wise` table must not. Both are asserted.
+The order of the steps matters:
+
+1. choose the sharding of the table;
+2. attach the fused optimiser to the table, which updates its rows inside the backward pass;
+3. plan, and wrap the model in DistributedModelParallel;
+4. fill the table;
+5. make the optimisers of all other parameters.
+
+A replicated (`data_parallel`) table ignores an optimiser that is attached to it, so the table must be in the dense
+optimiser. A `row_wise` table must not be in it. Both are asserted.
 """
 
 from __future__ import annotations
@@ -35,21 +41,21 @@ from model.blocks.repeats import REPEATS
 from model.system import RecommenderSystem
 
 Sharding = Literal["data_parallel", "row_wise"]
-_INIT_BLOCK = 8192  # rows filled from one random stream, so that any sharding fills the same table
+_INIT_BLOCK = 8192  # rows that are filled from one random stream, so that any sharding fills the same table
 _DENSE = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
 _TABLE = {**_DENSE, "rowwise_adagrad": RowWiseAdagrad}
 
 
 @dataclass(kw_only=True)
 class ShardedSystem:
-    """A system spread over ranks.
+    """A system that is distributed over ranks.
 
     Attributes:
-        parallel: call this for the training loss; gradients are averaged over ranks.
+        parallel: the wrapped modules. Calling them returns the training loss; gradients are averaged over ranks.
         system: the same modules without the wrapper, for encoding.
-        optimizer: updates everything, fused table rows included.
-        dense_parameters: what gradient clipping sees (fused rows have no .grad).
-        sharding: how the table lives; None without a table.
+        optimizer: updates all parameters, including the rows of a fused table.
+        dense_parameters: the parameters that gradient clipping uses (rows of a fused table have no `.grad`).
+        sharding: how the table is distributed; None without a table.
         plan: the sharding plan as text.
     """
 
@@ -62,7 +68,10 @@ class ShardedSystem:
 
 
 def choose_sharding(table: TableConfig, num_items: int, dim: int) -> Sharding:
-    """`table.sharding`, or by size: replicate while weights and two Adam moments stay small."""
+    """Return `table.sharding`. If it is "auto", a table is replicated while its weights and Adam moments are small.
+
+    The limit is `table.replicate_below_gib`, in float32: the weights, and two moments for each weight.
+    """
     if table.sharding != "auto":
         return table.sharding
     gib = num_items * dim * 4 * 3 / 2**30
@@ -70,10 +79,10 @@ def choose_sharding(table: TableConfig, num_items: int, dim: int) -> Sharding:
 
 
 def choose_optimizer(table: TableConfig, sharding: Sharding, device_type: str) -> str:
-    """The table's optimiser by name.
+    """Return the name of the table's optimiser.
 
     Raises:
-        InputError: fused Adam was asked for on CPU, where FBGEMM has none.
+        InputError: fused Adam was requested on CPU, where FBGEMM does not have it.
     """
     if table.optimizer == "auto":
         return "adam" if sharding == "data_parallel" or device_type == "cuda" else "rowwise_adagrad"
@@ -86,10 +95,10 @@ def choose_optimizer(table: TableConfig, sharding: Sharding, device_type: str) -
 
 
 def shard(system: RecommenderSystem, config: Config, num_items: int, world: World) -> ShardedSystem:
-    """Spread a freshly built system over the ranks of the default process group.
+    """Distribute a new system over the ranks of the default process group.
 
-    The table is filled with N(0, init_std) from streams keyed by (seed, row block): the same table for
-    any number of ranks and either sharding. Dense parameters are broadcast from rank 0.
+    The table is filled with N(0, init_std). Each block of rows has its own random stream, keyed by (seed, block), so
+    the table is the same for any number of ranks and either sharding. Dense parameters are broadcast from rank 0.
     """
     system.recommender.to(world.device)
     if system.table is None:
@@ -124,15 +133,15 @@ def shard(system: RecommenderSystem, config: Config, num_items: int, world: Worl
 
 
 def fill_table(state: dict[str, Tensor], std: float, seed: int) -> None:
-    """Fill the table's local rows in place with N(0, std), each row the same wherever it lives."""
+    """Fill this rank's rows of the table in place with N(0, std). A row's values do not depend on the sharding."""
     for key, value in state.items():
         if not _is_table(key):
             continue
         if isinstance(value, ShardedTensor):
-            pieces = [(shard.metadata.shard_offsets[0], shard.tensor) for shard in value.local_shards()]
+            chunks = [(shard.metadata.shard_offsets[0], shard.tensor) for shard in value.local_shards()]
         else:
-            pieces = [(0, value)]
-        for first, rows in pieces:
+            chunks = [(0, value)]
+        for first, rows in chunks:
             for start in range(first - first % _INIT_BLOCK, first + len(rows), _INIT_BLOCK):
                 stream = np.random.Generator(np.random.Philox(key=np.array([seed, start // _INIT_BLOCK], np.uint64)))
                 block = stream.standard_normal((_INIT_BLOCK, rows.shape[1]), dtype=np.float32) * np.float32(std)
@@ -144,7 +153,7 @@ def fill_table(state: dict[str, Tensor], std: float, seed: int) -> None:
 def _plan(
     system: RecommenderSystem, sharding: Sharding, world: World
 ) -> tuple[ShardingPlan, list[ModuleSharder[nn.Module]]]:
-    """TorchRec's plan for one table constrained to one sharding, on this machine's real memory."""
+    """Return TorchRec's plan for the table with a given sharding, and the sharders; reads this machine's memory."""
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     topology = Topology(
         world_size=world.size,
@@ -161,7 +170,7 @@ def _plan(
 
 
 def _dense_optimizers(dense: dict[str, nn.Parameter], config: Config) -> list[tuple[str, KeyedOptimizer]]:
-    """Of everything but the table, by name: "towers", and "repeats" if there are gains to learn."""
+    """Return the optimisers of all parameters but the table: "towers", and "repeats" if repeats have learned gains."""
     training = config.training
     kind = _DENSE[training.optimizer]
     repeats = {key: p for key, p in dense.items() if key.endswith(f"{REPEATS}.weight")}
@@ -176,7 +185,7 @@ def _dense_optimizers(dense: dict[str, nn.Parameter], config: Config) -> list[tu
 
 
 def _without_table(system: RecommenderSystem, config: Config) -> ShardedSystem:
-    """Models that train no item rows: plain DDP, or nothing to train at all."""
+    """Distribute a system without an item table: in DDP, or unwrapped if it has no parameters."""
     dense = dict(system.named_parameters())
     parallel = nn.parallel.DistributedDataParallel(system) if dense else system
     optimizer = CombinedOptimizer(_dense_optimizers(dense, config))

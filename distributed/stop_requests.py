@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C ask a training for a last checkpoint; a second one ends the process at once."""
+"""Makes SIGTERM and Ctrl-C stop a training after a last checkpoint; a second signal ends the process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _ANSWER = (
 
 @contextmanager
 def stopping_on_signals(storage: RunStorage, then: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Within, a signal asks training to write a checkpoint and end, by the file `stop` in the run's folder.
+    """Within this context, the first signal stops the training after a checkpoint.
+
+    The signal's handler writes the file `stop` into the run's folder, where rank 0 finds it.
 
     Args:
-        then: called after that, by the signal's handler.
+        storage: the run's folder.
+        then: the handler calls this after it has written the file.
     """
     for name in (STOP_FILE, STOPPED_FILE):
         storage.discard(name)
@@ -37,20 +40,22 @@ def stopping_on_signals(storage: RunStorage, then: Callable[[], object] = lambda
         with first_signal(ask):
             yield
     finally:
-        storage.discard(STOP_FILE)  # it came after the last step; a training that it stopped has renamed it
+        # A training that was stopped has renamed the file. If it still exists, it was written after the last step.
+        storage.discard(STOP_FILE)
 
 
 @contextmanager
 def first_signal(ask: Callable[[], None]) -> Iterator[None]:
-    """Within, the first SIGTERM or SIGINT (Ctrl-C) says so and calls `ask`; the second one ends this process.
+    """Within this context, the first SIGTERM or SIGINT (Ctrl-C) calls `ask`; the second one ends this process.
 
-    Enter it after `ray.init`, which installs a handler of its own for SIGTERM.
+    The first signal also prints what will happen. Enter this context after `ray.init`, which installs its own handler
+    for SIGTERM.
     """
 
     def answer(number: int, frame: object) -> None:  # noqa: ARG001
         for name in _SIGNALS:
             signal.signal(name, signal.SIG_DFL)
-        os.write(2, _ANSWER)  # print may be interrupted by this very handler, and would raise
+        os.write(2, _ANSWER)  # not print, which raises if the signal has interrupted another print
         ask()
 
     before = {name: signal.signal(name, answer) for name in _SIGNALS}

@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics.jsonl, TensorBoard events, one line per epoch; rank 0 only."""
+"""Writes metrics.jsonl, TensorBoard events and one line per epoch of a training, on rank 0 only."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _PACKAGES = ("torch", "torchrec", "ray", "numpy", "pyarrow")
 
 
 class Track(Protocol):
-    """Shows how far a loop is, where somebody watches; yields what it is given."""
+    """Wraps a loop and may show its progress; yields the loop's items unchanged."""
 
     def __call__(self, loop: Iterable[Item], total: int, label: str) -> Iterable[Item]: ...
 
 
 def unwatched(loop: Iterable[Item], total: int, label: str) -> Iterable[Item]:  # noqa: ARG001
-    """The `Track` of a process without a terminal."""
+    """Return the loop itself: the `Track` of a process without a terminal."""
     return loop
 
 
 class Telemetry:
-    """Appends records to RUN/metrics.jsonl and RUN/tensorboard; silent on ranks other than 0.
+    """Appends records to RUN/metrics.jsonl and RUN/tensorboard; does nothing on ranks other than 0.
 
-    Records past the epochs that a run resumes after are of steps that will be taken again, and are removed.
+    A run that resumes repeats the steps after its checkpoint, so records of later epochs are removed at the start.
     """
 
     def __init__(self, *, run: str, world: World, resumed_step: int, epochs: int) -> None:
@@ -48,10 +48,10 @@ class Telemetry:
             self.board = SummaryWriter(str(Path(run) / "tensorboard"), purge_step=resumed_step + 1)
 
     def record(self, step: int, **values: Any) -> None:
-        """One record: numbers, or dicts of numbers (such as valid={"ndcg@10": ...}).
+        """Append one record: numbers, or dicts of numbers (such as valid={"ndcg@10": ...}).
 
-        The record is on disk when this returns. The checkpoint of its epoch is written afterwards, so a loss of power
-        cannot leave a checkpoint whose record is missing.
+        The record is on disk when this returns. The checkpoint of the same epoch is written afterwards, so a loss of
+        power cannot leave a checkpoint without its record.
         """
         if not self.active:
             return
@@ -64,12 +64,12 @@ class Telemetry:
         self.board.flush()
 
     def say(self, line: str) -> None:
-        """A line for the person watching."""
+        """Print a line for the user."""
         if self.active:
             output.say(line)
 
     def epoch_of(self, step: int | None) -> int | None:
-        """The epoch, from 1 on, whose record was made after `step`; None on other ranks, or where there is none."""
+        """Return the epoch (counted from 1) whose record has this step; None if no record has, and on other ranks."""
         records = map(json.loads, self._lines() if self.active else [])
         return next((record["epoch"] for record in records if record["step"] == step), None)
 
@@ -78,25 +78,25 @@ class Telemetry:
             self.board.close()
 
     def _epoch(self, number: int, line: str) -> int:
-        """The epoch of a record.
+        """Return the epoch of a record.
 
         Raises:
-            InputError: it is no record, so the file was damaged or edited.
+            InputError: the line is not a record, so the file was damaged or edited.
         """
         try:
             return int(json.loads(line)["epoch"])
         except (ValueError, KeyError, TypeError):
             raise InputError(
                 f"{self.path}: line {number} is {line[:40]!r}, expected the JSON record of an epoch; restore the file "
-                "from a copy, or delete it (training goes on, without the records of earlier epochs)"
+                "from a copy, or delete it (training then continues without the records of earlier epochs)"
             ) from None
 
     def _lines(self) -> list[str]:
-        # A killed writer may leave half a line at the end; it is of a step that will be taken again.
+        # A killed process may leave half a line at the end. The epoch of that line will be repeated.
         text = self.path.read_text() if self.path.exists() else ""
         return text.split("\n")[:-1]
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that decide a result."""
+    """Return the versions of the packages that results depend on."""
     return {name: version(name) for name in _PACKAGES}

@@ -1,7 +1,8 @@
-"""When ranks stand still, say which one the others wait for, and where; then end, so that the run can go on.
+"""Reports which rank hangs and at which line of code, and ends the process so that the run can resume.
 
-Every rank leaves a heartbeat in the process group's store: the step it is at and the line of code. A rank whose
-training thread has not moved for `training.stall_seconds` reads all heartbeats and names those that are behind.
+Every rank writes heartbeats into the process group's store: its current step and its current line of code. A rank
+whose training thread made no progress for `training.stall_seconds` reads all heartbeats and names the ranks that the
+others wait for.
 """
 
 from __future__ import annotations
@@ -26,21 +27,22 @@ from distributed.telemetry import Item, Track
 from distributed.world import World
 from storage.plain_json import json_text
 
-# The checkout, which may hold a virtual environment, or `mdsrec` in site-packages.
+# The folder of this project's packages: the checkout (which may hold a virtual environment), or `mdsrec` in
+# site-packages.
 _ROOT = str(Path(__file__).resolve().parent.parent) + os.sep
 
 
 @dataclass(kw_only=True)
 class Beat:
-    """A heartbeat.
+    """A heartbeat of a rank's training thread.
 
     Attributes:
-        step: that the training thread is at.
-        line: of ours that it is at.
-        collective: of torch.distributed that it waits in; "" where it is somewhere else (or in the backward, whose
-            collectives run below Python).
-        silent: seconds since it last moved on.
-        time: of the heartbeat, seconds since the epoch.
+        step: the step that the thread works on.
+        line: the line of this project's code that the thread executes.
+        collective: the torch.distributed function that the thread waits in. "" if it waits in none, and in the
+            backward pass, whose collectives do not run in Python.
+        silent: seconds since the thread last made progress.
+        time: when the heartbeat was written, in seconds since 1970.
     """
 
     step: int
@@ -51,10 +53,17 @@ class Beat:
 
 
 class Watchdog:
-    """Watches the thread that made it, from another one, from the first sign of life on; a context manager."""
+    """A thread that watches the thread which created it, from the first call of `alive` on; a context manager."""
 
     def __init__(self, *, world: World, run: Path, seconds: float, end: Callable[[int], object] = os._exit) -> None:
-        """`seconds` without a sign of life count as a stall; `end` takes the process down."""
+        """Prepare the thread; the first call of `alive` starts it.
+
+        Args:
+            world: this rank's place.
+            run: the run's folder, into which the stack of every thread is written at a stall.
+            seconds: a longer time without a call of `alive` is a stall.
+            end: ends this process; called with the exit code.
+        """
         self._world, self._run, self._seconds, self._end = world, run, seconds, end
         self._every = min(seconds / 4, 5.0)
         self._watched = threading.get_ident()
@@ -72,13 +81,13 @@ class Watchdog:
             self._thread.join()
 
     def alive(self, step: int | None = None) -> None:
-        """A sign of life of the training thread, which is now at `step` (as before, where none is given)."""
+        """Record that the training thread made progress. It is now at `step` (None: at the same step as before)."""
         self._step, self._alive_at = self._step if step is None else step, time.monotonic()
         if self._thread.ident is None:
             self._thread.start()
 
     def watching(self, track: Track) -> Track:
-        """`track`, each of whose rounds is a sign of life."""
+        """Return a `Track` that calls `alive` for each item of a loop and otherwise does what `track` does."""
 
         def watched(loop: Iterable[Item], total: int, label: str) -> Iterator[Item]:
             for item in track(loop, total, label):
@@ -92,11 +101,11 @@ class Watchdog:
             silent = time.monotonic() - self._alive_at
             line, collective = self._place()
             beat = Beat(step=self._step, line=line, collective=collective, silent=silent, time=time.time())
-            with suppress(RuntimeError):  # the rank that keeps the store may be the one that is gone
+            with suppress(RuntimeError):  # the rank that hosts the store may be the one that was lost
                 self._store.set(f"heartbeat/{self._world.rank}", json_text(asdict(beat)))
             if silent > self._seconds:
                 self._report(stall_report(self._beats(), self._world.rank, silent, 3 * self._every))
-                self._end(os.EX_TEMPFAIL)  # worth another attempt
+                self._end(os.EX_TEMPFAIL)  # this exit code says that another attempt may succeed
                 return
 
     def _report(self, text: str) -> None:
@@ -109,7 +118,7 @@ class Watchdog:
             faulthandler.dump_traceback(file, all_threads=True)
 
     def _beats(self) -> list[Beat | None]:
-        """The latest of every rank, by rank; None where there is none."""
+        """Return the latest heartbeat of every rank, by rank; None for a rank that has written none."""
         found: list[Beat | None] = [None] * self._world.size
         for rank in range(self._world.size):
             key = f"heartbeat/{rank}"
@@ -119,7 +128,7 @@ class Watchdog:
         return found
 
     def _place(self) -> tuple[str, str]:
-        """The innermost line of ours that the watched thread is at, and the collective that it waits in."""
+        """Return the watched thread's innermost line in this project, and the collective that it waits in."""
         frame = sys._current_frames().get(self._watched)
         stack = traceback.extract_stack(frame) if frame else []
         inside = [f for f in stack if f.filename.startswith(_ROOT)]
@@ -132,24 +141,24 @@ class Watchdog:
 
 
 def stall_report(beats: Sequence[Beat | None], rank: int, silent: float, late: float) -> str:
-    """Who stands still, who the others wait for, and the next move, in a few lines.
+    """Return a few lines for the user: where each rank is, which one the others wait for, and what happens next.
 
     Args:
-        beats: the latest of every rank, None where there is none.
-        rank: who says it.
-        silent: seconds since it moved.
-        late: seconds after which a heartbeat is overdue.
+        beats: the latest heartbeat of every rank, by rank; None for a rank that has written none.
+        rank: the rank that reports.
+        silent: seconds since that rank made progress.
+        late: a rank whose heartbeat is older than this many seconds counts as lost.
     """
-    lines = [f"rank {rank}: nothing has moved for {silent:.0f} s (training.stall_seconds)."]
+    lines = [f"rank {rank}: no progress for {silent:.0f} s (training.stall_seconds)."]
     now = max(beat.time for beat in beats if beat)
     latest = max(beat.step for beat in beats if beat)
     in_collective = any(beat.collective for beat in beats if beat)
     for other, beat in enumerate(beats):
         if beat is None or now - beat.time > late:
-            last = "unheard of"
+            last = "no heartbeat so far"
             if beat is not None:
-                last = f"last heard of {now - beat.time:.0f} s ago, at step {beat.step}, {beat.line}"
-            lines.append(f"  rank {other}: {last}; its process or machine is gone <- the others wait for it")
+                last = f"last heartbeat {now - beat.time:.0f} s ago, at step {beat.step}, {beat.line}"
+            lines.append(f"  rank {other}: {last}; its process or machine is lost <- the others wait for it")
             continue
         culprit = beat.step < latest or (in_collective and not beat.collective)
         where = f"step {beat.step}, {beat.line}" + (f", waiting in {beat.collective}" if beat.collective else "")

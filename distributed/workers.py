@@ -1,4 +1,4 @@
-"""Run a task on all its ranks: in this process where one rank is all, else through Ray."""
+"""Runs a task on all its ranks: a single rank in this process, several ranks through Ray."""
 
 from __future__ import annotations
 
@@ -24,17 +24,23 @@ from distributed.telemetry import unwatched
 from distributed.world import world_of_one
 from storage.durable_files import write_text
 
-ERROR_FILE = "error.txt"  # in the run's folder: the traceback of a task that failed
+ERROR_FILE = "error.txt"  # the file in a run's folder with the traceback of a task that failed
 
 
 def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
-    """Run a task on `cluster.num_workers` ranks and wait for it; its results are in the files that it writes.
+    """Run a task on `cluster.num_workers` ranks and wait until it ends. Its results are in the files that it writes.
 
-    One rank runs in this process, without Ray, if no cluster is named and this is no submitted job; it makes the same
-    numbers and files as a Ray worker would. Within a training, SIGTERM and SIGINT ask for a checkpoint and the end.
+    A single rank runs in this process, without Ray, if no cluster is named and this is not a submitted job. It
+    computes the same numbers and writes the same files as a Ray worker would. SIGTERM and SIGINT stop a training
+    after a checkpoint.
+
+    Args:
+        task: "train", "evaluate" or "recommend".
+        config: the settings; `run` must be set.
+        arguments: further arguments of the task's function. They must be plain values, because Ray sends them.
 
     Raises:
-        InputError: the cluster cannot be joined, or a rank met bad input.
+        InputError: the cluster cannot be joined, or a rank found bad input.
         TaskFailed: any other error of a rank; its traceback is in RUN/error.txt.
     """
     assert config.run is not None
@@ -49,7 +55,7 @@ def run_on_workers(task: Task, config: Config, **arguments: Any) -> None:
     except RankError as error:
         if error.refused:
             raise InputError(error.message) from None
-        where = _kept(storage.local, error.report)
+        where = _save_report(storage.local, error.report)
         raise TaskFailed(f"{task} failed, {error.message}; the traceback is in {where}") from None
 
 
@@ -80,7 +86,8 @@ def _run_through_ray(task: Task, config: Config, storage: RunStorage, arguments:
     print(f"running with {count} worker{s}{on}: {cluster_in_words(config.cluster)}", flush=True)
     connect(config.cluster)
     wait_for_room(config.cluster)
-    # The signal may have been sent to Ray's processes too. While the handler looks, nothing asks a Ray that is ending.
+    # The signal may have been sent to Ray's processes too. The handler therefore checks whether Ray is ending, and no
+    # call to Ray is made meanwhile.
     with _stopping(task, storage, lambda: ray_train.end_if_ray_is_lost(storage, 2.0)):
         ray_train.run_on_ray(task, config, storage, **arguments)
 
@@ -93,7 +100,10 @@ def _stopping(
 
 @contextmanager
 def _threads_of_a_worker(cpus: float) -> Iterator[int]:
-    """As many threads as Ray gives a worker of so many CPUs: OMP_NUM_THREADS where it is set, else its whole CPUs."""
+    """Within this context, use as many threads as Ray gives a worker with so many CPUs; yields the number.
+
+    OMP_NUM_THREADS decides if it is set. Otherwise it is the number of CPUs, rounded down, and at least 1.
+    """
     before = torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, int(cpus)))
@@ -103,8 +113,8 @@ def _threads_of_a_worker(cpus: float) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _kept(run: Path, report: str) -> str:
-    """Where the traceback is: the run's folder, or stderr if it cannot be written there."""
+def _save_report(run: Path, report: str) -> str:
+    """Write a traceback to the run's folder, or to stderr if that fails; return where it is, for a message."""
     try:
         run.mkdir(parents=True, exist_ok=True)
         write_text(run / ERROR_FILE, report)

@@ -1,4 +1,7 @@
-"""One process is a world of one: code below a job never asks whether torch.distributed is there."""
+"""A rank's number, its device and its collectives.
+
+A single process is a process group of one rank, so all code below the jobs has one path.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among the ranks of a run, over the default process group."""
+    """This process's place among the ranks of a run, and collectives over the default process group.
+
+    Attributes:
+        rank: this process's number, from 0.
+        size: how many ranks there are.
+        device: the device that this rank computes on.
+    """
 
     rank: int
     size: int
@@ -36,17 +45,20 @@ class World:
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
     def barrier(self) -> None:
-        """Wait for every rank (an all-reduce, which gloo and NCCL both order with the rest)."""
+        """Wait for every rank. This is an all-reduce, because gloo and NCCL both keep it in order with others."""
         dist.all_reduce(torch.zeros(1, device=self.device))
 
     def sum(self, value: float) -> float:
-        """The sum over ranks, in float64."""
+        """Return the sum over ranks, in float64."""
         total = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return float(total)
 
     def gather(self, value: T) -> list[T]:
-        """Every rank's plain value (text, numbers, dicts of them), by rank, on every rank; JSON travels, not pickle."""
+        """Return the values of all ranks, by rank, on every rank.
+
+        Values are plain (text, numbers, lists and dicts of them), because ranks exchange them as JSON, not as pickle.
+        """
         if self.size == 1:
             return [value]
         own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(self.device)
@@ -60,14 +72,18 @@ class World:
         return [json.loads(bytes(text[: int(size)].cpu().numpy())) for text, size in zip(found, sizes, strict=True)]
 
     def sum_tensor(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum over ranks, in place."""
+        """Replace a tensor by its sum over ranks, in place, and return it."""
         dist.all_reduce(value)
         return value
 
 
 @contextmanager
 def world_of_one(device: torch.device | None = None) -> Iterator[World]:
-    """A process group of this process alone, for libraries, studies and tests; no ports, no threads. Default: CPU."""
+    """Within this context, this process is the only rank of a process group; no address is needed for that.
+
+    Args:
+        device: the rank's device; None: CPU.
+    """
     device = device or torch.device("cpu")
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)

@@ -10,6 +10,7 @@ import click
 from configs.loading import load_config
 from configs.schema import Config
 from contracts.errors import InputError
+from contracts.terminal import shows_bars
 from contracts.modalities import check_modality_name
 from data.dataset import Dataset
 from distributed.job_paths import absolute_file, resolve_paths
@@ -76,7 +77,8 @@ def main(
         source.validate()
     _check_before_ray(source, config.graph, config)
 
-    print(f"building the graph with Ray: {cluster_in_words(config.cluster)}", flush=True)
+    if shows_bars():  # someone who watches should know what the first seconds are for
+        print(f"building the graph with Ray: {cluster_in_words(config.cluster)}", flush=True)
     connect(config.cluster)
     options = config.graph_options
     executor = RayExecutor(options)

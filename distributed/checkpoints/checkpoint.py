@@ -1,7 +1,8 @@
-"""Checkpoints: written aside and renamed, checksummed, readable by any number of ranks, without pickle.
+"""Saves, loads and deletes the checkpoints of a run.
 
-`tensors` says what is in the files and reads and writes them. `progress.json` is written last, with the SHA-256 of
-each file: a folder without it is unfinished.
+Ranks write a checkpoint to a temporary folder, which is then renamed. `tensors.py` writes and reads the files with
+the tensors; none is a pickle, and any number of ranks can read them. `progress.json` is written last and has the
+SHA-256 of each file, so a folder without it is unfinished.
 
     RUN/checkpoints/step-00000670/shard-*.safetensors, progress.json
     RUN/checkpoints/index.json      {"latest": step, "best": step}
@@ -39,12 +40,18 @@ from distributed.world import World
 from storage.durable_files import replace_folder, restore_replaced, write_text
 from storage.plain_json import json_text
 
-_SMALL = ("config.yaml", "plan.txt", "metrics.jsonl")  # that go with a checkpoint of a run at a URI
+_SMALL = ("config.yaml", "plan.txt", "metrics.jsonl")  # uploaded with each checkpoint of a run at a URI
 
 
 @dataclass
 class _Pending:
-    """A checkpoint that is being written: where, what it says, and the digests of this rank's files to come."""
+    """A checkpoint that is being written.
+
+    Attributes:
+        aside: the temporary folder.
+        progress: the state of the run at the checkpoint.
+        written: becomes the SHA-256 of each of this rank's files, by name, when they are written.
+    """
 
     aside: Path
     progress: Progress
@@ -52,7 +59,13 @@ class _Pending:
 
 
 class Checkpoints:
-    """The checkpoints of one run; every method is called by every rank."""
+    """The checkpoints of one run. Every rank calls every method.
+
+    Attributes:
+        storage: the run's folder or URI.
+        run: the run's local folder.
+        folder: the local folder of checkpoints.
+    """
 
     def __init__(self, run: str, world: World, keep: int = 2) -> None:
         self.storage = RunStorage(run)
@@ -60,20 +73,24 @@ class Checkpoints:
         self.folder = self.storage.local / "checkpoints"
         self.world = world
         self.keep = keep
-        # Where the run is a URI each node has a folder of its own.
+        # If the run is at a URI, each node has its own local folder, and one rank of the node manages it.
         self._keeps_folder = world.is_first_of_node if self.storage.is_remote else world.is_first
         self._pending: _Pending | None = None
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._group: dist.ProcessGroup | None = None
 
     def save(self, sharded: ShardedSystem, progress: Progress, losses: Losses = NO_LOSSES) -> None:
-        """Write the state after `progress.step`; then drop all but the latest `keep` and the best each of them knew.
+        """Write the state after `progress.step`, then delete the checkpoints that are no longer needed.
+
+        The latest `keep` checkpoints stay. So does the checkpoint that each of them records as the best.
 
         Args:
-            losses: this rank's, of the epoch under way.
+            sharded: the system and its optimisers.
+            progress: the state of the run.
+            losses: this rank's sums of losses in the current epoch.
 
         Raises:
-            InputError: the files could not be written (disk full, quota, permissions); what there was is as before.
+            InputError: the files could not be written (disk full, quota, permissions). Earlier checkpoints stay.
         """
         self.finish()
         with self._refusing(progress.step):
@@ -87,10 +104,9 @@ class Checkpoints:
         self.finish()
 
     def start(self, sharded: ShardedSystem, progress: Progress, losses: Losses = NO_LOSSES) -> None:
-        """Begin to `save` a copy of the state beside training, in a thread; `finish` makes it count.
+        """Copy the state to the host and begin to write the copy in a thread; `finish` publishes the checkpoint.
 
-        Memory: the copy on the host, this rank's part of the table and all dense parameters with their optimisers'
-        states.
+        Memory on the host: this rank's part of the table, all dense parameters, and the optimiser states of both.
         """
         self.finish()
         if self._group is None and self.world.size > 1:
@@ -103,16 +119,16 @@ class Checkpoints:
 
     @property
     def is_pending(self) -> bool:
-        """Whether a checkpoint was started and not finished; the same on all ranks."""
+        """Whether a checkpoint was started and not finished. It is the same on all ranks."""
         return self._pending is not None
 
     @property
     def is_writing(self) -> bool:
-        """Whether this rank is still writing."""
+        """Whether this rank is still writing its files."""
         return self._pending is not None and not self._pending.written.done()
 
     def finish(self) -> None:
-        """Wait until a started checkpoint is written by all ranks, and make it count. See `save` for what it raises."""
+        """Wait until all ranks have written a started checkpoint, then publish it. Raises the errors of `save`."""
         if self._pending is None:
             return
         pending, self._pending = self._pending, None
@@ -123,7 +139,7 @@ class Checkpoints:
             progress.files = {name: digest for part in self.world.gather(own) for name, digest in part.items()}
             if self._keeps_folder:
                 write_text(pending.aside / "progress.json", json_text(asdict(progress), indent=1))
-                # A run that stopped after the last step of an epoch saves that step again when it goes on.
+                # A run that stopped after the last step of an epoch saves that step a second time when it resumes.
                 replace_folder(pending.aside, final)
             self._publish(final, list(own), progress)
             if self._keeps_folder:
@@ -132,7 +148,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _refusing(self, step: int, aside: Path | None = None) -> Iterator[None]:
-        """One clear error for what the system refuses within; the unfinished folder goes."""
+        """Within this context, turn a failed write into one `InputError` and delete the unfinished folder."""
         try:
             yield
         except (OSError, CheckpointException) as error:
@@ -140,11 +156,11 @@ class Checkpoints:
                 shutil.rmtree(aside, ignore_errors=True)
             raise InputError(
                 f"checkpoint {step_folder(self.folder, step)}: could not be written ({first_line(error)}); earlier "
-                "checkpoints are whole: make room or mend the permissions, and repeat the command"
+                "checkpoints are unchanged; free space or correct the permissions, then repeat the command"
             ) from None
 
     def _aside(self, progress: Progress) -> Path:
-        """A new folder to write to, the same on all ranks; what earlier sittings left unfinished goes."""
+        """Make a temporary folder, the same on all ranks, and delete unfinished folders of earlier attempts."""
         name = self.world.gather(f".step-{progress.step:08d}.{time.time_ns()}.unfinished")[0]
         if self._keeps_folder:
             for left in self.folder.glob(".step-*.unfinished"):
@@ -156,18 +172,20 @@ class Checkpoints:
     def load(
         self, which: str, sharded: ShardedSystem, fingerprints: Mapping[str, str], *, weights_only: bool = False
     ) -> tuple[Progress, Losses]:
-        """Fill `sharded` from a checkpoint in place ("latest", "best" or a step).
+        """Fill `sharded` in place from a checkpoint.
 
         Args:
-            fingerprints: of the dataset and graph at hand; it must have been trained on the same.
-            weights_only: leave the optimisers as they are.
+            which: "latest", "best" or a step.
+            sharded: the system to fill.
+            fingerprints: the fingerprints of the opened dataset and graph. The checkpoint must record the same.
+            weights_only: do not load the states of the optimisers.
 
         Returns:
-            Where the run stood; and this rank's losses of the epoch that was under way (their sums over all ranks are
-            the same, however many wrote it).
+            The run's progress at the checkpoint, and this rank's sums of losses in that epoch. Summed over ranks,
+            these losses do not depend on how many ranks wrote or read the checkpoint.
 
         Raises:
-            InputError: no such checkpoint, a damaged one, one of other data, or one that does not fit the model.
+            InputError: the checkpoint does not exist, is damaged, is of other data, or does not fit the model.
         """
         self.storage.pull(which)
         self.world.barrier()
@@ -178,10 +196,10 @@ class Checkpoints:
         return progress, fill(sharded, path, progress, self.world, weights_only=weights_only)
 
     def resume(self, sharded: ShardedSystem, fingerprints: Mapping[str, str]) -> tuple[Progress, Losses]:
-        """Fill `sharded` from the latest checkpoint that is whole; see `load`.
+        """Fill `sharded` in place from the latest checkpoint that is not damaged; see `load`.
 
         Raises:
-            InputError: there are checkpoints and none is whole, or the best one so far is not.
+            InputError: every checkpoint is damaged, or the best one so far is.
         """
         damaged: list[str] = []
         for step in reversed(self._steps()):
@@ -197,19 +215,19 @@ class Checkpoints:
             if damage:
                 damaged.append(damage)
                 if self.world.is_first:
-                    say(f"warning: checkpoint {damage}; going on from the one before")
+                    say(f"warning: checkpoint {damage}; continuing from the checkpoint before it")
                 continue
             self._check_best(progress)
             return progress, fill(sharded, path, progress, self.world)
         raise InputError(
-            f"run {self.run}: no checkpoint is whole ({'; '.join(damaged) or 'none is there'}); restore one from a "
-            f"copy, or delete {self.folder} to begin again"
+            f"run {self.run}: has no undamaged checkpoint ({'; '.join(damaged) or 'none exists'}); restore one "
+            f"from a copy, or delete {self.folder} to begin again"
         )
 
     def bring(self) -> None:
-        """Have here what the run's URI holds, if it is one: small files, and the latest and the best checkpoint.
+        """Copy a run at a URI to this node: its small files, and the latest and the best checkpoint.
 
-        Also brings back a checkpoint that an interrupted `finish` had moved out of the way of its successor.
+        For any run this also restores a checkpoint that an interrupted `finish` had renamed to replace it.
         """
         if self._keeps_folder:
             restore_replaced(self.folder)
@@ -218,10 +236,11 @@ class Checkpoints:
         self.world.barrier()
 
     def _steps(self) -> list[int]:
-        """The steps that there are checkpoints of, ascending, the same on all ranks."""
+        """Return the steps of all checkpoints, ascending, the same on all ranks."""
         if not self.storage.is_remote:
             return self.world.gather(steps_in(self.folder))[0]
-        # One whose upload was broken off has no progress.json; a node that wrote it may still have it, others do not.
+        # A checkpoint without progress.json at the URI was not uploaded completely; only its own nodes have its
+        # files.
         return self.world.gather(steps_of(self.storage.folders_there("checkpoints", "progress.json")))[0]
 
     def _bring(self, step: int) -> None:
@@ -229,10 +248,11 @@ class Checkpoints:
         self.world.barrier()
 
     def exists(self) -> bool:
-        """Whether there is anything to resume from."""
+        """Return whether the run has an index of checkpoints, that is, whether it can be resumed."""
         return (self.folder / "index.json").exists()
 
     def _check_best(self, progress: Progress) -> None:
+        """Raise if the best checkpoint so far is damaged, because the run needs it at its end."""
         if progress.best_step in (None, progress.step):
             return
         self._bring(progress.best_step)
@@ -243,13 +263,13 @@ class Checkpoints:
             damage = str(error)
         if damage:
             raise InputError(
-                f"checkpoint {damage}, and it is the best so far, which the run needs at its end; restore the file "
+                f"checkpoint {damage}; it is the best so far, and the run needs it at its end; restore the file "
                 f"from a copy, or delete {self.folder} to begin again"
             )
 
     def _publish(self, path: Path, own: list[str], progress: Progress) -> None:
-        """Make a checkpoint count: its own files of every rank first, progress.json and the index after them."""
-        self.world.barrier()  # every node's folder has its name
+        """Publish a checkpoint: upload the files of every rank first, then progress.json and the index."""
+        self.world.barrier()  # until every node has renamed its temporary folder
         self.storage.push([f"checkpoints/{path.name}/{name}" for name in own])
         self.world.barrier()
         if self._keeps_folder:
@@ -260,7 +280,11 @@ class Checkpoints:
             self.storage.push(small, [f"checkpoints/{path.name}/progress.json", "checkpoints/index.json"])
 
     def _prune(self, progress: Progress) -> None:
-        """Drop what none of the latest `keep` needs: each needs the best of its time, should the later ones be lost."""
+        """Delete the checkpoints that none of the latest `keep` needs.
+
+        If later checkpoints are damaged, the run resumes from an earlier one, which needs the checkpoint that was the
+        best at its time.
+        """
         best = {progress.best_step}
         for step in steps_in(self.folder)[-self.keep :]:
             with contextlib.suppress(DamagedCheckpoint):
@@ -268,7 +292,7 @@ class Checkpoints:
         for step in steps_in(self.folder)[: -self.keep]:
             if step not in best:
                 shutil.rmtree(step_folder(self.folder, step))
-        if self.world.is_first:  # a node that came later does not have all that the URI has
+        if self.world.is_first:  # the URI may have checkpoints that this node has not, if the node joined later
             for step in steps_of(self.storage.folders_there("checkpoints"))[: -self.keep]:
                 if step not in best:
                     self.storage.remove(f"checkpoints/{step_folder(self.folder, step).name}")

@@ -1,4 +1,4 @@
-"""What is in a run's checkpoints folder, without reading a tensor: which checkpoints, and where each stands."""
+"""Finds the checkpoints of a run and reads their progress records, without reading a tensor."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from contracts.errors import InputError
 
-# Names, among fingerprints, the graph of a run that does not train on one and whose scores read it.
+# The key, among fingerprints, of a graph that only ranking reads and training does not.
 RANKING_GRAPH = "ranking_graph"
-# int() takes digits of other scripts, and raises above 4,300 of them.
+# Checked before int(), which accepts digits of other scripts and raises for more than 4,300 digits.
 STEP = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """Where a run stands, beside its tensors.
+    """The progress of a run at a checkpoint: all of its state that is not a tensor.
 
     Attributes:
-        step: optimiser steps taken, skipped ones included.
-        epoch: epochs completed, each with its validation.
-        epoch_steps: steps taken of the epoch under way.
-        epoch_targets: targets trained in those.
-        epoch_seconds: time they took, over restarts.
-        epoch_skipped: of those steps, the ones not taken as their loss or gradient was not finite.
-        skipped_in_a_row: skipped steps up to now without one that was taken.
-        best_metric: best validation metric so far (None before the first validation).
-        best_step: the step it was seen at.
-        stale_epochs: validations since then.
-        seconds: training time of completed epochs, over restarts.
-        fingerprints: of the dataset and graph this run trains on, and of the graph that only its ranking reads.
-        world: ranks that wrote it.
+        step: number of optimiser steps so far, including skipped steps.
+        epoch: number of completed epochs, each with its validation.
+        epoch_steps: number of steps so far in the current epoch.
+        epoch_targets: number of targets that were trained in these steps.
+        epoch_seconds: time that these steps took, summed over attempts.
+        epoch_skipped: number of these steps that were skipped because the loss or a gradient was not finite.
+        skipped_in_a_row: number of skipped steps since the last step that was not skipped.
+        best_metric: best validation metric so far; None before the first validation.
+        best_step: the step of that validation.
+        stale_epochs: number of validations since then.
+        seconds: training time of completed epochs, summed over attempts.
+        fingerprints: fingerprints of the dataset and graph that this run trains on, and of a graph that only its
+            ranking reads.
+        world: number of ranks that wrote the checkpoint.
         files: SHA-256 of each file of the checkpoint; empty before it is saved.
     """
 
@@ -56,7 +57,7 @@ class Progress:
 
 
 class DamagedCheckpoint(InputError):
-    """A checkpoint that the index names and that is not there, or whose progress.json cannot be read."""
+    """The error for a checkpoint whose folder is gone although the index names it, or whose progress.json is bad."""
 
 
 _StepNumber = Annotated[int, Field(ge=0, lt=2**63)]
@@ -64,19 +65,29 @@ _StepNumber = Annotated[int, Field(ge=0, lt=2**63)]
 
 @dataclass
 class _Index:
-    """checkpoints/index.json: steps by role; there is no best one before the first validation."""
+    """The content of checkpoints/index.json: the steps of two checkpoints.
+
+    Attributes:
+        latest: the step of the latest checkpoint.
+        best: the step of the checkpoint with the best validation; None before the first validation.
+    """
 
     latest: _StepNumber
     best: _StepNumber | None = None
 
 
 def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tuple[Path, Progress]:
-    """The folder of checkpoint "latest", "best" or a step of a run, and where it stood. No collective.
+    """Return the folder of a checkpoint and its progress record. Not a collective.
+
+    Args:
+        run: the run's local folder.
+        which: "latest", "best" or a step.
+        fingerprints: the fingerprints of the opened dataset and graph. The checkpoint must record the same.
 
     Raises:
-        DamagedCheckpoint: its folder is gone, or its progress.json is not what `Checkpoints.save` writes.
-        InputError: the run has no checkpoints or no readable index of them, or not that one (names those there
-            are), or it was trained on another dataset or graph than `fingerprints` say.
+        DamagedCheckpoint: the folder is gone, or its progress.json is not one that `Checkpoints.save` writes.
+        InputError: the run has no checkpoints, no readable index of them, or not the requested one (the message lists
+            the existing ones); or the run was trained on another dataset or graph.
     """
     folder = Path(run) / "checkpoints"
     index = _read_index(run, folder / "index.json")
@@ -84,10 +95,13 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
     step = {"latest": index.latest, "best": index.best}.get(which, int(which) if is_step else None)
     if step is None and which == "best":
         raise InputError(
-            f"--checkpoint best: run {run} was not validated yet; name latest, or one of {steps_in(folder)}"
+            f"--checkpoint best: run {run} was not validated yet; name latest, or one of the steps {steps_in(folder)}"
         )
     if step is None or (is_step and not step_folder(folder, step).exists()):
-        raise InputError(f"--checkpoint {which[:80]}: run {run} has latest, best and steps {steps_in(folder)}")
+        raise InputError(
+            f"--checkpoint {which[:80]}: run {run} does not have it; name latest, best, or one of the steps "
+            f"{steps_in(folder)}"
+        )
     path = step_folder(folder, step)
     progress = read_progress(path, step)
     for what, fingerprint in fingerprints.items():
@@ -96,9 +110,9 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
             continue
         verb, noun = ("validated with", "graph") if what == RANKING_GRAPH else ("trained on", what)
         raise InputError(
-            f"run {run}: was {verb} {noun} {_short(found)}, and the one given is {_short(fingerprint)} "
-            f"(the first digits of the fingerprints in their manifest.json); give the {noun} it began with, or train a "
-            "new run"
+            f"run {run}: was {verb} {noun} {_short(found)}, but the given {noun} is {_short(fingerprint)} "
+            f"(first digits of the fingerprint in manifest.json); give the {noun} that the run was {verb}, or train "
+            "a new run"
         )
     return path, progress
 
@@ -116,7 +130,7 @@ def _read_index(run: str, path: Path) -> _Index:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    """The first thing wrong with a file, with the field it is wrong in."""
+    """Return the first error in a file, and the field that has it."""
     if not isinstance(error, ValidationError):
         return getattr(error, "strerror", None) or str(error)
     problem = error.errors(include_url=False)[0]
@@ -124,30 +138,31 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The steps that a folder has checkpoints of, ascending."""
+    """Return the steps of the checkpoints in a folder, ascending."""
     return steps_of(path.name for path in folder.glob("step-*"))
 
 
 def steps_of(names: Iterable[str]) -> list[int]:
-    """The steps that folders of these names are checkpoints of, ascending."""
+    """Return the steps in the names of checkpoint folders, ascending; other names are left out."""
     return sorted(int(name[5:]) for name in names if name.startswith("step-") and STEP.fullmatch(name[5:]))
 
 
 def step_folder(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is."""
+    """Return the folder of the checkpoint of a step."""
     return folder / f"step-{step:08d}"
 
 
 def read_progress(path: Path, step: int) -> Progress:
-    """Where the checkpoint in a folder stood.
+    """Read the progress record of the checkpoint in a folder.
 
     Raises:
-        DamagedCheckpoint: the folder is gone, or its progress.json is not what `Checkpoints.save` writes.
+        DamagedCheckpoint: the folder is gone, or its progress.json is not one that `Checkpoints.save` writes for this
+            step.
     """
     try:
         progress = TypeAdapter(Progress).validate_json((path / "progress.json").read_bytes(), strict=True)
         if progress.step != step:
-            raise ValueError(f"it is of step {progress.step}, the folder of step {step}")
+            raise ValueError(f"its step is {progress.step}, but its folder is of step {step}")
     except (OSError, ValueError) as error:
         raise DamagedCheckpoint(
             f"{path}: progress.json cannot be read ({_reason(error)}); use another --checkpoint"

@@ -1,4 +1,4 @@
-"""A run folder belongs to one experiment: the command that began it continues it, another one is refused."""
+"""Opens the folder to train into, and refuses to continue a run with settings that would change its result."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from distributed.checkpoints.run_storage import RunStorage
 from storage.durable_files import is_temporary
 from storage.plain_json import json_text
 
-# What a knob decides if it must stay when a run is continued. The graph is compared by its fingerprint.
+# A knob that decides one of these may not change when a run is continued. The graph is compared by its fingerprint.
 FIXED_IN_A_RUN = frozenset({Decides.RESULT, Decides.SCORE})
 
 
 def open_run_folder(config: Config, fixed: Collection[Decides] = FIXED_IN_A_RUN) -> RunStorage:
-    """The folder or URI to train into, with its small files and where its latest checkpoint stands here.
+    """Return the folder or URI to train into.
+
+    For a URI, the run's small files and the progress record of its latest checkpoint are then on this node.
 
     Args:
-        fixed: knobs that decide one of these must be as they were when the run began.
+        config: the settings of the command.
+        fixed: a knob that decides one of these must have the value that the run was started with.
 
     Raises:
-        InputError: `run` is not set, holds files that are not a run, or holds a run with another config
-            (names the first knob that differs, and both values).
+        InputError: `run` is not set; its folder has files but no run; or it has a run with another config (the message
+            names the first knob that differs, and both values).
     """
     if config.run is None:
         raise InputError("run: not set; add --set run=RUN, the folder to write checkpoints and metrics to")
@@ -38,7 +41,7 @@ def open_run_folder(config: Config, fixed: Collection[Decides] = FIXED_IN_A_RUN)
 
 
 def _check_belongs(folder: Path, config: Config, fixed: Collection[Decides]) -> None:
-    """Refuse a folder that is something else's."""
+    """Raise unless the folder is new, is empty, or holds a run that `config` may continue."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -48,7 +51,9 @@ def _check_belongs(folder: Path, config: Config, fixed: Collection[Decides]) -> 
         own = ("ray", "error.txt")
         foreign = sorted(p.name for p in folder.iterdir() if p.name not in own and not is_temporary(p.name))
         if foreign:
-            raise InputError(f"run={folder}: holds {foreign[0]} and no config.yaml, so it is no run; name a new folder")
+            raise InputError(
+                f"run={folder}: holds {foreign[0]} and no config.yaml, so it is not a run; name a new folder"
+            )
         return
     difference = first_difference(read_yaml(str(stored)), config, fixed)
     if difference is None:
@@ -61,9 +66,12 @@ def _check_belongs(folder: Path, config: Config, fixed: Collection[Decides]) -> 
 
 
 def first_difference(stored: dict[str, Any], config: Config, fixed: Collection[Decides]) -> tuple[str, Any, Any] | None:
-    """The first fixed knob, by name, whose value in a saved config is not `config`'s: name, saved value, new value.
+    """Return the first fixed knob, by name, whose saved value differs from that in `config`; None if none differs.
 
-    A knob that the saved config does not know had its present default then.
+    A knob that the saved config lacks counts as having today's default.
+
+    Returns:
+        The knob's name, its saved value and its new value.
     """
     new = config.model_dump(mode="json")
     others = tuple(f"model.{system}." for system in SYSTEMS if system != config.model.name)
@@ -77,7 +85,7 @@ def first_difference(stored: dict[str, Any], config: Config, fixed: Collection[D
 
 
 def _value_at(tree: Any, dotted: str, default: Any) -> Any:
-    """The value of a knob in nested sections, or the default where a section or the knob is not there."""
+    """Return the value of a knob in nested sections, or the default if a section or the knob is missing."""
     for part in dotted.split("."):
         if not isinstance(tree, dict) or part not in tree:
             return default
@@ -86,10 +94,10 @@ def _value_at(tree: Any, dotted: str, default: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """As one would write it in a config."""
+    """Return a value as it is written in a config."""
     return value if isinstance(value, str) else json_text(value)
 
 
 def _plain(value: Any) -> Any:
-    """A tuple as the list that it is in YAML."""
+    """Return a tuple as a list, which it is in YAML; other values unchanged."""
     return list(value) if isinstance(value, tuple) else value

@@ -1,7 +1,8 @@
-"""A run whose folder is a URI: each node works in a local folder, the URI holds the truth.
+"""Copies the files of a run between a URI and the local folder of each node.
 
-Layout as in `checkpoint`: a checkpoint's `progress.json` is written after its other files and
-`checkpoints/index.json` after that, here as on a disk, so a reader never meets half a checkpoint.
+If the local folder and the URI differ, the URI is right. The layout at the URI is that of `checkpoint.py`. A
+checkpoint's `progress.json` is uploaded after its other files, and `checkpoints/index.json` after that, so a reader
+never uses an incomplete checkpoint.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ _SMALL = ("config.yaml", "plan.txt", "metrics*.json*", "evaluation-*.json")
 
 
 class RunStorage:
-    """Where a run's files are. For a run that is a path, `local` is that path and every method does nothing.
+    """The files of a run, at a path or a URI.
+
+    For a run at a path, `local` is that path, and the methods that copy to or from a URI do nothing.
 
     Attributes:
-        local: the folder to read and write; for a URI, under the cache and the same for every process of a node.
+        local: the folder to read and write. For a URI this is a folder in the cache, the same for every process of a
+            node.
     """
 
     def __init__(self, run: str) -> None:
-        """Raises InputError where `run` is a URI that is not accepted."""
+        """Raise InputError if `run` is a URI that is not accepted."""
         self._remote = ObjectFolder(run) if is_uri(run) else None
         self.local = work_folder(run) if self._remote else Path(run)
 
@@ -44,14 +48,15 @@ class RunStorage:
         return self._remote is not None
 
     def pull(self, which: str | None = None, tensors: bool = True) -> None:
-        """Make the local folder what the URI says: small files, and checkpoints that are not here yet.
+        """Download the run's small files, and the checkpoints that this node does not have yet.
 
-        Any process of a node may call this; they take turns. Local files that the URI does not have are of
-        another run or were never finished, and go: a run that was deleted there begins anew here.
+        Any process of a node may call this; processes of a node take turns. Local small files that the URI does not
+        have belong to another run or were never finished, so they are deleted. If the URI has no index of
+        checkpoints, the local checkpoints are deleted too.
 
         Args:
-            which: "latest", "best" or a step: that checkpoint; None: those that the index names.
-            tensors: False: of a checkpoint only its progress.json, which says where it stands.
+            which: "latest", "best" or a step: download this checkpoint. None: download the latest and the best.
+            tensors: whether to download the tensors of a checkpoint, or only its progress.json.
 
         Raises:
             InputError: see `object_folder`, or a checkpoint that is truncated.
@@ -76,10 +81,14 @@ class RunStorage:
             self._fetch(_INDEX, there[_INDEX])
 
     def push(self, paths: Iterable[str], last: Iterable[str] = ()) -> None:
-        """Upload files by their names relative to the run: `paths`, then each of `last` in order.
+        """Upload files of the run.
+
+        Args:
+            paths: names of files, relative to the run's folder.
+            last: names of files that are uploaded after `paths`, in order.
 
         Raises:
-            InputError: the service refuses.
+            InputError: the storage service refuses a file.
         """
         if self._remote is None:
             return
@@ -87,7 +96,7 @@ class RunStorage:
             self._remote.upload(self.local / name, name)
 
     def remove(self, prefix: str) -> None:
-        """Delete what lies below `prefix` at the URI, progress.json first: nobody takes the rest for a checkpoint."""
+        """Delete everything below `prefix` at the URI; progress.json first, so that no reader uses a part of it."""
         if self._remote is None:
             return
         check_name(prefix, self._remote.uri)
@@ -97,10 +106,11 @@ class RunStorage:
         self._remote.delete_below(prefix)
 
     def folders_there(self, name: str, holding: str = "") -> set[str]:
-        """Names of the folders in a folder of the run at its URI; none for a local run.
+        """Return the names of the folders inside a folder of the run at its URI; none for a local run.
 
         Args:
-            holding: only those that hold this file.
+            name: the outer folder, relative to the run.
+            holding: if set, only folders that contain a file of this name.
         """
         if self._remote is None:
             return set()
@@ -110,35 +120,35 @@ class RunStorage:
         }
 
     def rename(self, name: str, other: str) -> None:
-        """Give a small file another name, here and at the URI."""
-        (self.local / name).touch()  # it may have been put at the URI alone
+        """Rename a small file, locally and at the URI."""
+        (self.local / name).touch()  # a user may have put the file at the URI only
         os.replace(self.local / name, self.local / other)
         self.push([other])
         self.discard(name)
 
     def discard(self, name: str) -> None:
-        """Delete a small file, if it is there."""
+        """Delete a small file if it exists, locally and at the URI."""
         (self.local / name).unlink(missing_ok=True)
         if self._remote is not None and self._remote.read(name) is not None:
             self._remote.delete(name)
 
     @property
     def arrow(self) -> tuple[str, Any]:
-        """Path and pyarrow file system of the run; None for the local one."""
+        """The path and the pyarrow file system of the run; None for the local file system."""
         if self._remote is None:
             return str(self.local), None
         return self._remote.arrow
 
     def has(self, name: str) -> bool:
-        """Whether the run holds a small file (locally, or at the URI)."""
+        """Return whether the run has a small file, locally or at the URI."""
         return (self.local / name).exists() or (self._remote is not None and self._remote.read(name) is not None)
 
     def _pull_checkpoint(self, folder: str, there: dict[str, int], tensors: bool) -> None:
-        """The files of a checkpoint that are not here yet; progress.json last."""
+        """Download the files of a checkpoint that this node does not have yet; progress.json last."""
         assert self._remote is not None
         progress = f"{folder}/{_PROGRESS}"
         if progress not in there:
-            return  # `find_checkpoint` says which there are
+            return  # `find_checkpoint` raises and lists the existing checkpoints
         local = self.local / folder
         same = (local / _PROGRESS).exists() and (local / _PROGRESS).read_bytes() == self._remote.read(progress)
         if not same:
@@ -146,7 +156,7 @@ class RunStorage:
         for name in there:
             if tensors and name.startswith(f"{folder}/") and name != progress:
                 file = self.local / name
-                if not file.exists() or file.stat().st_size != there[name]:  # other nodes' shards are not here
+                if not file.exists() or file.stat().st_size != there[name]:  # such as shards that other nodes wrote
                     self._fetch(name, there[name])
         if not same:
             self._fetch(progress, there[progress])
@@ -165,7 +175,7 @@ class RunStorage:
 
 
 def _steps(index: bytes | None, which: str | None, uri: str) -> list[int]:
-    """The checkpoints to have here, ascending."""
+    """Return the steps of the checkpoints to download, ascending."""
     try:
         named = json.loads(index or b"")
         if which is not None and which not in named:
@@ -173,4 +183,6 @@ def _steps(index: bytes | None, which: str | None, uri: str) -> list[int]:
         wanted = named.values() if which is None else [named[which]]
         return sorted({int(step) for step in wanted if step is not None})
     except (ValueError, TypeError, AttributeError):
-        raise InputError(f"{uri}/{_INDEX}: is not what this code writes; delete the run or restore the file") from None
+        raise InputError(
+            f"{uri}/{_INDEX}: is not an index of checkpoints; restore the file from a copy, or delete the run"
+        ) from None

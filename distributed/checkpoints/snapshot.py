@@ -1,4 +1,4 @@
-"""Copies of a state on the host, which later steps leave alone: what is written while training goes on."""
+"""Copies a state to the host, so that the copy can be written while training continues."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch.distributed.remote_device import _remote_device
 
 
 def snapshot(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Each tensor, or this rank's part of it, copied to the host."""
+    """Return copies on the host of all tensors; of a sharded tensor, of this rank's shards only."""
     return {name: _copied(value) for name, value in tensors.items()}
 
 
 def _copied(value: Any) -> Any:
+    """Return a copy on the host of one value, with its shards' metadata pointing to the host."""
     if not isinstance(value, ShardedTensor):
         return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else copy.deepcopy(value)
     metadata = copy.deepcopy(value.metadata())

@@ -1,8 +1,7 @@
-"""The tensors of a checkpoint: what they are, how ranks write them and read them, and whether they are whole.
+"""Writes and reads the tensors of a checkpoint, and checks its files for damage.
 
-Tensors go through torch.distributed.checkpoint into one safetensors file per rank; a row-wise table
-is saved as the row ranges each rank holds and read back as the ranges each rank needs, so W ranks
-save and any W' ranks load.
+torch.distributed.checkpoint writes one safetensors file per rank. Each rank saves its own row range of a row-wise
+table, and reads the row range that it needs. So any number of ranks can load a checkpoint, whatever number wrote it.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from distributed.sharding import ShardedSystem
 from distributed.world import World
 from storage.fingerprints import file_digest
 
-# Sums over the targets of an epoch so far: of the loss, and of each channel's own (none: not known).
+# Sums over the targets of an epoch so far: of the loss, then of each channel's loss. Without channels: not recorded.
 Losses = tuple[float, ...]
 NO_LOSSES: Losses = (0.0,)
 
 
 def state_of(sharded: ShardedSystem, losses: Losses, rank: int) -> dict[str, Any]:
-    """What a rank writes: all tensors, and its own losses of the epoch under way (float64)."""
+    """Return what a rank writes: all tensors, and its own losses of the current epoch (float64)."""
     total, *of_channels = (torch.tensor(part, dtype=torch.float64) for part in losses)
     own = {f"loss/{rank}": total}
     if of_channels:
@@ -38,7 +37,7 @@ def state_of(sharded: ShardedSystem, losses: Losses, rank: int) -> dict[str, Any
 
 
 def tensors_of(sharded: ShardedSystem) -> dict[str, Any]:
-    """Weights and optimiser state, flat by name."""
+    """Return weights and optimiser states by name, in one flat dict."""
     tensors = weights_of(sharded)
     for parameter, state in sharded.optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer/{parameter}/{name}": value for name, value in state.items()})
@@ -46,12 +45,16 @@ def tensors_of(sharded: ShardedSystem) -> dict[str, Any]:
 
 
 def weights_of(sharded: ShardedSystem) -> dict[str, Any]:
-    """What scoring needs, flat by name."""
+    """Return the weights by name, in one flat dict; ranking needs nothing else."""
     return {f"model/{key}": value for key, value in sharded.system.state_dict().items()}
 
 
 def make_optimizer_state(sharded: ShardedSystem) -> None:
-    """Adam and Adagrad make their state at the first step: take one of zero gradients, before a load overwrites all."""
+    """Create the states of the optimisers, so that a checkpoint can be loaded into them.
+
+    Adam and Adagrad create their states at their first step. So this takes a step with zero gradients, whose effects
+    the load overwrites.
+    """
     for parameter in sharded.dense_parameters:
         parameter.grad = torch.zeros_like(parameter)
     sharded.optimizer.step()
@@ -59,7 +62,10 @@ def make_optimizer_state(sharded: ShardedSystem) -> None:
 
 
 def write_tensors(aside: Path, state: dict[str, Any], world: World, group: dist.ProcessGroup | None) -> dict[str, str]:
-    """Write this rank's files; SHA-256 by name, once they are on disk. A collective of the group."""
+    """Write this rank's files and return the SHA-256 of each, by name. A collective of the group.
+
+    The files are on disk when this returns.
+    """
     writer = dcp.HuggingFaceStorageWriter(str(aside), save_distributed=True)
     dcp.save(state, storage_writer=writer, process_group=group, no_dist=world.size == 1)
     own = aside.glob(f"shard-{world.rank + 1:05d}-*.safetensors")
@@ -67,7 +73,11 @@ def write_tensors(aside: Path, state: dict[str, Any], world: World, group: dist.
 
 
 def fill(sharded: ShardedSystem, path: Path, progress: Progress, world: World, *, weights_only: bool = False) -> Losses:
-    """Read a checkpoint into the tensors of `sharded`; returns this rank's losses. See `Checkpoints.load`."""
+    """Read a checkpoint into the tensors of `sharded`, and return this rank's losses; see `Checkpoints.load`.
+
+    Raises:
+        InputError: the checkpoint lacks a tensor of the model, or has it with another shape.
+    """
     if not weights_only:
         make_optimizer_state(sharded)
     reader = dcp.HuggingFaceStorageReader(str(path))
@@ -76,16 +86,16 @@ def fill(sharded: ShardedSystem, path: Path, progress: Progress, world: World, *
     missing = sorted(set(wanted) - set(stored))
     if missing:
         raise InputError(
-            f"checkpoint {path}: lacks {missing[0]} and {len(missing) - 1} more; it belongs to another model or "
-            "table.optimizer; use the run's own config.yaml or a new run folder"
+            f"checkpoint {path}: lacks {missing[0]} and {len(missing) - 1} more tensors; it was written with another "
+            "model or table.optimizer; use the run's own config.yaml or a new run folder"
         )
     for key, value in wanted.items():
         entry = stored[key]
         assert isinstance(entry, TensorStorageMetadata)
         if entry.size != value.size():
             raise InputError(
-                f"checkpoint {path}: {key} has shape {tuple(entry.size)}, model {tuple(value.size())}; "
-                "it belongs to another model or dataset; use the run's own config.yaml or a new run folder"
+                f"checkpoint {path}: {key} has shape {tuple(entry.size)}, but the model's has {tuple(value.size())}; "
+                "it was written with another model or dataset; use the run's own config.yaml or a new run folder"
             )
     losses = {
         key: torch.zeros(entry.size, dtype=torch.float64)
@@ -97,11 +107,17 @@ def fill(sharded: ShardedSystem, path: Path, progress: Progress, world: World, *
 
 
 def losses_of_rank(stored: Mapping[str, torch.Tensor], num_written: int, rank: int, num_ranks: int) -> Losses:
-    """What a rank goes on from: its own losses where as many ranks wrote them, else those of all on the first rank.
+    """Return the losses that a rank continues with.
+
+    If the number of ranks is the same, each rank continues with its own losses. Otherwise rank 0 continues with the
+    sum over all ranks, and the others with 0.
 
     Args:
-        stored: float64, "loss/<rank>" [] and "channel_losses/<rank>" [C] of each rank that wrote; checkpoints of
-            earlier versions lack the latter.
+        stored: float64, "loss/<rank>" [] and "channel_losses/<rank>" [C] of each rank that wrote the checkpoint.
+            Checkpoints of earlier versions lack the latter.
+        num_written: number of ranks that wrote the checkpoint.
+        rank: this rank.
+        num_ranks: number of ranks that read it.
     """
     of_ranks = []
     for other in range(num_written):
@@ -116,19 +132,19 @@ def losses_of_rank(stored: Mapping[str, torch.Tensor], num_written: int, rank: i
 
 
 def find_damage(path: Path, progress: Progress, world: World) -> str:
-    """What is wrong with a checkpoint's files, the same on all ranks; "" where nothing is."""
+    """Return the first damage of a checkpoint's files, the same on all ranks; "" if there is none. A collective."""
     names = sorted(progress.files)
     found = "" if names else f"{path}: progress.json names no files"
     for name in names[world.rank :: world.size]:
         if not (path / name).exists():
             found = found or f"{path}: {name} is missing"
         elif file_digest(path / name) != progress.files[name]:
-            found = found or f"{path}: {name} is not as it was written (SHA-256 differs)"
+            found = found or f"{path}: {name} is damaged (SHA-256 differs from progress.json)"
     return next((damage for damage in world.gather(found) if damage), "")
 
 
 def first_line(error: BaseException) -> str:
-    """What the system said: of a failure on several ranks, that of the first."""
+    """Return the first line of an error's message; of a failure on several ranks, of the first rank's error."""
     if isinstance(error, CheckpointException):
         error = next(iter(error.failures.values()))[0]
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

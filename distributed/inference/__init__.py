@@ -1,6 +1,9 @@
-"""What a trained model is used for: ranks of held-out items, metrics, and recommendations.
+"""Uses a trained model: ranks of held-out targets, metrics, and recommendations.
 
-`encoding.py` has the tasks `evaluate` and `recommend`. They use `scoring.Scorer`, which multiplies the vectors of
-`vectors.py` and adds the gains of `score_gains.py`. Imports no training code and not Ray. Begin with
-`scoring.Scorer.rank`.
+- `encoding.py`: the tasks `evaluate` and `recommend` of a finished run.
+- `scoring.py`: ranks users' targets among all items. Begin with `Scorer.rank`.
+- `vectors.py`: the vectors of users and items, whose inner products are scores.
+- `score_gains.py`: numbers that are added to the scores of some pairs of a user and an item.
+
+Modules here may import the rest of `distributed`, but not `distributed/training` or `distributed/ray`.
 """

@@ -1,4 +1,4 @@
-"""From a finished run to metrics or recommendations, on any number of ranks."""
+"""The tasks `evaluate` and `recommend`: metrics and recommendations of a finished run."""
 
 from __future__ import annotations
 
@@ -29,22 +29,32 @@ from storage.plain_json import json_text
 
 
 def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best") -> Config:
-    """The config that a run was trained with; where it runs and how it is ranked may be overridden.
+    """Return the config that a run was trained with, with some knobs overridden.
+
+    Args:
+        run: the run's folder or URI.
+        overrides: settings "name=value" of evaluation, cluster, dataset or graph.
+        checkpoint: "latest", "best" or a step. For a URI, its progress record is then on this node.
 
     Raises:
-        InputError: there is no run there, or an override of what it learnt.
+        InputError: there is no run, or an override of any other knob.
     """
     storage = RunStorage(run)
     storage.pull(checkpoint, tensors=False)
     path = storage.local / "config.yaml"
     if not path.exists():
-        raise InputError(f"run {run}: no {path.name} in it; name the run folder of jobs/train.py")
+        raise InputError(f"run {run}: has no {path.name}; name a run folder that jobs/train.py wrote")
     config = override_config(load_config(str(path)), overrides, ("evaluation", "cluster", "dataset", "graph"))
     return config.model_copy(update={"run": run})
 
 
 def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, ShardedSystem, int | None]:
-    """Open a run's inputs and fill its model from a checkpoint; the step is None for a model that is not trained."""
+    """Open a run's inputs and fill its model from a checkpoint.
+
+    Returns:
+        The inputs, the filled system, and the step of the checkpoint. The step is None for a model without
+        parameters, which has no checkpoint.
+    """
     assert config.run is not None
     if world.device.type == "cpu":
         keep_freed_memory()
@@ -58,7 +68,7 @@ def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, Shar
 
 
 def check_restorable(config: Config, checkpoint: str) -> None:
-    """Everything a rank of `evaluate` or `recommend` would refuse, refused before any is started.
+    """Raise the errors that a rank of `evaluate` or `recommend` would raise, before any rank is started.
 
     Raises:
         InputError: the run's dataset or graph is gone or damaged, or there is no such checkpoint.
@@ -70,7 +80,7 @@ def check_restorable(config: Config, checkpoint: str) -> None:
 
 
 def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwatched) -> dict[str, Any]:
-    """Rank valid and test with a checkpoint; rank 0 writes the result to `evaluation_path`."""
+    """Rank valid and test with a checkpoint and return the result; rank 0 writes it to `evaluation_path`."""
     inputs, sharded, step = restore(config, checkpoint, world)
     scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=track)
     splits: dict[str, dict[str, Any]] = {split: summarise(scorer.rank(split), inputs, config) for split in SPLITS}
@@ -92,10 +102,10 @@ def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwat
 
 
 def evaluation_path(config: Config, checkpoint: str, inputs: Inputs) -> Path:
-    """Where `evaluate` writes (a run at a URI has it there too).
+    """Return the file that `evaluate` writes. For a run at a URI, the file is then uploaded too.
 
-    evaluation-<checkpoint>.json with the run's own settings. The name of a result of other settings says in what they
-    differ, so that no result replaces one that was ranked otherwise.
+    With the run's own settings, the name is evaluation-<checkpoint>.json. Otherwise the name also states the settings
+    that differ, so that a result never replaces one of other settings.
     """
     assert config.run is not None
     run = RunStorage(config.run).local
@@ -103,14 +113,14 @@ def evaluation_path(config: Config, checkpoint: str, inputs: Inputs) -> Path:
     differing = differing_settings(own.evaluation, config.evaluation)
     graph = inputs.result_fingerprints.get(RANKING_GRAPH)
     recorded = _recorded_fingerprints(run).get(RANKING_GRAPH)
-    # Versions that did not record it ranked with the graph of the run's own config.
+    # Runs of earlier versions do not record this graph. They were ranked with the graph that their config names.
     if graph != recorded and not (recorded is None and own.reads_graph):
         differing["graph"] = "none" if graph is None else graph[:12]
     return run / f"evaluation-{checkpoint}{settings_suffix(differing)}.json"
 
 
 def _recorded_fingerprints(run: Path) -> dict[str, str]:
-    """What a finished run says that its metrics were made from; nothing of an unfinished one."""
+    """Return the fingerprints that a finished run recorded with its metrics; none for an unfinished run."""
     try:
         return dict(json.loads((run / "metrics.json").read_text())["fingerprints"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -126,16 +136,25 @@ def recommend(
     mask_history: bool,
     track: Track = unwatched,
 ) -> None:
-    """Write every user's top-k next items to a Parquet file, one row per (user, rank), best first.
+    """Write the k best next items of every user to a Parquet file, one row per user and rank, best first.
 
-    Columns: user string and item string (source ids), rank int32 (1-based), score float32. Rows are written as
-    they are made, to a temporary name that becomes `output` when complete.
+    Columns: `user` and `item` (source ids, strings), `rank` (int32, from 1) and `score` (float32). Rows are written to
+    a temporary file as they are computed. The complete file is renamed to `output`.
+
+    Args:
+        config: the settings of the run.
+        world: this rank's place.
+        checkpoint: "latest", "best" or a step.
+        k: how many items per user.
+        output: the file to write.
+        mask_history: whether items of a user's history are left out.
+        track: shows progress.
     """
     inputs, sharded, _ = restore(config, checkpoint, world)
     scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=track)
     lists = scorer.recommend(k, mask_history)
     if not world.is_first:
-        for _ in lists:  # the collectives behind each list need every rank
+        for _ in lists:  # every rank must take part in the collectives that compute the lists
             pass
         return
     user_names = inputs.dataset.user_source_ids()
@@ -151,4 +170,4 @@ def recommend(
                 "score": scores[rows, columns].astype(np.float32),
             }
             writer.write_table(pa.table(table, schema=schema))
-    Path(f"{output}.unfinished").unlink(missing_ok=True)  # what a killed process of an earlier version left
+    Path(f"{output}.unfinished").unlink(missing_ok=True)  # an earlier version leaves this file when it is killed

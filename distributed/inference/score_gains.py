@@ -1,14 +1,18 @@
-"""What a pair of a user and an item scores beyond the inner product of their vectors: pairs, never users x items.
+"""Computes gains: numbers that are added to the scores of some pairs of a user and an item.
 
-Three things, all read from sequences and the item graph while ranking:
-    an item that the user's input holds gains what the model has learned of repeats (`model/blocks/repeats.py`);
-    any other gains `evaluation.cooccurrence_weight` * sum_t decay^t O[x_t, item] over the input, x_0 its latest item:
-        item-based nearest neighbours (ItemKNN) over the paper's own O, which an inner product of d numbers cannot
-        remember. The loss does not know it: O counts the training targets themselves, so trained with it a model
-        would learn to trust O alone; with those left out it ranks worse than added afterwards (docs/log.md);
-    where histories are hidden, their items gain -inf, but for targets.
+Gains are computed while ranking, from sequences and the item graph, for pairs that have one and never for all users x
+items. There are three:
 
-B: users, n: pairs.
+- repeats: an item in the user's input gains what the model has learned for repeats (`model/blocks/repeats.py`);
+- co-occurrence: any other item gains `evaluation.cooccurrence_weight` * sum_t decay^t O[x_t, item], where x_0 is the
+  latest item of the input. This is ItemKNN with the paper's O, which an inner product of d numbers cannot represent;
+- hidden histories: if histories are hidden, their items gain -inf, except the target.
+
+The training loss does not include co-occurrence. O counts the training targets themselves, so a model that was
+trained with it would learn to rely on O alone. Training with the targets left out of O ranks worse than adding the
+gain after training (docs/log.md).
+
+Shapes: B users, n pairs.
 """
 
 from __future__ import annotations
@@ -27,11 +31,11 @@ from kernels.cooccurrence.pair_counts import strongest
 
 @dataclass(kw_only=True)
 class GainRates:
-    """How much each of B users gains: float32 [B] each, in their order.
+    """The gains of each of B users, in the users' order.
 
     Attributes:
-        repeats: of an item in the input.
-        cooccurrence: of a unit of co-occurrence with the latest item.
+        repeats: float32 [B], the gain of an item in the user's input.
+        cooccurrence: float32 [B], the gain per unit of co-occurrence with the latest item of the user's input.
     """
 
     repeats: np.ndarray
@@ -40,7 +44,14 @@ class GainRates:
 
 @dataclass(kw_only=True)
 class ScoreGains:
-    """Finds the pairs of a batch of users; `graph` is None where co-occurrence is not asked for."""
+    """Computes the gains of a batch of users.
+
+    Attributes:
+        data: the users' sequences.
+        graph: the rows of O; None if the gain of co-occurrence is not used.
+        max_length: number of items in a user's input.
+        options: the settings of evaluation.
+    """
 
     data: SequenceArrays
     graph: GraphRows | None
@@ -50,12 +61,18 @@ class ScoreGains:
     def pairs(
         self, users: np.ndarray, positions: np.ndarray, targets: np.ndarray, hide: bool, rates: GainRates
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Items int64 [n], rows of the batch int64 [n] and gains float32 [n]; a pair may be there more than once, and
-        its least gain is meant.
+        """Return the pairs that have a gain. If a pair occurs more than once, its least gain counts.
 
         Args:
-            users, positions, targets: int64 [B]; what is before a position is the history, its end the input.
+            users: int64 [B].
+            positions: int64 [B], the place of each user's target. The items before it are the history, whose latest
+                `max_length` items are the input.
+            targets: item ids int64 [B].
             hide: whether items of histories are hidden.
+            rates: the gains of each user.
+
+        Returns:
+            Item ids int64 [n], rows of the batch int64 [n] and gains float32 [n].
         """
         rows, places, items = self._before(users, positions, np.minimum(positions, self.max_length))
         found = []
@@ -77,7 +94,7 @@ class ScoreGains:
     def _before(
         self, users: np.ndarray, positions: np.ndarray, sizes: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows, places in the sequence, and items, int64 [n] each, of the last `sizes` items before each position."""
+        """Return the last `sizes` items before each position: rows, places in the sequence, ids, int64 [n] each."""
         rows = np.repeat(np.arange(len(users)), sizes)
         places = ragged_indices(positions - sizes, sizes)
         return rows, places, np.asarray(self.data.items[self.data.offsets[users][rows] + places], dtype=np.int64)
@@ -85,9 +102,10 @@ class ScoreGains:
     def _related(
         self, items: np.ndarray, rows: np.ndarray, weights: np.ndarray, num_rows: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """sum over a row's items x of weight_x * O[x, i], for every i that is not one of them, each pair once.
+        """Return the gains of co-occurrence: the sum over a row's items x of weight_x * O[x, i], each pair once.
 
-        Added in float64 from a row's oldest item on, so that it rounds alike wherever it is made.
+        Items i that are among the row's items are left out. Sums are computed in float64, beginning with a row's
+        oldest item, so that they round alike on every rank.
         """
         distinct, place = np.unique(items, return_inverse=True)
         offsets, others, values = self._strongest_rows(distinct)
@@ -95,7 +113,7 @@ class ScoreGains:
         inputs = csr_array((weights, place, starts), shape=(num_rows, len(distinct)))
         sums = inputs @ csr_array((values, others, offsets), shape=(len(distinct), self.data.num_items))
         related, users, gains = _by_item(sums)
-        # The inputs' own items gain nothing here: few, looked up among many.
+        # Remove the items of the inputs. They are few, so they are searched for among the many pairs.
         keys, held = related * num_rows + users, items * num_rows + rows
         place = np.minimum(np.searchsorted(keys, held), max(len(keys) - 1, 0))
         other = np.ones(len(keys), dtype=bool)
@@ -103,7 +121,7 @@ class ScoreGains:
         return related[other], users[other], gains[other].astype(np.float32)
 
     def _strongest_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The items' rows of O, cut to the strongest entries: offsets int64 [m+1], items int64, values float32."""
+        """Return the items' rows of O, cut to their greatest entries: offsets int64 [m+1], items int64, float32."""
         assert self.graph is not None
         offsets, others, values = self.graph.cooccurrence_rows(items)
         cap = self.options.cooccurrence_cap
@@ -114,9 +132,10 @@ class ScoreGains:
 
 
 def _by_item(matrix: csr_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Columns int64, rows int64 and values of the entries, by column and then by row."""
+    """Return the entries' columns int64, rows int64 and values, ordered by column and then by row."""
     num_rows, num_columns = matrix.shape
-    if num_columns <= 16 * matrix.nnz:  # counted, not sorted: but that takes memory by the number of columns
+    # A counting sort is faster, but its memory grows with the number of columns.
+    if num_columns <= 16 * matrix.nnz:
         by_column = matrix.tocsc()
         columns = np.repeat(np.arange(num_columns), np.diff(by_column.indptr))
         return columns, by_column.indices.astype(np.int64), by_column.data

@@ -1,4 +1,4 @@
-"""Ranking with a sharded system: who encodes which users and items, and what comes of it."""
+"""Ranks the targets of users among all items with a sharded system, and summarises the ranks as metrics."""
 
 from __future__ import annotations
 
@@ -25,17 +25,24 @@ from evaluation.metrics import bootstrap_intervals, bucket_masks, ranking_metric
 from evaluation.ranking import count_ranks, top_items
 from evaluation.user_batches import UserBatch, exchange, user_batch
 
-# Buckets that split the Amazon sets into comparable parts; the last is open.
+# Bounds of buckets that split the Amazon datasets into parts of similar size; the last bucket has no upper bound.
 POPULARITY_EDGES = (0, 1, 5, 10, 20, 50)
 HISTORY_EDGES = (1, 5, 10, 20, 50)
 SPLITS: tuple[Split, ...] = ("valid", "test")
-# Pairs that gain, of a pass and with the items of all ranks: 20 bytes each.
+# Most pairs with a gain that a group of users may have, with the items of all ranks; 20 bytes each.
 _MAX_PAIRS = 1 << 25
 
 
 @dataclass(kw_only=True)
 class Ranked:
-    """Ranked targets of a split: users, positions, items and 1-based ranks, int64 [n] each."""
+    """The ranked targets of a split.
+
+    Attributes:
+        users: int64 [n].
+        positions: int64 [n], the places of the targets in their users' sequences.
+        items: int64 [n], the targets.
+        ranks: int64 [n], from 1.
+    """
 
     users: np.ndarray
     positions: np.ndarray
@@ -46,14 +53,17 @@ class Ranked:
 class Scorer:
     """Scores users against the whole catalogue with a sharded system. Every method is a collective.
 
-    `rank` and `recommend` are whole rankings. `begin`, `item_passes`, `rates` and `user_batch` are the steps that they
-    are made of, for a ranking of another kind (`experiments/case_page/channel_scoring.py`).
+    `rank` and `recommend` are complete rankings. They consist of `begin`, `evaluating`, `rates` and `user_batch`,
+    which other rankings use too (`experiments/case_page/channel_scoring.py`).
+
+    Users are ranked in groups, because the vectors of all users may not fit in memory. Each group takes one or two
+    passes over all items.
 
     Attributes:
-        encoder: makes the vectors of users and items.
-        gains: finds the pairs of a user and an item that score more than their inner product.
-        held_bytes: largest number of bytes of item vectors that a rank keeps between passes over the items.
-        users_per_pass: most users that are held at once.
+        encoder: computes the vectors of users and items.
+        gains: computes the gains of pairs of a user and an item.
+        held_bytes: item vectors are kept between passes over the items if they take at most this many bytes.
+        users_per_pass: most users in a group.
     """
 
     def __init__(
@@ -72,63 +82,61 @@ class Scorer:
         self.users_per_pass = config.evaluation.users_per_pass
 
     def rank(self, split: Split) -> Ranked:
-        """The rank of every target of "valid" or "test" in the whole catalogue. Memory: about 100 bytes a target."""
+        """Return the rank of every target of "valid" or "test" among all items. Memory: about 100 bytes a target."""
         data, targets = self.inputs.dataset, Targets(self.inputs.dataset, split)
         self.begin(split)
         users, positions = targets.locate(np.arange(len(targets), dtype=np.int64))
         items = target_items(data, users, positions)
-        # By target: the targets of a batch, and of a pass, are then in few of the item blocks.
+        # Ordered by target, so that the targets of a batch and of a group lie in few blocks of items.
         order = np.argsort(items, kind="stable")
-        with self.item_passes(len(users), f"ranking {split}", passes=2) as (blocks, tick):
-            groups = self._user_groups(
-                users[order], positions[order], self.config.evaluation.mask_history, blocks, tick
-            )
+        with self.evaluating(len(users), f"ranking {split}", item_passes=2) as (blocks, tick):
+            groups = self._groups(users[order], positions[order], self.config.evaluation.mask_history, blocks, tick)
             counts = np.stack(count_ranks(groups, blocks))
         counts[:, order] = counts.copy()
         ranks = ranks_from_counts(counts[0], counts[1], counts[2], self.config.evaluation.ties)
         return Ranked(users=users, positions=positions, items=items, ranks=ranks)
 
     def recommend(self, k: int, mask_history: bool) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Top-k for what each user does next: users [B], item ids [B, K] (-1: none), scores [B, K]."""
+        """Yield the k best next items of batches of users: users [B], item ids [B, K] (-1: none), scores [B, K]."""
         targets = Targets(self.inputs.dataset, "next")
         users, positions = targets.locate(np.arange(len(targets), dtype=np.int64))
         done = 0
-        with self.item_passes(len(users), "ranking next", passes=1) as (blocks, tick):
-            for ids, scores in top_items(self._user_groups(users, positions, mask_history, blocks, tick), blocks, k):
+        with self.evaluating(len(users), "ranking next", item_passes=1) as (blocks, tick):
+            for ids, scores in top_items(self._groups(users, positions, mask_history, blocks, tick), blocks, k):
                 yield users[done : done + len(ids)], ids.cpu().numpy(), scores.cpu().numpy()
                 done += len(ids)
 
     def begin(self, split: Split) -> None:
-        """Prepare a ranking of this split: look rows up anew, and draw the random numbers of the split.
+        """Prepare a ranking of this split: forget rows that were looked up before, and seed the random numbers.
 
-        Some models gate their channels with noise in rankings too.
+        Ranking needs random numbers because some models gate their channels with noise in rankings too.
         """
         self.encoder.forget_catalogue()
         seed_for(f"ranking {split}", self.config.seed, 0, self.world.rank)
 
     @contextmanager
-    def item_passes(
-        self, num_users: int, label: str, *, passes: int
+    def evaluating(
+        self, num_users: int, label: str, *, item_passes: int
     ) -> Iterator[tuple[ItemBlocks, Callable[[], None]]]:
-        """Within: the model evaluates without gradients, and a progress bar is shown.
+        """Within this context, the model is in evaluation mode, computes no gradients, and a progress bar is shown.
 
         Args:
             num_users: how many users are ranked.
-            label: of the progress bar.
-            passes: number of passes over the items that each group of users needs.
+            label: the label of the progress bar.
+            item_passes: number of passes over all items for each group of users.
 
         Yields:
-            This rank's blocks of item vectors, and what to call once for each batch of users that is encoded.
+            This rank's blocks of item vectors, and a function to call once for each batch of users that is encoded.
         """
         self.system.eval()
-        # Not inference_mode: FBGEMM cannot look up a split table in it.
-        with torch.no_grad(), self._progress(num_users, label, passes) as tick:
+        # Not torch.inference_mode, in which FBGEMM cannot look up a split table.
+        with torch.no_grad(), self._progress(num_users, label, item_passes) as tick:
             yield self.encoder.item_blocks(held_bytes=self.held_bytes, on_round=tick), tick
 
-    def _user_groups(
+    def _groups(
         self, users: np.ndarray, positions: np.ndarray, hide: bool, blocks: ItemBlocks, tick: Callable[[], None]
     ) -> Iterator[list[UserBatch]]:
-        """Yield groups of encoded batches of targets (users, positions), int64 [n] each, the same on every rank."""
+        """Encode batches of targets (users and positions, int64 [n] each) and yield them in groups on every rank."""
         size = self.config.evaluation.user_batch
         encoded = exchange(self._own_vectors(users, positions, tick), len(users), size)
         parts = (slice(first, first + size) for first in range(0, len(users), size))
@@ -155,7 +163,7 @@ class Scorer:
             yield held
 
     def rates(self, num_users: int) -> GainRates:
-        """What users gain in the whole score."""
+        """Return the gains of users in the whole score, which is the sum over channels."""
         repeats, weight = self.system.recommender.repeat_gains().sum(), self.config.evaluation.cooccurrence_weight
         return GainRates(
             repeats=np.full(num_users, float(repeats), dtype=np.float32),
@@ -163,7 +171,7 @@ class Scorer:
         )
 
     def _own_vectors(self, users: np.ndarray, positions: np.ndarray, tick: Callable[[], None]) -> Iterator[Tensor]:
-        """Vectors of global batches rank, rank + W, ...; empty ones where the users have run out."""
+        """Yield the user vectors of global batches rank, rank + W, ...; batches after the last user are empty."""
         size, world = self.config.evaluation.user_batch, self.world
         for number in range(world.rank, self._user_rounds(len(users)) * world.size, world.size):
             tick()
@@ -180,17 +188,18 @@ class Scorer:
         rates: GainRates,
         blocks: ItemBlocks,
     ) -> tuple[UserBatch, int]:
-        """A batch of users, with what their pairs with this rank's items gain.
+        """Return a batch of users with the gains of their pairs with this rank's items.
 
         Args:
-            users, positions: int64 [B].
-            vectors: of the users, [B, D].
+            users: int64 [B].
+            positions: int64 [B].
+            vectors: the vectors of the users, [B, D].
             hide: whether items of histories are hidden.
-            rates: how much each user gains.
+            rates: the gains of each user.
             blocks: this rank's items.
 
         Returns:
-            The batch, and the number of pairs that gain with the items of all ranks.
+            The batch, and the number of its pairs with a gain, counted over the items of all ranks.
         """
         targets = target_items(self.inputs.dataset, users, positions)
         items, rows, gains = self.gains.pairs(users, positions, targets, hide, rates)
@@ -204,26 +213,27 @@ class Scorer:
         return -(-num_users // (self.config.evaluation.user_batch * self.world.size))
 
     @contextmanager
-    def _progress(self, num_users: int, label: str, passes: int) -> Iterator[Callable[[], None]]:
-        """Show a bar over the rounds in which users are encoded, and the rounds of every pass over the items."""
+    def _progress(self, num_users: int, label: str, item_passes: int) -> Iterator[Callable[[], None]]:
+        """Show a progress bar that counts the batches of users and the blocks of every pass over the items."""
         options = self.config.evaluation
         groups = -(-num_users // (self._batches_per_group() * options.user_batch))
         rounds = blocks_of_rank(self.inputs.dataset.num_items, options.item_block, 0, self.world.size)[1]
-        total = self._user_rounds(num_users) + rounds * (groups * passes + self.encoder.streams_centers)
+        total = self._user_rounds(num_users) + rounds * (groups * item_passes + self.encoder.streams_centers)
         steps = iter(self.track(range(total), total, label))
 
         def tick() -> None:
             next(steps, None)
 
         yield tick
-        for _ in steps:  # so that the bar ends
+        for _ in steps:  # exhaust the loop, so that the bar is closed
             pass
 
 
 def summarise(ranked: Ranked, inputs: Inputs, config: Config) -> dict[str, Any]:
-    """Metrics, 95% bootstrap intervals, and metrics by popularity, history length, modality presence and repeats.
+    """Return metrics, their 95% bootstrap intervals, and the metrics of slices of the targets.
 
-    `repeat_share` is the share of targets that the user's history already holds.
+    Slices are by popularity of the target, length of the history, presence of each modality, and repeats.
+    `repeat_share` is the share of targets that are already in the user's history.
     """
     data, options = inputs.dataset, config.evaluation
     repeats = repeats_history(data, ranked.users, ranked.positions)

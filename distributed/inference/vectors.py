@@ -1,4 +1,4 @@
-"""User and item vectors of a sharded system: what ranking multiplies with each other.
+"""Computes the vectors of users and items with a sharded system; ranking takes their inner products.
 
 Shapes: B users, n items, N items of the catalogue, k centres, d width of a view, D width of a concatenated vector.
 """
@@ -27,15 +27,15 @@ from model.system import RecommenderSystem
 
 
 class Encoder:
-    """Encodes users and items with the weights as they are. Every method is a collective.
+    """Encodes users and items with the present weights. Every method is a collective.
 
-    A model that samples its centres in training is ranked with exact centres. These are streamed: `item_blocks` adds
-    them up in one pass over the items, and `users` reads the result. So `item_blocks` is called first.
+    A model that samples its centres in training is ranked with exact centres. `item_blocks` computes these in one
+    pass over the items, and `users` reads them. So call `item_blocks` first.
 
     Attributes:
         system: the modules that encode.
-        planner: plans the items of a step, the whole catalogue included.
-        streams_centers: whether `item_blocks` makes a pass over all items for the centres.
+        planner: plans the items of a step, or the whole catalogue.
+        streams_centers: whether `item_blocks` makes a pass over all items to compute the centres.
     """
 
     def __init__(self, *, system: RecommenderSystem, inputs: Inputs, config: Config, world: World) -> None:
@@ -55,7 +55,7 @@ class Encoder:
         self._catalogue = None
 
     def item_blocks(self, *, held_bytes: float, on_round: Callable[[], None]) -> ItemBlocks:
-        """This rank's blocks of item vectors, see `ItemBlocks`; makes the exact centres where they are streamed."""
+        """Return this rank's blocks of item vectors (`ItemBlocks`). Streamed centres are computed first."""
         blocks = ItemBlocks(
             encode=self._encode_block,
             num_items=self._inputs.dataset.num_items,
@@ -73,9 +73,10 @@ class Encoder:
         return blocks
 
     def users(self, users: np.ndarray, positions: np.ndarray) -> Tensor:
-        """Vectors [B, D] of users at positions of their sequences, int64 [B] each.
+        """Return the vectors [B, D] of users, each at a position of the user's sequence (both int64 [B]).
 
-        Exact centres that are not streamed read the whole catalogue; all else reads the items of the histories only.
+        Exact centres that are not streamed need the rows of the whole catalogue. Otherwise only the rows of the
+        inputs' items and of the targets are looked up.
         """
         data = self._inputs.dataset
         spans = spans_before(users, positions, self._config.model.max_length)
@@ -93,11 +94,11 @@ class Encoder:
         return self.system.encode_users(rows, batch.map(self._move))
 
     def items_by_channel(self, ids: np.ndarray) -> list[Tensor]:
-        """For each channel, the vectors [n, width of the channel] of items int64 [n], ascending and unique."""
+        """Return for each channel the vectors [n, width of the channel] of items, int64 [n], ascending and unique."""
         return self.system.recommender.item_vectors(self._item_rows(ids))
 
     def _encode_block(self, ids: np.ndarray) -> Tensor:
-        """Item vectors [n, D]; where centres are being added up, these items' share is added too."""
+        """Return item vectors [n, D]. During the pass for the centres, also add these items to the centres' sums."""
         items = self._item_rows(ids)
         if self._sums is not None:
             self._sums.add(ids, items)
@@ -111,9 +112,10 @@ class Encoder:
 
 
 class CenterSums:
-    """Adds up the views of each centre's members, block after block of the catalogue: C_m A_m E_id, exactly.
+    """Adds up the views of each centre's members, block by block of the catalogue: C_m A_m E_id, without sampling.
 
-    Blocks are summed apart and added in their order, so that the sums round alike for any number of ranks.
+    Each block is summed by itself, and the sums are added in the order of the blocks. So the result rounds alike for
+    any number of ranks.
     """
 
     def __init__(self, inputs: Inputs, modalities: tuple[str, ...]) -> None:
@@ -122,7 +124,12 @@ class CenterSums:
         self._sums: dict[str, Tensor] = {}
 
     def add(self, ids: np.ndarray, items: ItemRows) -> None:
-        """A block of every rank, in order of rank: items int64 [b] (b may be 0), their views [b, d]. A collective."""
+        """Add one block of every rank, in order of rank. A collective.
+
+        Args:
+            ids: this rank's items, int64 [b]; b may be 0.
+            items: their rows, with views [b, d].
+        """
         for m in self._modalities:
             view = items.views[m]
             shape = (self._graph.num_centers(m), view.shape[1])
@@ -136,7 +143,7 @@ class CenterSums:
                 self._sums[m] = self._sums[m] + other if m in self._sums else other
 
     def means(self) -> dict[str, Tensor]:
-        """Of all blocks added, float32 [k, d]; an empty centre is zero."""
+        """Return the centres, the means over their members, float32 [k, d]; a centre without members is zero."""
         centers = {}
         for m in self._modalities:
             clusters = np.asarray(self._graph.clusters(m))

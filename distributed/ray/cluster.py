@@ -1,4 +1,4 @@
-"""Start a local Ray, or join the cluster that is named."""
+"""Starts Ray on this machine or joins a cluster, and waits until the cluster has room for the workers."""
 
 from __future__ import annotations
 
@@ -31,32 +31,34 @@ from distributed.ray.worker_setup import set_up_worker
 
 log = logging.getLogger(__name__)
 
-# Without these two Ray's driver waits a minute, and is then ended in the middle of a line.
+# Ray's driver cannot work without these two processes. If one is lost, Ray's library waits a minute and then ends the
+# driver.
 _VITAL = ("gcs_server", "raylet")
 _started: dict[str, subprocess.Popen[bytes]] = {}
 _ANSWER_SECONDS = 5.0
-# How long to wait for nodes that join a cluster, and between two lines that say so.
+# Seconds to wait for nodes that join a cluster, and seconds between two lines that report the waiting.
 _NODES_SECONDS, _SAY_EVERY = 300.0, 60.0
-# What opens an HTTP/2 connection, and so gRPC (RFC 9113, 3.4): each side's first frame is SETTINGS, type 4.
+# The start of an HTTP/2 connection, on which gRPC is built. Each side's first frame is SETTINGS, type 4 (RFC 9113,
+# 3.4).
 _SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _SETTINGS
 
 
 def connect(cluster: ClusterConfig) -> None:
-    """Join `cluster.address`, else RAY_ADDRESS, else start a local cluster for this process.
+    """Join the cluster at `cluster.address`, else at RAY_ADDRESS; else start a local cluster for this process.
 
-    Workers import the packages by the names that they have here (`own_code.py`). Under `ray job submit` Ray puts the
-    working dir on their path; on a local cluster they get the path of this code; a driver that joins a cluster from
-    outside uploads this code.
+    Workers import the packages by the same names as this process (`own_code.py`). Under `ray job submit`, Ray puts
+    the working dir on the workers' path. On a local cluster, workers get the path of this code. A driver that joins a
+    cluster from outside uploads this code.
 
     Raises:
-        InputError: no cluster answers at the address, or it is none.
+        InputError: there is no Ray cluster at the address.
     """
     if ray.is_initialized():
-        if not is_installed():  # somebody else's: it goes on printing what it prints
+        if not is_installed():  # another program has initialised Ray, so its own lines stay visible
             show_own_lines(verbose=True)
         return
-    # Not `log_to_driver=False`: Ray would then send no worker's lines, ours neither.
+    # Not `log_to_driver=False`, because Ray would then not send the lines of this project's workers either.
     quiet = {"logging_level": logging.INFO if is_verbose() else logging.ERROR, "log_to_driver": True}
     setting, address = named_address(cluster)
     if address in (None, "local"):
@@ -64,10 +66,11 @@ def connect(cluster: ClusterConfig) -> None:
         keep_sockets_short()
         _provide_token()
         if not is_verbose():
-            # Nobody reads the metrics of a Ray that ends with its job, and processes complain if they cannot send any.
+            # Nobody reads the metrics of a Ray that ends with its job, and Ray's processes warn if they cannot send
+            # them.
             os.environ.setdefault("RAY_enable_metrics_collection", "0")
         with _own_process_groups():
-            # With the dashboard, whose state service Ray Train's own actors ask; without it they warn all along.
+            # With the dashboard, because Ray Train's own actors query its state service and warn if they cannot.
             ray.init(
                 address="local", num_cpus=cpus_here(cluster), include_dashboard=True, runtime_env=environment, **quiet
             )
@@ -89,7 +92,7 @@ def connect(cluster: ClusterConfig) -> None:
 
 
 def _provide_token() -> None:
-    """A token for the cluster that starts here, in the environment where Ray cannot keep one in the home folder."""
+    """Put a token for a local cluster into the environment if Ray cannot save one in the home folder."""
     stated = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     if stated or os.environ.get("RAY_AUTH_MODE", "token") != "token":
         return
@@ -106,10 +109,11 @@ def _provide_token() -> None:
 
 @contextmanager
 def _own_process_groups() -> Iterator[None]:
-    """Within, Ray starts its processes in process groups of their own, and they are noted for `wait_for_loss`.
+    """Within this context, each process that Ray starts gets its own process group; `wait_for_loss` then watches it.
 
-    A signal to this process's group, as terminals and batch systems send it, then reaches this process alone: it asks
-    for a checkpoint, and Ray lives until that is written. Ray's processes end with this one all the same.
+    Terminals and batch systems send a signal to a whole process group. The signal then reaches only this process,
+    which requests a checkpoint, and Ray keeps running until the checkpoint is written. Ray's processes still end with
+    this one.
     """
     popen = services.ConsolePopen
     _started.clear()
@@ -128,9 +132,13 @@ def _own_process_groups() -> Iterator[None]:
 
 
 def wait_for_loss(seconds: float) -> str | None:
-    """Wait so long for the end of a process that Ray cannot do without; its name, None if this process started none.
+    """Wait for the end of a process that Ray cannot work without.
 
-    Whoever is told late is ended by Ray's library first, without a word.
+    This returns at once when such a process ends, because Ray's library would soon end this process without a
+    message.
+
+    Returns:
+        The name of the process that ended. None if none ended within `seconds`, or this process started none.
     """
     ends: dict[int, str] = {}
     try:
@@ -146,7 +154,7 @@ def wait_for_loss(seconds: float) -> str | None:
 
 
 def cluster_in_words(cluster: ClusterConfig) -> str:
-    """What `connect` does, for a person."""
+    """Return a line for the user about what `connect` does."""
     setting, address = named_address(cluster)
     if ray.is_initialized():
         return "Ray is running already"
@@ -156,29 +164,32 @@ def cluster_in_words(cluster: ClusterConfig) -> str:
 
 
 def _check_answers(address: str) -> None:
-    """Whether a gRPC server listens there: `ray.init` would wait two minutes, then end this process by SIGTERM.
+    """Raise if no gRPC server listens at an address.
+
+    This is checked first because `ray.init` would wait two minutes and then end this process by SIGTERM.
 
     Raises:
-        OSError, ValueError: none does, or no host or port can have that name.
+        OSError: no gRPC server listens there.
+        ValueError: the host or port is not valid.
     """
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if int(port) > 65535:
-        raise ValueError("ports end at 65535")  # the resolver would take it modulo 65536
+        raise ValueError("the largest port is 65535")  # the resolver would take the port modulo 65536
     with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS) as connection:
         if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
             return
         connection.sendall(_HTTP2_GREETING)
         if connection.makefile("rb").read(len(_SETTINGS))[3:4] != _SETTINGS[3:4]:
-            raise ConnectionError("what listens there is not Ray; is it another port of the head node?")
+            raise ConnectionError("the server there is not Ray; is this another port of the head node?")
 
 
 def workers_use_gpu(cluster: ClusterConfig) -> bool:
-    """Whether each worker takes a GPU; "auto" looks at what the connected cluster has.
+    """Return whether each worker uses a GPU. For "auto", this depends on the GPUs of the connected cluster.
 
     Raises:
-        InputError: GPUs were asked for by name and the cluster has fewer than workers.
+        InputError: `cluster.use_gpu=true` and the cluster has fewer GPUs than workers.
     """
     available = int(ray.cluster_resources().get("GPU", 0))
     if cluster.use_gpu == "auto":
@@ -200,13 +211,16 @@ def wait_for_room(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Wait until the connected cluster has room for the fewest workers that were asked for: nodes may still be joining.
+    """Wait until the connected cluster has room for the least number of workers, since nodes may still be joining.
 
-    Ray Train itself would wait for ever, and print a traceback each minute. A line says what is waited for, once a
-    minute.
+    A line reports the waiting once a minute. Without this function, Ray Train would wait for ever and print a
+    traceback each minute.
 
     Args:
-        nodes, clock, sleep: as Ray's and the system's; tests bring their own.
+        cluster: the settings: how many workers, and their CPUs and GPUs.
+        nodes: returns the cluster's nodes, as `ray.nodes` does; tests replace it.
+        clock: returns seconds; tests replace it.
+        sleep: waits for some seconds; tests replace it.
 
     Raises:
         InputError: there is no room after `_NODES_SECONDS`.
@@ -220,7 +234,7 @@ def wait_for_room(
             raise InputError(
                 f"cluster.num_workers={cluster.num_workers}: {lacking}, of {cluster.cpus_per_worker:g} CPUs"
                 f"{' and a GPU' if gpus else ''} each, after {waited:.0f} s; lower cluster.num_workers or "
-                f"cluster.cpus_per_worker, add nodes, or take what is there with cluster.num_workers=[1, "
+                f"cluster.cpus_per_worker, add nodes, or accept fewer workers with cluster.num_workers=[1, "
                 f"{cluster.most_workers}]"
             )
         if waited == 0 or clock() - said >= _SAY_EVERY:
@@ -230,7 +244,7 @@ def wait_for_room(
 
 
 def _workers_on(node: dict[str, Any], cpus: float, gpus: int) -> int:
-    """How many workers fit a node, whatever else runs on it."""
+    """Return how many workers fit on an otherwise unused node."""
     if not node["Alive"]:
         return 0
     resources = node["Resources"]
@@ -239,12 +253,16 @@ def _workers_on(node: dict[str, Any], cpus: float, gpus: int) -> int:
 
 
 def check_seen_by_all_nodes(folder: Path, what: str) -> None:
-    """Whether the nodes of the connected cluster see the same folder, which tasks on them exchange files through.
+    """Raise if a node of the connected cluster does not see a folder, which tasks use to exchange files.
 
-    Nothing is asked of a cluster of one node.
+    A cluster of one node is not checked.
+
+    Args:
+        folder: the folder.
+        what: the name of the folder's setting and its value, for the message.
 
     Raises:
-        InputError: some node does not.
+        InputError: the folder cannot be written, or a node does not see it.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) < 2:

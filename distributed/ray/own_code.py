@@ -1,6 +1,7 @@
-"""How processes that Ray starts find this code: that of a checkout, or that of an installed wheel.
+"""Makes the processes that Ray starts find this project's code, from a checkout or an installed wheel.
 
-In a checkout the packages are at the top, as `distributed`; in the wheel they lie below one, as `mdsrec.distributed`.
+In a checkout the packages are at the top level (`distributed`). In the wheel they are inside one package
+(`mdsrec.distributed`).
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ import distributed
 _IS_INSTALLED = "." in distributed.__name__
 # The folder that holds the packages: the checkout, or `mdsrec` in site-packages.
 _FOLDER = Path(distributed.__file__ or "").resolve().parent.parent
-# Never sent to a cluster as code; .rayignore says the same to `ray job submit --working-dir`.
+# These are not uploaded to a cluster. `.rayignore` has the same list for `ray job submit --working-dir`.
 _NOT_CODE = [".git", ".venv", "demo", "runs", "tests", "docs", "**/__pycache__"]
 
 
 def found_on_this_machine() -> dict[str, Any]:
-    """A runtime environment for a cluster on this machine.
+    """Return a runtime environment for a cluster on this machine.
 
-    A checkout is put on the path of its workers. A wheel is found where this process found it: Ray passes on the path
-    of its driver.
+    A checkout is put on the workers' path. An installed wheel needs nothing, because workers get the driver's path
+    from Ray.
     """
     if _IS_INSTALLED:
         return {}
@@ -30,7 +31,7 @@ def found_on_this_machine() -> dict[str, Any]:
 
 
 def sent_to_the_cluster() -> dict[str, Any]:
-    """A runtime environment for a cluster that this process joins from outside: the code is uploaded."""
+    """Return a runtime environment that uploads the code, for a cluster that this process joins from outside."""
     if _IS_INSTALLED:
         return {"py_modules": [str(_FOLDER)], "excludes": ["**/__pycache__"]}
     return {"working_dir": str(_FOLDER), "excludes": _NOT_CODE}

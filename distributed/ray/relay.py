@@ -1,4 +1,4 @@
-"""What Ray sends of its workers' output, in the process that started the job: our lines are shown, Ray's are not."""
+"""Shows the lines of this project's workers in the process that started the job, and hides those of Ray."""
 
 from __future__ import annotations
 
@@ -17,25 +17,29 @@ from contracts.errors import InputError
 from contracts.terminal import shows_bars
 from distributed.output import MARK, show
 
-# The name under which Ray enters its own printing, and takes it back when it shuts down.
+# The name under which Ray registers its own printing handler, and removes it at shutdown.
 _HANDLER = "ray_print_logs"
 
 
 class Relay:
-    """Shows the marked lines (`distributed/output.py`) among those that Ray's workers print, and draws their bar.
+    """Prints the marked lines (`distributed/output.py`) among those of Ray's workers, and draws the progress bar.
 
     Attributes:
-        ended: set when rank 0 has said that no more lines come.
+        ended: an event that is set when rank 0 has reported that it sends no more lines.
     """
 
     def __init__(self, verbose: bool) -> None:
-        """`verbose`: the other lines are shown as Ray shows them; else they are left in Ray's files."""
+        """Choose what happens to lines without a mark.
+
+        Args:
+            verbose: whether they are printed as Ray prints them. Otherwise they are only in Ray's log files.
+        """
         self.ended = threading.Event()
         self._verbose = verbose
         self._bar: tqdm[Any] | None = None
 
     def __call__(self, data: dict[str, Any]) -> None:
-        """Take a batch of lines of one process: `lines`, and what Ray adds to them."""
+        """Handle a batch of lines of one process: a dict with `lines` and with fields that Ray adds."""
         foreign = []
         for line in data["lines"]:
             if line.startswith(MARK):
@@ -74,22 +78,22 @@ _relay: Relay | None = None
 
 
 def show_own_lines(verbose: bool) -> None:
-    """From now on the connected Ray prints our lines alone, or with `verbose` all that it prints itself."""
+    """From now on print only this project's lines of the connected Ray, or with `verbose` also all others."""
     global _relay
     _relay = Relay(verbose)
     dispatcher.remove_handler(_HANDLER)
     dispatcher.add_handler(_HANDLER, _relay)
-    # Also what Ray prints without its dispatcher: the errors that its scheduler reports.
+    # This also hides what Ray prints without its dispatcher, such as errors that its scheduler reports.
     ray_worker._worker_logs_enabled = verbose
 
 
 def is_installed() -> bool:
-    """Whether the connected Ray prints by `show_own_lines` already."""
+    """Return whether `show_own_lines` was called for the connected Ray."""
     return any(handler is _relay for name, handler in dispatcher.handlers if name == _HANDLER)
 
 
 def expect_end() -> threading.Event:
-    """An event that is set when rank 0's last line has arrived; to be asked for before the ranks start."""
+    """Return an event that is set when rank 0's last line has arrived. Call this before the ranks start."""
     ended = _relay.ended if _relay else threading.Event()
     ended.clear()
     return ended
@@ -97,7 +101,7 @@ def expect_end() -> threading.Event:
 
 @contextmanager
 def naming_ray_logs() -> Iterator[None]:
-    """An error within that is nobody's input is followed by a line that says where Ray's logs are."""
+    """Within this context, print where Ray's logs are after any error but an `InputError`."""
     try:
         yield
     except InputError:
@@ -108,7 +112,7 @@ def naming_ray_logs() -> Iterator[None]:
 
 
 def ray_logs() -> str:
-    """A line that says where the connected Ray writes its logs, a folder on each of its machines."""
+    """Return a line that says where the connected Ray writes its logs: a folder on each of its machines."""
     node = ray_worker._global_node
     folder = node.get_logs_dir_path() if node else "/tmp/ray/session_latest/logs of the head node"
     return f"Ray's own logs are in {folder}; --verbose shows them while a job runs"

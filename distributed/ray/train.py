@@ -1,4 +1,4 @@
-"""Run a task on every rank through Ray Train: one process per worker, one process group, restarts on failure."""
+"""Runs a task on all ranks through Ray Train, and starts a training again when workers are lost."""
 
 from __future__ import annotations
 
@@ -28,20 +28,26 @@ from distributed.telemetry import unwatched
 from distributed.world import World
 
 _LAST_LINES = 10.0  # seconds to wait at most for the last lines of rank 0
-_LOOK_EVERY = 0.5  # seconds between two looks whether there is nothing left to watch
+_LOOK_EVERY = 0.5  # seconds to wait for a loss of Ray before checking whether the task has ended
 
 
 def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any) -> None:
-    """Run a task on `cluster.num_workers` ranks of the connected cluster and wait for it.
+    """Run a task on `cluster.num_workers` ranks of the connected cluster and wait until it ends.
 
-    A training whose workers or nodes are lost is started again up to `cluster.max_failures` times, each time from its
-    latest checkpoint; the other tasks are not. With [least, most] workers it starts on as many as there is room for,
-    goes on with fewer when a node is lost, and with more when there is room again.
+    A training that loses workers or nodes is started again from its latest checkpoint, up to `cluster.max_failures`
+    times. Other tasks are not started again. With [least, most] workers, a training starts with as many as the
+    cluster has room for. It continues with fewer when a node is lost, and with more when the cluster has room again.
+
+    Args:
+        task: "train", "evaluate" or "recommend".
+        config: the settings.
+        storage: the run's folder or URI.
+        arguments: further arguments of the task's function.
 
     Raises:
-        RankError: a rank met an error that would come back, or workers were lost more often than allowed.
+        RankError: an error of a rank that would occur at every attempt, or more losses of workers than allowed.
     """
-    # Passed on to workers: print must reach their stdout, by which lines travel, not a logger.
+    # Workers inherit this. Their lines are sent through stdout, so print must write there and not to a logger.
     os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"
     ended, told = expect_end(), False
     allowed, losses = config.cluster.max_failures if task == "train" else 0, 0
@@ -57,22 +63,26 @@ def run_on_ray(task: Task, config: Config, storage: RunStorage, **arguments: Any
                 told = True
             if of_ranks:
                 raise of_ranks[0] from None
-            if not isinstance(error, WorkerGroupError):  # Ray's controller has itself tried again what is worth it
+            if not isinstance(error, WorkerGroupError):  # of Ray's controller, which makes its own further attempts
                 raise RankError(f"Ray Train failed: {one_line(error)}", str(error) + "\n", False) from None
             losses += 1
             print(_lost(error, losses, allowed), flush=True)
             if 0 <= allowed < losses:
-                limit = f"more often than cluster.max_failures={allowed} allows" if task == "train" else "try again"
-                raise RankError(f"workers were lost, {limit}", str(error) + "\n", False) from None
+                limit = f", more often than cluster.max_failures={allowed} allows"
+                end = limit if task == "train" else "; repeat the command"
+                raise RankError(f"workers were lost{end}", str(error) + "\n", False) from None
     shutil.rmtree(storage.local / "ray", ignore_errors=True)
     storage.remove("ray")
-    # Workers' lines reach the driver through Ray's log monitor, a little late; let a job have the last word.
+    # Workers' lines arrive a little late, through Ray's log monitor. Wait, so that the job prints its last line last.
     ended.wait(_LAST_LINES)
 
 
 @contextmanager
 def _ending_with_ray(storage: RunStorage) -> Iterator[None]:
-    """Within, this process ends soon after the Ray that it started, as where a batch system ends all processes."""
+    """Within this context, end this process soon after the Ray that it started is lost.
+
+    This happens if, for example, a batch system ends all processes of a job.
+    """
     done = threading.Event()
 
     def watch() -> None:
@@ -89,36 +99,42 @@ def _ending_with_ray(storage: RunStorage) -> Iterator[None]:
 
 
 def end_if_ray_is_lost(storage: RunStorage, seconds: float, end: Callable[[int], object] = os._exit) -> None:
-    """Look for so long whether the Ray that this process started has ended; if so end too, and say what to do next.
+    """If the Ray that this process started ends within some seconds, print what to do next and end this process.
 
-    Ray's own library ends the process otherwise: at once without a word, or after a minute with a page of them.
+    Otherwise Ray's library would end it: at once without a message, or after a minute with a page of messages.
+
+    Args:
+        storage: the run's folder or URI.
+        seconds: how long to wait for a loss of Ray.
+        end: ends this process; called with the exit code.
     """
     name = wait_for_loss(seconds)
     if name is None:
         return
     can_continue = (storage.local / "checkpoints" / "index.json").exists()
-    move = "continues from its latest checkpoint" if can_continue else "begins anew"
+    move = "continues from its latest checkpoint" if can_continue else "starts from the beginning"
     os.write(2, f"error: Ray's process {name} was ended from outside; the same command {move}\n".encode())
     end(os.EX_TEMPFAIL if can_continue else 1)
 
 
 class _Trainer(TorchTrainer):
-    """Ray's trainer, which leaves Ctrl-C to `stop_requests`: Ray's own answer ends the ranks without a checkpoint."""
+    """Ray's trainer without its handler of Ctrl-C, which ends ranks without a checkpoint; see `stop_requests.py`."""
 
     def _register_sigint_handler(self, controller: Any) -> None:
         pass
 
 
 def _trainer(task: Task, config: Config, storage: RunStorage, arguments: dict[str, Any]) -> _Trainer:
-    """One attempt at the task."""
+    """Return the trainer for one attempt at the task."""
     gpu = workers_use_gpu(config.cluster)
-    # Ray keeps its own state of the run here; ours is in RUN, so this folder can go when all is well.
+    # Ray saves its own state of the run here. This project's state is elsewhere in RUN, so `run_on_ray` deletes this
+    # folder after a success.
     path, files = storage.arrow
     if not storage.is_remote:
         (storage.local / "ray").mkdir(parents=True, exist_ok=True)
     return _Trainer(
         worker_function,
-        # A plain dict crosses the process border and is validated again there; no object is unpickled.
+        # Workers get a plain dict and validate it again, so that no object of this project is unpickled.
         train_loop_config={
             "task": task,
             "config": config.model_dump(mode="json"),
@@ -135,19 +151,19 @@ def _trainer(task: Task, config: Config, storage: RunStorage, arguments: dict[st
             name=f"{task}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}",
             storage_path=f"{path}/ray",
             storage_filesystem=files,
-            # Restarts are decided here, where a rank's own error is told from the loss of a worker.
+            # `run_on_ray` decides about restarts, because it distinguishes a rank's own error from a lost worker.
             failure_config=FailureConfig(max_failures=0),
         ),
     )
 
 
 def _failures(error: TrainingFailedError) -> dict[int, BaseException]:
-    """What each failed rank raised, or how it was lost, by rank; empty for an error of Ray's controller."""
+    """Return the error or loss of each failed rank, by rank; empty for an error of Ray's controller."""
     return getattr(error, "worker_failures", None) or {}
 
 
 def _lost(error: TrainingFailedError, losses: int, allowed: int) -> str:
-    """One line: which ranks failed and how, and what happens next."""
+    """Return a line for the user: which ranks failed, how, and what happens next."""
     found = [f"rank {rank}: {one_line(failure)[:200]}" for rank, failure in sorted(_failures(error).items())]
     text = "; ".join(found[:2]) + (f"; and {len(found) - 2} more" if len(found) > 2 else "")
     line = f"lost workers ({text})"
@@ -158,9 +174,13 @@ def _lost(error: TrainingFailedError, losses: int, allowed: int) -> str:
 
 
 def on_worker(job: dict[str, Any]) -> None:
-    """What each worker process runs."""
+    """Run the task in a worker process of Ray.
+
+    Args:
+        job: the dict that `_trainer` makes: the task, the config, the task's arguments, and whether a bar is shown.
+    """
     world = World.current(ray.train.torch.get_device())
-    # One bar, drawn by the driver from what rank 0 sends; none where nobody watches.
+    # If the driver has a terminal, rank 0 sends it the state of the progress bar, and the driver draws the bar.
     track = distant_bar if job["watched"] and world.is_first else unwatched
     arguments = job["arguments"]
     if job["task"] == "train":
@@ -168,11 +188,11 @@ def on_worker(job: dict[str, Any]) -> None:
     try:
         run_task(job["task"], parse_config(job["config"], "sent by the job"), world, track, **arguments)
     except RankError:
-        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # the driver says it in one line
+        logging.getLogger("ray.train").setLevel(logging.CRITICAL)  # the driver reports the error in one line
         raise
     if world.is_first:
         end_lines()
 
 
-# What `run_on_ray` has workers run; the fault injection puts its own around it.
+# The function that workers run. Fault injection in tests and benchmarks replaces this function by a wrapper.
 worker_function: Callable[[dict[str, Any]], None] = on_worker

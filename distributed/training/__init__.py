@@ -1,6 +1,10 @@
-"""Training on one rank: the life of a run, its epochs, and its optimiser steps.
+"""Training on one rank: the course of a run, its epochs, and its optimiser steps.
 
-`trainer.py` opens, shards, resumes, trains and evaluates. `training_loop.py` is the loop over epochs, `step.py` the
-pipeline of steps, and `guard.py` skips steps that are not finite. Imports the rest of `distributed` but not Ray.
-Begin with `trainer.train`.
+- `trainer.py`: opens the inputs, shards the model, resumes, trains and evaluates. Begin with `trainer.train`.
+- `training_loop.py`: the loop over epochs and steps, and when checkpoints are written.
+- `step.py`: optimiser steps in TorchRec's pipeline, which overlaps copying and communication with computation.
+- `guard.py`: why a step with a loss or gradient that is not finite is skipped.
+- `read_ahead.py`: fetches the next batch while a step runs.
+
+Modules here may import all of `distributed` but `distributed/ray`.
 """

@@ -1,13 +1,16 @@
-"""Steps that would poison the weights are not taken: a loss or gradient that is not finite.
+"""Skips steps whose loss or gradient is not finite, because they would make the weights infinite or NaN.
 
-So is a gradient whose norm float32 cannot hold: its squares would make Adam's moments infinite, and the parameters
-would never move again. (A post-norm layer magnifies gradients a million times where dropout leaves it a row of zeros,
-which at a width of 8 does happen.)
+A gradient whose norm exceeds float32 counts as not finite. Its squares would make Adam's moments infinite, and the
+parameters would never change again. (This happens. If dropout leaves a row of zeros, a post-norm layer magnifies the
+gradients a million times; at a width of 8 such rows occur.)
 
-The sum of all ranks' losses says, before the backward, whether any is not finite. Then every rank goes backward from 0
-(ranks that stay out of a collective would stall the rest), and no rank's optimiser takes the step. Where the losses
-are finite and a gradient is not, the dense parameters, whose gradients all ranks share, stay as they were; rows of a
-split table are updated inside the backward, from what is finite in their gradients (`finite_gradient`).
+Before the backward pass, ranks add up their losses. If the sum is not finite, every rank runs the backward pass from
+a loss of 0, because a rank that left out its collectives would stall the others. Then no rank's optimiser takes the
+step.
+
+If the losses are finite and a gradient is not, the dense parameters are not updated on any rank, because all ranks
+have the same summed gradients. The rows of a split table are updated inside the backward pass, with those numbers of
+their gradients that are finite (`finite_gradient`).
 """
 
 from __future__ import annotations
@@ -23,11 +26,11 @@ from torchrec.optim.keyed import KeyedOptimizer, OptimizerWrapper
 
 
 class GuardedOptimizer(OptimizerWrapper):
-    """Clips the norm of the dense gradients and takes no step when it, or the loss, is not finite.
+    """An optimiser that clips the norm of the dense gradients and skips a step if the norm or the loss is not finite.
 
     Attributes:
-        skipped: whether the latest step was not taken; the same on all ranks, as summed gradients are.
-        norm: of the dense gradients of the latest step.
+        skipped: whether the latest step was skipped. It is the same on all ranks, because summed gradients are.
+        norm: the norm of the dense gradients of the latest step.
     """
 
     def __init__(self, optimizer: KeyedOptimizer, dense: Sequence[nn.Parameter], clip: float | None) -> None:
@@ -38,18 +41,21 @@ class GuardedOptimizer(OptimizerWrapper):
         self.norm = 0.0
 
     def watch(self, share: Tensor) -> Tensor:
-        """The loss to go backward from: the share, or 0 where any rank's is not finite. A collective."""
+        """Return the loss for the backward pass: this rank's share, or 0 if any rank's share is not finite.
+
+        A collective. The share is a scalar on the device.
+        """
         total = share.detach().clone()
         dist.all_reduce(total)
         self._loss = total
         return torch.where(torch.isfinite(total), share, torch.zeros_like(share))
 
     def step(self, closure: Any = None) -> None:
-        """Take the step unless something is not finite. The one wait for the device in a step."""
+        """Take the step unless the loss or a gradient is not finite. A step waits for the device only here."""
         gradients = [p.grad for p in self._dense if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
         if self._loss is not None:
-            norm = norm + 0 * self._loss  # infinite or not a number: so is the norm
+            norm = norm + 0 * self._loss  # makes the norm NaN if the loss is infinite or NaN
         self.norm = float(norm)
         self.skipped = not math.isfinite(self.norm)
         if self.skipped:
@@ -60,7 +66,7 @@ class GuardedOptimizer(OptimizerWrapper):
 
 
 def finite_gradient(rows: Tensor) -> Tensor:
-    """The same rows; what is not finite in the gradient that comes back is taken for 0."""
+    """Return the same rows; in their gradient, numbers that are not finite are replaced by 0."""
     if rows.requires_grad:
         rows.register_hook(lambda gradient: torch.nan_to_num(gradient, nan=0.0, posinf=0.0, neginf=0.0))
     return rows

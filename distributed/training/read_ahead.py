@@ -1,4 +1,4 @@
-"""The next batch is fetched while a step computes."""
+"""Fetches the next batch in a thread while a step runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ _END = object()
 
 
 def read_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items in the same order, each fetched by a thread while the one before is in use.
+    """Yield the same items in the same order; a thread fetches each one while the caller uses the item before it.
 
-    What comes from a loader's process has to be unpacked: 5 ms a batch where making it took 2. What the items
-    raise is raised here. An item too many is fetched where the caller stops early.
+    This helps because a batch from a loader's process has to be unpacked, which takes 5 ms for a batch that was made
+    in 2 ms. Errors of `items` are raised here. If the caller stops early, one item more than it used has been
+    fetched.
     """
     waiting = iter(items)
     with ThreadPoolExecutor(1, "read-ahead") as thread:

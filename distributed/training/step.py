@@ -1,4 +1,6 @@
-"""Optimiser steps of a sharded system, overlapped by TorchRec's pipeline.
+"""Takes optimiser steps in TorchRec's pipeline, which overlaps the stages of successive steps.
+
+While step n computes, later steps are in these stages:
 
 | stage | step | on CUDA |
 |---|---|---|
@@ -7,8 +9,9 @@
 | exchange of ids (split table) | n + 1, started before the forward of n and awaited after it | own stream |
 | lookup, exchange of rows, views, towers, loss, backward, optimiser | n | default stream |
 
-DDP sums dense gradients in buckets during the backward. Rows of step n + 1 are read after step n has updated
-them, so overlap changes no number. On CPU the stages run one after the other, but for the exchange of ids.
+DDP sums dense gradients in buckets during the backward pass. The rows of step n + 1 are read after step n has updated
+them, so the overlap changes no result. On CPU only the exchange of ids overlaps; the other stages run one after the
+other.
 """
 
 from __future__ import annotations
@@ -34,7 +37,14 @@ from model.blocks.item_table import item_feature
 
 @dataclass(kw_only=True)
 class DeviceStep(Pipelineable):
-    """A step that TorchRec can move, and whose `feature` it exchanges ahead of time."""
+    """A step in the form that TorchRec's pipeline needs.
+
+    Attributes:
+        feature: the item ids to look up, which TorchRec exchanges between ranks ahead of time; None without a table.
+        plan: the item plan of the step.
+        batch: the batch of the step.
+        number: the number of the step in the run.
+    """
 
     feature: KeyedJaggedTensor | None
     plan: ItemPlan
@@ -46,7 +56,8 @@ class DeviceStep(Pipelineable):
             return tensor.to(device, non_blocking=non_blocking)
 
         feature = self.feature.to(device, non_blocking) if self.feature is not None else None
-        # A plan that is there stays the same object: the catalogue's keeps its transposed rows from step to step.
+        # A plan that is on the device already stays the same object. The plan of the whole catalogue is used in every
+        # step and caches its transposed rows.
         plan = self.plan if self.plan.union_ids.device.type == device.type else self.plan.map(move)
         return DeviceStep(feature=feature, plan=plan, batch=self.batch.map(move), number=self.number)
 
@@ -62,17 +73,24 @@ class DeviceStep(Pipelineable):
 
 
 class TrainSteps:
-    """Trains steps; a rank's shares of the loss add up to the mean over the global batch."""
+    """Takes optimiser steps. The shares of the loss that ranks compute sum to the mean over the global batch."""
 
     def __init__(self, *, sharded: ShardedSystem, plan: ItemPlan | None, config: Config, world: World) -> None:
-        """`plan` is that of the whole catalogue; None where every step brings its own."""
+        """Prepare the pipeline.
+
+        Args:
+            sharded: the system to train.
+            plan: the item plan of the whole catalogue; None if every step has its own plan.
+            config: the run's settings.
+            world: this rank's place.
+        """
         self.sharded, self.world = sharded, world
         self._precision = config.training.precision
         self._plan = plan.map(lambda tensor: tensor.to(world.device)) if plan else None
         self._feature = self._feature_of(self._plan) if self._plan else None
         self._seed = config.seed
         self._optimizer = GuardedOptimizer(sharded.optimizer, sharded.dense_parameters, config.training.gradient_clip)
-        if sharded.sharding == "row_wise":  # whose rows are updated before the optimiser is asked
+        if sharded.sharding == "row_wise":  # its rows are updated in the backward pass, before the optimiser's step
             sharded.system.recommender.register_forward_pre_hook(
                 lambda _, arguments: (finite_gradient(arguments[0]), *arguments[1:])
             )
@@ -81,20 +99,21 @@ class TrainSteps:
         )
 
     def run(self, steps: Iterable[Step], first: int = 0) -> Iterator[Tensor | None]:
-        """One optimiser step each; yields this rank's share of each loss, in order, still on the device.
+        """Take the steps and yield this rank's share of each loss, in order: a scalar on the device.
 
-        None stands for a step that was not taken, on any rank, as its loss or gradient was not finite.
-        Reads up to two steps ahead. Weights are as after step n when its share is yielded.
+        Yields None for a step that all ranks skipped because its loss or gradient was not finite. When the share of a
+        step is yielded, the weights are those after that step. Up to two further steps have then been read.
 
         Args:
-            first: the number of the first step in the run, which its random numbers depend on.
+            steps: the steps to take.
+            first: the number of the first of them in the run. Random numbers depend on it.
         """
         ready = (self._device_step(step, number) for number, step in enumerate(steps, first))
         try:
             while True:
                 try:
                     share: Tensor = self._pipeline.progress(ready)
-                except StopIteration:  # how it says that no step is left
+                except StopIteration:  # TorchRec raises this when no step is left
                     return
                 yield None if self._optimizer.skipped else share
         finally:
@@ -102,8 +121,10 @@ class TrainSteps:
 
     @property
     def channel_losses(self) -> Tensor:
-        """Of the step whose share was yielded last: this rank's sum of each channel's cross entropies, [C], on the
-        device (`Recommender.channel_losses`)."""
+        """This rank's sum of cross entropies for each channel, [C], on the device (`Recommender.channel_losses`).
+
+        They belong to the step whose share was yielded last.
+        """
         losses = self.sharded.system.recommender.channel_losses
         assert losses is not None, "no step was taken"
         return losses
@@ -123,5 +144,5 @@ class TrainSteps:
         enabled = self._precision == "bfloat16"
         with torch.autocast(self.world.device.type, torch.bfloat16, enabled=enabled):
             share: Tensor = self.sharded.parallel(step)
-        # DDP and TorchRec average gradients over ranks; shares must be summed.
+        # DDP and TorchRec average gradients over ranks, but shares must be summed: multiply by the number of ranks.
         return self._optimizer.watch(share) * self.world.size, share.detach()

@@ -1,4 +1,4 @@
-"""The life of a run on a rank: open, shard, resume, train with early stopping, evaluate the best, write."""
+"""Trains a run on one rank: resumes, trains with early stopping, evaluates and writes the metrics."""
 
 from __future__ import annotations
 
@@ -37,14 +37,20 @@ from storage.plain_json import json_text
 def train(
     config: Config, world: World, track: Track = unwatched, is_leaving: Callable[[], bool] = lambda: False
 ) -> dict[str, Any] | None:
-    """Train to early stopping and return what RUN/metrics.json holds; None where RUN/stop asked for the end before.
+    """Train a run to its end and return the content of RUN/metrics.json; None if RUN/stop stopped it before.
 
-    Called by every rank with the same config. Continues from RUN/checkpoints if there are any; all ranks
-    see the same metrics, so they take every decision alike.
+    Every rank calls this with the same config. Training resumes from RUN/checkpoints if there are any. All ranks
+    compute the same metrics, so they take the same decisions.
 
     Args:
-        is_leaving: whether a machine of the run is about to be taken away; all ranks call it together, and it says the
-            same to all.
+        config: the settings; `run` and `dataset` must be set.
+        world: this rank's place.
+        track: shows progress.
+        is_leaving: whether a machine of the run is about to be taken away. All ranks call it at the same step, and it
+            must return the same value on all of them.
+
+    Raises:
+        InputError: bad inputs, a damaged checkpoint, no space for a checkpoint, or too many skipped steps.
     """
     assert config.run is not None
     if world.device.type == "cpu":
@@ -70,7 +76,7 @@ def train(
         if decide(progress, config.training) == "stop":
             telemetry.say(f"nothing is left to train: the run is at step {progress.step}, after epoch {progress.epoch}")
         else:
-            telemetry.say(f"going on from step {progress.step}, in epoch {progress.epoch + 1}, on {ranks}")
+            telemetry.say(f"continuing from step {progress.step}, in epoch {progress.epoch + 1}, on {ranks}")
 
     with Watchdog(world=world, run=run, seconds=config.training.stall_seconds) as watchdog:
         scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=watchdog.watching(track))
@@ -108,19 +114,22 @@ def train(
 
 
 def _channel_losses(losses: Losses, num_channels: int, progress: Progress, world: World) -> torch.Tensor:
-    """Those of a checkpoint, float64 [C] on the device; NaN within an epoch whose checkpoint did not know them."""
+    """Return the channels' losses of a checkpoint, float64 [C] on the device.
+
+    They are NaN within an epoch whose checkpoint was written by an earlier version, which did not record them.
+    """
     unknown = float("nan") if progress.epoch_steps else 0.0
     return torch.tensor(losses[1:] or [unknown] * num_channels, dtype=torch.float64, device=world.device)
 
 
 def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, num_ranks: int) -> TrainBatches:
-    """What a rank trains.
+    """Return the batches of one rank.
 
     Raises:
         InputError: there is nothing to train on, or the dataset contradicts itself.
     """
     spans = training_spans(config, inputs.dataset)
-    check_targets(spans)  # a sampler of candidates cannot be made of none
+    check_targets(spans)  # before the sampler, which cannot be built without targets
     sampler = candidate_sampler(config, inputs)
     options = config.training
     return TrainBatches(
@@ -136,16 +145,19 @@ def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, nu
 
 
 def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> None:
-    """Refuse before any rank is started what a rank would refuse.
+    """Raise the errors of a config before any rank is started.
 
-    Builds the model (the rows of its item table are not allocated). Batches, plans and the sampler of candidates are
-    not built: what they read is checked.
+    This builds the model, but does not allocate the rows of its item table. Batches, plans and the sampler of
+    candidates are not built; only their inputs are checked.
 
     Args:
-        device_type: of the ranks; None: not known yet, so that the ranks themselves check the table's optimiser.
+        config: the settings.
+        inputs: the opened dataset and graph.
+        device_type: the device type of the ranks. None if it is not known yet; the ranks then check the table's
+            optimiser.
 
     Raises:
-        InputError: the model does not fit the dataset or graph, the table's optimiser does not exist there,
+        InputError: the model does not fit the dataset or graph, the table's optimiser does not exist on the device,
             or there is nothing to train on.
     """
     needs = build_system(config, inputs).recommender.needs
@@ -159,14 +171,14 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> 
 
 
 def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
-    """What a step trains at once of a user's sequence."""
+    """Return the spans of all users' sequences, which the steps of an epoch train."""
     return TrainingSpans(
         data=data, unit=config.training.unit, max_length=config.model.max_length, overlap=config.training.window_overlap
     )
 
 
 def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None:
-    """What draws the candidates of a step; None for a full softmax."""
+    """Return the sampler of a step's candidates; None if every item is a candidate (full softmax)."""
     options = config.training.negatives
     if options.draws is None:
         return None
@@ -185,8 +197,10 @@ def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None
 
 
 def _candidate_sources(config: Config, inputs: Inputs) -> tuple[np.ndarray | None, list[np.ndarray]]:
-    """What candidates are drawn from, where the config asks for it: target counts int64 [N], and each modality's
-    neighbours int64 [N, H].
+    """Return the arrays that candidates are drawn from: target counts int64 [N], and neighbours int64 [N, H] each.
+
+    Counts are None, and there are no neighbours, if the config does not need them. There is one array of neighbours
+    for each modality.
 
     Raises:
         InputError: the dataset contradicts itself.
@@ -210,7 +224,7 @@ def final_metrics(
     checkpoints: Checkpoints,
     world: World,
 ) -> dict[str, Any]:
-    """Rank valid and test with the weights as they are; the content of RUN/metrics.json, written by rank 0."""
+    """Rank valid and test with the present weights and return the content of RUN/metrics.json; rank 0 writes it."""
     splits: dict[str, dict[str, Any]] = {split: summarise(scorer.rank(split), inputs, config) for split in SPLITS}
     epochs = _epochs(config)
     metrics = {
@@ -236,7 +250,7 @@ def final_metrics(
 
 
 def count_parameters(sharded: ShardedSystem, inputs: Inputs, config: Config) -> int:
-    """Trained numbers of the whole system, however the table is spread."""
+    """Return the number of trained parameters of the whole system, summed over the shards of its table."""
     towers = sum(p.numel() for p in sharded.system.recommender.parameters())
     return towers + (inputs.dataset.num_items * config.model.dim if sharded.sharding else 0)
 

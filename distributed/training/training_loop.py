@@ -1,4 +1,4 @@
-"""Epoch after epoch, from wherever a run stands to where it is to end, with checkpoints on the way."""
+"""The loop over epochs: trains, validates, writes checkpoints, and decides when training ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from distributed.checkpoints.checkpoint import Checkpoints, Losses
 from distributed.checkpoints.index import Progress
 from distributed.inference.scoring import Scorer, summarise
 from distributed.inputs import Inputs
-from distributed.interruption import Interruption, Wish
+from distributed.interruption import Interruption, Request
 from distributed.sharding import ShardedSystem
 from distributed.telemetry import Telemetry
 from distributed.training.read_ahead import read_ahead
@@ -35,7 +35,7 @@ from storage.plain_json import json_text
 
 
 class StepOrder(Sampler[int]):
-    """Steps of an epoch, from `first` on."""
+    """The numbers of an epoch's steps in order, beginning with `first`."""
 
     def __init__(self, count: int) -> None:
         self.first, self._count = 0, count
@@ -48,7 +48,7 @@ class StepOrder(Sampler[int]):
 
 
 def loader_of(batches: TrainBatches, order: Sampler[int], num_workers: int, world: World) -> DataLoader[Step]:
-    """Steps in order, prepared by processes that stay for the whole run."""
+    """Return a loader of steps in the given order, whose processes stay alive for the whole run."""
     return DataLoader(
         batches,
         batch_size=None,
@@ -56,16 +56,16 @@ def loader_of(batches: TrainBatches, order: Sampler[int], num_workers: int, worl
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=world.device.type == "cuda",
-        generator=torch.Generator(),  # so that the default one is left alone
+        generator=torch.Generator(),  # its own, so that the loader does not draw from the default generator
     )
 
 
 @contextmanager
-def nothing_inherited_collected() -> Iterator[None]:
-    """Processes forked within never destroy what they were born with.
+def no_collection_in_forks() -> Iterator[None]:
+    """Within this context, a forked process never finalises objects that its parent created.
 
-    Garbage of the parent may own threads, as a process group of an earlier sitting does. They are not there in a forked
-    process, and its first collection would wait for them for ever, or fault.
+    Unreachable objects of the parent may own threads, as a process group of an earlier attempt does. A fork does not
+    copy threads, so finalising such an object in the child hangs or crashes.
     """
     gc.freeze()
     try:
@@ -76,12 +76,13 @@ def nothing_inherited_collected() -> Iterator[None]:
 
 @dataclass(kw_only=True)
 class TrainingLoop:
-    """What an epoch needs; every method is called by every rank.
+    """Trains a run epoch by epoch. Every rank calls every method.
 
     Attributes:
-        loss: this rank's sum of losses in the epoch under way, float64, on the device. Steps are added one by one, so
-            that an epoch in pieces has the sum of one in one piece.
-        channel_losses: the same by channel, without weights, float64 [C]; NaN where a checkpoint did not know them.
+        loss: this rank's sum of losses in the current epoch, float64, on the device. Steps are added one by one, so
+            that the sum of an interrupted epoch is that of an uninterrupted one.
+        channel_losses: the same for each channel, without the channels' weights, float64 [C]; NaN if the checkpoint
+            that the epoch resumed from did not record them.
     """
 
     config: Config
@@ -105,7 +106,7 @@ class TrainingLoop:
         self._saving = 0.0
 
     def run(self) -> bool:
-        """Train until `decide` says stop; False where somebody asked for the end before.
+        """Train until `decide` returns "stop"; return False if a stop was requested before.
 
         Raises:
             InputError: a checkpoint cannot be written, or too many steps in a row had to be skipped.
@@ -121,7 +122,7 @@ class TrainingLoop:
         return True
 
     def _train_epoch(self) -> bool:
-        """The rest of the epoch under way; whether it was trained to its end."""
+        """Train the rest of the current epoch; return whether its end was reached."""
         progress, training = self.progress, self.config.training
         self.batches.set_epoch(progress.epoch)
         self._order.first, last = progress.epoch_steps, len(self.batches)
@@ -131,8 +132,8 @@ class TrainingLoop:
         self.sharded.system.train()
         num_targets: list[int] = []
 
-        with nothing_inherited_collected():
-            loaded = iter(self._loader)  # its processes are forked before the watchdog's thread is there
+        with no_collection_in_forks():
+            loaded = iter(self._loader)  # forks the loader's processes, so it comes before the watchdog's thread
         self.watchdog.alive(progress.step)
 
         def counted() -> Iterator[Step]:
@@ -155,13 +156,13 @@ class TrainingLoop:
                 self.loss += share.double() * num_targets[number]
                 self.channel_losses += self._steps.channel_losses
             progress.epoch_seconds = before + time.perf_counter() - began - self._saving
-            wish = self.interruption.agreed(progress.step, self.checkpoints.is_writing)
+            request = self.interruption.agreed(progress.step, self.checkpoints.is_writing)
             if self.checkpoints.is_pending and self.interruption.nobody_writes:
                 self._finish_checkpoint()
-            if wish == Wish.STOP:
+            if request == Request.STOP:
                 self._write_checkpoint()
                 return False
-            if wish == Wish.CHECKPOINT and progress.epoch_steps < last:
+            if request == Request.CHECKPOINT and progress.epoch_steps < last:
                 self._start_checkpoint()
         return True
 
@@ -180,7 +181,8 @@ class TrainingLoop:
         by_channel = {label: part / trained for label, part in zip(labels, parts, strict=True)} if trained else {}
         valid = summarise(self.scorer.rank("valid"), self.inputs, self.config)["metrics"]
         is_best = note_validation(progress, valid.get(metric))
-        # Before the checkpoint: a record of steps that will be taken again is removed, a lost one would stay so.
+        # The record comes before the checkpoint. If the checkpoint is not completed, a resumed run removes the record
+        # and writes it again. A record that came after the checkpoint could be lost for good.
         rate = trained / max(seconds, 1e-9)
         self.telemetry.record(
             progress.step,
@@ -206,30 +208,30 @@ class TrainingLoop:
             self.interruption.saved()
 
     def _start_checkpoint(self) -> None:
-        """Copy the state and let a thread write it while training goes on."""
+        """Copy the state and let a thread write the copy while training continues."""
         with self._saving_time():
             self.checkpoints.start(self.sharded, self.progress, self._losses())
             self.interruption.saved()
 
     def _finish_checkpoint(self) -> None:
-        """Make the checkpoint count that `_start_checkpoint` began."""
+        """Publish the checkpoint that `_start_checkpoint` began."""
         with self._saving_time():
             self.checkpoints.finish()
 
     @contextmanager
     def _saving_time(self) -> Iterator[None]:
-        """Adds the time spent within to the checkpoint time of the epoch; the watchdog hears of the rank afterwards."""
+        """Add the time spent in this context to the epoch's checkpoint time, and report progress to the watchdog."""
         began = time.perf_counter()
         yield
         self.watchdog.alive()
         self._saving += time.perf_counter() - began
 
     def _losses(self) -> Losses:
-        """This rank's sums of losses in the epoch under way: of the whole loss, then of each channel."""
+        """Return this rank's sums of losses in the current epoch: of the whole loss, then of each channel."""
         return (float(self.loss), *self.channel_losses.tolist())
 
     def _note_skipped(self) -> None:
-        """Count a step whose loss or gradient was not finite, keep its batch for a look, and stop after too many."""
+        """Count a skipped step, save its batch for inspection, and raise after too many skipped steps in a row."""
         progress, limit = self.progress, self.config.training.max_skipped_steps
         progress.epoch_skipped += 1
         progress.skipped_in_a_row += 1
@@ -255,12 +257,12 @@ class TrainingLoop:
 
 
 def decide(progress: Progress, training: TrainingConfig) -> Literal["train", "stop"]:
-    """Whether another epoch is to be trained."""
+    """Return whether to train another epoch."""
     return "train" if why_stop(progress, training) is None else "stop"
 
 
 def why_stop(progress: Progress, training: TrainingConfig) -> str | None:
-    """The setting that ends training where it stands; None while another epoch is to be trained."""
+    """Return the setting that ends training at this point, in words; None if another epoch is to be trained."""
     if progress.stale_epochs >= training.patience:
         return f"{training.metric} was no better for {progress.stale_epochs} epochs (training.patience)"
     if progress.epoch >= training.max_epochs:
@@ -271,10 +273,12 @@ def why_stop(progress: Progress, training: TrainingConfig) -> str | None:
 
 
 def ending(progress: Progress, training: TrainingConfig, best: int | None) -> str:
-    """One line for the end of a training: why there, and which epoch was best.
+    """Return a line for the end of a training: why it ends, and which epoch was best.
 
     Args:
-        best: number of the best epoch; None where no epoch was trained.
+        progress: the state of the run.
+        training: the settings of training.
+        best: number of the best epoch; None if no epoch was trained.
     """
     line = f"training ends after epoch {progress.epoch}, step {progress.step}: {why_stop(progress, training)}"
     if best is None:
@@ -285,7 +289,10 @@ def ending(progress: Progress, training: TrainingConfig, best: int | None) -> st
 
 
 def note_validation(progress: Progress, metric: float | None) -> bool:
-    """Record an epoch's validation metric ; whether it is the best (None: no validation set, the latest is)."""
+    """Record an epoch's validation metric and return whether this epoch is the best so far.
+
+    Without a validation set the metric is None, and the latest epoch counts as the best.
+    """
     if metric is None or progress.best_metric is None or metric > progress.best_metric:
         progress.best_metric, progress.best_step, progress.stale_epochs = metric, progress.step, 0
         return True

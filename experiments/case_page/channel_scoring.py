@@ -44,7 +44,7 @@ class ChannelScorer:
         """
         data = self.inputs.dataset
         self._scorer.begin("test")
-        with self._scorer.item_passes(len(users), "scoring cases", passes=2) as (blocks, _):
+        with self._scorer.evaluating(len(users), "scoring cases", item_passes=2) as (blocks, _):
             widths = [x.shape[1] for x in self._encoder.items_by_channel(np.zeros(0, dtype=np.int64))]
             views = in_views(self._encoder.users(users, positions), widths, len(self.channels) - len(widths))
             batch, _ = self._scorer.user_batch(

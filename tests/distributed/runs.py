@@ -1,4 +1,4 @@
-"""Small runs that tests start, break off and compare."""
+"""Small runs that tests start, interrupt and compare."""
 
 import json
 
@@ -38,7 +38,7 @@ def weights(run, config):
 
 
 SAMPLED = ("training.negatives.draws=15", "model.mdsrec.center_samples=3")
-REPEAT_GAINS = (-1.5, 0.5, 1.0)  # of the channels, where a model learns them
+REPEAT_GAINS = (-1.5, 0.5, 1.0)  # one for each channel, for models that learn gains of repeats
 
 
 def set_repeat_gains(system):

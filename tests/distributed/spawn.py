@@ -1,8 +1,8 @@
-"""Run a function on real ranks over gloo; a failing rank's own traceback is what the test shows.
+"""Runs a function on real ranks over gloo. If a rank fails, the test shows the traceback of that rank.
 
-Ranks are forked from one process that has imported what they need, once for all tests: most of a rank's time would go
-into its imports. That process does nothing but import: it joins no group, opens no connection and computes nothing, so
-that a rank begins as a new process does.
+Most of a rank's time would be spent on imports. So ranks are forked from one process that has imported everything
+once for all tests. That process joins no process group, opens no connection and computes nothing, so a forked rank
+starts in the state of a new process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ multiprocessing.get_context("forkserver").set_forkserver_preload(_IMPORTED_ONCE)
 
 
 def run_ranks(world: int, function: Callable[..., None], *arguments: Any) -> None:
-    """Call function(World, *arguments) on `world` processes; raises what a rank raised."""
+    """Call function(World, *arguments) in `world` processes. Raises the error of a rank that fails."""
     with tempfile.TemporaryDirectory() as folder:
         common = (world, f"file://{Path(folder) / 'store'}", dict(os.environ), function, arguments)
         mp.start_processes(_rank, args=common, nprocs=world, start_method="forkserver")
@@ -40,7 +40,7 @@ def _rank(
     function: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
-    os.environ.clear()  # what the process that ranks are forked from has is of an earlier moment
+    os.environ.clear()  # the process that ranks are forked from has an earlier environment
     os.environ.update(environment)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(world))
     torch.set_num_threads(1)
@@ -49,6 +49,6 @@ def _rank(
     dist.destroy_process_group()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not through the interpreter's end: on a busy machine one exit in some sixty aborted there, a thread of torch's
-    # still running after the last line of Python.
+    # Not a normal exit: on a busy machine about one exit in sixty aborted, because a thread of torch was still
+    # running after the last line of Python.
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Which checkpoint is meant, and what is wrong with one, without reading a tensor."""
+"""Finding a checkpoint by its role or step, and errors in progress records and the index, without any tensor."""
 
 import json
 from dataclasses import asdict
@@ -49,7 +49,7 @@ def test_steps_are_ascending_numbers_and_nothing_else(run):
 
 @pytest.mark.parametrize("which", ["11", "newest", "9x", "-9", "", "٩"])
 def test_another_name_is_refused_with_those_there_are(run, which):
-    with pytest.raises(InputError, match=r"has latest, best and steps \[9, 10, 200\]") as refused:
+    with pytest.raises(InputError, match=r"name latest, best, or one of the steps \[9, 10, 200\]") as refused:
         find_checkpoint(str(run), which, {})
     assert not isinstance(refused.value, DamagedCheckpoint)
 
@@ -64,19 +64,20 @@ def test_there_is_no_best_before_the_first_validation(run):
 @pytest.mark.parametrize("step", [10, 300])
 def test_a_folder_of_another_step_is_damaged(run, step):
     write(run, 200, Progress(step=step))
-    with pytest.raises(DamagedCheckpoint, match=rf"it is of step {step}, the folder of step 200"):
+    with pytest.raises(DamagedCheckpoint, match=rf"its step is {step}, but its folder is of step 200"):
         find_checkpoint(str(run), "latest", {})
 
 
 def test_a_latest_whose_folder_is_gone_is_damaged(run):
-    """Training then goes on from the one before, so this must not look like a wrong name."""
+    """Training then continues from the checkpoint before it, so the error must not be that of a wrong name."""
     index(run, {"latest": 201, "best": 10})
     with pytest.raises(DamagedCheckpoint, match=r"step-00000201: progress\.json cannot be read"):
         find_checkpoint(str(run), "latest", {})
 
 
 @pytest.mark.parametrize(
-    ("fingerprints", "said"), [({"dataset": "e"}, "dataset d, and the one given is e"), ({"other": "x"}, "other none")]
+    ("fingerprints", "said"),
+    [({"dataset": "e"}, "dataset d, but the given dataset is e"), ({"other": "x"}, "other none")],
 )
 def test_other_inputs_are_refused(run, fingerprints, said):
     with pytest.raises(InputError, match=rf"was trained on {said}"):

@@ -1,4 +1,4 @@
-"""What the checkpoints of a run promise, with the ranks as threads: no process group, no process is started."""
+"""Guarantees of a run's checkpoints. Ranks are threads here: no process group and no process is started."""
 
 import json
 import threading
@@ -20,7 +20,7 @@ from tests.distributed.test_sharding import build, config_of
 
 @dataclass(frozen=True)
 class Threads(World):
-    """A rank that is a thread; `shared` holds what the ranks exchange."""
+    """A rank that is a thread; `shared` holds the values that ranks exchange."""
 
     shared: dict = field(default_factory=dict)
 
@@ -36,7 +36,7 @@ class Threads(World):
 
 
 def on_threads(size, function):
-    """function(World) on `size` ranks at once; what each returned."""
+    """Call function(World) on `size` ranks at once, and return the result of each."""
     shared = {"barrier": threading.Barrier(size, timeout=30)}
     worlds = [Threads(rank, size, torch.device("cpu"), shared) for rank in range(size)]
     with ThreadPoolExecutor(size) as pool:
@@ -44,7 +44,7 @@ def on_threads(size, function):
 
 
 def finish_by_hand(run, step):
-    """Each of the ranks writes a file of its own; then the checkpoint is finished."""
+    """Return a function with which each rank writes its own file and then finishes the checkpoint."""
 
     def finish(world):
         checkpoints = Checkpoints(str(run), world)
@@ -80,7 +80,7 @@ def test_every_file_is_checked_by_some_rank_and_all_ranks_hear_of_it(tmp_path, d
     path, progress = find_checkpoint(str(tmp_path), "latest", {})
     (path / f"shard-{damaged:05d}.safetensors").write_text("of nobody")
     said = on_threads(size, lambda world: find_damage(path, progress, world))
-    expected = f"{path}: shard-{damaged:05d}.safetensors is not as it was written (SHA-256 differs)"
+    expected = f"{path}: shard-{damaged:05d}.safetensors is damaged (SHA-256 differs from progress.json)"
     assert said == [expected] * size
 
 
@@ -102,7 +102,7 @@ def values_of(sharded):
 
 
 def test_a_checkpoint_is_of_the_moment_it_was_started(tmp_path, world, monkeypatch):
-    """Training goes on while it is written: neither the weights nor the progress of later steps get into it."""
+    """Training continues while a checkpoint is written. It must contain no weights and no progress of later steps."""
     sharded, checkpoints, begin = built(world), Checkpoints(str(tmp_path), world), threading.Event()
     original = checkpoint.write_tensors
     monkeypatch.setattr(checkpoint, "write_tensors", lambda *given: (begin.wait(30), original(*given))[1])

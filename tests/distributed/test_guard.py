@@ -1,4 +1,4 @@
-"""A step whose loss or gradient is not finite, on any rank, leaves every rank as if it had not been."""
+"""If the loss or gradient of a step is not finite on any rank, the step changes nothing on all ranks."""
 
 import json
 
@@ -21,7 +21,7 @@ POISONED = 2
 
 
 def poison(system, kind, step):
-    """The loss of one forward, or only its gradient, is not finite."""
+    """Make the loss of one forward pass, or only its gradient, not finite."""
     seen = []
 
     def hook(module, arguments, loss):  # noqa: ARG001
@@ -52,7 +52,7 @@ def skipped_on_all(world, sharding):
     for kind in ("nan", "inf", "gradient"):
         taken, found = train_some(world, sharding, [0, 1, 2, 3], kind)
         assert taken == [True, True, False, True], kind
-        if kind == "gradient" and sharding == "row_wise":  # rows that the other rank's finite gradients reach move
+        if kind == "gradient" and sharding == "row_wise":  # rows with finite gradients of the other rank are updated
             assert all(value.isfinite().all() for value in found.values())
             continue
         _, expected = train_some(world, sharding, [0, 1, 3])

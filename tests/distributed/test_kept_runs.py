@@ -1,4 +1,4 @@
-"""What an earlier version wrote is still read: configs, datasets, graphs, checkpoints; and gives the same metrics."""
+"""Configs, datasets, graphs and checkpoints of an earlier version are still read and give the same metrics."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ KEPT = Path(__file__).resolve().parents[1] / "kept"
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    """A copy, in which the runs' own relative paths hold."""
+    """A copy of the kept files, and the working directory in which the runs' relative paths are valid."""
     shutil.copytree(KEPT, tmp_path / "kept")
     monkeypatch.chdir(tmp_path / "kept")
     return tmp_path / "kept"

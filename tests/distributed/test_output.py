@@ -1,4 +1,4 @@
-"""Lines of a Ray worker on their way to the job's output, without Ray."""
+"""Lines of a Ray worker are marked, filtered and shown in the job's output; without Ray."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def test_what_a_worker_says_arrives_and_what_libraries_say_does_not(capsys):
     taken({"lines": worker_lines()})
     said = capsys.readouterr()
     assert said.out == "a table\nof two lines\ntrial-1: epoch 1\n"
-    assert said.err == "beware of dogs\n"  # no bar: pytest's standard error is no terminal
+    assert said.err == "beware of dogs\n"  # no bar, because pytest's standard error is not a terminal
     assert taken.ended.is_set()
 
 

@@ -1,4 +1,4 @@
-"""A checkout's code on workers; the wheel's is in tests/wheel_build/test_wheel.py."""
+"""Workers find the code of a checkout; tests/wheel_build/test_wheel.py tests the code of a wheel."""
 
 from distributed.ray.own_code import found_on_this_machine, sent_to_the_cluster
 from tests.packages import ROOT

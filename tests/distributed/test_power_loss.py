@@ -1,4 +1,4 @@
-"""What is on disk when the power goes: nothing that a checkpoint relies on is younger than the checkpoint."""
+"""A loss of power at any moment: everything that a checkpoint depends on is on disk before the checkpoint."""
 
 import contextlib
 import errno
@@ -38,14 +38,14 @@ def test_the_record_of_an_epoch_and_all_files_are_on_disk_before_its_checkpoint_
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", replace_written)
-    for epochs in (2, 3):  # the second sitting writes the file anew, without what would be trained again
+    for epochs in (2, 3):  # the second attempt rewrites the file without records of steps that it repeats
         with world_of_one() as world:
             train(config_of(folders, tmp_path / "run", "sasrec", f"training.max_epochs={epochs}"), world)
     assert found == [(1, [1]), (2, [1, 2]), (3, [1, 2, 3])]
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """Stands for the end of the process."""
 
 
 def opened(config, world):
@@ -62,7 +62,7 @@ def checkpoints_of(run, world):
 
 
 def failing(monkeypatch, owner, name, number, error):
-    """Let the n-th call of a function fail that is about the checkpoint of step 10 or its temporary folders."""
+    """Make the n-th call fail of those calls of a function that concern the checkpoint of step 10."""
     original, calls = getattr(owner, name), []
 
     def call(path, *more, **options):
@@ -79,7 +79,7 @@ def failing(monkeypatch, owner, name, number, error):
     ("owner", "name", "number"), [(os, "replace", 1), (os, "replace", 2), (shutil, "rmtree", 1), (shutil, "rmtree", 2)]
 )
 def test_a_step_that_is_saved_again_is_whole_at_any_moment(folders, tmp_path, monkeypatch, owner, name, number):
-    """As after a stop at the last step of an epoch: the next sitting validates, and saves the same step."""
+    """A run that stopped at the last step of an epoch validates in its next attempt and saves the same step again."""
     config = config_of(folders, tmp_path / "run", "sasrec")
     with world_of_one() as world:
         sharded, checkpoints = opened(config, world), checkpoints_of(tmp_path / "run", world)

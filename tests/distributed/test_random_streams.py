@@ -1,4 +1,4 @@
-"""Random numbers of a step: the same whenever it is taken, others for each purpose, seed, step and rank."""
+"""Random numbers of a step depend on its purpose, seed, number and rank, and on nothing else."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ def drawn(*key):
 
 def test_a_stream_follows_from_each_part_of_its_key():
     keys = [("step", 3, 5, 1), ("ranking test", 3, 5, 1), ("step", 4, 5, 1), ("step", 3, 6, 1), ("step", 3, 5, 2)]
-    # Sums and digits that run together are no keys: these share both with others.
+    # These keys have the same sums, or the same digits in a row, as others. Their streams must differ all the same.
     keys += [("step", 5, 3, 1), ("step", 1, 5, 3), ("step", 35, 1, 1), ("step", 3, 51, 1), ("step", 3, 5, 11)]
     first = [drawn(*key) for key in keys]
     assert len(set(first)) == len(keys)
@@ -51,7 +51,7 @@ def config_with_dropout(**more):
 
 
 def losses_of(config, world, rank, first):
-    """Losses of two steps that begin a run at step `first`, with the dropout of a rank."""
+    """Return the losses of two steps, of which the first has the number `first`, with the dropout of a rank."""
     _, steps, batches = build(config, world)
     steps.sharded.system.train()
     steps.world = replace(world, rank=rank)
@@ -63,13 +63,13 @@ def test_dropout_differs_by_rank_step_and_seed_and_by_nothing_else():
     cases = [(config, 0, 0), (config, 1, 0), (config, 0, 7), (config_with_dropout(seed=1), 0, 0)]
     with world_of_one() as world:
         found = [losses_of(case, world, rank, first) for case, rank, first in cases]
-        torch.rand(3)  # whatever else was drawn before
+        torch.rand(3)  # other draws before a step must not matter
         assert losses_of(config, world, 0, 0) == found[0]
     assert len({losses[1] for losses in found}) == len(cases)
 
 
-def test_the_numbers_of_steps_go_on_over_epochs(folders, tmp_path, monkeypatch):
-    """Step 3 of the second epoch is not step 3 of the first: it has random numbers of its own."""
+def test_step_numbers_continue_over_epochs(folders, tmp_path, monkeypatch):
+    """Step 3 of the second epoch has other random numbers than step 3 of the first epoch."""
     seen = []
     monkeypatch.setattr("distributed.training.step.seed_for", lambda *key: (seen.append(key), seed_for(*key)))
     config = runs.config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=2", "seed=5")

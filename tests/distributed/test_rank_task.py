@@ -1,4 +1,4 @@
-"""Which errors of a rank another attempt may get past, and what a rank reports of the others."""
+"""Which errors of a rank justify another attempt, and what a rank reports of all other errors."""
 
 import errno
 import os

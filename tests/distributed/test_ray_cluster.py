@@ -1,4 +1,4 @@
-"""Joining a cluster: what listens but is not Ray is told at once. What does not listen: tests/jobs/bad_input."""
+"""Joining a cluster: another server at the address is reported at once. tests/jobs/bad_input has closed ports."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 
 @pytest.fixture
 def joined(monkeypatch):
-    """The addresses at which Ray was asked to join a cluster; none is."""
+    """The addresses that Ray was told to join; no cluster is really joined."""
     addresses = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda address, **_: addresses.append(address))
@@ -27,17 +27,17 @@ def joined(monkeypatch):
 
 @pytest.fixture
 def server():
-    """Starts a server that says something to the first who comes; returns its address."""
+    """A function that starts a server, sends some bytes to its first client, and returns the server's address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         held = []
 
-        def answer(words):
+        def answer(message):
             connection, _ = listener.accept()
             held.append(connection)
-            connection.sendall(words)
+            connection.sendall(message)
 
-        def start(words):
-            threading.Thread(target=answer, args=(words,), daemon=True).start()
+        def start(message):
+            threading.Thread(target=answer, args=(message,), daemon=True).start()
             return f"127.0.0.1:{listener.getsockname()[1]}"
 
         yield start
@@ -62,7 +62,7 @@ def test_the_address_may_come_from_the_environment(joined, server, monkeypatch):
 @pytest.fixture
 def no_token(monkeypatch):
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, "")  # so that what the test sets is taken back
+        monkeypatch.setenv(name, "")  # so that monkeypatch also undoes what the test sets
         monkeypatch.delenv(name)
 
 
@@ -91,7 +91,7 @@ def test_a_stated_authentication_is_left_alone(monkeypatch, name, value):
 
 def test_another_service_is_not_joined(joined, server):
     address = server(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    with pytest.raises(InputError, match=rf"cluster.address={address}: .*what listens there is not Ray"):
+    with pytest.raises(InputError, match=rf"cluster.address={address}: .*the server there is not Ray"):
         connect(ClusterConfig(address=address))
     assert not joined
 
@@ -104,7 +104,7 @@ def test_a_service_that_says_nothing_is_not_joined(joined, server, monkeypatch):
 
 
 class Cluster:
-    """Nodes that join as time passes, without waiting."""
+    """A cluster whose nodes join at given times, with a clock of its own."""
 
     def __init__(self, *joins):
         self._joins, self.now = joins, 0.0

@@ -1,4 +1,4 @@
-"""A driver whose local Ray is ended from outside ends too, and says how to go on. With Ray itself: docs/log.md."""
+"""A driver whose local Ray is killed ends too, and prints how to continue (with a real Ray: docs/log.md)."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from distributed.ray.train import end_if_ray_is_lost
 
 @pytest.fixture
 def raylet(monkeypatch):
-    """A process that stands for the raylet that this process started."""
+    """A process that stands for the raylet of this process."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         monkeypatch.setattr(ray_cluster, "_started", {"raylet": process})
         yield process
@@ -22,7 +22,7 @@ def raylet(monkeypatch):
 
 @pytest.mark.parametrize(
     ("index", "status", "move"),
-    [(True, os.EX_TEMPFAIL, "continues from its latest checkpoint"), (False, 1, "begins anew")],
+    [(True, os.EX_TEMPFAIL, "continues from its latest checkpoint"), (False, 1, "starts from the beginning")],
 )
 def test_the_end_of_a_ray_process_ends_the_driver(tmp_path, raylet, capfd, index, status, move):
     ended = []
@@ -32,7 +32,7 @@ def test_the_end_of_a_ray_process_ends_the_driver(tmp_path, raylet, capfd, index
     end_if_ray_is_lost(RunStorage(str(tmp_path)), 0.0, ended.append)
     assert ended == []
     raylet.kill()
-    for _ in range(2):  # while it ends, and once it has
+    for _ in range(2):  # first while the process ends, then after it has ended
         end_if_ray_is_lost(RunStorage(str(tmp_path)), 60.0, ended.append)
         raylet.wait()
     assert ended == [status, status]

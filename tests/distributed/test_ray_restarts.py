@@ -1,4 +1,4 @@
-"""When the driver starts lost workers again, and when not; test_ray_training.py kills real ones."""
+"""When the driver starts lost workers again. Ray is replaced here; test_ray_training.py kills real workers."""
 
 import pytest
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
@@ -12,7 +12,7 @@ LOST = WorkerGroupError("lost", {1: ConnectionError("the actor died"), 0: Runtim
 
 
 class Attempts:
-    """Stands for Ray Train: each attempt ends as listed, None for well."""
+    """Stands for Ray Train: attempts end with the given errors; None: without an error."""
 
     def __init__(self, *ends):
         self.ends, self.count = list(ends), 0
@@ -28,7 +28,7 @@ class Attempts:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Runs a task whose attempts end as listed; returns how many there were."""
+    """A function that runs a task whose attempts end with the given errors, and returns the number of attempts."""
     monkeypatch.setattr(ray_train.time, "sleep", lambda _: None)
     monkeypatch.setenv("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
     monkeypatch.setenv("RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING", "0")
@@ -75,7 +75,7 @@ def test_an_error_of_a_rank_ends_the_task_also_beside_lost_peers(run, capsys):
 
 
 def test_evaluation_is_not_started_again(run):
-    with pytest.raises(RankError, match=r"^workers were lost, try again$"):
+    with pytest.raises(RankError, match=r"^workers were lost; repeat the command$"):
         run("evaluate", 5, LOST)
     assert run.count == 1
 

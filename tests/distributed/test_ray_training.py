@@ -1,4 +1,4 @@
-"""Trainings on a real Ray cluster of two nodes, with workers, nodes and drivers lost on the way."""
+"""Trainings on a real Ray cluster of two nodes, which lose workers, nodes and drivers."""
 
 import json
 
@@ -25,7 +25,7 @@ def inputs(tmp_path_factory):
 
 
 @pytest.mark.timeout(600)
-def test_a_disturbed_training_ends_as_a_calm_one(inputs, two_nodes):
+def test_a_disturbed_training_ends_as_an_undisturbed_one(inputs, two_nodes):
     calm, struck = (Trial(inputs, "mdsrec", name, two_nodes) for name in ("calm", "struck"))
     calm.run([])
     struck.run([Strike("Ctrl-C", 9, interrupt_driver), Strike("worker", 31, kill_worker, delay=0.1)])
@@ -35,7 +35,7 @@ def test_a_disturbed_training_ends_as_a_calm_one(inputs, two_nodes):
     assert "starting again from the latest checkpoint, restart 1 of 10 (cluster.max_failures)" in log
     assert struck.result() == calm.result()
     assert struck.coverage() == calm.coverage() == (0, 0)
-    # The comparison and the count of windows can fail.
+    # Check that the comparison and the count of windows are able to fail.
     trace = min(struck.traces.iterdir())
     lines = trace.read_text().splitlines()
     trace.write_text("\n".join(lines[1:]) + "\n")

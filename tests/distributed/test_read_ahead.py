@@ -1,4 +1,4 @@
-"""Items fetched ahead: the same ones, in order, one ahead of the caller, with their errors."""
+"""`read_ahead` yields the same items in order, fetches one item ahead, and raises the errors of the items."""
 
 import pytest
 

@@ -23,7 +23,7 @@ def s3():
 
 
 def on_nodes(world, folders, root, run, name, breaks_after, out):
-    """Each rank is a node: the first of its own, with a cache of its own."""
+    """Run a rank as if it were alone on its node, with its own cache."""
     os.environ.update(LOCAL_RANK="0", MDSREC_CACHE=str(root / f"{name}-{world.rank}"))
     config = config_of(folders, run, "mdsrec", "table.sharding=row_wise", "training.checkpoint_steps=3")
     if breaks_after:
@@ -35,14 +35,14 @@ def on_nodes(world, folders, root, run, name, breaks_after, out):
         out.write_text(json.dumps(found["details"]))
 
 
-def test_a_run_at_a_uri_goes_on_on_other_nodes(folders, tmp_path, s3, monkeypatch):  # noqa: ARG001
+def test_a_run_at_a_uri_continues_on_other_nodes(folders, tmp_path, s3, monkeypatch):  # noqa: ARG001
     uri, local = f"s3://{BUCKET}/{tmp_path.name}/run", tmp_path / "local"
     run_ranks(2, on_nodes, folders, tmp_path, local, "calm", 0, tmp_path / "calm.json")
     run_ranks(2, on_nodes, folders, tmp_path, uri, "first", 8, None)
     run_ranks(2, on_nodes, folders, tmp_path, uri, "second", 0, tmp_path / "struck.json")
     details = json.loads((tmp_path / "struck.json").read_text())
     assert details == json.loads((tmp_path / "calm.json").read_text())
-    # A third machine, which has seen nothing of it, evaluates it.
+    # A third machine, which has no files of the run, evaluates it.
     monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "third"))
     config = run_config(uri)
     with world_of_one() as world:

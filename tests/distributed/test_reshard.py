@@ -1,4 +1,4 @@
-"""Checkpoints of 1, 2, 3 and 4 ranks on 1, 2, 3 and 4 ranks: the same metrics to the last digit, and no state lost."""
+"""Checkpoints of 1 to 4 ranks are loaded by 1 to 4 ranks: the same metrics to the last digit, and no state is lost."""
 
 import json
 
@@ -24,7 +24,7 @@ MODELS = {
 
 
 def config_for(folders, run, model):
-    # 70 items: four ranks do not share them evenly, and with blocks of 30 one of them ranks none.
+    # 70 items cannot be divided evenly by four ranks, and in blocks of 30 one of the ranks has no items.
     return config_of(folders, run, model, *MODELS[model], "training.max_epochs=1")
 
 
@@ -54,7 +54,7 @@ def evaluate_and_save_again(world, folders, root, writers):
 
 
 def everything(folders, run, model):
-    """Tensors of the latest checkpoint, unsharded."""
+    """Return the tensors of the latest checkpoint, unsharded."""
     with world_of_one() as world:
         sharded, inputs = opened(config_for(folders, run, model), world)
         Checkpoints(str(run), world).load("latest", sharded, inputs.fingerprints)

@@ -1,4 +1,4 @@
-"""A run that is broken off anywhere, or asked to end, ends as one that nobody disturbed."""
+"""A run that is interrupted or stopped at any step ends with the same result as an undisturbed run."""
 
 import json
 import shutil
@@ -24,11 +24,11 @@ STEPS = ("training.checkpoint_steps=3",)
 
 
 class Broken(Exception):
-    """What a lost process looks like from inside: nothing after it is run."""
+    """Stands for the loss of a process: no code after it runs."""
 
 
 def breaking(after: int):
-    """A track that breaks off after so many items (steps, and rounds of rankings)."""
+    """Return a track that raises after so many items (steps, and rounds of rankings)."""
 
     def track(loop, total, label):  # noqa: ARG001
         nonlocal after
@@ -42,7 +42,7 @@ def breaking(after: int):
 
 
 class Immediately:
-    """Stands for the thread that writes checkpoints: each is written before the next step begins."""
+    """Stands for the thread that writes checkpoints; writes each checkpoint before the next step begins."""
 
     def __init__(self, *_):
         pass
@@ -63,7 +63,7 @@ def written_at_once(monkeypatch):
 
 @pytest.fixture(scope="module")
 def undisturbed(folders, tmp_path_factory):
-    """A run of SASRec that nobody disturbed, for tests that only read it: its folder, and what its training found."""
+    """An undisturbed run of SASRec, which tests only read: its folder and its final metrics."""
     run = tmp_path_factory.mktemp("undisturbed") / "run"
     with world_of_one() as world:
         return run, train(config_of(folders, run, "sasrec"), world)
@@ -71,7 +71,7 @@ def undisturbed(folders, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def broken_off(folders, tmp_path_factory):
-    """The same run, broken off in its step 8: its folder, with checkpoints of steps 3 and 6. Tests copy it."""
+    """The same run, interrupted in its step 8: its folder, with checkpoints of steps 3 and 6. Tests copy it."""
     run = tmp_path_factory.mktemp("broken-off") / "run"
     with pytest.MonkeyPatch.context() as patch, world_of_one() as world:
         patch.setattr("distributed.checkpoints.checkpoint.ThreadPoolExecutor", Immediately)
@@ -81,7 +81,7 @@ def broken_off(folders, tmp_path_factory):
 
 
 def train_until_done(config, breaks):
-    """Sittings that break off one after the other, then one that does not."""
+    """Train in several attempts, each interrupted but the last; return the result of the last."""
     for after in breaks:
         with world_of_one() as world, pytest.raises(Broken):
             train(config, world, breaking(after))
@@ -102,7 +102,7 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(folders, tmp_path, model,
         whole = train(straight, world)
     config = config_of(folders, tmp_path / "broken", model, *STEPS, *more)
     found = train_until_done(config, (4, 5, 9, 1, 20))
-    # Dropout and gate noise are on, and losses are sums over sittings: nothing may be lost or doubled.
+    # Dropout and gate noise are on, and losses are summed over attempts: no step may be lost or counted twice.
     assert records(tmp_path / "broken") == records(tmp_path / "straight")
     assert found["test"] == whole["test"]
     assert found["details"] == whole["details"]
@@ -111,8 +111,8 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(folders, tmp_path, model,
 
 
 @pytest.mark.usefixtures("written_at_once")
-def test_a_checkpoint_from_before_channels_were_recorded_is_gone_on_from(folders, tmp_path, monkeypatch, undisturbed):
-    """The epoch that it is within gets the loss of the whole, but not of each channel; later epochs get both."""
+def test_a_run_continues_from_a_checkpoint_without_losses_of_channels(folders, tmp_path, monkeypatch, undisturbed):
+    """The epoch of the checkpoint gets the whole loss, but not those of channels. Later epochs get both."""
     broken = config_of(folders, tmp_path / "broken", "sasrec", *STEPS)
 
     def earlier(*arguments):
@@ -133,7 +133,7 @@ def test_a_checkpoint_from_before_channels_were_recorded_is_gone_on_from(folders
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_losses_of_an_epoch_in_pieces_are_added_up_over_other_ranks(ranks):
+def test_losses_of_an_interrupted_epoch_are_summed_on_another_number_of_ranks(ranks):
     stored = {
         **{f"loss/{rank}": torch.tensor(1.5 + rank, dtype=torch.float64) for rank in range(2)},
         **{f"channel_losses/{rank}": torch.tensor([1.0, rank], dtype=torch.float64) for rank in range(2)},
@@ -147,7 +147,7 @@ def test_losses_of_an_epoch_in_pieces_are_added_up_over_other_ranks(ranks):
 
 
 @pytest.mark.parametrize("at_end", [False, True], ids=["within", "at the end of an epoch"])
-def test_a_stop_is_granted_at_the_next_step_and_costs_nothing(folders, tmp_path, monkeypatch, undisturbed, at_end):
+def test_a_stop_takes_effect_after_the_next_step_and_loses_no_step(folders, tmp_path, monkeypatch, undisturbed, at_end):
     monkeypatch.setattr(interruption, "_LOOK_EVERY", -1.0)
     straight, whole = undisturbed
     run = tmp_path / "stopped"
@@ -164,7 +164,7 @@ def test_a_stop_is_granted_at_the_next_step_and_costs_nothing(folders, tmp_path,
 
     with world_of_one() as world:
         assert train(config, world, asking) is None
-    assert len(steps) == 1  # no ranking after it
+    assert len(steps) == 1  # training stopped without a ranking
     assert (run / "stopped").exists()
     assert not (run / "stop").exists()
     assert not (run / "metrics.json").exists()
@@ -174,7 +174,7 @@ def test_a_stop_is_granted_at_the_next_step_and_costs_nothing(folders, tmp_path,
     assert records(run) == records(straight)
 
 
-def test_a_machine_that_will_be_taken_away_is_worth_one_checkpoint(folders, tmp_path, monkeypatch):
+def test_one_checkpoint_is_written_before_a_machine_is_taken_away(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(interruption, "_ASK_EVERY", -1.0)
     config = config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=1", "training.keep_checkpoints=9")
     asked = []
@@ -187,7 +187,7 @@ def test_a_machine_that_will_be_taken_away_is_worth_one_checkpoint(folders, tmp_
         train(config, world, is_leaving=is_leaving)
     steps = sorted(int(path.name[5:]) for path in (tmp_path / "run/checkpoints").glob("step-*"))
     assert steps[0] == 3
-    assert len(steps) == 2  # and the one after the epoch
+    assert len(steps) == 2  # this one and the one after the epoch
     assert len(asked) == 3
 
 
@@ -218,13 +218,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
         found = train(config, world)
     said = capsys.readouterr().out
     assert f"warning: checkpoint {folder}: {file.name}" in said
-    assert "going on from step 3" in said
+    assert "continuing from step 3" in said
     assert found["details"] == whole["details"]
     assert records(tmp_path / "run") == records(straight)
 
 
 def saved(run, config, moments):
-    """A run folder with checkpoints at steps whose best then was another."""
+    """Make a run folder with checkpoints of the given steps, each with the step that was the best at its time."""
     with world_of_one() as world:
         inputs = open_inputs(config)
         sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
@@ -259,7 +259,7 @@ def test_a_folder_that_cannot_be_made_is_said(folders, tmp_path):
     run, config = tmp_path / "run", config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=1")
     run.mkdir()
     (run / "checkpoints").write_text("")
-    with world_of_one() as world, pytest.raises(InputError, match=r"step-\d+: could not be written .*make room"):
+    with world_of_one() as world, pytest.raises(InputError, match=r"step-\d+: could not be written .*free space"):
         train(config, world)
 
 
@@ -270,7 +270,7 @@ def test_a_run_without_a_whole_checkpoint_says_so(folders, tmp_path):
     best = json.loads((tmp_path / "run/checkpoints/index.json").read_text())["best"]
     for path in (tmp_path / "run/checkpoints").glob("step-*/*.safetensors"):
         damage(path, "one bit")
-    with world_of_one() as world, pytest.raises(InputError, match=r"no checkpoint is whole .*SHA-256 differs"):
+    with world_of_one() as world, pytest.raises(InputError, match=r"has no undamaged checkpoint .*SHA-256 differs"):
         train(config, world)
     from distributed.inference.encoding import evaluate, run_config
 
@@ -294,7 +294,7 @@ def test_a_full_disk_is_said_and_harms_nothing(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(dcp, "save", full)
     with (
         world_of_one() as world,
-        pytest.raises(InputError, match=r"step-00000006: .*No space left on device.*make room"),
+        pytest.raises(InputError, match=r"step-00000006: .*No space left on device.*free space"),
     ):
         train(config, world)
     monkeypatch.undo()

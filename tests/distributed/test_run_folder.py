@@ -1,4 +1,4 @@
-"""Which folders a training may use, and what may differ when it goes on in one."""
+"""Which folders a training may use, and which knobs may differ when it continues a run."""
 
 import pytest
 import yaml
@@ -19,7 +19,7 @@ def begun(run, config):
 
 
 def test_a_new_or_empty_folder_is_a_runs(tmp_path):
-    for left in ((), ("ray",), (".config.yaml.unfinished", "ray")):  # what a process killed at the start leaves
+    for left in ((), ("ray",), (".config.yaml.unfinished", "ray")):  # left by a process that was killed early
         run = tmp_path / f"run{len(left)}"
         assert open_run_folder(config_of(run)).local == run
         run.mkdir()
@@ -33,7 +33,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="file: is a file; name a folder"):
         open_run_folder(config_of(tmp_path / "file"))
     (tmp_path / "ray").touch()
-    with pytest.raises(InputError, match=r"holds file and no config\.yaml, so it is no run"):
+    with pytest.raises(InputError, match=r"holds file and no config\.yaml, so it is not a run"):
         open_run_folder(config_of(tmp_path))
     with pytest.raises(InputError, match="run: not set"):
         open_run_folder(load_config(None, []))
@@ -80,12 +80,12 @@ def test_a_knob_that_decides_speed_only_may_change(tmp_path, setting):
     open_run_folder(config_of(tmp_path / "run", setting))
 
 
-def test_a_run_goes_on_that_was_begun_before_a_knob_was_there(tmp_path):
-    """Also a run whose config has a knob that is there no more."""
+def test_a_run_that_was_started_before_a_knob_existed_can_be_continued(tmp_path):
+    """A run whose config has a knob that no longer exists can be continued too."""
     begun(tmp_path / "run", config_of(tmp_path / "run"))
     stored = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
     del stored["model"]["dim"], stored["training"]["negatives"], stored["seed"]
-    stored["model"]["gone"] = {"dim": 3}  # and each knob that was not there had its default
+    stored["model"]["gone"] = {"dim": 3}  # a knob that the config lacks had its default
     (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(stored))
     open_run_folder(config_of(tmp_path / "run"))
     with pytest.raises(InputError, match=r"was begun with model\.dim=64 and the command says 8"):

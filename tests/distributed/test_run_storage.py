@@ -18,7 +18,7 @@ def s3():
 
 @pytest.fixture
 def node(s3, tmp_path, monkeypatch):
-    """`node(name)`: the storage of this test's run as the node of that name sees it; every node has its own cache."""
+    """`node(name)` returns the storage of this test's run on the node of that name; every node has its own cache."""
 
     def storage(name: str) -> RunStorage:
         monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / name))
@@ -29,7 +29,7 @@ def node(s3, tmp_path, monkeypatch):
 
 
 def save(storage: RunStorage, step: int, best: int | None, content: str = "weights") -> list[str]:
-    """A checkpoint as `distributed.checkpoints.checkpoint` leaves it; the names of its tensors."""
+    """Write a checkpoint as `distributed.checkpoints.checkpoint` does, and return the names of its tensors."""
     folder = storage.local / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     for shard in (1, 2):
@@ -63,7 +63,7 @@ def test_a_local_run_is_left_alone(tmp_path, s3) -> None:
 
 def test_another_node_continues_where_the_first_stood(node) -> None:
     first = node("a")
-    first.pull()  # nothing there yet
+    first.pull()  # the URI is still empty
     (first.local / "config.yaml").write_text("seed: 0")
     (first.local / "metrics.jsonl").write_text('{"step": 1}\n')
     first.push(["config.yaml", "metrics.jsonl"])
@@ -100,7 +100,7 @@ def test_what_is_here_is_not_fetched_again(node, s3) -> None:
 
 
 def test_the_uri_holds_the_truth(node) -> None:
-    """What a node kept of an earlier run of that name never mixes with the run that is there now."""
+    """Files that a node kept of an earlier run of that name are never mixed with the run that is there now."""
     old = node("a")
     (old.local / "checkpoints").mkdir(parents=True)
     (old.local / "metrics.json").write_text("{}")
@@ -147,7 +147,7 @@ def test_a_damaged_index_is_named(node, s3, tmp_path) -> None:
     push(node("a"), 1, best=1)
     for content in (b"{", b"[1]", b'{"latest": "x"}'):
         s3.write(f"{tmp_path.name}/run/checkpoints/index.json", content)
-        with pytest.raises(InputError, match=r"checkpoints/index.json: is not what this code writes"):
+        with pytest.raises(InputError, match=r"checkpoints/index.json: is not an index of checkpoints"):
             node("b").pull()
 
 

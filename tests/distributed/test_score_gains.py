@@ -1,4 +1,4 @@
-"""Pairs that gain, against a dense sum over histories; and what co-occurrence needs to be ranked with."""
+"""Gains of pairs equal a dense sum over histories; and models and runs that are ranked with co-occurrence."""
 
 import json
 
@@ -22,11 +22,11 @@ from tests.distributed.test_scoring import CASES, results
 from tests.distributed.toy import NUM_ITEMS, ToyGraph, toy_data
 
 LENGTH = 4
-MIXED = [(-2.0, 0.0), (0.0, 1.5), (0.5, 2.0), (0.0, 0.0)]  # gains of repeats and of co-occurrence, user after user
+MIXED = [(-2.0, 0.0), (0.0, 1.5), (0.5, 2.0), (0.0, 0.0)]  # (gain of repeats, gain of co-occurrence) of each user
 
 
 def dense(users, positions, targets, hide, rates, decay, cap):
-    """float64 [B, N], and which pairs are hidden."""
+    """Return the gains of all pairs, float64 [B, N], and which pairs are hidden."""
     data, graph = toy_data(), ToyGraph()
     whole = np.zeros((len(users), NUM_ITEMS))
     for row, (user, position) in enumerate(zip(users, positions, strict=True)):
@@ -50,7 +50,7 @@ def test_pairs_are_those_of_a_dense_sum(hide, decay, cap, mixed):
     data = toy_data()
     users, positions = Targets(data, "test").locate(np.arange(len(Targets(data, "test"))))
     targets = target_items(data, users, positions)
-    targets[::3] = data.items[data.offsets[users[::3]]]  # bought before
+    targets[::3] = data.items[data.offsets[users[::3]]]  # repeats
     repeats, cooccurrence = np.resize(np.array(mixed, dtype=np.float32), (len(users), 2)).T.copy()
     rates = GainRates(repeats=repeats, cooccurrence=cooccurrence)
     options = EvaluationConfig(cooccurrence_decay=decay, cooccurrence_cap=cap)
@@ -77,21 +77,21 @@ def test_entries_by_item_counted_or_sorted(num_columns):
     np.testing.assert_array_equal(values, [matrix[u, i] for u, i in zip(users, items, strict=True)])
 
 
-def test_passes_of_few_pairs_change_nothing(folders, monkeypatch):
+def test_groups_of_few_pairs_change_nothing(folders, monkeypatch):
     case = next(case for case in CASES if case[0] == "itemknn")
     with world_of_one() as world:
         expected, _ = results(world, folders, case, np.inf, 65536)
         monkeypatch.setattr(scoring, "_MAX_PAIRS", 100)
-        passes, count_ranks = [], scoring.count_ranks
-        monkeypatch.setattr(scoring, "count_ranks", lambda given, blocks: count_ranks(noted(given, passes), blocks))
+        groups, count_ranks = [], scoring.count_ranks
+        monkeypatch.setattr(scoring, "count_ranks", lambda given, blocks: count_ranks(noted(given, groups), blocks))
         found, _ = results(world, folders, case, 0, 65536)
     assert found == expected
-    assert len(passes) > 2
-    assert set(passes[:-1]) == {1}  # a batch has more than 100
+    assert len(groups) > 2
+    assert set(groups[:-1]) == {1}  # a batch has more than 100
 
 
-def noted(passes, sizes):
-    for users in passes:
+def noted(groups, sizes):
+    for users in groups:
         sizes.append(len(users))
         yield users
 
@@ -133,7 +133,7 @@ def test_a_run_without_a_graph_can_be_ranked_with_one(folders, tmp_path):
     graph = Graph.open(f"{folders}/graph").fingerprint
     assert other.name == f"evaluation-best-cooccurrence_weight=5.0,graph={graph[:12]}.json"
     assert json.loads(other.read_text())["test"] == found["test"]
-    own = json.loads((tmp_path / "evaluation-best.json").read_text())  # not replaced by the other settings' result
+    own = json.loads((tmp_path / "evaluation-best.json").read_text())  # was not replaced by the other result
     assert own["test"] == plain["test"]
     assert (own["settings"]["cooccurrence_weight"], found["settings"]["cooccurrence_weight"]) == (0, 5)
     assert "ranking_graph" not in own["fingerprints"]

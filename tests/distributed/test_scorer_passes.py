@@ -1,4 +1,4 @@
-"""How a scorer cuts its work: the sizes of passes, its random streams, and what it forgets between rankings."""
+"""How a scorer divides its work: sizes of groups of users, random streams, and what it forgets between rankings."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -32,8 +32,8 @@ def scorer_of(folders, world, model, *more):
     return Scorer(sharded=sharded, inputs=inputs, config=config, world=world)
 
 
-def sizes_of_passes(scorer):
-    """Batches of each pass over "test"; pairs that gain, of each batch."""
+def sizes_of_groups(scorer):
+    """Return the number of batches of each group of users, and the number of pairs with a gain of each batch."""
     pairs, original = [], scorer.user_batch
 
     def counting(**given):
@@ -43,26 +43,26 @@ def sizes_of_passes(scorer):
 
     scorer.user_batch = counting
     positions = scorer.inputs.dataset.valid_end.astype(np.int64)
-    with scorer.item_passes(USERS, "test", passes=1) as (blocks, tick):
-        groups = scorer._user_groups(np.arange(USERS), positions, True, blocks, tick)
+    with scorer.evaluating(USERS, "test", item_passes=1) as (blocks, tick):
+        groups = scorer._groups(np.arange(USERS), positions, True, blocks, tick)
         return [len(held) for held in groups], pairs
 
 
 @pytest.mark.parametrize(
     ("users", "sizes"), [(65536, [8]), (48, [3, 3, 2]), (47, [2, 2, 2, 2]), (16, [1] * 8), (1, [1] * 8)]
 )
-def test_a_pass_has_as_many_batches_as_its_users_make(folders, world, users, sizes):
+def test_a_group_has_as_many_batches_as_users_per_pass_allows(folders, world, users, sizes):
     scorer = scorer_of(folders, world, "popularity")
     scorer.users_per_pass = users
-    assert sizes_of_passes(scorer)[0] == sizes
+    assert sizes_of_groups(scorer)[0] == sizes
 
 
-def test_a_pass_ends_with_the_batch_that_makes_its_pairs_too_many(folders, world, monkeypatch):
+def test_a_group_ends_with_the_batch_whose_pairs_exceed_the_limit(folders, world, monkeypatch):
     scorer = scorer_of(folders, world, "itemknn", *COOCCURRENCE)
-    _, pairs = sizes_of_passes(scorer)
+    _, pairs = sizes_of_groups(scorer)
     limit = pairs[0] + pairs[1]
     monkeypatch.setattr(scoring, "_MAX_PAIRS", limit)
-    sizes, _ = sizes_of_passes(scorer_of(folders, world, "itemknn", *COOCCURRENCE))
+    sizes, _ = sizes_of_groups(scorer_of(folders, world, "itemknn", *COOCCURRENCE))
     ends = np.cumsum(sizes)
     totals = [(sum(pairs[end - size : end]), pairs[end - 1]) for size, end in zip(sizes, ends, strict=True)]
     assert sizes[0] == 2
@@ -73,7 +73,7 @@ def test_a_pass_ends_with_the_batch_that_makes_its_pairs_too_many(folders, world
 
 
 def test_pairs_with_the_items_of_all_ranks_are_counted(folders, world):
-    """Ranks must end their passes alike, whatever items they rank themselves."""
+    """All ranks must end a group after the same batch, although they hold different items."""
     scorer = scorer_of(folders, world, "itemknn", *COOCCURRENCE)
     users, positions = np.arange(8), scorer.inputs.dataset.valid_end[:8].astype(np.int64)
     found = []
@@ -88,11 +88,11 @@ def test_pairs_with_the_items_of_all_ranks_are_counted(folders, world):
 
 
 class Seen(Exception):
-    """A ranking has begun."""
+    """Raised when a ranking begins."""
 
 
 def seed_of(scorer, begin):
-    """What the default generator was seeded with when a ranking begins."""
+    """Return the seed of the default generator at the beginning of a ranking."""
 
     def look(**_):
         raise Seen(torch.initial_seed())

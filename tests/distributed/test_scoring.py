@@ -1,4 +1,4 @@
-"""A system's ranks and recommendations: the same bits held or streamed, in any passes, on any number of ranks."""
+"""Ranks and recommendations are bit-identical for held or streamed items, any groups of users and any ranks."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def config_of(folders, model, *more):
 
 
 class Bar:
-    """A `Track` that remembers how far each bar came."""
+    """A `Track` that records how far each progress bar got."""
 
     def __init__(self):
         self.bars = {}
@@ -49,7 +49,7 @@ class Bar:
 
 
 def results(world, folders, case, held_bytes, users_per_pass):
-    """Ranks of "valid", lists of the best with their scores, and what the bars showed."""
+    """Return the ranks of "valid", the recommendations with their scores, and the states of the progress bars."""
     config, bar = config_of(folders, *case), Bar()
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
@@ -76,7 +76,7 @@ def test_ranks_and_lists_are_those_of_one_process_to_the_last_bit(folders, world
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_streaming_and_passes_change_nothing(folders, case):
+def test_streaming_and_groups_change_nothing(folders, case):
     with world_of_one() as one:
         expected, _ = results(one, folders, case, np.inf, 65536)
         for held_bytes, users_per_pass in ((np.inf, USER_BATCH), (0, 65536), (0, 3 * USER_BATCH)):

@@ -1,4 +1,4 @@
-"""Row-wise, replicated and single-process training are one training; checkpoints move between them."""
+"""Row-wise, replicated and single-process training agree, and each can load the checkpoints of the others."""
 
 import json
 
@@ -138,7 +138,7 @@ def test_gains_of_repeats_have_a_learning_rate_of_their_own():
 
 
 def one_by_one(world):
-    """Steps read ahead of time against steps read when the one before is done."""
+    """Compare steps that are read ahead with steps that are read after the step before has ended."""
     for sharding, optimizer in (("data_parallel", "adam"), ("row_wise", "rowwise_adagrad")):
         found = []
         for lengths in ((8,), (1,) * 8):
@@ -154,7 +154,7 @@ def test_reading_ahead_changes_no_bit():
 
 
 def test_windows_train_as_their_prefix_rows_do():
-    """Full softmax, no dropout: the same global batches, one state a row, in place of one row a window."""
+    """Full softmax, no dropout, the same global batches: a prefix row has one state, a window one for each item."""
     found = []
     with world_of_one() as world:
         for expanded in (False, True):

@@ -1,4 +1,4 @@
-"""What is said of ranked targets: metrics of all of them, and of slices whose bounds are those of their names."""
+"""Summaries of ranked targets: metrics of all targets and of slices, whose names state their bounds."""
 
 from types import SimpleNamespace
 
@@ -13,10 +13,10 @@ WITH_IMAGE = np.arange(11) < 4
 
 
 class Catalogue:
-    """Eleven items that are ranked; the first four have an image, all have a text."""
+    """Eleven items, which are all ranked. The first four have an image, all have a text."""
 
     modalities = ("image", "text")
-    offsets, items = np.array([0, 60]), np.arange(60)  # of one user, who repeats nothing
+    offsets, items = np.array([0, 60]), np.arange(60)  # one user without repeats
 
     def popularity(self):
         return POPULARITY

@@ -1,4 +1,4 @@
-"""The life of a run in one process: it stops, continues and ranks as if nothing had happened."""
+"""Training in one process: stopped runs end as undisturbed ones, rankings are exact, and errors are named."""
 
 import gc
 import json
@@ -28,7 +28,7 @@ from distributed.inputs import Inputs, build_system, open_inputs, popularity_ord
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
 from distributed.training.trainer import candidate_sampler, check_trainable, train
-from distributed.training.training_loop import decide, ending, note_validation, nothing_inherited_collected
+from distributed.training.training_loop import decide, ending, no_collection_in_forks, note_validation
 from distributed.world import world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
@@ -56,11 +56,11 @@ def test_a_run_that_stopped_ends_as_one_that_did_not(folders, tmp_path, model, s
         whole = train(config_of(folders, straight, model, *table), world)
     for epochs in (1, 3, 4):
         with world_of_one() as world:
-            pieces = train(config_of(folders, broken, model, *table, f"training.max_epochs={epochs}"), world)
+            resumed = train(config_of(folders, broken, model, *table, f"training.max_epochs={epochs}"), world)
     # Dropout and gate noise are on, so this holds only if every random stream continues where it was.
     assert records(broken) == records(straight)
-    assert pieces["test"] == whole["test"]
-    assert pieces["details"] == whole["details"]
+    assert resumed["test"] == whole["test"]
+    assert resumed["details"] == whole["details"]
     expected, found = (weights(run, config_of(folders, run, model, *table)) for run in (straight, broken))
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
@@ -87,7 +87,7 @@ def test_ranks_equal_scoring_the_whole_catalogue(folders, tmp_path, model):
             items = system.item_rows(plan)
             scores = (system.encode_users(items, batch).double() @ system.encode_items(items).double().T).numpy()
     target = scores[np.arange(len(scores)), batch.targets.numpy()]
-    # Float32 scores within rounding of the target's are ties that either side may win.
+    # Float32 scores that differ from the target's by rounding only may rank above or below it.
     slack = 1e-5 * np.abs(scores).max()
     assert (ranked.ranks >= 1 + (scores > target[:, None] + slack).sum(1)).all()
     assert (ranked.ranks <= (scores >= target[:, None] - slack).sum(1)).all()
@@ -104,7 +104,8 @@ def test_the_loss_of_each_channel_is_recorded_and_adds_up_to_the_loss(folders, t
         assert list(by_channel) == ["id", "image", "text"]
         whole = by_channel["id"] + 0.4 * by_channel["image"] + 0.9 * by_channel["text"]
         assert record["loss"] == pytest.approx(whole, rel=1e-6)
-    # Rows begin close to 0, so each channel begins near ln(items), and the loss near that times 1 + .4 + .9.
+    # Rows are close to 0 at the start, so each channel's loss starts near ln(items), and the whole loss near
+    # ln(items) * (1 + .4 + .9).
     assert list(found[0]["loss_by_channel"].values()) == pytest.approx([np.log(70)] * 3, rel=0.05)
     board = EventAccumulator(str(tmp_path / "run/tensorboard")).Reload()
     values = [event.value for event in board.Scalars("loss_by_channel/text")]
@@ -120,7 +121,7 @@ def test_a_model_that_samples_its_centres_is_ranked_with_exact_ones(folders, tmp
             sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
             scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world)
             found.append(scorer.rank("test").ranks)
-    # The same but for float32 rounding, which may turn near-ties round.
+    # The ranks agree except for float32 rounding, which may swap scores that are nearly equal.
     assert (found[0] == found[1]).mean() > 0.95
     assert np.abs(found[0] - found[1]).max() <= 1
 
@@ -132,7 +133,7 @@ def test_popularity_order_is_the_order_of_the_counts(folders):
 
 
 def test_a_feature_called_popularity_is_the_users_own(tmp_path):
-    """The catalogue's own popularity is asked for apart from the features, so no name of a feature can hide it."""
+    """A model requests popularity apart from features, so a feature of that name does not replace it."""
     data = synthetic_content(SyntheticSpec(num_users=40, num_items=20, modalities=(("popularity", 3),)))
     dataset = write_dataset(str(tmp_path / "dataset"), data)
     inputs = Inputs(dataset, None)
@@ -167,7 +168,7 @@ def test_hard_negatives_come_from_the_models_own_modalities(folders):
         neighbors(*HARD, "model.mdsrec.modalities=[]")
 
 
-def test_what_a_rank_would_refuse_of_its_sampler_is_refused_before_any_starts(folders, monkeypatch):
+def test_errors_of_the_sampler_are_raised_before_any_rank_starts(folders, monkeypatch):
     config = config_of(folders, "unused", "sasrec", *DRAWN)
     inputs = open_inputs(config)
     check_trainable(config, inputs, "cpu")
@@ -211,7 +212,7 @@ def test_stopping_is_decided_by_validation():
 
 
 def test_a_run_is_not_continued_with_another_score(folders, tmp_path):
-    """Or the best checkpoint would be chosen among metrics that cannot be compared."""
+    """Otherwise the best checkpoint would be chosen among metrics that cannot be compared."""
     config = config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=1", "evaluation.cooccurrence_weight=1")
     with world_of_one() as world:
         train(config, world)
@@ -230,16 +231,16 @@ def test_a_run_is_not_continued_with_another_score(folders, tmp_path):
     longer_config = config_of(folders, tmp_path / "run", "sasrec", *longer)
     open_run_folder(longer_config)
 
-    # The same knobs, and another graph behind the scores.
+    # The same knobs, but scores from another graph.
     dataset = open_inputs(config).dataset
     options = config.graph_options.model_copy(update={"normalization": "row_l1", "num_centers": 4})
     build_graph(dataset, str(tmp_path / "graph"), options, 0, SerialExecutor())
     moved = longer_config.model_copy(update={"graph": str(tmp_path / "graph")})
-    with pytest.raises(InputError, match=r"was validated with graph .*, and the one given is"), world_of_one() as world:
+    with pytest.raises(InputError, match=r"was validated with graph .*, but the given graph"), world_of_one() as world:
         train(moved, world)
     (progress,) = tmp_path.glob("run/checkpoints/step-*/progress.json")
     assert json.loads(progress.read_text())["fingerprints"]["ranking_graph"] == open_inputs(config).graph.fingerprint
-    with world_of_one() as world:  # ranking a trained run with it is another matter
+    with world_of_one() as world:  # a trained run may be ranked with another graph
         evaluate(run_config(str(tmp_path / "run"), [f"graph={tmp_path}/graph"]), world, "best")
         assert len(list((tmp_path / "run").glob("evaluation-best-graph=*.json"))) == 1
         train(longer_config, world)
@@ -285,7 +286,7 @@ def test_a_run_that_is_over_has_nothing_left_to_train(folders, tmp_path, capsys)
         train(config, world)
     said = capsys.readouterr().out
     assert "nothing is left to train: the run is at step" in said
-    assert "going on from" not in said
+    assert "continuing from" not in said
 
 
 def test_the_end_of_a_training_says_why_and_which_epoch_was_best(folders, tmp_path, capsys, monkeypatch):
@@ -333,14 +334,14 @@ def test_each_reason_to_end_is_named(progress, training, best, line):
     assert ending(progress, training, best) == line
 
 
-def test_telemetry_forgets_the_steps_that_will_be_taken_again(tmp_path):
+def test_telemetry_removes_records_of_steps_that_are_repeated(tmp_path):
     with world_of_one() as world:
         first = Telemetry(run=str(tmp_path), world=world, resumed_step=0, epochs=0)
         for epoch in (1, 2, 3):
             first.record(10 * epoch, epoch=epoch, loss=1.0)
         first.close()
         with (tmp_path / "metrics.jsonl").open("a") as file:
-            file.write('{"step": 40, "lo')  # the writer was killed here
+            file.write('{"step": 40, "lo')  # the process was killed while it wrote this line
         Telemetry(run=str(tmp_path), world=world, resumed_step=25, epochs=2).close()
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [10, 20]
 
@@ -368,8 +369,8 @@ def test_inputs_that_do_not_belong_together_are_named(folders, tmp_path):
             )
 
 
-def test_a_forked_process_does_not_destroy_what_its_parent_forgot(tmp_path):
-    """Threads of such garbage would be waited for, and are not there: here, it only says that it was destroyed."""
+def test_a_forked_process_does_not_finalise_unreachable_objects_of_its_parent(tmp_path):
+    """Such an object may wait for threads that the fork lacks. Here the object only records that it was finalised."""
     destroyed = tmp_path / "destroyed"
 
     class Forgotten:
@@ -387,7 +388,7 @@ def test_a_forked_process_does_not_destroy_what_its_parent_forgot(tmp_path):
     gc.disable()
     try:
         Forgotten()
-        with nothing_inherited_collected():
+        with no_collection_in_forks():
             process = multiprocessing.get_context("fork").Process(target=collect)
             process.start()
         process.join()

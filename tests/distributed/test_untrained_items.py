@@ -1,7 +1,7 @@
-"""Items without a training interaction: how each system ranks them (docs/method.md says the same in words).
+"""How each system ranks items without a training interaction (docs/method.md explains the results).
 
-Users stay in one group of items whose texts are alike. One item of each group is nobody's training item: it is only
-ever bought last, as a test target.
+Each user's items are of one group, whose texts are similar. One item of each group is in no training sequence: it is
+only the last item of sequences, which is the test target.
 """
 
 from pathlib import Path
@@ -57,7 +57,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(planted: Path, run: Path, model: str, *more: str) -> tuple[dict[str, float], np.ndarray | None]:
-    """Test metrics of the targets that nobody trained on; and, by item, whether training has changed its ID row."""
+    """Return test metrics of the untrained targets, and for each item whether training has changed its ID row."""
     settings = ("graph_options.num_centers=8", "graph_options.num_neighbors=4", "training.max_epochs=8", *more)
     config = config_of(planted, run, model, *settings)
     with world_of_one() as world:
@@ -76,7 +76,7 @@ def trained(planted: Path, run: Path, model: str, *more: str) -> tuple[dict[str,
 
 @pytest.mark.parametrize("model", ["popularity", "itemknn"])
 def test_counts_rank_them_last(planted: Path, tmp_path: Path, model: str) -> None:
-    """Their count, and their co-occurrence with anything, is 0, and ties rank above the target."""
+    """Their counts and co-occurrences are 0, and items with equal scores rank above the target."""
     more = ("evaluation.cooccurrence_weight=1",) if model == "itemknn" else ()
     found, _ = trained(planted, tmp_path / "run", model, *more)
     assert found["recall@20"] < 0.1  # by chance 20 of 48
@@ -84,7 +84,7 @@ def test_counts_rank_them_last(planted: Path, tmp_path: Path, model: str) -> Non
 
 @pytest.mark.parametrize("model", ["sasrec", "sasrecf"])
 def test_a_full_softmax_pushes_their_id_rows_away(planted: Path, tmp_path: Path, model: str) -> None:
-    """They are candidates in every step and never its target."""
+    """These items are candidates in every step and never targets."""
     found, moved = trained(planted, tmp_path / "run", model)
     assert moved is not None
     assert moved.all()
@@ -92,8 +92,8 @@ def test_a_full_softmax_pushes_their_id_rows_away(planted: Path, tmp_path: Path,
 
 
 @pytest.mark.parametrize("sharding", ["data_parallel", "row_wise"])
-def test_rows_that_are_never_drawn_stay_as_they_began(planted: Path, tmp_path: Path, sharding: str) -> None:
-    """Draws by popularity alone never reach them. Uniform draws do."""
+def test_rows_that_are_never_drawn_keep_their_initial_values(planted: Path, tmp_path: Path, sharding: str) -> None:
+    """Draws by popularity never include these items. Uniform draws do."""
     more = (f"table.sharding={sharding}", "training.negatives.draws=15")
     by_popularity = trained(planted, tmp_path / "run", "sasrec", *more, "training.negatives.popularity_share=1")[1]
     assert by_popularity is not None
@@ -107,9 +107,9 @@ def test_rows_that_are_never_drawn_stay_as_they_began(planted: Path, tmp_path: P
 def test_the_views_of_mdsrec_rank_them_by_their_neighbours(
     planted: Path, tmp_path: Path, more: tuple[str, ...]
 ) -> None:
-    """Their text is like that of their group, so their view is mostly the rows of trained items.
+    """Their texts are similar to those of their group, so their views consist mostly of rows of trained items.
 
-    Their ID rows take part in the views of these items, so the gradient reaches them even where they are never drawn.
+    Their ID rows are part of the views of trained items, so they get gradients even if they are never drawn.
     """
     found, moved = trained(planted, tmp_path / "run", "mdsrec", *more)
     assert moved is not None

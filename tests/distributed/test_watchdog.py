@@ -1,4 +1,4 @@
-"""Ranks that stand still: who is named, and that a rank that moves is left alone."""
+"""The watchdog names the rank that the others wait for, and does nothing to a rank that makes progress."""
 
 import json
 import os
@@ -24,8 +24,8 @@ def waiting(step, **more):
             "rank 1: step 41, data/sampling/batches.py:9 fetch <- the",
         ),
         (waiting(42, collective=""), "rank 1: step 42, distributed/world.py:38 sum <- the others wait"),
-        (waiting(42, time=10.0), "rank 1: last heard of 90 s ago, at step 42"),
-        (None, "rank 1: unheard of; its process or machine is gone <- the others wait"),
+        (waiting(42, time=10.0), "rank 1: last heartbeat 90 s ago, at step 42"),
+        (None, "rank 1: no heartbeat so far; its process or machine is lost <- the others wait"),
     ],
 )
 def test_the_rank_that_the_others_wait_for_is_named(culprit, said):
@@ -35,14 +35,14 @@ def test_the_rank_that_the_others_wait_for_is_named(culprit, said):
     assert "rank 2: step 42, distributed/world.py:38 sum, waiting in all_reduce" in report
 
 
-def test_a_thread_that_moves_is_left_alone_and_one_that_does_not_is_ended(tmp_path, capfd):
+def test_a_thread_that_moves_is_not_ended_and_a_thread_that_hangs_is(tmp_path, capfd):
     ended = []
     with world_of_one() as world, Watchdog(world=world, run=tmp_path, seconds=0.8, end=ended.append) as watchdog:
         for step in range(8):
             watchdog.alive(step)
             time.sleep(0.2)
         assert not ended
-        while not ended:  # stands still, as far as anyone can see
+        while not ended:  # no call of `alive`, so this counts as a stall
             time.sleep(0.05)
     assert ended == [os.EX_TEMPFAIL]
     assert "step 7, tests/distributed/test_watchdog.py" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""A toy dataset and graph in memory, behind the same attributes as the real ones."""
+"""A toy dataset and a toy graph in memory, with the same attributes as the real ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUM_ITEMS, NUM_USERS, MODALITIES, NUM_CENTERS = 103, 40, ("image", "text"), 4
 
 
 class ToyGraph:
-    """Random sparse O, random neighbours, random clusters; the last items miss the image."""
+    """A graph with a random sparse O, random neighbours and random clusters; the last ten items have no image."""
 
     num_items = NUM_ITEMS
 
@@ -47,7 +47,7 @@ class ToyGraph:
 
 
 def toy_data() -> Sequences:
-    """Random sequences of 3 to 12 items."""
+    """Return random sequences of 3 to 12 items."""
     random = np.random.default_rng(4)
     lengths = random.integers(3, 13, NUM_USERS)
     offsets = np.concatenate([[0], lengths.cumsum()])

@@ -22,7 +22,6 @@ SMALL = [
 ]
 # Everything that a graph build and a training may say. A line of Ray or of another library fits none of these.
 OURS = [
-    r"building the graph with Ray: starting Ray on this machine",
     r"graph: \S+, .*",
     r"wrote graph /\S+: 70 items, [\d,]+ co-occurrences, image \(.*\), text \(.*\)",
     r"running with 2 workers on CPU: Ray is running already",
