@@ -10,8 +10,8 @@ import click
 from configs.loading import load_config
 from configs.schema import Config
 from contracts.errors import InputError
-from contracts.terminal import shows_bars
 from contracts.modalities import check_modality_name
+from contracts.terminal import shows_bars
 from data.dataset import Dataset
 from distributed.job_paths import absolute_file, resolve_paths
 from distributed.placement import check_cpus
