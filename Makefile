@@ -2,7 +2,7 @@
 #   make demo    the whole pipeline on a synthetic catalogue, ending with a table
 #   make test    linters, type checker, import contracts, tests
 # and more are for who changes the code (tests/README.md):
-#   make check     after each edit: make test without the tests that spawn ranks, start Ray or need a GPU
+#   make check     after each edit: make test without the tests that spawn ranks, start Ray, need a GPU or take long
 #   make slow      the tests that take minutes each; CI runs them after make test
 #   make coverage  make test, and what share of each package it runs; fails below 90 %
 #   make mutants   makes small faults in each package, one at a time, and lists those that no test notices (slow)
@@ -15,7 +15,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 # the CUDA build share a folder, so exactly one may be installed: by what the machine has.
 ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 # Tests of one process, spread over the cores; whoever has none left takes over tests of the others.
-SIDE_BY_SIDE := --numprocesses auto --dist worksteal -m "not ranks and not ray and not gpu and not slow"
+SIDE_BY_SIDE := --numprocesses auto --dist worksteal -m "not ranks and not ray and not gpu and not long and not slow"
 # Compiled modules are kept beside their sources: without them every rank, worker and command of a test compiles anew.
 export PYTHONDONTWRITEBYTECODE :=
 # Pages that people write; docs/bad-input.md is written by a program.
@@ -39,7 +39,7 @@ check: install
 
 # Ranks and Ray use several cores themselves, so their tests run one after another.
 test: check docs
-	$(BIN)/python -m pytest -m "(ranks or ray or gpu) and not slow" $(MEASURED)
+	$(BIN)/python -m pytest -m "(ranks or ray or gpu or long) and not slow" $(MEASURED)
 	$(if $(COVERAGE),$(BIN)/python -m tests.coverage_by_package)
 
 coverage:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.packages import PRODUCT
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +46,7 @@ def run(checkout: Path, job: str, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_pages_lead_from_nothing_to_a_trained_system(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     for package in PRODUCT:

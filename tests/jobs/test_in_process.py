@@ -155,6 +155,7 @@ def test_an_error_of_the_program_is_one_line_and_a_file(root, monkeypatch):
     assert not path.exists()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_ray")
 def test_jobs_of_one_worker_do_not_import_ray():
     jobs = "import sys, jobs.train, jobs.evaluate, jobs.recommend; sys.exit('ray' in sys.modules)"

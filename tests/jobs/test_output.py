@@ -98,6 +98,7 @@ def on_terminal(command):
     return output, received.decode()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_terminal_gets_a_bar_with_rate_and_time_left(folders, tmp_path):
     output, drawn = on_terminal(training(folders, tmp_path / "run"))
@@ -107,6 +108,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(folders, tmp_path):
     assert output.count("\nepoch ") == 2
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_reader_who_leaves_ends_nothing_and_a_file_gets_no_bar(folders, tmp_path):
     with (tmp_path / "errors").open("wb") as errors:

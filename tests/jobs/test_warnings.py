@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 # As a library does that warns while it is imported: the root logger then has a handler with a prefix.
 COMMAND = "import logging; logging.warning('first'); from jobs.train import main; main()"
 
 
+@pytest.mark.long
 def test_a_note_is_printed_as_it_is(tmp_path):
     preset = tmp_path / "preset.yaml"
     preset.write_text("model: {name: sasrec, mdsrec: {tau: 2.0}}\n")

@@ -10,6 +10,8 @@ from tests.mutants.concerned import Recorded, mirror_of
 from tests.mutants.operators import mutations
 from tests.mutants.trial import Copy
 
+pytestmark = pytest.mark.long
+
 MODULE = "def double(a):\n    return a * 2\n"
 TESTS = """from data.one import double
 def test_double():

@@ -18,6 +18,8 @@ ENVIRONMENT = Path(sysconfig.get_path("purelib"))
 # The interpreter below the virtual environment, which does not know that installation either.
 PYTHON = getattr(sys, "_base_executable", sys.executable)
 
+pytestmark = pytest.mark.long
+
 
 def pip(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
