@@ -57,15 +57,17 @@ def load_config(path: str | None, overrides: Iterable[str] = (), assigned: Mappi
 
 
 def _check_sections_of_other_systems(tree: dict[str, Any], source: str, given: Iterable[str]) -> None:
-    """Refuse single knobs of other systems than the named one; of a file's sections, say which are not read.
+    """Refuse single knobs of systems other than `model.name`; log a note on a file's sections for such systems.
 
-    `ModelConfig` leaves such sections out.
+    A preset may well have sections for several systems; `ModelConfig` ignores those of the others.
 
     Args:
-        given: knobs that were set one by one, and not by the file: whoever sets one means it.
+        tree: the config as read.
+        source: where the config comes from, for messages.
+        given: knobs that were set one by one, not in the file.
 
     Raises:
-        InputError: one of those is another system's.
+        InputError: a knob in `given` belongs to another system.
     """
     model = tree.get("model")
     if not isinstance(model, dict):
@@ -78,7 +80,7 @@ def _check_sections_of_other_systems(tree: dict[str, Any], source: str, given: I
                 raise InputError(
                     f"--set {key}: is a knob of {other}, and model.name={name}; leave it out, or set model.name={other}"
                 )
-        log.warning("note: %s: section %s is not read, as model.name=%s", source, section, name)
+        log.warning("note: %s: its section %s is only for model.name=%s and is ignored here", source, section, other)
 
 
 def override_config(config: Config, overrides: Iterable[str], allowed: tuple[str, ...]) -> Config:

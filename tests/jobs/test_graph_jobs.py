@@ -101,7 +101,7 @@ def test_mistakes_are_one_clear_line(files, tmp_path):
     assert "names no file" in refused(build_graph, *target, "--features", "text=")
     assert "named twice" in refused(build_graph, *target, *text, "--features", f"text={files}/img.npy")
     assert "none.npy: cannot be read" in refused(build_graph, *target, "--features", f"{tmp_path}/none.npy")
-    assert "belongs to --plan" in refused(build_graph, *target, *text, "--workers", 2)
+    assert "is only for --plan" in refused(build_graph, *target, *text, "--workers", 2)
     assert not (tmp_path / "graph").exists()
 
 

@@ -46,7 +46,7 @@ def test_the_same_build_again_does_nothing_and_another_is_refused(s3) -> None:
     assert {method for method, _ in s3.requests} <= {"GET", "HEAD"}
     said = refused(build_graph, *INPUTS, *OPTIONS, "--set", "graph_options.mu=0.7")
     assert (
-        said == f"error: graph={ROOT}/graph: holds a graph of other data or parameters; name another URI or delete it\n"
+        said == f"error: graph={ROOT}/graph: holds a graph of other data or parameters; delete it or name another URI\n"
     )
 
 

@@ -16,5 +16,5 @@ def test_a_note_is_printed_as_it_is(tmp_path):
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
     lines = done.stderr.splitlines()
     assert done.returncode == 2
-    assert f"note: {preset}: section model.mdsrec is not read, as model.name=sasrec" in lines
+    assert f"note: {preset}: its section model.mdsrec is only for model.name=mdsrec and is ignored here" in lines
     assert any(line.startswith("error: run: not set") for line in lines)
