@@ -120,7 +120,7 @@ def test_what_the_page_says_of_an_item_and_of_a_user():
     assert "place 2 of 1,000 by the whole score; 2 by past purchases alone; 2 by image alone" in text
     # In the three lists; the target stands above them without the mark.
     assert text.count("★ really bought next") == 3
-    assert text.count("bought before") == 3 + 2  # and in the opening and the legend
+    assert text.count("bought before") == 3 + 2  # and twice in the legend
     user = study.users[0]
     assert [offer.is_next for offer in user.best] == [False, True]
     assert [offer.is_old for offer in user.best] == [True, False]

@@ -188,7 +188,7 @@ def test_a_model_without_a_graph_shows_its_users_alone(runs):
     assert len(study.users) == NUM_USERS
     text = page(study)
     assert "reads no relations between items" in text
-    assert "Items and their relatives" not in text
+    assert "Items, and the items related to them" not in text
     with pytest.raises(InputError, match="reads no item graph"):
         find_named(open_inputs(runs["sasrec"]), ["i1"], [])
 

@@ -185,7 +185,7 @@ def test_a_changed_trial_is_refused(tmp_path, study, variants, overrides, messag
     with pytest.raises(InputError) as refused:
         study(variants, *overrides)
     assert message in str(refused.value)
-    assert "trial a-s0 is another one than before" in str(refused.value)
+    assert "trial a-s0 differs from its run in --output" in str(refused.value)
     assert finished(tmp_path) == before
 
 
@@ -257,7 +257,7 @@ def test_what_cannot_be_trained_is_refused_before_any_trial(tmp_path, study):
 def test_a_folder_of_something_else_is_left_alone(tmp_path, study):
     (tmp_path / "study").mkdir()
     (tmp_path / "study/thesis.tex").touch()
-    with pytest.raises(InputError, match=r"holds thesis\.tex and no study\.yaml, so it is no study"):
+    with pytest.raises(InputError, match=r"holds thesis\.tex and no study\.yaml, so it is not a study"):
         study({"a": {"model.name": "sasrec"}})
     assert [path.name for path in (tmp_path / "study").iterdir()] == ["thesis.tex"]
 

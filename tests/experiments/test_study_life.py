@@ -189,7 +189,7 @@ def test_trials_that_are_compared_do_not_differ_in_when_they_stop_or_what_is_mea
     begun(tmp_path, trials[0], Progress(step=5, fingerprints={"dataset": dataset.fingerprint}))
     check_continued(trials, tmp_path, dataset)
     changed = place(trials_of({"a": SASREC}, setting)[1], tmp_path, dataset)
-    with pytest.raises(InputError, match=rf"trial a-s0 is another one than before: .*{setting.split('=')[0]}"):
+    with pytest.raises(InputError, match=rf"trial a-s0 differs from its run in --output: .*{setting.split('=')[0]}"):
         check_continued(changed, tmp_path, dataset)
 
 

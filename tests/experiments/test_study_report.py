@@ -137,7 +137,7 @@ def test_a_trial_of_other_knobs_is_refused(tmp_path):
     _, trials = study_of(seeds=[0], variants={"a": {"model.dim": 16}})
     made(tmp_path, trials[0], 0.1)
     _, changed = study_of(seeds=[0], variants={"a": {"model.dim": 8}})
-    with pytest.raises(InputError, match=r"trained with model\.dim=16 and the study says 8"):
+    with pytest.raises(InputError, match=r"trained with model\.dim=16, but the study says 8"):
         read_results(tmp_path, changed)
 
 
