@@ -1,4 +1,4 @@
-"""Study files: what they expand to, and what is refused."""
+"""Study files: the trials that they expand to, and the mistakes that are refused."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_variants_with_seeds_become_trials(tmp_path):
         assert trial.overrides == ABLATIONS[trial.variant]
         assert (trial.config.dataset, trial.config.model.dim) == ("somewhere", 16)
         assert trial.config.training.learning_rate == 0.01
-        assert trial.config.model.max_length == 20  # the preset's
+        assert trial.config.model.max_length == 20  # from the preset
         assert trial.config.cluster.num_workers == 1
         assert (trial.config.graph, trial.config.run, trial.graph_seed) == (None, None, 0)
 

@@ -1,4 +1,4 @@
-"""jobs/case_study.py, typed: it writes one page, starts no Ray, and replaces nothing but an earlier page."""
+"""jobs/case_study.py writes one page, does not start Ray, and replaces nothing but an earlier page."""
 
 import pytest
 from click.testing import CliRunner

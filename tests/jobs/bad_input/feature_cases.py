@@ -1,4 +1,4 @@
-"""jobs/prepare_data.py: features, options and outputs."""
+"""Cases of bad input for jobs/prepare_data.py: features, options and outputs."""
 
 from __future__ import annotations
 

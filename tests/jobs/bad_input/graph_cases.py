@@ -1,4 +1,4 @@
-"""jobs/build_graph.py and jobs/export.py: datasets, features, sequences, sizes, graphs and outputs."""
+"""Cases of bad input for jobs/build_graph.py and jobs/export.py."""
 
 from __future__ import annotations
 

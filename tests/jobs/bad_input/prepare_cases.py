@@ -1,4 +1,4 @@
-"""jobs/prepare_data.py: files of interactions, their rows, and the sequential files of UniSRec."""
+"""Cases of bad input for jobs/prepare_data.py: files of interactions, their rows, and UniSRec's sequential files."""
 
 from __future__ import annotations
 

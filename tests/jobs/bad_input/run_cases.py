@@ -1,4 +1,4 @@
-"""Everything from training on: configs, inputs, runs, checkpoints, clusters, outputs."""
+"""Cases of bad input for training and later jobs: configs, inputs, runs, checkpoints, clusters, outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""jobs/study.py: study files, overrides, and the folders that a study reads and writes."""
+"""Cases of bad input for jobs/study.py: study files, overrides, and the folders that a study reads and writes."""
 
 from __future__ import annotations
 
