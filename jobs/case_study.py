@@ -52,7 +52,7 @@ def main(
     assert folder is not None
     named = {"items": _ids("items", items), "users": _ids("users", users)}
     check_suffix(target, "an HTML page", ".html", ".htm")
-    check_output(target, overwrite, _holds_page, "no page of this job")
+    check_output(target, overwrite, _holds_page, "not a page of this job")
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     find_named(open_inputs(config), named["items"], named["users"])
     check_restorable(config, checkpoint)

@@ -158,7 +158,7 @@ def check_output(target: Path, overwrite: bool, is_earlier: Callable[[Path], boo
         target: the file to write.
         overwrite: whether --overwrite was given.
         is_earlier: whether a file was written by this job.
-        otherwise: how a message describes any other file, such as "no file of recommendations".
+        otherwise: how a message describes any other file, such as "not a file of recommendations".
 
     Raises:
         InputError: the file may not be written. The message says why and what to do.

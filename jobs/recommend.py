@@ -44,7 +44,7 @@ def main(
             f"--output {target}: object storage is not supported; name a local file and upload it afterwards"
         )
     check_suffix(Path(target), "a Parquet file", ".parquet")
-    check_output(Path(target), overwrite, _holds_recommendations, "no file of recommendations")
+    check_output(Path(target), overwrite, _holds_recommendations, "not a file of recommendations")
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     check_restorable(config, checkpoint)
     device_type(config.cluster)  # raises if the requested GPUs are not available

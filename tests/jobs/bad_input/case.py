@@ -80,9 +80,10 @@ class Group:
 
 
 def run_case(case: Case, here: Path) -> tuple[int, str]:
-    """Damage the inputs and run the command; return its exit status and its output, with `SHOWN_FOLDER` for `here`.
+    """Damage the inputs and run the command; return its exit status and its standard error.
 
-    An exception other than an exit is raised, since a person would see a traceback.
+    The text has `SHOWN_FOLDER` for `here`. A job may have printed lines about its progress to standard output
+    before. An exception other than an exit is raised, since a person would see a traceback.
     """
     case.damage(here)
     before = fingerprints(here)
@@ -92,7 +93,7 @@ def run_case(case: Case, here: Path) -> tuple[int, str]:
         raise result.exception
     changed = differing(before, fingerprints(here))
     assert not changed, f"the command changed files: {changed}"
-    shown = result.output.replace(str(here), SHOWN_FOLDER)
+    shown = result.stderr.replace(str(here), SHOWN_FOLDER)
     return result.exit_code, re.sub(r"\b([0-9a-f]{64}|[0-9a-f]{12})\b", "<fingerprint>", shown)
 
 
