@@ -22,16 +22,24 @@ from storage.durable_files import write_text
 
 
 @click.command()
-@click.option("--run", required=True, help="run folder of jobs/train.py")
-@click.option("--checkpoint", default="best", show_default=True, help="latest, best or the number of a step")
+@click.option("--run", required=True, metavar="RUN", help="run folder of jobs/train.py")
+@click.option(
+    "--checkpoint", metavar="STEP", default="best", show_default=True, help="latest, best or the number of a step"
+)
 @click.option("--items", metavar="ID,ID", help="ids of items to show, as in your files [default: four are chosen]")
 @click.option("--users", metavar="ID,ID", help="ids of users to show, as in your files [default: three are chosen]")
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="seed of the choice of items and users"
 )
-@click.option("--output", required=True, help=".html file to write")
+@click.option("--output", required=True, metavar="FILE", help=".html file to write")
 @click.option("--overwrite", is_flag=True, help="replace an earlier page at OUTPUT")
-@click.option("--set", "overrides", multiple=True, help="e.g. graph=GRAPH, evaluation.mask_history=true")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.FIELD=VALUE",
+    help="change a knob of the run, e.g. graph=GRAPH, evaluation.mask_history=true",
+)
 @job
 def main(
     run: str,
@@ -45,8 +53,8 @@ def main(
 ) -> None:
     """Write an HTML page that shows what a run has learned, for a few items and users.
 
-    Each item is shown with its nearest items by every relation (co-occurrence, neighbours, centres). Each user is shown
-    with the items that each channel of the model scores highest. The job runs in this process, without Ray.
+    Each item is shown with the items most related to it by each modality and by co-occurrence. Each user is shown with
+    the items that the model, and each of its channels alone, scores highest. The job runs in this process, without Ray.
     """
     folder, target = absolute("run", run), Path(absolute_file("output", output))
     assert folder is not None

@@ -18,15 +18,23 @@ from jobs.cli import job, print_ranking_note, validate, verbose_option
 
 
 @click.command()
-@click.option("--run", required=True, help="run folder of jobs/train.py")
-@click.option("--checkpoint", default="best", show_default=True, help="latest, best or the number of a step")
-@click.option("--set", "overrides", multiple=True, help="e.g. evaluation.mask_history=true, cluster.num_workers=4")
+@click.option("--run", required=True, metavar="RUN", help="run folder of jobs/train.py")
+@click.option(
+    "--checkpoint", metavar="STEP", default="best", show_default=True, help="latest, best or the number of a step"
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.FIELD=VALUE",
+    help="change a knob of the run, e.g. evaluation.mask_history=true, cluster.num_workers=4",
+)
 @verbose_option
 @job
 def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     """Evaluate a checkpoint on valid and test, ranking the whole catalogue, on any number of workers.
 
-    The result file in RUN also has confidence intervals, and metrics for slices of the users.
+    The result file in RUN also has confidence intervals, and metrics for slices of the targets.
     """
     folder = absolute("run", run)
     assert folder is not None

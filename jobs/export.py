@@ -15,7 +15,7 @@ _SUFFIXES = {"npz": (".npz",), "parquet": (".parquet",), "edge_index": (".pt", "
 
 
 @click.command()
-@click.option("--graph", required=True, help="graph folder or URI of jobs/build_graph.py")
+@click.option("--graph", required=True, metavar="GRAPH", help="graph folder or URI of jobs/build_graph.py")
 @click.option("--what", required=True, metavar="NAME", help="the matrix to write: cooccurrence, or neighbors:MODALITY")
 @click.option(
     "--to",
@@ -24,7 +24,7 @@ _SUFFIXES = {"npz": (".npz",), "parquet": (".parquet",), "edge_index": (".pt", "
     help="npz: for scipy.sparse.load_npz; parquet: columns source, target, weight; edge_index: for torch.load and "
     "PyTorch Geometric",
 )
-@click.option("--output", required=True, help="file to write: .npz, .parquet, or .pt for edge_index")
+@click.option("--output", required=True, metavar="FILE", help="file to write: .npz, .parquet, or .pt for edge_index")
 @click.option("--overwrite", is_flag=True, help="replace an earlier export at OUTPUT")
 @job
 def main(graph: str, what: str, to: str, output: str, overwrite: bool) -> None:

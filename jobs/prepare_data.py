@@ -16,7 +16,7 @@ from jobs.cli import HomePath, NamedPath, job
 from storage.object_storage import check_unpublished, locked, published, work_folder
 from storage.uris import is_uri
 
-_RAW = "raw formats: "
+_RAW = "recbole, table: "
 _OPTIONS = [
     click.option(
         "--features",
@@ -43,7 +43,7 @@ _OPTIONS = [
     click.option(
         "--split",
         type=click.Choice(["leave-one-out", "global-time"]),
-        help="how to split off validation and test [default: leave-one-out]",
+        help=f"{_RAW}how to split off validation and test [default: leave-one-out]",
     ),
     click.option(
         "--valid-from", type=int, help="global-time: timestamp at which validation starts, in the unit of the data"

@@ -18,10 +18,14 @@ from jobs.cli import check_output, check_suffix, job, validate, verbose_option
 
 
 @click.command()
-@click.option("--run", required=True, help="run folder of jobs/train.py")
+@click.option("--run", required=True, metavar="RUN", help="run folder of jobs/train.py")
 @click.option("--k", default=20, show_default=True, type=click.IntRange(min=1), help="items per user")
-@click.option("--output", required=True, help=".parquet file to write, with columns user, rank, item, score")
-@click.option("--checkpoint", default="best", show_default=True, help="latest, best or the number of a step")
+@click.option(
+    "--output", required=True, metavar="FILE", help=".parquet file to write, with columns user, rank, item, score"
+)
+@click.option(
+    "--checkpoint", metavar="STEP", default="best", show_default=True, help="latest, best or the number of a step"
+)
 @click.option(
     "--mask-history/--keep-history",
     default=True,
@@ -29,7 +33,13 @@ from jobs.cli import check_output, check_suffix, job, validate, verbose_option
     help="leave out, or keep, items that the user already has",
 )
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
-@click.option("--set", "overrides", multiple=True, help="e.g. cluster.num_workers=4")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.FIELD=VALUE",
+    help="change a knob of the run, e.g. cluster.num_workers=4",
+)
 @verbose_option
 @job
 def main(
