@@ -1,4 +1,4 @@
-"""An item graph of any size whose rows are computed when they are read, so that a benchmark need not build a graph.
+"""An item graph of any size whose rows are computed when they are read, so no benchmark has to build a graph.
 
 Neighbours and co-occurrences are hashes of the item, uniform over the catalogue, and are not stored. Those of a real
 graph overlap more, so a step's union is larger here than in a real graph with as many neighbours and co-occurrences.

@@ -1,4 +1,4 @@
-"""Compare training steps on ten million items with those on a hundred thousand: python benchmarks/large_catalogue.py
+"""Compare training steps on ten million and a hundred thousand items: python benchmarks/large_catalogue.py
 
 Two ranks over gloo train SASRec of width 64, with a row-wise sharded table, sampled softmax with 2,048 draws, and
 batches of 512 targets from one loader process per rank. First the same steps are timed on both catalogues. Then a

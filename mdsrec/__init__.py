@@ -1,4 +1,4 @@
-"""The public names of MDSRec in one module, each imported from its package, and the `mdsrec` command (command.py).
+"""The public names of MDSRec, imported from the packages that define them, and the `mdsrec` command.
 
 A name is imported when it is first used, so `import mdsrec` takes milliseconds and loads neither PyTorch nor Ray. This
 package may import every other one. Begin with command.py. In the wheel, all other packages lie inside this one
