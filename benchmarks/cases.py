@@ -1,4 +1,4 @@
-"""The points of a scaling experiment, as plain data: importable without torch, for workers that start quickly."""
+"""The points of a scaling experiment as plain data; importable without PyTorch, so that workers start quickly."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ PARTS = ("loader", "copy", "lookup", "views", "towers", "loss", "backward", "opt
 
 @dataclass(frozen=True)
 class Case:
-    """One point of a curve: everything a rank needs to know, as plain data.
+    """What each rank needs to measure one point of a curve, as plain data.
 
     Attributes:
-        config: its `dataset` is set, its cluster.num_workers is the world.
-        num_neighbors, num_cooccurrences, num_centers: of the hashed graph.
-        steps, warmup: measured, and taken before.
-        output: JSON that rank 0 writes.
+        config: the config; its `dataset` is set, and `cluster.num_workers` is the number of ranks.
+        modalities: modalities of the hashed graph.
+        num_neighbors: H of the hashed graph.
+        num_cooccurrences: entries in each row of the hashed graph's O.
+        num_centers: k of the hashed graph.
+        steps: steps to measure.
+        warmup: steps before the measured ones.
+        output: JSON file that rank 0 writes.
     """
 
     config: dict[str, Any]
@@ -39,7 +43,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Point:
-    """A measurement: workers, targets of a step over all of them, items."""
+    """What varies between measurements: workers, targets per step over all workers, and items."""
 
     workers: int
     batch_size: int
@@ -51,7 +55,7 @@ class Point:
 
 
 def points_of_curves(workers: list[int], items: list[int], batch_size: int) -> dict[str, list[Point]]:
-    """The points of each curve; a point may be on several and is measured once."""
+    """Return the points of each curve. A point may be on several curves; it is measured once."""
     return {
         "strong": [Point(world, batch_size, items[0]) for world in workers],
         "weak": [Point(world, batch_size * world, items[0]) for world in workers],
@@ -71,7 +75,7 @@ def case_of(
     cooccurrences: int,
     centers: int,
 ) -> Case:
-    """What the ranks of a point are told."""
+    """Return what the ranks need to measure a point."""
     training = base.training.model_copy(update={"batch_size": point.batch_size})
     cluster = base.cluster.model_copy(update={"num_workers": point.workers})
     config = base.model_copy(update={"dataset": dataset, "training": training, "cluster": cluster})

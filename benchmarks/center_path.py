@@ -1,10 +1,13 @@
-"""Centre attention beside a plain matrix product of as many multiply-adds: python benchmarks/center_path.py
+"""Compare centre attention with a matrix product of as many multiply-adds: python benchmarks/center_path.py
 
-A row is one centre of one state. Forward, a layer takes 9 d^2 multiply-adds a row (its output projection and a
-feed-forward of 4 d), layers after the first another d^2 for their queries, and attention 2 d for each key that
-the state sees; the backward takes twice as many. (Where keys are few the program moves the two projections to
-them and makes fewer.) The floor makes as many with torch.mm, in the shapes of the feed-forward (2,048 rows x d
-times d x 4 d, and back), so that they stay in cache, on the same threads.
+The program prints the time of the matrix product divided by the time of centre attention.
+
+A row is one centre of one state. In the forward, a layer needs 9 d^2 multiply-adds for each row (its output
+projection and a feed-forward of width 4 d). Layers after the first need another d^2 for their queries. Attention
+needs 2 d for each key that the state sees. The backward needs twice as many. (With few keys, the system applies two
+projections to the keys instead and needs fewer multiply-adds; the count here ignores this.) The matrix product is
+torch.mm in the shapes of the feed-forward (2,048 rows x d times d x 4 d, and back), which stay in cache. It runs on
+the same threads.
 """
 
 from __future__ import annotations
@@ -39,15 +42,18 @@ _ROUNDS = 5
 @click.option("--centers", default=32, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 def main(length: int, sequences: int, centers: int, threads: int) -> None:
-    """Print the share as JSON."""
+    """Print the time of the matrix product, divided by that of centre attention, as JSON."""
     torch.set_num_threads(threads)
     share = center_path_share([SequenceGroup(sequences, length, length)], centers)
     print(json.dumps({"center_path_over_gemm": round(share, 4)}))
 
 
 def center_path_share(groups: Iterable[SequenceGroup], num_centers: int) -> float:
-    """The floor's seconds over the path's, forward and backward, for one modality; medians, in turns."""
-    keep_freed_memory()  # as a rank does
+    """Return the matrix product's seconds divided by centre attention's, for one modality.
+
+    Both times are of forward and backward, and both are medians over rounds in which the two take turns.
+    """
+    keep_freed_memory()  # as a rank of a training does
     config = ModelConfig(dim=64, max_length=200, dropout=0.0)
     torch.manual_seed(0)
     encoder = SequenceEncoder(config)
@@ -65,7 +71,7 @@ def center_path_share(groups: Iterable[SequenceGroup], num_centers: int) -> floa
 
 
 def _visible_keys(group: SequenceGroup) -> int:
-    """Keys that the states of one sequence see, together."""
+    """Return how many keys the states of one sequence see, summed over the states."""
     first = group.length - group.states
     return sum(range(first + 1, group.length + 1))
 
@@ -94,7 +100,8 @@ def _path_seconds(
         return personal_centers(centers, layers, histories, 0.0, True).sum(1)
 
     groups = [sequences for sequences, _ in work]
-    unused = [torch.empty(group.count, group.num_queries, 0) for group in groups]  # no gate reads the states here
+    # No gate reads the states in this benchmark.
+    unused = [torch.empty(group.count, group.num_queries, 0) for group in groups]
     encoded = [EncodedGroup(states, pairs) for states, (_, pairs) in zip(unused, work, strict=True)]
     states = in_chunks(groups, encoded, len(centers), path, False)
     sum((of_group.square().sum() for of_group in states), torch.zeros(())).backward()

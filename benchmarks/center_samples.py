@@ -1,9 +1,9 @@
-"""How far sampled centres are from exact ones, on a trained run: python benchmarks/center_samples.py --run RUN
+"""Measure the error of sampled interest centres on a trained run: python benchmarks/center_samples.py --run RUN
 
-For each modality and number of draws S: the distance of a sampled centre from the exact one over the exact
-one's length, and what it does to the users, the distance of their modality vectors over the exact ones' length;
-root mean squares over draws. The error of an unbiased mean falls as 1 over the root of S. The last line is one
-JSON object.
+For each modality and number of draws S the program prints two relative errors. One is the distance between sampled
+and exact centres, divided by the length of the exact centres. The other is the same for the users' modality
+vectors. Both are root mean squares over repeats. The error of an unbiased mean falls as 1 / sqrt(S). The last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from model.blocks.item_views import item_rows, sparse_product
 @click.command()
 @click.option("--run", required=True, type=click.Path(exists=True, file_okay=False), help="a trained MDSRec run")
 @click.option("--users", default=512, show_default=True, help="test users whose vectors are compared")
-@click.option("--repeats", default=20, show_default=True, help="draws of each kind")
+@click.option("--repeats", default=20, show_default=True, help="repeats for each number of draws")
 def main(run: str, users: int, repeats: int) -> None:
     """Print a table and, on the last line, JSON."""
     config = run_config(run)
@@ -68,7 +68,7 @@ def main(run: str, users: int, repeats: int) -> None:
 
 
 def off(found: Tensor, exact: Tensor) -> float:
-    """Root mean square of the rows' distances, over that of the exact rows' lengths."""
+    """Return the root mean square of the rows' distances, divided by that of the exact rows' lengths."""
     return float((found - exact).norm() / exact.norm())
 
 

@@ -1,8 +1,10 @@
-"""How long a checkpoint keeps training waiting: python benchmarks/checkpoints.py [--items 10000000]
+"""Measure how long training waits for a checkpoint: python benchmarks/checkpoints.py [--items 10000000]
 
-Saves, and loads again, a split table of that many items with its optimiser's state, on one rank: at once, and beside
-training, which then waits for the copy and for the checkpoint to get its name. In the same run it writes as many bytes
-to the same disk (and flushes them), and hashes them, which is the floor of what a save does.
+The program saves and loads a row-wise sharded table of that many items, with its optimiser state, on one rank. It
+saves in the foreground ("save") and in the background. In the background, training waits only while the state is
+copied ("start") and while the finished checkpoint gets its name ("finish"). For comparison, the program writes and
+flushes as many bytes to the same disk, and hashes them. A save cannot take less than these two times together, its
+floor.
 """
 
 from __future__ import annotations
@@ -34,7 +36,11 @@ from model.zoo import build_model
 @click.command()
 @click.option("--items", default=10_000_000, show_default=True)
 @click.option("--dim", default=64, show_default=True)
-@click.option("--folder", type=click.Path(file_okay=False), help="on the disk to measure; default: the temporary one")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False),
+    help="folder on the disk to measure [default: the folder for temporary files]",
+)
 def main(items: int, dim: int, folder: str | None) -> None:
     """Print seconds as JSON."""
     config = load_config(None, ["model.name=sasrec", f"model.dim={dim}", "table.sharding=row_wise"])
@@ -46,11 +52,11 @@ def main(items: int, dim: int, folder: str | None) -> None:
         sharded = shard(RecommenderSystem(table, model), config, items, world)
         for parameter in sharded.dense_parameters:
             parameter.grad = parameter.detach().clone()
-        sharded.optimizer.step()  # makes the optimisers' state
+        sharded.optimizer.step()  # creates the optimisers' state
         checkpoints = Checkpoints(f"{scratch}/run", world)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         seconds = {}
-        for step in (1, 2):  # the second time, as in a run
+        for step in (1, 2):  # only the second save counts, as most saves of a run are not the first
             began = perf_counter()
             checkpoints.save(sharded, Progress(step=step, best_step=step))
             seconds["save"] = perf_counter() - began
@@ -79,7 +85,7 @@ def main(items: int, dim: int, folder: str | None) -> None:
 
 
 def _floor(path: Path, size: int) -> tuple[float, float]:
-    """Seconds to write and flush that many bytes, and to hash them."""
+    """Return the seconds to write and flush that many bytes, and the seconds to hash them."""
     block = os.urandom(1 << 24)
     count = -(-size // len(block))
     began = perf_counter()

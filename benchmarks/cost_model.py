@@ -1,11 +1,12 @@
-"""What a step costs, as formulas: floating-point operations, bytes sent, memory, and rows looked up.
+"""Formulas for the costs of a training step: floating-point operations, bytes sent, memory, and rows looked up.
 
-Everything is per rank and step unless it says otherwise. A multiply-add is two operations. docs/scaling.md sets these
-beside what was measured; `tests/benchmarks` holds the operations to those torch counts, exactly.
+All numbers are per rank and step unless said otherwise. A multiply-add is two operations. docs/scaling.md compares
+the formulas with measurements. `tests/benchmarks` checks that the operations equal exactly those that PyTorch
+counts.
 
-Shapes: S sequences of a group, L positions they are padded to, Q states asked for of one, B targets, C columns
-of logits, U items of the union, R of them with a role, N items, W ranks, M modalities, k centres, d width, f width
-of the feed-forward.
+Shapes: S sequences of a group, L positions that they are padded to, Q states needed of each sequence, B targets, C
+columns of logits, U items of the union, R items of it with a role, N items, W ranks, M modalities, k centres, d
+width, f width of the feed-forward.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 
 from configs.schema import Config
 
-# Rows of the fused optimiser's state beside a row of the table (FBGEMM's kinds).
+# Rows of optimiser state per row of the table, for FBGEMM's fused optimisers.
 _STATE_ROWS = {"adagrad": 1, "adam": 2, "sgd": 0}
 
 
@@ -34,7 +35,7 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: Config, num_modalities: int, num_centers: int) -> ModelShape:
-        """Of a configured model on a graph with so many modalities, and centres in each."""
+        """Return the shape of a configured model on a graph with this many modalities, and centres per modality."""
         model = config.model
         is_mdsrec = model.name == "mdsrec"
         return cls(
@@ -53,7 +54,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Group:
-    """S sequences padded to L positions, Q states asked for of each (a prefix row: Q = 1)."""
+    """S sequences padded to L positions; Q states are needed of each (of a prefix row, Q = 1)."""
 
     count: int
     length: int
@@ -62,14 +63,15 @@ class Group:
 
 @dataclass(frozen=True)
 class StepShape:
-    """What a rank does in a step.
+    """The sizes of one rank's part of a step.
 
     Attributes:
-        groups: sequences as they go through the towers.
+        groups: the sequences, as the towers process them.
         targets: B of this rank.
         columns: C, items or candidates that a target is scored against.
-        union, roles: U and R.
-        sparse_entries: entries of all graph rows multiplied with looked-up rows.
+        union: U.
+        roles: R.
+        sparse_entries: entries of all graph rows that are multiplied with looked-up rows.
     """
 
     groups: tuple[Group, ...]
@@ -81,11 +83,12 @@ class StepShape:
 
 
 def forward_flops(model: ModelShape, step: StepShape) -> dict[str, int]:
-    """Operations of one forward by part: matrix products only, pads included, as they are computed.
+    """Return the operations of one forward by part. Only matrix products are counted, padding included.
 
-    The last layer of a tower has queries only for the states asked for. Centres are k queries of every state; in
-    layer 1 they are the same for all: queries are made once a group and logits once a sequence. Keys and values are
-    the tower's; where they are few, both projections are moved to them, head by head (`model.cpu.few_keys`).
+    The last layer of a tower computes queries only for the states that are needed. Centre attention has k queries for
+    every state. In layer 1 these are the same for all states, so queries are computed once per group and logits once
+    per sequence. Keys and values are the tower's. If there are few keys, both projections are applied to the keys
+    instead, for each head (`model.cpu.few_keys`).
     """
     d, f, n, k = model.dim, model.ffn_dim, model.num_layers, model.num_centers
     dense = 2 * d * d + 2 * d * f  # query, output and feed-forward of a state
@@ -111,25 +114,28 @@ def forward_flops(model: ModelShape, step: StepShape) -> dict[str, int]:
 
 
 def step_flops(model: ModelShape, step: StepShape) -> int:
-    """Operations of forward and backward: every dense product has two gradients, a sparse one has one."""
+    """Return the operations of forward and backward. A dense product has two gradients, a sparse product one."""
     forward = forward_flops(model, step)
     return 3 * sum(forward.values()) - forward["views"]
 
 
 def bytes_sent(world: int, union: float, dim: int, dense_parameters: int, replicated_rows: int = 0) -> dict[str, float]:
-    """Payload that a rank sends to others, by message, mean over ranks (rows are spread evenly over them).
+    """Return the payload bytes that a rank sends to others, by message; a mean over ranks.
 
-    TorchRec's row-wise exchange, all all-to-all: splits (int64: sequences, ids and a tag), a length (int32, of the
-    one sequence of ids that goes to each rank), ids (int64), rows (float32) from their owners, and
-    their gradients back. Then DDP's ring all-reduce of dense gradients: 2 (W - 1) / W of them.
+    Rows are assumed to be spread evenly over ranks. TorchRec's row-wise exchange consists of all-to-alls: splits
+    (int64: sequences, ids and a tag), a length (int32, of the one sequence of ids that goes to each rank), ids
+    (int64), rows (float32) from their owners, and the rows' gradients back to the owners. Then DDP's ring
+    all-reduce sends each dense gradient 2 (W - 1) / W times.
 
     Args:
+        world: W.
         union: U, mean over ranks.
-        dense_parameters: numbers outside the table, float32.
-        replicated_rows: N where the table is data_parallel and its whole gradient is reduced; 0 for row_wise.
+        dim: d.
+        dense_parameters: parameters outside the table, float32.
+        replicated_rows: N if the table is data_parallel, so that its whole gradient is reduced; 0 if it is row_wise.
     """
     others = world - 1
-    away = others / world  # share of a rank's ids, and of a ring's bytes, that leaves it
+    away = others / world  # share of a rank's ids that other ranks own; also a factor of a ring all-reduce's bytes
     sent = {"dense gradients": 2 * away * 4 * (dense_parameters + replicated_rows * dim)}
     if not replicated_rows:
         sent |= {
@@ -143,22 +149,25 @@ def bytes_sent(world: int, union: float, dim: int, dense_parameters: int, replic
 
 
 def table_bytes(num_items: int, dim: int, world: int, optimizer: str) -> int:
-    """Rows and optimiser state of a rank's shard of a row-wise table, float32; the largest shard."""
+    """Return the bytes of the largest shard of a row-wise table: rows and optimiser state, float32."""
     rows = -(-num_items // world)
     state = 1 if optimizer == "rowwise_adagrad" else dim * _STATE_ROWS[optimizer]
     return 4 * rows * (dim + state)
 
 
 def sampler_bytes(num_items: int, num_modalities: int) -> int:
-    """Host memory that every process of a sampled run holds per item: target counts, popularity, cluster members."""
+    """Return the host memory of a sampler, which every process of a sampled run holds.
+
+    It consists of target counts, popularity and cluster members for each item.
+    """
     return num_items * (16 + 8 * num_modalities)
 
 
 def activation_bytes(model: ModelShape, groups: Iterable[Group], width: int = 4) -> int:
-    """What the backward of towers and centres keeps, `width` bytes a number.
+    """Return the bytes that towers and centres keep for the backward, with `width` bytes per number.
 
-    Per state and layer: eight tensors [d] (inputs of products and norms, dropped and not), two [f], and an
-    attention weight per head and key.
+    For each state and layer these are eight tensors [d] (inputs of products and norms, before and after dropout), two
+    tensors [f], and an attention weight for each head and key.
     """
     d, f, n, h = model.dim, model.ffn_dim, model.num_layers, model.num_heads
     numbers = 0
@@ -171,12 +180,12 @@ def activation_bytes(model: ModelShape, groups: Iterable[Group], width: int = 4)
 
 @dataclass(frozen=True)
 class Draws:
-    """Independent draws of items: `count` of them, from classes of equally likely items.
+    """Independent random draws of items, from classes of equally likely items.
 
     Attributes:
-        count: draws.
-        chances: float64 [c], of one item of a class.
-        sizes: float64 [c], items of a class; they add up to N.
+        count: number of draws.
+        chances: float64 [c], probability of a single item of each class.
+        sizes: float64 [c], items of each class; their sum is N.
     """
 
     count: float
@@ -189,7 +198,10 @@ class Draws:
 
     @classmethod
     def zipf(cls, count: float, num_items: int, exponent: float, classes: int = 4096) -> Draws:
-        """Item of popularity i has chance proportional to i^-exponent; classes grow geometrically beyond the first."""
+        """Return draws by Zipf's law: the i-th most popular item has a probability proportional to i^-exponent.
+
+        Items of similar popularity share a class. The sizes of classes grow geometrically.
+        """
         edges = np.unique(np.geomspace(1, num_items + 1, classes).astype(np.int64))
         edges[-1] = num_items + 1
         sizes = np.diff(edges).astype(np.float64)
@@ -198,7 +210,10 @@ class Draws:
 
 
 def expected_distinct(draws: Iterable[Draws]) -> float:
-    """Expected distinct items among independent draws that share their classes: sum of 1 - exp(-expected count)."""
+    """Return the expected number of distinct items among draws that share their classes.
+
+    It is the sum over items of 1 - exp(-expected count of the item).
+    """
     draws = list(draws)
     assert all(np.array_equal(one.sizes, draws[0].sizes) for one in draws), "classes must be the same"
     rates = sum((one.count * one.chances for one in draws), np.zeros_like(draws[0].chances))
@@ -206,14 +221,16 @@ def expected_distinct(draws: Iterable[Draws]) -> float:
 
 
 def expected_union(num_items: int, roles: float, links_per_role: float, more_links: float = 0) -> float:
-    """U, given R: every role names `links_per_role` other items, uniform over the catalogue; and more are named.
+    """Return the expected U, given R.
 
-    Real neighbours overlap more than that, so this is high where a graph is clustered.
+    Every item with a role is assumed to link to `links_per_role` other items, uniformly over the catalogue, and
+    `more_links` further links are assumed. Neighbours in real graphs overlap more, so the result is too high for a
+    clustered graph.
     """
     links = roles * links_per_role + more_links
     return roles + (num_items - roles) * float(-np.expm1(-links / num_items))
 
 
 def relative_error(predicted: Mapping[str, float], measured: float) -> float:
-    """(predicted - measured) / measured."""
+    """Return (predicted - measured) / measured, where predicted is the sum over messages."""
     return sum(predicted.values()) / measured - 1

@@ -1,14 +1,14 @@
 """Kill workers, nodes and drivers of small trainings at random moments: python benchmarks/faults.py [--runs 20]
 
-Every run trains on a Ray cluster of two nodes with one core each, with dropout on, and is struck one to three times:
+Every run trains with dropout on a Ray cluster of two nodes with one core each. One to three faults strike it:
 
-- kill -9 of a worker, or of both;
-- a node is taken away, and another one comes;
-- kill -9 of the driver, or SIGTERM; the command is then repeated.
+- kill -9 of one worker, or of both;
+- one node is removed, and another one is added;
+- kill -9 or SIGTERM of the driver, after which the command is repeated.
 
-At its end weights, optimiser states and metrics are compared with those of a run that nobody disturbed, bit for bit;
-and the windows that were trained, by the traces that ranks left, with those of the data: what was rolled back with a
-lost worker does not count.
+When a run has ended, its weights, optimiser states and metrics are compared bit for bit with those of an
+undisturbed run. The traces of the ranks say which windows were trained. These are compared with the windows of the
+data. Steps that were rolled back after a fault do not count.
 """
 
 from __future__ import annotations
@@ -47,17 +47,26 @@ _MODELS = {
     "sasrec": ["model.name=sasrec", "table.sharding=data_parallel"],
     "mdsrec": ["model.name=mdsrec", "table.sharding=row_wise", "training.negatives.draws=15"],
 }
-_EPOCHS, _STEPS = 4, 60  # about
+_EPOCHS, _STEPS = 4, 60  # a run has about 60 steps
 _PATIENCE = 180.0
 
 
 @dataclass
 class Outcome:
-    """What became of a run."""
+    """What happened to a run, and how it compares with an undisturbed one.
+
+    Attributes:
+        model: name of the model.
+        faults: the faults that struck, each with the step.
+        commands: how often the command was given.
+        equal: whether the results are equal, bit for bit.
+        lost: windows that were not trained.
+        doubled: windows that were trained again in the same epoch.
+    """
 
     model: str
     faults: list[str] = field(default_factory=list)
-    sittings: int = 0
+    commands: int = 0
     equal: bool = False
     lost: int = 0
     doubled: int = 0
@@ -66,15 +75,15 @@ class Outcome:
 @click.command()
 @click.option("--runs", default=20, show_default=True)
 @click.option("--first", default=0, show_default=True, help="number of the first run")
-@click.option("--seed", default=0, show_default=True, help="of the faults")
+@click.option("--seed", default=0, show_default=True, help="seed of the faults")
 def main(runs: int, first: int, seed: int) -> None:
     """Print what happened to each run and, on the last line, JSON."""
     with tempfile.TemporaryDirectory() as folder:
         outcomes = inject_faults(Path(folder), range(first, first + runs), seed)
     rows = [
-        [n, o.model, ", ".join(o.faults), o.sittings, o.equal, o.lost, o.doubled] for n, o in enumerate(outcomes, first)
+        [n, o.model, ", ".join(o.faults), o.commands, o.equal, o.lost, o.doubled] for n, o in enumerate(outcomes, first)
     ]
-    print(tabulate(rows, ["run", "model", "faults", "sittings", "equal", "lost", "doubled"]))
+    print(tabulate(rows, ["run", "model", "faults", "commands", "equal", "lost", "doubled"]))
     print(
         json.dumps(
             {
@@ -89,14 +98,14 @@ def main(runs: int, first: int, seed: int) -> None:
 
 
 def make_inputs(folder: Path) -> None:
-    """A small dataset and its graph."""
+    """Write a small dataset and its graph."""
     dataset = prepare("synthetic", str(folder / "dataset"), num_users=160, num_items=70, seed=3)
     options = load_config(None, ["graph_options.num_centers=4"]).graph_options
     build_graph(dataset, str(folder / "graph"), options, 0, SerialExecutor())
 
 
 def inject_faults(folder: Path, runs: range, seed: int) -> list[Outcome]:
-    """Disturbed trainings of these numbers, compared with an undisturbed one of each model."""
+    """Run disturbed trainings with these numbers, and compare each with an undisturbed training of the same model."""
     make_inputs(folder)
     models = {number: list(_MODELS)[number % len(_MODELS)] for number in runs}
     outcomes = []
@@ -118,14 +127,14 @@ def inject_faults(folder: Path, runs: range, seed: int) -> list[Outcome]:
 
 @dataclass
 class Strike:
-    """Something that happens to a training.
+    """A fault that strikes a training.
 
     Attributes:
-        name: of it.
-        step: after which it happens, the earliest of all sittings counting.
-        act: does it, to the trial and its driver.
-        delay: seconds after that step.
-        ranks: that the latest sitting must have, None for any number.
+        name: the fault's name.
+        step: the fault strikes once any attempt has reached this step.
+        act: carries out the fault on the trial and its driver.
+        delay: seconds to wait after that step.
+        ranks: the number of ranks that the latest attempt must have; None for any number.
     """
 
     name: str
@@ -135,22 +144,25 @@ class Strike:
     ranks: int | None = None
 
     def is_due(self, trial: Trial) -> bool:
-        return trial.step() >= self.step and self.ranks in (None, len(trial.sitting()))
+        return trial.step() >= self.step and self.ranks in (None, len(trial.rank_pids()))
 
 
 def random_strike(rng: random.Random) -> Strike:
-    """Any fault at any step; up to a second late: into a step, a validation or a checkpoint."""
+    """Return a random fault at a random step, delayed by up to a second so that it may strike anywhere in a step.
+
+    It may also strike during a validation or a checkpoint.
+    """
     name = rng.choice(list(FAULTS))
     return Strike(name, rng.randrange(1, _STEPS), FAULTS[name], rng.random())
 
 
 def kill_worker(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # noqa: ARG001
-    for pid in trial.sitting()[:1]:
+    for pid in trial.rank_pids()[:1]:
         _kill(pid)
 
 
 def kill_workers(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # noqa: ARG001
-    for pid in trial.sitting():
+    for pid in trial.rank_pids():
         _kill(pid)
 
 
@@ -177,7 +189,7 @@ def terminate_driver(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # 
 
 
 def interrupt_driver(trial: Trial, driver: subprocess.Popen[bytes]) -> None:  # noqa: ARG001
-    """As Ctrl-C does."""
+    """Send SIGINT, as Ctrl-C does."""
     driver.send_signal(signal.SIGINT)
 
 
@@ -191,7 +203,7 @@ FAULTS: dict[str, Callable[[Trial, subprocess.Popen[bytes]], None]] = {
 
 
 class Trial:
-    """One training, and what strikes it."""
+    """One training, with the faults that strike it."""
 
     def __init__(self, inputs: Path, model: str, name: str, cluster: Any, settings: Sequence[str] = ()) -> None:
         self.folder = inputs / name
@@ -207,10 +219,10 @@ class Trial:
         ]  # fmt: skip
 
     def run(self, strikes: Sequence[Strike]) -> None:
-        """Repeat the command until it has done its work; strikes fall one after the other."""
+        """Repeat the command until training has finished. The faults strike one after the other."""
         waiting = sorted(strikes, key=lambda strike: strike.step)
         while True:
-            self.outcome.sittings += 1
+            self.outcome.commands += 1
             with (self.folder / "log.txt").open("ab") as log:
                 driver = subprocess.Popen(self._command(), cwd=_ROOT, stdout=log, stderr=log, env=self._environment())
             while driver.poll() is None:
@@ -222,12 +234,12 @@ class Trial:
                 time.sleep(0.05)
             if driver.returncode == 0:
                 return
-            # SIGTERM ends a driver that has just been sent one, or has not begun to listen.
+            # SIGTERM kills a driver that has not installed its handler yet, or that has had a SIGTERM before.
             struck = driver.returncode in (-signal.SIGKILL, -signal.SIGTERM, os.EX_TEMPFAIL)
             assert struck, f"{self.folder.name} ended with {driver.returncode}:\n{self._log()}"
 
     def result(self) -> tuple[Any, ...]:
-        """All that a run leaves that does not depend on time: metrics, tensors of the latest and best checkpoints."""
+        """Return the results that do not depend on time: metrics, and the latest and best checkpoints' tensors."""
         run = self.folder / "run"
         metrics = json.loads((run / "metrics.json").read_text())
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -241,16 +253,16 @@ class Trial:
         return metrics["details"], metrics["test"], metrics["best_step"], index, timeless, tensors
 
     def coverage(self) -> tuple[int, int]:
-        """Windows of the data that no epoch's steps trained, and those trained more than once, over epochs."""
+        """Count the windows that were not trained, and those trained more than once; both summed over epochs."""
         steps: dict[int, tuple[int, list[dict[str, Any]]]] = {}
         for path in sorted(self.traces.glob("*.jsonl")):
-            sitting = int(path.name.split("-")[0])
+            attempt = int(path.name.split("-")[0])
             for line in path.read_text().split("\n")[:-1]:
                 record = json.loads(line)
                 held = steps.get(record["step"])
-                if held is None or held[0] < sitting:
-                    steps[record["step"]] = (sitting, [record])
-                elif held[0] == sitting:
+                if held is None or held[0] < attempt:
+                    steps[record["step"]] = (attempt, [record])
+                elif held[0] == attempt:
                     held[1].append(record)
         config = load_config(None, self.settings)
         spans = training_spans(config, Dataset.open(str(self._inputs / "dataset")))
@@ -262,13 +274,13 @@ class Trial:
             doubled += counts.total() - len(counts)
         return lost, doubled
 
-    def sitting(self) -> list[int]:
-        """Process ids of the ranks of the latest sitting."""
+    def rank_pids(self) -> list[int]:
+        """Return the process ids of the ranks of the latest attempt."""
         latest = max((path.name.split("-")[0] for path in self.traces.iterdir()), default="none")
         return sorted(int(path.stem.split("-")[2]) for path in self.traces.glob(f"{latest}-*"))
 
     def step(self) -> int:
-        """The latest step that any rank has taken in any sitting."""
+        """Return the latest step that any rank has taken in any attempt."""
         latest = 0
         for path in self.traces.glob("*.jsonl"):
             lines = path.read_text().split("\n")[:-1]
@@ -288,10 +300,10 @@ class Trial:
 
 @contextmanager
 def cluster_of_two() -> Iterator[Any]:
-    """A head without cores and two nodes of one core each."""
+    """Start a Ray cluster of a head node without cores and two nodes with one core each."""
     from ray.cluster_utils import Cluster
 
-    # What the nodes' processes inherit: where our packages are, and where ranks leave their traces.
+    # The nodes' processes inherit this, so they find this project's packages.
     os.environ["PYTHONPATH"] = str(_ROOT)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:

@@ -1,7 +1,7 @@
-"""An item graph of any size that is computed where it is asked for, so that a benchmark need not build one.
+"""An item graph of any size whose rows are computed when they are read, so no benchmark has to build a graph.
 
-Neighbours and co-occurrences are hashes of the item: uniform over the catalogue, never stored. Real ones overlap
-more, so a step's union is the largest that a graph with these counts can give.
+Neighbours and co-occurrences are hashes of the item, uniform over the catalogue, and are not stored. Those of a real
+graph overlap more, so a step's union is larger here than in a real graph with as many neighbours and co-occurrences.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class HashedNeighbors:
-    """Behaves as the int64 [N, H] array of an item's neighbours when rows are taken; the first is the item itself."""
+    """Stands for the int64 [N, H] array of neighbours when rows are indexed; the first neighbour is the item itself."""
 
     num_items: int
     num_neighbors: int
@@ -32,9 +32,12 @@ class HashedGraph:
     """The attributes of `graph_builder.store.Graph` that training uses.
 
     Attributes:
-        num_neighbors: H, the item included.
+        num_items: N.
+        modalities: names of the modalities.
+        num_neighbors: H, including the item itself.
         num_cooccurrences: entries of every row of O.
         centers: k.
+        fingerprint: a constant.
     """
 
     num_items: int
@@ -45,7 +48,7 @@ class HashedGraph:
     fingerprint: str = "hashed"
 
     def cooccurrence_rows(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See `contracts.graph_rows.GraphRows`; every weight is 1 / sqrt(entries of the row)."""
+        """Return rows of O, see `contracts.graph_rows.GraphRows`. Every weight is 1 / sqrt(entries of the row)."""
         degree = self.num_cooccurrences
         columns = hashed_items(items, degree, self.num_items, salt=0).ravel()
         weights = np.full(len(columns), max(degree, 1) ** -0.5, dtype=np.float32)
@@ -55,7 +58,7 @@ class HashedGraph:
         return HashedNeighbors(self.num_items, self.num_neighbors, 1 + self.modalities.index(modality))
 
     def clusters(self, modality: str) -> np.ndarray:
-        """int64 [N]."""
+        """Return the cluster of each item, int64 [N]."""
         everyone = np.arange(self.num_items)
         return hashed_items(everyone, 1, self.centers, salt=1001 + self.modalities.index(modality))[:, 0]
 
@@ -64,7 +67,7 @@ class HashedGraph:
 
 
 def hashed_items(items: np.ndarray, count: int, num_items: int, salt: int) -> np.ndarray:
-    """`count` numbers below `num_items` for each item, int64 [n, count], by SplitMix64 of (item, column, salt)."""
+    """Return `count` numbers below `num_items` for each item, int64 [n, count]: SplitMix64 of (item, column, salt)."""
     columns = np.arange(count, dtype=np.uint64) + np.uint64(salt * 1024)
     values = items.astype(np.uint64)[:, None] * np.uint64(2**20) + columns
     values = values * _SPREAD + _SPREAD

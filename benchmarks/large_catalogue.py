@@ -1,10 +1,10 @@
-"""Ten million items beside a hundred thousand: python benchmarks/large_catalogue.py
+"""Compare training steps on ten million and a hundred thousand items: python benchmarks/large_catalogue.py
 
-Two ranks over gloo, SASRec of width 64, a row-wise split table, sampled softmax with 2,048 draws, batches of 512
-targets made by one loader process a rank. First the same steps against both catalogues; then a whole run on the
-large one, from a dataset on disk: training, ranking of every item, checkpoints, reading the best one back. Memory is
-the sum over ranks of each process's peak resident size (VmHWM): libraries, mapped files and all. The last line is
-one JSON object.
+Two ranks over gloo train SASRec of width 64, with a row-wise sharded table, sampled softmax with 2,048 draws, and
+batches of 512 targets from one loader process per rank. First the same steps are timed on both catalogues. Then a
+whole run on the large catalogue reads a dataset from disk, trains, ranks every item, writes checkpoints and loads
+the best one. Memory is the peak resident size of each process (VmHWM), libraries and mapped files included, summed
+over ranks. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ _WARM_UP = 5
 @click.command()
 @click.option("--small", default=100_000, show_default=True)
 @click.option("--large", default=10_000_000, show_default=True)
-@click.option("--users", default=2000, show_default=True, help="of the whole run")
+@click.option("--users", default=2000, show_default=True, help="users of the whole run")
 def main(small: int, large: int, users: int) -> None:
     """Print the figures as JSON."""
     print(json.dumps({key: round(value, 4) for key, value in compare_catalogues(small, large, users).items()}))
 
 
 def compare_catalogues(small: int, large: int, users: int = 2000) -> dict[str, float]:
-    """The large catalogue's step over the small one's, waits for the loader, and the memory of a whole run."""
+    """Return the large catalogue's step time divided by the small one's, loader waits, and a whole run's memory."""
     with tempfile.TemporaryDirectory() as folder:
         timed = Path(folder) / "timed.json"
         run_ranks(2, _time_steps, timed, (small, large, small, large), 60)
@@ -84,7 +84,7 @@ def compare_catalogues(small: int, large: int, users: int = 2000) -> dict[str, f
 
 
 def _time_steps(world: World, output: Path, sizes: tuple[int, ...], count: int) -> None:
-    """Median seconds of a step, and the share of the time spent waiting for batches, per catalogue."""
+    """Write, for each catalogue, the median seconds of a step and the share of time spent waiting for batches."""
     found = [_steps(world, num_items, count) for num_items in sizes]
     if world.is_first:
         output.write_text(json.dumps({"seconds": [s for s, _ in found], "stalled": [w for _, w in found]}))
@@ -117,7 +117,7 @@ def _steps(world: World, num_items: int, count: int) -> tuple[float, float]:
     for _ in steps.run(_noting_waits(read_ahead(loader), waits)):
         ends.append(perf_counter())
     seconds = np.diff(ends[_WARM_UP:])
-    # Steps read ahead: the wait noted for step n + 2 falls into step n. The last wait is for the end.
+    # Steps are read two ahead, so the wait for step n + 2 falls into step n. The last wait found the end of the data.
     return float(np.median(seconds)), float(sum(waits[_WARM_UP + 2 : -1]) / seconds.sum())
 
 
@@ -150,7 +150,7 @@ def _whole_run(world: World, dataset: str, run: str, peaks: Path) -> None:
 
 
 def _resident(field: str) -> float:
-    """GiB of this process, from Linux's /proc."""
+    """Return a memory field of this process in Linux's /proc, in GiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 2**20
 

@@ -1,7 +1,8 @@
-"""What the cost model says of machines that were not there: python benchmarks/predictions.py
+"""Predict training steps on H200 GPUs with the cost model: python benchmarks/predictions.py
 
-Nothing here is measured on a GPU. Peaks are the vendor's; what of them is reached is assumed, and stated below.
-MDSRec on float32 rows of width `--dim` sharded over all GPUs, sampled softmax, sampled centres. Prints Markdown.
+Nothing here is measured on a GPU. Peak rates are the vendor's; the shares of them that are reached are assumptions,
+given below. The model is MDSRec with float32 rows of width `--dim`, sharded over all GPUs, with sampled softmax and
+sampled centres. The output is a Markdown table.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ from benchmarks.cost_model import (
 )
 
 _GIB = 2**30
-# Of H200 SXM: dense bfloat16 and float32 (no tensor cores) operations, memory, one direction of NVLink, 400 Gb/s each.
+# H200 SXM: dense bfloat16 and float32 (no tensor cores) operations/s, memory, NVLink one way, 400 Gb/s InfiniBand.
 _PEAK_FLOPS = {"bfloat16": 989e12, "float32": 67e12}
 _HBM_BANDWIDTH, _HBM_BYTES = 4.8e12, 141e9
 _NVLINK, _INFINIBAND, _GPUS_PER_NODE = 450e9, 50e9, 8
-# Assumed: the share of peak operations that products this narrow reach, and of the peak bandwidths.
+# Assumed: the shares of peak operations and of peak bandwidths that are reached; the matrices here are narrow.
 _FLOPS_REACHED, _BANDWIDTH_REACHED = 0.3, 0.7
-# Assumed: numbers kept for the backward are written once, read once, and their gradients written and read.
+# Assumed: numbers kept for the backward are written and read once, and so are their gradients.
 _PASSES = 4
 _HISTORY = 12.0  # mean items of a window
 _POPULARITY = 0.8  # exponent of Zipf's law
@@ -45,7 +46,19 @@ _POPULARITY = 0.8  # exponent of Zipf's law
 
 @dataclass(frozen=True)
 class Setting:
-    """A training set-up: targets of a GPU's step, candidates drawn, and the graph's degrees."""
+    """A training set-up.
+
+    Attributes:
+        dim: d.
+        batch: targets per GPU and step.
+        draws: candidates drawn per step.
+        in_batch: whether the targets of all ranks are candidates too.
+        neighbors: H of the graph.
+        cooccurrences: entries per row of O.
+        centers: k of the graph.
+        center_samples: draws per centre.
+        modalities: M.
+    """
 
     dim: int
     batch: int
@@ -59,11 +72,14 @@ class Setting:
 
 
 def roles_and_union(setting: Setting, num_items: int, world: int) -> tuple[float, float, float]:
-    """Expected candidates, R and U of a rank: histories and targets by popularity, draws half by it, half uniform."""
+    """Return the expected candidates, R and U of a rank.
+
+    Histories and targets are assumed to be drawn by popularity, and draws half by popularity and half uniformly.
+    """
     popular = Draws.zipf(1, num_items, _POPULARITY)
     own = setting.batch / _HISTORY * (_HISTORY + 1)  # a window's items and its last target
     shared = setting.batch * world if setting.in_batch else 0
-    # At popularity^0.75, as drawn by default, the exponent is three quarters.
+    # Draws follow popularity^0.75 by default, so their exponent is 0.75 times that of popularity.
     half = Draws.zipf(setting.draws / 2, num_items, 0.75 * _POPULARITY)
     uniform = Draws(setting.draws / 2, popular.chances * 0 + 1 / num_items, popular.sizes)
     targets = Draws(shared, popular.chances, popular.sizes)
@@ -76,7 +92,7 @@ def roles_and_union(setting: Setting, num_items: int, world: int) -> tuple[float
 
 
 def predict(setting: Setting, num_items: int, world: int, precision: str) -> dict[str, float]:
-    """Seconds, bytes and rates of a step on H200s; the parts are added, as if nothing overlapped."""
+    """Return seconds, bytes and rates of a step on H200 GPUs, as if the network overlapped with nothing."""
     candidates, roles, union = roles_and_union(setting, num_items, world)
     d, length = setting.dim, round(_HISTORY)
     model = ModelShape(d, 4 * d, 2, 4, setting.modalities, setting.centers)
@@ -87,11 +103,11 @@ def predict(setting: Setting, num_items: int, world: int, precision: str) -> dic
     # The loss stays in float32 under autocast (`model/blocks/losses.py`).
     loss = 3 * forward_flops(model, step)["loss"]
     products = (step_flops(model, step) - loss) / _PEAK_FLOPS[precision] + loss / _PEAK_FLOPS["float32"]
-    # The loss's logits are made, normalised and used twice; a looked-up row passes through memory about as often.
+    # Logits are computed, normalised and used twice. A looked-up row passes through memory about as often.
     logits = 4 * model.num_channels * setting.batch * candidates
     moved = _PASSES * (activation_bytes(model, groups, 2 if precision == "bfloat16" else 4) + logits + 4 * d * union)
     moved += _PASSES * 4 * d * entries / 2  # one row read per entry, forward and backward
-    # Shared weights: one tower and its positions.
+    # All channels share the weights of one tower and its positions.
     dense = 2 * (4 * d * d + 8 * d * d) + 60 * d
     sent = bytes_sent(world, union, d, dense)
     slowest = _INFINIBAND if world > _GPUS_PER_NODE else _NVLINK
@@ -118,13 +134,13 @@ def predict(setting: Setting, num_items: int, world: int, precision: str) -> dic
 @click.option("--gpus", default="8,64", show_default=True)
 @click.option("--items", default="1e8,1e9", show_default=True)
 @click.option("--dim", default=64, show_default=True)
-@click.option("--batch", default=8192, show_default=True, help="targets of a GPU's step")
-@click.option("--draws", default=16384, show_default=True, help="candidates drawn a step")
+@click.option("--batch", default=8192, show_default=True, help="targets per GPU and step")
+@click.option("--draws", default=16384, show_default=True, help="candidates drawn per step")
 @click.option("--in-batch/--no-in-batch", default=True, show_default=True, help="whether all targets are candidates")
-@click.option("--neighbors", default=10, show_default=True, help="H")
+@click.option("--neighbors", default=10, show_default=True, help="H, neighbours per item and modality")
 @click.option("--cooccurrences", default=16, show_default=True, help="entries per row of O")
-@click.option("--centers", default=32, show_default=True, help="k")
-@click.option("--center-samples", default=64, show_default=True, help="S")
+@click.option("--centers", default=32, show_default=True, help="k, centres per modality")
+@click.option("--center-samples", default=64, show_default=True, help="draws per centre")
 @click.option("--precision", default="float32", show_default=True, type=click.Choice(["bfloat16", "float32"]))
 def main(gpus: str, items: str, precision: str, in_batch: bool, **knobs: int) -> None:
     """Print a table of predictions."""

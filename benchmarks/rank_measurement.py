@@ -1,6 +1,6 @@
-"""What a rank measures of real training steps: time by part, bytes sent, memory, rows looked up.
+"""Measure training steps on one rank: time by part, bytes sent, memory, and rows looked up.
 
-The step is the trainer's own; clocks are hung on the calls it makes, so the parts add up to the step.
+The steps are those of the trainer. The calls that it makes are timed, so the parts add up to the step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.cases import PARTS, Case
 from benchmarks.cost_model import Group, ModelShape, StepShape, step_flops
 from benchmarks.hashed_graph import HashedGraph
 from benchmarks.socket_bytes import RankConnections
-from benchmarks.step_clock import Clock, hang_clock, watched
+from benchmarks.step_clock import Clock, time_calls, timed_loader
 from configs.loading import parse_config
 from configs.schema import Config
 from contracts.batch import Batch, Step
@@ -40,11 +40,13 @@ _READ_AHEAD = 2
 
 @dataclass
 class Training:
-    """A run's parts, as `distributed.training.trainer` makes them: the only place here that depends on how it does.
+    """The objects of a training, created as `distributed.training.trainer` creates them.
 
     Attributes:
-        plan: the whole catalogue's; None where every step brings its own.
-        run: takes the steps it is given, and yields after each.
+        sharded: the sharded system.
+        batches: the batches.
+        plan: the item plan of the whole catalogue; None if every step has its own.
+        run: takes the given training steps, and yields after each.
     """
 
     sharded: ShardedSystem
@@ -54,7 +56,7 @@ class Training:
 
 
 def open_training(config: Config, graph: HashedGraph | None, world: World) -> Training:
-    """System, batches and step of the configured run on this rank."""
+    """Create the system, the batches and the training step of a configured run on this rank."""
     assert config.dataset is not None
     inputs = Inputs(Dataset.open(config.dataset), graph)  # type: ignore[arg-type]
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
@@ -76,12 +78,12 @@ def open_training(config: Config, graph: HashedGraph | None, world: World) -> Tr
 
 
 def groups_of(batch: Batch) -> tuple[Group, ...]:
-    """How the sequences of a batch go through the towers."""
+    """Return the groups of sequences in a batch, as the towers process them."""
     return tuple(Group(group.count, group.length, group.states) for group in batch.groups)
 
 
 def shape_of(step: Step, plan: ItemPlan) -> StepShape:
-    """What a step asks of this rank."""
+    """Return the sizes of this rank's part of a step."""
     batch = step.batch
     linked = [plan.cooccurrence, *plan.views.values(), *plan.centers.values(), *plan.sampled_centers.values()]
     return StepShape(
@@ -116,12 +118,12 @@ def _timed_steps(training: Training, case: Case, loader_workers: int, world: Wor
     training.sharded.system.train()
     connections = RankConnections() if dist.get_backend() == "gloo" else None
     clock = Clock(world.device)
-    hang_clock(training.sharded, clock)
+    time_calls(training.sharded, clock)
     batches = training.batches
-    # More than are taken: a pipeline that reads ahead does so during every step that is measured.
+    # More steps than are measured, so that the pipeline reads ahead during every measured step.
     numbers = [number % len(batches) for number in range(case.warmup + case.steps + _READ_AHEAD)]
     loader = DataLoader(batches, batch_size=None, sampler=numbers, num_workers=loader_workers)
-    shares = training.run(watched(loader, clock))
+    shares = training.run(timed_loader(loader, clock))
     for _ in range(case.warmup):
         next(shares)
     world.barrier()
@@ -142,7 +144,7 @@ def _timed_steps(training: Training, case: Case, loader_workers: int, world: Wor
 
 
 def _mean_shape(training: Training, case: Case, model: ModelShape) -> dict[str, float]:
-    """Means over the measured steps of what they asked of this rank; batches are made again, they are the same."""
+    """Return the mean sizes of this rank's part of the measured steps. The same batches are assembled again for it."""
     batches = training.batches
     total: dict[str, float] = defaultdict(float)
     for number in range(case.warmup, case.warmup + case.steps):
@@ -165,7 +167,7 @@ def _mean_shape(training: Training, case: Case, model: ModelShape) -> dict[str, 
 
 
 def _gather(record: dict[str, float], world: World) -> list[dict[str, float]]:
-    """Every rank's record; the names are the same everywhere, so only numbers travel."""
+    """Return every rank's record. All ranks have the same names, so only the numbers are sent."""
     names = sorted(record)
     own = torch.tensor([record[name] for name in names], dtype=torch.float64, device=world.device)
     everyone = [torch.empty_like(own) for _ in range(world.size)]
@@ -174,7 +176,7 @@ def _gather(record: dict[str, float], world: World) -> list[dict[str, float]]:
 
 
 def _memory(field: str) -> float:
-    """VmRSS or VmHWM (the highest VmRSS so far) of this process, in bytes."""
+    """Return VmRSS or VmHWM (the highest VmRSS so far) of this process, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return float(line.split()[1]) * 1024

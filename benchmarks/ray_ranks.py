@@ -1,4 +1,4 @@
-"""Start the ranks of a measurement on the connected Ray cluster, as `distributed.ray.train` starts those of a run."""
+"""Start the ranks of a measurement on the connected Ray cluster, as `distributed.ray.train` does for a run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from distributed.ray.cluster import workers_use_gpu
 
 
 def measure_on_workers(case: Case, folder: Path) -> None:
-    """Measure a case on `cluster.num_workers` ranks and wait for it; rank 0 writes `case.output`.
+    """Measure a case on `cluster.num_workers` ranks and wait until it ends. Rank 0 writes `case.output`.
 
     Args:
-        folder: scratch space that all nodes see.
+        case: what to measure.
+        folder: folder for temporary files that all nodes see.
     """
     cluster = parse_config(case.config, "of the case").cluster
     gpu = workers_use_gpu(cluster)
@@ -43,7 +44,7 @@ def measure_on_workers(case: Case, folder: Path) -> None:
 
 
 def _on_worker(job: dict[str, Any]) -> None:
-    """What each worker process runs; heavy imports happen here, once the process exists."""
+    """Run the measurement in a worker process. Heavy modules are imported here, in the process itself."""
     quiet_libraries()
     from benchmarks.rank_measurement import measure
     from distributed.world import World

@@ -1,9 +1,10 @@
-"""Strong and weak scaling and the size of the catalogue, on any Ray cluster: python benchmarks/scaling.py --output DIR
+"""Measure how training scales with workers and items, on any Ray cluster: python benchmarks/scaling.py --output DIR
 
-Real training steps (`benchmarks/rank_measurement.py`) on synthetic interactions and a graph of hashes. Strong: one
-global batch for any number of workers; weak: a batch per worker; catalogue: more items on the most
-workers. DIR, which all nodes must see, gets scaling.json, scaling.md and scaling.png. The last line is one JSON
-object of ratios.
+The steps are real training steps (`benchmarks/rank_measurement.py`) on synthetic interactions and a hashed graph.
+Three curves are measured. Strong scaling: the global batch is the same for any number of workers. Weak scaling:
+every worker has a batch of that size. Catalogue: the number of items grows, on the largest number of workers. The
+results are written to DIR/scaling.json, scaling.md and scaling.png; all nodes must see DIR. The last line is one
+JSON object of ratios.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ from distributed.ray.cluster import connect
 from jobs.cli import config_options, job
 from storage.durable_files import write_text
 
-# Where no --config is given: a sharded table and small unions, whatever the catalogue.
+# Used without --config: a sharded table, and draws, which keep unions small for any catalogue.
 _DEFAULTS = ("training.negatives.draws=2048", "table.sharding=row_wise")
-_MDSREC_DEFAULTS = ("model.mdsrec.center_samples=64",)  # another system does not have this knob
+_MDSREC_DEFAULTS = ("model.mdsrec.center_samples=64",)  # only MDSRec has this knob
 
 
 @click.command()
 @config_options
-@click.option("--output", required=True, help="folder to write, on storage that all nodes see")
+@click.option("--output", required=True, help="folder to write to, on storage that all nodes see")
 @click.option("--workers", default="1,2", show_default=True, help="numbers of workers")
 @click.option(
     "--items",
@@ -51,11 +52,11 @@ _MDSREC_DEFAULTS = ("model.mdsrec.center_samples=64",)  # another system does no
     help="catalogue sizes; the curves over workers use the first",
 )
 @click.option("--users", default=20_000, show_default=True)
-@click.option("--steps", default=10, show_default=True, help="measured")
-@click.option("--warmup", default=3, show_default=True, help="steps before those")
+@click.option("--steps", default=10, show_default=True, help="steps to measure")
+@click.option("--warmup", default=3, show_default=True, help="steps before the measured ones")
 @click.option("--neighbors", default=5, show_default=True, help="H of the hashed graph")
 @click.option("--cooccurrences", default=10, show_default=True, help="entries per row of O")
-@click.option("--centers", default=16, show_default=True, help="k")
+@click.option("--centers", default=16, show_default=True, help="k of the hashed graph")
 @job
 def main(
     config_path: str | None, overrides: tuple[str, ...], output: str, workers: str, items: str, users: int, **shape: int
@@ -84,13 +85,17 @@ def main(
     write_table(content, folder / "scaling.md")
     plotted = plot(content, folder / "scaling.png")
     print((folder / "scaling.md").read_text())
-    plot_file = "scaling.png" if plotted else "no plot, for matplotlib is not installed"
+    plot_file = "scaling.png" if plotted else "no plot, because matplotlib is not installed"
     print(f"wrote {folder}: scaling.json, scaling.md, {plot_file}")
     print(json.dumps(ratios(content)))
 
 
 def numbers(text: str, option: str) -> list[int]:
-    """Distinct positive whole numbers, ascending."""
+    """Parse distinct positive whole numbers, and return them in ascending order.
+
+    Raises:
+        InputError: the text is something else.
+    """
     try:
         found = sorted({int(part) for part in text.split(",")})
     except ValueError:
@@ -101,7 +106,7 @@ def numbers(text: str, option: str) -> list[int]:
 
 
 def write_catalogue(scratch: Path, users: int, items: int) -> str:
-    """A synthetic dataset; its features are never read, so they are one number wide."""
+    """Write a synthetic dataset, and return its folder. Its features are never read, so their width is 1."""
     path = str(scratch / f"items-{items}")
     spec = SyntheticSpec(num_users=users, num_items=items, modalities=tuple((name, 1) for name in MODALITIES))
     write_dataset(path, synthetic_content(spec))
@@ -109,7 +114,7 @@ def write_catalogue(scratch: Path, users: int, items: int) -> str:
 
 
 def summary(point: Point, config: Config, case: Case, ranks: list[dict[str, float]]) -> dict[str, Any]:
-    """A point's figures: seconds of the slowest rank, bytes and rows as means over ranks, memory of the largest."""
+    """Return a point's figures: seconds of the slowest rank, bytes and rows as means over ranks, the most memory."""
     mean = {name: sum(rank[name] for rank in ranks) / len(ranks) for name in ranks[0]}
     seconds = max(rank["seconds"] for rank in ranks)
     replicated = 0 if mean["row_wise"] else point.items
@@ -143,7 +148,7 @@ def summary(point: Point, config: Config, case: Case, ranks: list[dict[str, floa
 
 
 def ratios(content: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """What is compared between points of a curve."""
+    """Return ratios between points of a curve, and the largest errors of predictions."""
     strong, weak, sizes = content["strong"], content["weak"], content["catalogue"]
     everything = [point for curve in content.values() for point in curve]
     errors = [abs(point["bytes_error"]) for point in everything if point["bytes_error"] is not None]
@@ -158,10 +163,13 @@ def ratios(content: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def predicted_union(config: Config, case: Case, dataset: Dataset, mean: dict[str, float]) -> float:
-    """U from the numbers of draws: histories and targets by popularity, candidates as they are drawn.
+    """Predict U. Histories and targets are taken to be drawn by popularity, and candidates as the sampler draws them.
 
     Args:
-        mean: of the ranks' records; its history items and targets are counts, not distinct items.
+        config: the run's config.
+        case: the measured case.
+        dataset: its dataset.
+        mean: mean over the ranks' records. History items and targets in it are counts, not distinct items.
     """
     negatives, mdsrec = config.training.negatives, config.model.mdsrec
     if negatives.draws is None:
@@ -170,7 +178,7 @@ def predicted_union(config: Config, case: Case, dataset: Dataset, mean: dict[str
     popular = values**negatives.popularity_power * (values > 0)
     mixture = (1 - negatives.popularity_share) / dataset.num_items
     mixture = mixture + negatives.popularity_share * popular / (popular * sizes).sum()
-    # A sequence's own targets are its later items, but for the last.
+    # All targets of a sequence but the last are also in its history.
     items = mean["history_items"] + mean["sequences"]
     others = mean["global_targets"] - mean["targets"] if negatives.in_batch else 0
     by_count = values / (values * sizes).sum()

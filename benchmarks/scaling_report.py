@@ -1,4 +1,4 @@
-"""The table and the plot of `benchmarks/scaling.py`."""
+"""Write the table and the plot of `benchmarks/scaling.py`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COLUMNS = [
 
 
 def write_table(content: Content, path: Path) -> None:
-    """A Markdown table: a row per point; parts in percent of the step, bytes per rank and step."""
+    """Write a Markdown table with a row for each point; parts in percent of the step, bytes per rank and step."""
     rows = []
     for curve, points in content.items():
         for point in points:
@@ -60,7 +60,7 @@ def write_table(content: Content, path: Path) -> None:
 
 
 def plot(content: Content, path: Path) -> bool:
-    """Four panels; False, and no file, where matplotlib is not installed."""
+    """Plot four panels. Without matplotlib, write nothing and return False."""
     if importlib.util.find_spec("matplotlib") is None:
         return False
     import matplotlib
@@ -92,7 +92,7 @@ def _speed(axis: Any, content: Content) -> None:
 
 
 def _parts(axis: Any, content: Content) -> None:
-    """Stacked bars of a step's parts, a bar per point of every curve."""
+    """Plot the parts of a step as stacked bars, with one bar for each point of every curve."""
     points = [(curve, point) for curve, chosen in content.items() for point in chosen]
     labels = [f"{curve}\nW={p['workers']}\n{p['items']:.0e}" for curve, p in points]
     below = [0.0] * len(points)

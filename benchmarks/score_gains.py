@@ -1,10 +1,11 @@
-"""What finding co-occurrence's pairs costs when ranking:
+"""Measure how long ranking takes to find the user-item pairs with a co-occurrence gain.
 
 python benchmarks/score_gains.py --dataset DATASET --graph GRAPH
 
-For batches of users at their test targets, per batch: the pairs that gain, found and sorted for a pass; the floor,
-which is the sparse product of inputs and rows of O alone; and the dense product that scores the same users against all
-items. Medians of processor seconds, one thread. The last line is one JSON object.
+Users are ranked in batches, at their test targets. Three times are measured for each batch: finding the pairs that
+have a gain and sorting them for a pass over the items; the sparse product of inputs and rows of O alone, which is
+the floor of the first; and the dense product that scores the same users against all items. All times are medians of
+processor seconds on one thread. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -72,14 +73,14 @@ def main(dataset: str, graph: str, batches: int, batch: int, dim: int) -> None:
             seconds[name].append(_processor_seconds(work))
     medians = {name: float(np.median(each)) for name, each in seconds.items()}
     shown = [[name, 1e3 * each, medians["pairs"] / each] for name, each in medians.items()]
-    print(tabulate(shown, headers=["", "ms a batch", "pairs take x times it"], floatfmt=".2f"))
+    print(tabulate(shown, headers=["", "ms a batch", "time of pairs / this time"], floatfmt=".2f"))
     used = min(batches * batch, len(targets))
     print(f"{num_pairs / used:,.0f} pairs a user, {used:,} users, {data.num_items:,} items")
     print(json.dumps({"pairs_a_user": num_pairs / used, "seconds": medians}))
 
 
 def _operands(data: Dataset, graph, users: np.ndarray, positions: np.ndarray) -> tuple[csr_array, csr_array]:  # type: ignore[no-untyped-def]
-    """Inputs [B, m] and rows of O [m, N], in memory: what the product needs, made before the clock runs."""
+    """Return inputs [B, m] and rows of O [m, N] in memory: the product's operands, prepared before it is timed."""
     spans = spans_before(users, positions, LENGTH)
     rows = np.repeat(np.arange(len(users)), spans.lengths)
     places = np.arange(len(rows)) - offsets_of(spans.lengths)[rows]

@@ -1,7 +1,7 @@
-"""Bytes that this process has sent to other ranks, from the kernel's own count of each TCP connection (Linux).
+"""Count the bytes that this process has sent to other ranks, from Linux's counters of each TCP connection.
 
-Unlike the counters of a network interface these see neither other processes nor Ray's connections, and no headers: a
-connection counts if its far end belongs to another rank.
+A connection counts if its other end belongs to another rank. So, unlike the counters of a network interface, the
+result includes neither other processes, nor Ray's connections, nor headers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_CONNECTIONS = 1024
 
 
 class RankConnections:
-    """The connections between this rank and others; making it is a collective."""
+    """The TCP connections between this rank and others. Creating this object is a collective operation."""
 
     def __init__(self) -> None:
         ends = _connections()
@@ -32,12 +32,12 @@ class RankConnections:
         self._descriptors = [number for number, (_, far) in ends.items() if far in others]
 
     def bytes_sent(self) -> int:
-        """So far, by this rank to all others."""
+        """Return the bytes that this rank has sent to all others so far."""
         return sum(_sent(number) for number in self._descriptors)
 
 
 def _connections() -> dict[int, tuple[int, int]]:
-    """Per descriptor of an open TCP connection a hash of its near and of its far end."""
+    """Return, for each descriptor of an open TCP connection, a hash of its own and a hash of its other end."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:

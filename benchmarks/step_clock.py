@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, without a second implementation of the step: marks on the calls it makes."""
+"""Measure the time of each part of a training step by marks on the calls that the step makes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distributed.sharding import ShardedSystem
 
 
 class Clock:
-    """Adds up the time between marks: the processor's, or on CUDA the device's own, without waiting for it."""
+    """Adds up the time between marks. On CUDA it uses events, which measure the device without waiting for it."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -25,7 +25,7 @@ class Clock:
         self.mark("")
 
     def mark(self, part: str) -> None:
-        """What was done since the last mark is `part`."""
+        """Count the time since the last mark as time of `part`."""
         if self._cuda:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -34,7 +34,7 @@ class Clock:
             self._marks.append((part, time.perf_counter()))
 
     def seconds(self) -> dict[str, float]:
-        """Per part, since the restart."""
+        """Return the seconds of each part since the restart."""
         if self._cuda:
             torch.cuda.synchronize()
         total: dict[str, float] = defaultdict(float)
@@ -43,8 +43,8 @@ class Clock:
         return dict(total)
 
 
-def watched(loader: Iterable[Step], clock: Clock) -> Iterator[Step]:
-    """What the loader gives; the time it takes is "loader", and what was before it "copy"."""
+def timed_loader(loader: Iterable[Step], clock: Clock) -> Iterator[Step]:
+    """Yield the loader's steps. The time that the loader takes is "loader", and the time before it is "copy"."""
     ready = iter(loader)
     while True:
         clock.mark("copy")
@@ -55,10 +55,11 @@ def watched(loader: Iterable[Step], clock: Clock) -> Iterator[Step]:
         yield step
 
 
-def hang_clock(sharded: ShardedSystem, clock: Clock) -> None:
-    """Mark the begin and end of the calls that make up a step; a part's time includes waiting for other ranks in it.
+def time_calls(sharded: ShardedSystem, clock: Clock) -> None:
+    """Mark the beginning and the end of the calls in a step. A part's time includes its waits for other ranks.
 
-    The forward is "copy" until the lookup begins, "lookup" in it, "views" from there to the towers, and then "loss".
+    The parts of the forward are "copy" until the lookup, "lookup", "views" until the towers, "towers", and "loss"
+    after them.
     """
     system, parallel, optimizer = sharded.system, sharded.parallel, sharded.optimizer
     calls = [

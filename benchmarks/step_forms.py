@@ -1,4 +1,4 @@
-"""The same model trained in different forms, step by step, with a clock."""
+"""Time steps of the same model in different forms of training: sampled, padded and grouped."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FORMS = tuple(_OPTIONS)
 
 
 class TrainedForm:
-    """MDSRec, width 64, batches of 512 targets, a replicated table; in one of `FORMS`, from its own first step on."""
+    """A training of MDSRec (width 64, batches of 512 targets, replicated table) in one of the `FORMS`."""
 
     def __init__(self, form: str, data: SequenceArrays, graph: HashedGraph, max_length: int, world: World) -> None:
         config = load_config(None, [f"model.max_length={max_length}", "table.sharding=data_parallel", *_OPTIONS[form]])
@@ -44,7 +44,7 @@ class TrainedForm:
             feature_dims={},
             num_centers={m: graph.num_centers(m) for m in graph.modalities},
         )
-        keep_freed_memory()  # as a rank does
+        keep_freed_memory()  # as a rank of a training does
         torch.manual_seed(0)
         recommender = build_model(config.model, info)
         system = RecommenderSystem(
@@ -68,7 +68,7 @@ class TrainedForm:
         self._padded, self._next, self._trained = form == PADDED, 0, 0
 
     def targets_per_second(self, count: int) -> float:
-        """Of the next `count` steps, loading included."""
+        """Train the next `count` steps, and return the targets per second, loading included."""
         self._trained = 0
         self._steps.sharded.system.train()
         began = perf_counter()
@@ -77,7 +77,7 @@ class TrainedForm:
         return self._trained / (perf_counter() - began)
 
     def batches(self, count: int) -> list[Batch]:
-        """The first batches of the epoch."""
+        """Return the first `count` batches of the epoch."""
         return [self._batches[number].batch for number in range(min(count, len(self._batches)))]
 
     def _ready(self, count: int) -> Iterator[Step]:
@@ -89,7 +89,7 @@ class TrainedForm:
 
 
 def in_one_group(batch: Batch) -> Batch:
-    """Prefix rows padded to the longest of the batch, as they are commonly trained."""
+    """Return a batch of prefix rows as one group, padded to the longest row, as such rows are commonly trained."""
     assert all(group.states == 1 for group in batch.groups), "prefix rows have one state each"
     longest = max(group.length for group in batch.groups)
     sizes = [group.count * group.length for group in batch.groups]
@@ -103,5 +103,5 @@ def in_one_group(batch: Batch) -> Batch:
 
 
 def padded_share(batch: Batch) -> float:
-    """Positions that go through the towers and hold no item."""
+    """Return the share of the towers' positions that hold no item."""
     return 1 - int(batch.lengths.sum()) / len(batch.history)

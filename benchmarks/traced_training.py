@@ -1,8 +1,8 @@
-"""jobs/train.py whose ranks leave a trace of every step: python benchmarks/traced_training.py [options of train.py]
+"""Run jobs/train.py with a trace of every step: python benchmarks/traced_training.py [options of train.py]
 
-Steps are slowed down, so that a fault can strike between them. A sitting (one process group) of a rank writes
-traces/SITTING-rRANK-PID.jsonl, beside RUN, SITTING the nanoseconds when it began; a line is a step: its number, its
-epoch, and the windows trained, as [user, start].
+Steps are slowed down, so that a fault can strike between them. In each attempt (one process group), each rank
+writes the file traces/BEGIN-rRANK-PID.jsonl beside RUN, where BEGIN is the attempt's beginning in nanoseconds. Each
+line is a step: its number, its epoch, and the trained windows as [user, start].
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-# Workers find this module too, however the cluster was started.
+# Workers need this to find this module, however the cluster was started.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 _SECONDS_A_STEP = 0.03
 
 
 def traced(job: dict[str, Any]) -> None:
-    """What each worker process runs: the job's own function, with a loop that leaves traces."""
+    """Run the job's own function in a worker process, with a training loop that writes traces."""
     from distributed.interruption import Request
     from distributed.ray import train as ray_train
     from distributed.training.training_loop import TrainingLoop

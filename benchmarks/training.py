@@ -1,15 +1,17 @@
-"""What a training step costs beside its plain forms and its floors: python benchmarks/training.py --baby DATASET
+"""Compare training steps with simpler forms and with lower bounds: python benchmarks/training.py --baby DATASET
 
-All ratios are of one run, in turns; the last line is one JSON object of them.
+All ratios are measured in one run, in which the compared forms take turns. The last line is one JSON object of
+ratios.
 
-1. Targets per second of MDSRec (width 64, 32 centres, 2 modalities, 10 neighbours) on the sequences of Amazon
-   "Baby" (without --baby, on sequences as long) and on long ones: windows with sampled softmax and sampled
-   centres, beside prefix rows with a full softmax over all items and exact centres, every step. Prefix rows are
-   timed as a batch padded to its longest row, as such rows are commonly trained, and grouped by length, as ours are.
-2. The centre path's multiply-adds beside a plain matrix product of as many (benchmarks/center_path.py).
-3. 10 million items beside 100 thousand, two ranks: step time, waits for the loader, memory
+1. Targets per second of MDSRec (width 64, 32 centres, 2 modalities, 10 neighbours), on the sequences of Amazon
+   "Baby" (without --baby, on sequences of such lengths) and on long sequences. Windows with sampled softmax and
+   sampled centres are compared with prefix rows that have a full softmax over all items and exact centres in every
+   step. Prefix rows are timed in two forms: padded to the longest row of the batch, as such rows are commonly
+   trained, and grouped by length, as this project trains them.
+2. The time of centre attention, compared with a matrix product of as many multiply-adds (benchmarks/center_path.py).
+3. 10 million items compared with 100 thousand on two ranks: step time, waits for the loader, memory
    (benchmarks/large_catalogue.py).
-4. Bytes that a rank sends beside the cost model's prediction (benchmarks/scaling.py, two ranks).
+4. The bytes that a rank sends, compared with the cost model's prediction (benchmarks/scaling.py, two ranks).
 """
 
 from __future__ import annotations
@@ -41,10 +43,15 @@ _CENTERS, _NEIGHBORS, _PAIRS = 32, 10, 20
 
 @click.command()
 @click.option("--baby", type=click.Path(exists=True, file_okay=False), help="dataset folder of Amazon Baby")
-@click.option("--steps", default=6, show_default=True, help="timed steps of a form in a round")
+@click.option("--steps", default=6, show_default=True, help="timed steps of each form in a round")
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--large-items", default=10_000_000, show_default=True, help="0: leave out the two catalogue sizes")
-@click.option("--threads", default=1, show_default=True, help="of the one rank of parts 1 and 2")
+@click.option(
+    "--large-items",
+    default=10_000_000,
+    show_default=True,
+    help="items of the large catalogue; 0 leaves out parts 3 and 4",
+)
+@click.option("--threads", default=1, show_default=True, help="threads of the one rank of parts 1 and 2")
 def main(baby: str | None, steps: int, rounds: int, large_items: int, threads: int) -> None:
     """Print tables and, on the last line, JSON."""
     torch.set_num_threads(threads)
@@ -58,14 +65,14 @@ def main(baby: str | None, steps: int, rounds: int, large_items: int, threads: i
         graph = HashedGraph(data.num_items, ("image", "text"), _NEIGHBORS, _PAIRS, _CENTERS)
         with world_of_one() as world:
             forms = {form: TrainedForm(form, data, graph, max_length, world) for form in FORMS}
-            # A step of long prefix rows takes as long as dozens of short ones.
+            # One step of long prefix rows takes as long as dozens of steps of short ones.
             counted = 1 if data is long else steps
             rates = timed_in_turns(forms, counted, rounds)
             batches = forms[OURS].batches(20)
         print(f"\n{title}: {threads} threads, median of {rounds} rounds of {counted} steps")
         print(
             tabulate(
-                [[f, rates[f], rates[OURS] / rates[f]] for f in FORMS], ["form", "targets/s", "ours is x times it"]
+                [[f, rates[f], rates[OURS] / rates[f]] for f in FORMS], ["form", "targets/s", "windows / this form"]
             )
         )
         padded, grouped = rates[OURS] / rates[PADDED], rates[OURS] / rates[GROUPED]
@@ -83,7 +90,7 @@ def main(baby: str | None, steps: int, rounds: int, large_items: int, threads: i
 
 
 def bytes_error() -> float:
-    """Of the cost model, for two ranks: what `benchmarks/scaling.py` says on its last line."""
+    """Return the cost model's error for two ranks, from the last line of `benchmarks/scaling.py`."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(__file__).with_name("scaling.py")
         command = [
@@ -103,7 +110,7 @@ def bytes_error() -> float:
 
 
 def timed_in_turns(forms: dict[str, TrainedForm], steps: int, rounds: int) -> dict[str, float]:
-    """Targets per second of each form: medians over the rounds, after a step of each that is not counted."""
+    """Return the targets per second of each form: medians over rounds, after one step of each that is not counted."""
     for form in forms.values():
         form.targets_per_second(1)
     rates = [[form.targets_per_second(steps) for form in forms.values()] for _ in range(rounds)]
@@ -111,7 +118,7 @@ def timed_in_turns(forms: dict[str, TrainedForm], steps: int, rounds: int) -> di
 
 
 def random_sequences(num_users: int, num_items: int, lengths_of) -> Sequences:
-    """Random items in sequences of the given lengths, the last two of each kept out of training."""
+    """Return sequences of random items with the given lengths; the last two items of each are not for training."""
     rng = np.random.default_rng(0)
     lengths = lengths_of(rng, num_users)
     offsets = np.concatenate([[0], np.cumsum(lengths)])

@@ -60,17 +60,17 @@ def load_config(path: str | None, overrides: Iterable[str] = (), assigned: Mappi
 
 
 def _check_sections_of_other_systems(tree: dict[str, Any], source: str, given: Iterable[str]) -> None:
-    """Refuse knobs of other systems that were set one by one, and log which sections of a file are not read.
+    """Refuse single knobs of systems other than `model.name`; log a note on a file's sections for such systems.
 
-    `ModelConfig` leaves the sections of other systems out.
+    A preset may well have sections for several systems; `ModelConfig` ignores those of the others.
 
     Args:
-        tree: the config as plain values.
-        source: where it was read, for messages.
-        given: names of the knobs that were set one by one, and so on purpose, rather than by the file.
+        tree: the config as read.
+        source: where the config comes from, for messages.
+        given: knobs that were set one by one, not in the file.
 
     Raises:
-        InputError: one of the given knobs belongs to another system than `model.name`.
+        InputError: a knob in `given` belongs to another system.
     """
     model = tree.get("model")
     if not isinstance(model, dict):
@@ -83,7 +83,7 @@ def _check_sections_of_other_systems(tree: dict[str, Any], source: str, given: I
                 raise InputError(
                     f"--set {key}: is a knob of {other}, but model.name={name}; leave it out, or set model.name={other}"
                 )
-        log.warning("note: %s: section %s is not read, because model.name=%s", source, section, name)
+        log.warning("note: %s: its section %s is only for model.name=%s and is ignored here", source, section, other)
 
 
 def override_config(config: Config, overrides: Iterable[str], allowed: tuple[str, ...]) -> Config:

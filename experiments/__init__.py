@@ -1,4 +1,5 @@
-"""Questions asked of many runs or of one: studies (grids of trainings) and case pages (items and users of a run).
+"""Studies, which train and compare many variants, and case pages, which show items and users of one run.
 
-May import distributed and everything below it; jobs alone import it. Begin with study/life.py or case_page/collect.py.
+May import distributed and every package that distributed may import; only jobs imports this one. Begin with
+study/life.py or case_page/collect.py.
 """

@@ -1,4 +1,5 @@
-"""The commands, each an outline: read the config, refuse what cannot work, do it, say what was written.
+"""The commands: each checks its settings and inputs, does its task and prints what it wrote.
 
-May import everything. Begin with train.py; cli.py holds what the commands share.
+One module per command; `mdsrec VERB` runs the same commands. These modules may import every package.
+Begin with train.py. cli.py holds the options and checks that several commands share.
 """

@@ -1,4 +1,4 @@
-"""Build the item graphs of a dataset: python jobs/build_graph.py --config C --set dataset=D --set graph=G"""
+"""Build the item graph of a dataset: python jobs/build_graph.py --config C --set dataset=D --set graph=G"""
 
 from __future__ import annotations
 
@@ -36,16 +36,21 @@ from storage.uris import is_uri
     type=NamedPath(),
     multiple=True,
     metavar="[NAME=]FILE",
-    help="instead of a dataset: .npy [items, width] of a modality, float16 or float32; repeat for more",
+    help="features of a modality, instead of a dataset: .npy [items, width], float16 or float32; may be repeated",
 )
 @click.option(
     "--sequences",
     type=HomePath(),
     metavar="FILE",
-    help="instead of a dataset: Parquet or Arrow, `items` list<int> and optionally `train_end`, a row per user",
+    help="histories, instead of a dataset: Parquet or Arrow, one row per user, column `items` (list<int>), optionally "
+    "`train_end` (length of the training part)",
 )
-@click.option("--num-items", type=click.IntRange(min=1), help="with --sequences alone [default: the largest id + 1]")
-@click.option("--compare", is_flag=True, help="after the build, set its seconds beside what --plan would predict")
+@click.option(
+    "--num-items",
+    type=click.IntRange(min=1),
+    help="number of items, where neither a dataset nor --features gives it [default: largest id in --sequences, + 1]",
+)
+@click.option("--compare", is_flag=True, help="after the build, print its times beside those that --plan predicts")
 @plan_options
 def main(
     config_path: str | None,
@@ -56,9 +61,10 @@ def main(
     compare: bool,
     plan: dict[str, Any] | None,
 ) -> None:
-    """Build co-occurrence, modal neighbours and interest centres as Ray tasks, from training items only.
+    """Build the item graph of a dataset: co-occurrence, neighbours and interest centres, as Ray tasks.
 
-    The same command again continues an interrupted build; other parameters start it afresh.
+    Co-occurrence is counted in the training part of each sequence. Repeat the command to continue an interrupted build.
+    If the data or the parameters differ from those of the interrupted build, it starts again from the beginning.
     """
     config = resolve_paths(load_config(config_path, overrides))
     for file in (*features, *([sequences] if sequences else [])):
@@ -98,10 +104,10 @@ def main(
 
 
 def _build(source: GraphSource, graph: str, config: Config, executor: RayExecutor) -> dict[str, Any]:
-    """Build in the folder `graph`; for a URI in this node's working folder, then publish that.
+    """Build the graph in the folder `graph`; if `graph` is a URI, in a working folder of this node, then upload it.
 
     Raises:
-        InputError: `build_graph`'s; another graph at the URI; a folder that some node of the cluster does not see.
+        InputError: as `build_graph`, or the URI holds another graph, or some node does not see the folder.
     """
     options, seed = config.graph_options, config.seed
     if not is_uri(graph):
@@ -110,9 +116,9 @@ def _build(source: GraphSource, graph: str, config: Config, executor: RayExecuto
     if (existing := remote_manifest(graph)) is not None:
         if existing.get("fingerprint") == graph_fingerprint(source.fingerprint, shaping_parameters(options), seed):
             return existing
-        raise InputError(f"graph={graph}: holds a graph of other data or parameters; name another URI or delete it")
+        raise InputError(f"graph={graph}: holds a graph of other data or parameters; delete it or name another URI")
     folder = work_folder(graph)
-    check_seen_by_all_nodes(folder, f"graph={graph}: is built in MDSREC_CACHE, whose {folder.parent}")
+    check_seen_by_all_nodes(folder, f"graph={graph}: is built in the folder MDSREC_CACHE, and its {folder.parent}")
     with locked(folder):
         manifest = build_graph(source, folder, options, seed, executor)
         published(folder, graph)
@@ -120,7 +126,7 @@ def _build(source: GraphSource, graph: str, config: Config, executor: RayExecuto
 
 
 def _check_before_ray(source: GraphSource, graph: str, config: Config) -> None:
-    """What can be refused is refused before Ray starts, which takes long.
+    """Check the options, the source and the folder before Ray starts, because starting Ray takes long.
 
     Raises:
         InputError: the folder holds something else, or the options do not fit the source or this machine.
@@ -139,10 +145,10 @@ def _is_named(config: Config, features: tuple[str, ...], sequences: str | None) 
 def _open_source(
     config: Config, features: tuple[str, ...], sequences: str | None, num_items: int | None
 ) -> GraphSource:
-    """The dataset, or the files.
+    """Return the dataset, or a source that reads the files of --features and --sequences.
 
     Raises:
-        InputError: both, neither, or one that cannot be used.
+        InputError: both or neither are given, or a file or the dataset cannot be read.
     """
     if not _is_named(config, features, sequences):
         raise InputError("dataset: not set; add --set dataset=FOLDER, --features FILE or --sequences FILE")
@@ -155,13 +161,13 @@ def _open_source(
     for flag, value in (("--features", features), ("--sequences", sequences), ("--num-items", num_items)):
         if value:
             raise InputError(
-                f"{flag}: dataset={config.dataset} is set and has its own; leave out {flag}, or the dataset"
+                f"{flag}: cannot be combined with dataset={config.dataset}; leave out {flag}, or the dataset"
             )
     return Dataset.open(config.dataset)
 
 
 def _named_file(value: str) -> tuple[str, str]:
-    """Modality and file of `NAME=FILE`, or of a file named like its modality."""
+    """Return modality and file of `NAME=FILE`; for a plain `FILE`, the modality is the file's name."""
     name, equals, file = value.partition("=")
     if not equals:
         name, file = Path(value).stem, value

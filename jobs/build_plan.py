@@ -1,4 +1,4 @@
-"""`jobs/build_graph.py --plan`: its options, and what it prints."""
+"""The options and the output of `jobs/build_graph.py --plan`, and the table of its `--compare`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,20 @@ from storage.object_storage import work_folder
 from storage.uris import is_uri
 
 _RATES = [rate.name for rate in fields(Ceilings)]
+_DEFAULT = "measured here"
+_DEFAULT_ON_GPUS = f"{_DEFAULT}; with --gpus, an H200"
 _POSITIVE = click.IntRange(min=1)
 _OPTIONS = [
-    click.option("--plan", "is_plan", is_flag=True, help="predict time, memory and bytes; build nothing"),
-    click.option("--width", multiple=True, metavar="[NAME=]WIDTH", help="plan: features of a modality [default: none]"),
-    click.option("--num-pairs", type=click.IntRange(min=0), help="plan: pairs within the window [default: 0]"),
+    click.option("--plan", "is_plan", is_flag=True, help="predict the build's time, memory and bytes; build nothing"),
+    click.option(
+        "--width",
+        multiple=True,
+        metavar="[NAME=]WIDTH",
+        help="plan: width of a modality's features; may be repeated [default: none]",
+    ),
+    click.option(
+        "--num-pairs", type=click.IntRange(min=0), help="plan: pairs of items within graph_options.window [default: 0]"
+    ),
     click.option("--workers", type=_POSITIVE, help="plan: cores of the cluster [default: 1]"),
     click.option("--gpus", type=click.IntRange(min=0), help="plan: GPUs of the cluster [default: 0]"),
     click.option("--plan-output", type=HomePath(), metavar="FILE", help="plan: JSON file to write the prediction to"),
@@ -43,7 +52,7 @@ _OPTIONS = [
         click.option(
             "--" + rate.name.replace("_", "-"),
             type=click.FloatRange(min=0, min_open=True),
-            help=f"plan: {rate.metadata['help']} [default: measured{', GPUs: an H200' if rate.name in H200 else ''}]",
+            help=f"plan: {rate.metadata['help']} [default: {_DEFAULT_ON_GPUS if rate.name in H200 else _DEFAULT}]",
         )
         for rate in fields(Ceilings)
     ),
@@ -52,14 +61,18 @@ _NAMES = ("width", "num_pairs", "workers", "gpus", "plan_output", *_RATES)
 
 
 def plan_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options and passes them on as `plan`: a dict, or None without --plan."""
+    """Add the options of --plan to a command, which gets them as `plan`: a dict, or None without --plan.
+
+    Raises:
+        InputError: one of the options is given without --plan.
+    """
 
     @functools.wraps(function)
     def run(*, is_plan: bool, **options: Any) -> None:
         given = {name: options.pop(name) for name in _NAMES}
         stated = next((name for name in _NAMES if given[name] not in (None, ())), None)
         if stated and not is_plan:
-            raise InputError(f"--{stated.replace('_', '-')}: belongs to --plan; add --plan, or leave it out")
+            raise InputError(f"--{stated.replace('_', '-')}: is only for --plan; add --plan, or leave it out")
         function(plan=given if is_plan else None, **options)
 
     for option in reversed(_OPTIONS):
@@ -79,18 +92,22 @@ def print_plan(
     plan_output: str | None,
     **rates: float | None,
 ) -> None:
-    """Predict and print; sizes are the source's where one is named, else the options'.
+    """Predict a build and print the prediction. Sizes come from the source, or without a source from the options.
 
     Raises:
-        InputError: sizes are missing, named twice or not positive, or the output exists.
+        InputError: sizes are missing, named twice or not positive, or the output cannot be a new file.
     """
     output = Path(absolute("plan-output", plan_output) or "") if plan_output else None
-    if output and (output.exists() or not output.parent.is_dir()):
-        raise InputError(f"--plan-output {output}: exists, or its folder does not; name a new file")
+    if output and output.exists():
+        raise InputError(f"--plan-output {output}: exists; name a new file")
+    if output and not output.parent.is_dir():
+        raise InputError(f"--plan-output {output}: its folder does not exist; create it first")
     cluster: dict[str, Any] = {"options": config.graph_options, "workers": workers or 1, "gpus": gpus or 0}
     if source is None:
         if num_items is None:
-            raise InputError("--plan: name a dataset, --features or --sequences, or give --num-items")
+            raise InputError(
+                "--plan: number of items not known; name a dataset, --features or --sequences, or give --num-items"
+            )
         sizes = dict(map(_width, width))
         if len(sizes) < len(width):
             raise InputError(f"--width {' '.join(width)}: a modality is named twice; write NAME=WIDTH for each")
@@ -98,7 +115,7 @@ def print_plan(
     else:
         for flag, value in (("--width", width), ("--num-pairs", num_pairs)):
             if value not in (None, ()):
-                raise InputError(f"{flag}: {source.path} has its own; leave out {flag}, or the files")
+                raise InputError(f"{flag}: is read from {source.path}; leave out {flag}, or the files")
         request = _request_of(source, **cluster)
     given = {name: value for name, value in rates.items() if value is not None}
     for name, rate in given.items():
@@ -119,21 +136,27 @@ def print_plan(
 
 
 def comparison(source: GraphSource, config: Config, executor: RayExecutor) -> str:
-    """A table of what a finished build should have taken, by the ceilings of the driver's machine, and what it took."""
+    """Return a table of predicted and measured seconds of a finished build.
+
+    The prediction uses the ceilings (best rates) that are measured on the driver's machine; for GPUs, those of an H200.
+    """
     request = _request_of(source, options=config.graph_options, workers=executor.cores, gpus=executor.gpus)
     plan = predict(request, measure_ceilings(nearest_folder(config.graph), H200 if executor.gpus else {}))
     return comparison_table(plan, measured_seconds(executor.seconds))
 
 
 def nearest_folder(graph: str | None) -> Path | None:
-    """Where a graph will lie, as far as that is there; its disk is taken to have room, as it must for the graph."""
+    """Return the nearest existing folder above where the graph will be; None without a graph.
+
+    Temporary files may go there, since that disk needs room for the graph anyway.
+    """
     if graph is not None and is_uri(graph):
         graph = str(work_folder(graph))
     return None if graph is None else next(folder for folder in Path(graph).absolute().parents if folder.is_dir())
 
 
 def _request_of(source: GraphSource, **cluster: Any) -> PlanRequest:
-    """Sizes of what is there; features are looked at no further than their headers."""
+    """Return the sizes that a prediction needs. Of feature files only the headers are read."""
     sizes = {}
     for modality in source.modalities:
         path = source.feature_path(modality)

@@ -1,4 +1,4 @@
-"""A page of cases: python jobs/case_study.py --run RUN --output PAGE.html."""
+"""Write an HTML page of example items and users of a run: python jobs/case_study.py --run RUN --output PAGE.html"""
 
 from __future__ import annotations
 
@@ -22,16 +22,24 @@ from storage.durable_files import write_text
 
 
 @click.command()
-@click.option("--run", required=True, help="run folder of jobs/train.py")
-@click.option("--checkpoint", default="best", show_default=True, help="latest, best or a step")
+@click.option("--run", required=True, metavar="RUN", help="run folder of jobs/train.py")
 @click.option(
-    "--items", metavar="ID,ID", help="items to show, by their ids in the source; else four are picked by a rule"
+    "--checkpoint", metavar="STEP", default="best", show_default=True, help="latest, best or the number of a step"
 )
-@click.option("--users", metavar="ID,ID", help="users to show, by their ids in the source; else three are picked")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="of what is picked")
-@click.option("--output", required=True, help=".html file to write")
+@click.option("--items", metavar="ID,ID", help="ids of items to show, as in your files [default: four are chosen]")
+@click.option("--users", metavar="ID,ID", help="ids of users to show, as in your files [default: three are chosen]")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="seed of the choice of items and users"
+)
+@click.option("--output", required=True, metavar="FILE", help=".html file to write")
 @click.option("--overwrite", is_flag=True, help="replace an earlier page at OUTPUT")
-@click.option("--set", "overrides", multiple=True, help="e.g. graph=GRAPH, evaluation.mask_history=true")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.FIELD=VALUE",
+    help="change a knob of the run, e.g. graph=GRAPH, evaluation.mask_history=true",
+)
 @job
 def main(
     run: str,
@@ -43,15 +51,16 @@ def main(
     overwrite: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """A page for people: items with their relatives by every relation, users with what each channel offers them.
+    """Write an HTML page that shows what a run has learned, for a few items and users.
 
-    Runs in this process, without Ray: a page has few users, and items are streamed in blocks as in ranking.
+    Each item is shown with the items most related to it by each modality and by co-occurrence. Each user is shown with
+    the items that the model, and each of its channels alone, scores highest. The job runs in this process, without Ray.
     """
     folder, target = absolute("run", run), Path(absolute_file("output", output))
     assert folder is not None
     named = {"items": _ids("items", items), "users": _ids("users", users)}
     check_suffix(target, "an HTML page", ".html", ".htm")
-    check_output(target, overwrite, _holds_page, "no page of this job")
+    check_output(target, overwrite, _holds_page, "not a page of this job")
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     find_named(open_inputs(config), named["items"], named["users"])
     check_restorable(config, checkpoint)
@@ -70,10 +79,10 @@ def main(
 
 
 def _ids(flag: str, text: str | None) -> list[str]:
-    """Ids separated by commas.
+    """Split a text at its commas into ids.
 
     Raises:
-        InputError: an empty one.
+        InputError: an id is empty.
     """
     if text is None:
         return []

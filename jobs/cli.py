@@ -1,4 +1,4 @@
-"""What all jobs share: the --config and --set options, and one clear line for bad input."""
+"""Options and checks that all jobs share, and the decorator that prints bad input as one line."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ import distributed
 from contracts.errors import InputError, TaskFailed
 from distributed.output import set_verbose
 from evaluation.settings import ranking_advice, ranking_note
-from jobs.unread import readers_may_leave
+from jobs.unread import closed_output_ignored
 from storage.paths import expand_home
 
-if TYPE_CHECKING:  # jobs that only print something do not wait for PyTorch
+if TYPE_CHECKING:  # so that jobs which only print do not load PyTorch
     from distributed.inputs import Inputs
 
-# The advice that the outermost job under way has given.
-_said: ContextVar[set[str] | None] = ContextVar("said", default=None)
+# Advice and notes that this command has printed already; None outside of a job.
+_printed: ContextVar[set[str] | None] = ContextVar("printed", default=None)
 
 
 def job(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn an InputError into `error: ...` on stderr and exit status 2, a TaskFailed into status 1; no traceback.
+    """Turn an InputError into `error: ...` on stderr and exit status 2, and a TaskFailed into status 1; no traceback.
 
-    Where the reader of the output leaves (`| head -1`), the job goes on to its end, unread.
+    If the reader of the output closes the pipe (`| head -1`), the job still runs to its end.
     """
 
     @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
-        _print_warnings_as_they_are()
+        _print_warnings_without_prefix()
         try:
             _check_own_packages()
-            with readers_may_leave(), _saying_once():
+            with closed_output_ignored(), _printing_once():
                 function(*arguments, **options)
         except InputError as error:
             click.echo(f"error: {error}", err=True)
@@ -54,37 +54,48 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def _saying_once() -> Iterator[None]:
-    """Within the outermost job, advice is given once; a job may run others, as the demo does."""
-    if _said.get() is not None:
+def _printing_once() -> Iterator[None]:
+    """Print each advice and each note once per command, also where a job runs other jobs, as the demo does."""
+    if _printed.get() is not None:
         yield
         return
-    token = _said.set(set())
+    token = _printed.set(set())
     try:
         yield
     finally:
-        _said.reset(token)
+        _printed.reset(token)
 
 
 def print_ranking_note(settings: Mapping[str, Any], repeat_shares: Mapping[str, float | None]) -> None:
-    """Print `evaluation.settings.ranking_note`; its advice once in a job and the jobs that it runs."""
-    said = _said.get()
+    """Print `evaluation.settings.ranking_note`. Its advice is left out if this command has printed it before."""
+    printed = _printed.get()
     advice = ranking_advice(settings, repeat_shares)
-    print(ranking_note(settings, repeat_shares, with_advice=said is None or advice not in said))
-    if said is not None:
-        said.add(advice)
+    print(ranking_note(settings, repeat_shares, with_advice=printed is None or advice not in printed))
+    if printed is not None:
+        printed.add(advice)
 
 
-def _print_warnings_as_they_are() -> None:
-    """Warnings go to stderr without a logger's prefix, also where a library has chosen one while it was imported."""
+def _print_warnings_without_prefix() -> None:
+    """Print logged warnings to stderr without a prefix, even if a library set one at import; notes once per command."""
     logging.basicConfig()
     for handler in logging.getLogger().handlers:
-        if type(handler) is logging.StreamHandler:  # and not a subclass, such as one that a test reads
+        if type(handler) is logging.StreamHandler:  # not a subclass: tests install their own
             handler.setFormatter(logging.Formatter("%(message)s"))
+            handler.addFilter(_is_new)  # a filter that is there already is not added again
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    """Whether to print a record: always, except for a note that this command has printed before."""
+    printed, text = _printed.get(), record.getMessage()
+    if printed is None or not text.startswith("note: "):
+        return True
+    is_new = text not in printed
+    printed.add(text)
+    return is_new
 
 
 class HomePath(click.ParamType):
-    """A file, folder or URI, whose leading `~` is the home folder."""
+    """The type of an option that takes a file, a folder or a URI. A leading `~` is replaced by the home folder."""
 
     name = "path"
 
@@ -93,7 +104,7 @@ class HomePath(click.ParamType):
 
 
 class NamedPath(click.ParamType):
-    """A file, or NAME=FILE, whose file's leading `~` is the home folder."""
+    """The type of an option that takes FILE or NAME=FILE. A leading `~` of FILE is replaced by the home folder."""
 
     name = "[name=]path"
 
@@ -103,9 +114,13 @@ class NamedPath(click.ParamType):
 
 
 def config_options(function: Callable[..., None]) -> Callable[..., None]:
-    """`--config FILE` and repeated `--set section.field=value`, passed on as config_path and overrides."""
+    """Add `--config FILE` and `--set section.field=value`, which are passed on as config_path and overrides."""
     overrides = click.option(
-        "--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="override a knob of configs/schema.py"
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="SECTION.FIELD=VALUE",
+        help="set a knob (`mdsrec knobs` lists them); may be repeated",
     )
     path = click.option(
         "--config", "config_path", type=HomePath(), metavar="FILE", help="YAML file, e.g. configs/scientific.yaml"
@@ -114,22 +129,22 @@ def config_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def verbose_option(function: Callable[..., None]) -> Callable[..., None]:
-    """`--verbose`, which shows what Ray itself prints; the job need not pass it on."""
+    """Add `--verbose`, which shows the output of Ray itself. It acts when it is parsed; the job gets no parameter."""
 
-    def tell(_context: click.Context, _option: click.Parameter, wanted: bool) -> None:
-        set_verbose(wanted)
+    def switch(_context: click.Context, _option: click.Parameter, is_verbose: bool) -> None:
+        set_verbose(is_verbose)
 
     option = click.option(
-        "--verbose", is_flag=True, expose_value=False, callback=tell, help="show also what Ray and its workers log"
+        "--verbose", is_flag=True, expose_value=False, callback=switch, help="also show the logs of Ray and its workers"
     )
     return option(function)
 
 
 def validate(inputs: Inputs) -> None:
-    """Read every byte of the dataset and the graph, once, before any worker starts: workers only open them.
+    """Read and check every byte of the dataset and the graph before any worker starts. Workers do not check again.
 
     Raises:
-        InputError: something in them is wrong, or was altered since they were written.
+        InputError: a file is wrong, or was altered since it was written.
     """
     inputs.dataset.validate()
     if inputs.graph is not None:
@@ -137,14 +152,16 @@ def validate(inputs: Inputs) -> None:
 
 
 def check_output(target: Path, overwrite: bool, is_earlier: Callable[[Path], bool], otherwise: str) -> None:
-    """Whether a file may be written there: nothing but what the same job wrote earlier is ever replaced.
+    """Check that an output file may be written. Only a file that the same job wrote earlier may be replaced.
 
     Args:
-        is_earlier: whether a file is one of this job's.
-        otherwise: what a file is that is not, such as "no file of recommendations".
+        target: the file to write.
+        overwrite: whether --overwrite was given.
+        is_earlier: whether a file was written by this job.
+        otherwise: how a message describes any other file, such as "not a file of recommendations".
 
     Raises:
-        InputError: it may not; says why and what to do.
+        InputError: the file may not be written. The message says why and what to do.
     """
     if not target.parent.is_dir():
         raise InputError(f"--output {target}: its folder does not exist; create it first")
@@ -157,27 +174,33 @@ def check_output(target: Path, overwrite: bool, is_earlier: Callable[[Path], boo
 
 
 def check_suffix(target: Path, what: str, *suffixes: str) -> None:
-    """The name of an output says what is in the file.
+    """Check that the suffix of an output file fits the format that will be written.
 
     Args:
-        what: what the file will be, such as "a Parquet file". suffixes: the ones it may have.
+        target: the file to write.
+        what: the format, as a message names it, such as "a Parquet file".
+        suffixes: the suffixes that the file may have.
 
     Raises:
-        InputError: another suffix, or none.
+        InputError: the file has another suffix, or none.
     """
     if target.suffix.lower() not in suffixes:
         raise InputError(
-            f"--output {target}: is to be {what}, but its suffix is {target.suffix!r}; call it "
+            f"--output {target}: will be {what}, so its suffix cannot be {target.suffix!r}; call it "
             f"{target.stem}{' or '.join(suffixes)}"
         )
 
 
 def _check_own_packages() -> None:
-    """`distributed` is also the name that dask.distributed installs: say so rather than fail further down."""
+    """Check that `distributed` is this project's package, since dask.distributed installs one of the same name.
+
+    Raises:
+        InputError: Python imported another package of that name.
+    """
     found = Path(distributed.__file__ or "").resolve().parent.parent
     ours = Path(__file__).resolve().parent.parent
     if found != ours:
         raise InputError(
             f"the package `distributed` was imported from {found}, not from {ours}: another library of that name "
-            "(dask.distributed) comes first on the path; use a virtual environment without it (make install)"
+            "(dask.distributed) comes first on Python's path; use a virtual environment without it (make install)"
         )

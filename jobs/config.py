@@ -1,4 +1,4 @@
-"""Show the settings of a run: python jobs/config.py RUN"""
+"""Show which settings of a run differ from the defaults: python jobs/config.py RUN"""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from storage.uris import is_uri
 
 @click.command()
 @click.argument("run", type=HomePath())
-@click.option("--all", "show_all", is_flag=True, help="every knob, also those that have their defaults")
+@click.option("--all", "show_all", is_flag=True, help="show every knob, also those at their defaults")
 @job
 def main(run: str, show_all: bool) -> None:
-    """What the saved configuration of the folder RUN sets otherwise than the defaults.
+    """Show which settings of the run folder RUN differ from the defaults.
 
-    A run saves its configuration with the knobs of its `ablation` switched off.
+    If the knob `ablation` is set, the run's saved configuration already has the ablated parts switched off.
     """
     rows = [
         (name, as_in_a_config(default), as_in_a_config(value))
         for name, default, value in _compared(_saved(run if is_uri(run) else os.path.abspath(run)))
         if show_all or value != default
     ]
-    # The value comes last and is never wrapped: a path stays in one piece.
+    # The column of values is last and not wrapped, so that a path can be copied.
     click.echo(tabulate(rows, ["knob", "default", "value"], disable_numparse=True, maxcolwidths=[None, 28, None]))
 
 
 def _saved(folder: str) -> Config:
-    """The configuration in a run's folder.
+    """Load the configuration of a run's folder.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: the folder has no configuration, or it cannot be read.
     """
     storage = RunStorage(folder)
     storage.pull("latest", tensors=False)
@@ -52,7 +52,7 @@ def _saved(folder: str) -> Config:
 
 
 def _compared(config: Config) -> Iterator[tuple[str, Any, Any]]:
-    """Name, default and value of every knob that the config has, as plain values; other systems' knobs are left out."""
+    """Yield name, default and value of every knob, as plain values. Knobs of other systems are left out."""
     tree = config.model_dump(mode="json")
     for name, info in all_knobs(Config):
         *sections, leaf = name.split(".")

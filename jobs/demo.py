@@ -1,4 +1,4 @@
-"""The whole pipeline on the embedded synthetic catalogue: what `make demo` runs, command by command."""
+"""Run the whole pipeline on a synthetic catalogue, command by command; `make demo` calls it."""
 
 from __future__ import annotations
 
@@ -40,12 +40,16 @@ _COLUMNS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
     metavar="FOLDER",
     default="demo",
     show_default=True,
-    help="folder to write to; replaces an earlier demo",
+    help="folder to write to; an earlier demo in it is replaced",
 )
 @verbose_option
 @job
 def main(output: str) -> None:
-    """Prepare, build graphs, train three systems with two Ray workers, evaluate, recommend, compare."""
+    """Run the whole pipeline on a synthetic catalogue, and compare three systems.
+
+    The demo prepares data, builds graphs, trains with two Ray workers, evaluates and recommends. It prints each command
+    before running it.
+    """
     began = time.perf_counter()
     root = shlex.quote(str(_empty_folder(Path(output))))
     config = shlex.quote(os.path.relpath(Path(__file__).resolve().parent.parent / "configs" / "demo.yaml"))
@@ -62,7 +66,7 @@ def main(output: str) -> None:
     rows = {model: metrics["test"] for model, metrics in found.items()}
     print(f"\nTest split, each user's last item ranked among all 1,500 ({time.perf_counter() - began:.0f} s):\n")
     print(metrics_table(rows, _COLUMNS))
-    last = found[_MODELS[-1]]  # all systems are ranked alike
+    last = found[_MODELS[-1]]  # all three were ranked with the same settings
     print_ranking_note(last["settings"], {"test": last["details"]["test"]["repeat_share"]})
     print(
         f"\nwrote {root}/dataset, {root}/graph, {root}/run-*/metrics.json and {root}/recommendations.parquet; "
@@ -71,14 +75,14 @@ def main(output: str) -> None:
 
 
 def _empty_folder(root: Path) -> Path:
-    """The folder without what an earlier demo wrote there.
+    """Create the folder, or delete from it what an earlier demo wrote there.
 
     Raises:
-        InputError: it holds files, and not the mark of a demo.
+        InputError: the folder holds files, but not the file that marks it as a demo's.
     """
     mark = root / _MARK
     if root.exists() and not mark.is_file() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(f"--output {root}: holds something that no demo wrote; name a new folder")
+        raise InputError(f"--output {root}: holds files that no demo wrote; name a new folder")
     for name in ("dataset", "graph", "recommendations.parquet", *(f"run-{model}" for model in _MODELS)):
         path = root / name
         if path.is_dir():
@@ -91,7 +95,7 @@ def _empty_folder(root: Path) -> Path:
 
 
 def _run(line: str) -> None:
-    """Run a job in this process (one Ray for all), after showing the command that does it."""
+    """Print a job's command, then run the job in this process, so that all jobs share one Ray instance."""
     name, *arguments = shlex.split(line)
     if is_verbose() and name != "prepare_data":
         arguments.append("--verbose")

@@ -1,4 +1,4 @@
-"""Rank valid and test with a checkpoint: python jobs/evaluate.py --run RUN [--checkpoint latest|best|STEP]."""
+"""Evaluate a checkpoint on valid and test: python jobs/evaluate.py --run RUN [--checkpoint latest|best|STEP]"""
 
 from __future__ import annotations
 
@@ -18,18 +18,29 @@ from jobs.cli import job, print_ranking_note, validate, verbose_option
 
 
 @click.command()
-@click.option("--run", required=True, help="run folder of jobs/train.py")
-@click.option("--checkpoint", default="best", show_default=True, help="latest, best or a step")
-@click.option("--set", "overrides", multiple=True, help="e.g. evaluation.mask_history=true, cluster.num_workers=4")
+@click.option("--run", required=True, metavar="RUN", help="run folder of jobs/train.py")
+@click.option(
+    "--checkpoint", metavar="STEP", default="best", show_default=True, help="latest, best or the number of a step"
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.FIELD=VALUE",
+    help="change a knob of the run, e.g. evaluation.mask_history=true, cluster.num_workers=4",
+)
 @verbose_option
 @job
 def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
-    """Full-catalogue metrics with intervals and slices, on any number of workers."""
+    """Evaluate a checkpoint on valid and test, ranking the whole catalogue, on any number of workers.
+
+    The result file in RUN also has confidence intervals, and metrics for slices of the targets.
+    """
     folder = absolute("run", run)
     assert folder is not None
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     check_restorable(config, checkpoint)
-    device_type(config.cluster)  # refuses GPUs that are not there
+    device_type(config.cluster)  # raises if the requested GPUs are not available
     inputs = open_inputs(config)
     validate(inputs)
     run_on_workers("evaluate", config, checkpoint=checkpoint)

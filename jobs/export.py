@@ -1,4 +1,4 @@
-"""A graph for other libraries: python jobs/export.py --graph GRAPH --what cooccurrence --to npz --output o.npz."""
+"""Export a graph for other libraries: python jobs/export.py --graph G --what cooccurrence --to npz --output O.npz"""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ _SUFFIXES = {"npz": (".npz",), "parquet": (".parquet",), "edge_index": (".pt", "
 
 
 @click.command()
-@click.option("--graph", required=True, help="graph folder or URI of jobs/build_graph.py")
-@click.option("--what", required=True, metavar="NAME", help="cooccurrence, or neighbors:MODALITY")
+@click.option("--graph", required=True, metavar="GRAPH", help="graph folder or URI of jobs/build_graph.py")
+@click.option("--what", required=True, metavar="NAME", help="the matrix to write: cooccurrence, or neighbors:MODALITY")
 @click.option(
     "--to",
     required=True,
     type=click.Choice(list(KINDS)),
-    help="npz: scipy.sparse.load_npz; parquet: source, target, weight; edge_index: torch.load, for PyTorch Geometric",
+    help="npz: for scipy.sparse.load_npz; parquet: columns source, target, weight; edge_index: for torch.load and "
+    "PyTorch Geometric",
 )
-@click.option("--output", required=True, help="file to write: .npz, .parquet, or .pt for edge_index")
+@click.option("--output", required=True, metavar="FILE", help="file to write: .npz, .parquet, or .pt for edge_index")
 @click.option("--overwrite", is_flag=True, help="replace an earlier export at OUTPUT")
 @job
 def main(graph: str, what: str, to: str, output: str, overwrite: bool) -> None:
-    """Write one of a graph's matrices as a file; memory stays small whatever its size."""
+    """Write one matrix of a graph to a file that other libraries read. Large matrices need little memory."""
     folder, target = absolute("graph", graph), absolute_file("output", output)
     assert folder is not None
     assert target is not None

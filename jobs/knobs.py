@@ -1,4 +1,4 @@
-"""List the knobs of a config: python jobs/knobs.py [WORD]"""
+"""List the knobs, the settings of all jobs: python jobs/knobs.py [WORD]"""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ _MOST_COLUMNS, _FEWEST_COLUMNS = 100, 40
 @click.argument("word", required=False)
 @job
 def main(word: str | None) -> None:
-    """What can be set with --set or in a config file: type, default, meaning, and whether it may change on resume.
+    """List the settings (knobs) that --set and config files may change.
 
-    With WORD, only knobs that have it in their name or meaning.
+    For each knob: type, default, meaning, and whether the knob may change when a run resumes. With WORD, only knobs
+    that have WORD in their name or meaning are listed.
     """
     known = list(described_knobs())
     shown = known if word is None else [knob for knob in known if _has(knob, word)]
@@ -41,7 +42,7 @@ def _has(knob: Description, word: str) -> bool:
 
 
 def _nearest(word: str, known: list[Description]) -> str | None:
-    """The knob, or the word of a meaning, that was most likely meant; None: nothing is near."""
+    """Return the knob, or the word in a meaning, that is spelt most like `word`; None if nothing is close."""
     name = word.strip().replace("-", "_")
     if (knob := nearest_knob(name)) is not None:
         return knob
@@ -51,7 +52,7 @@ def _nearest(word: str, known: list[Description]) -> str | None:
 
 
 def _in_words(knob: Description, width: int) -> str:
-    """A few lines of at most `width` columns, unless a name or a default is longer."""
+    """Describe a knob in lines of at most `width` columns, unless its name or default is longer."""
     lines = [f"{knob.name} = {knob.default}"]
     for label, text in (("type", knob.type), ("meaning", knob.meaning), ("on resume", knob.on_resume)):
         first, rest = f"    {label + ':':<11}", " " * 15

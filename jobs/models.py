@@ -1,4 +1,4 @@
-"""List the systems that can be trained or ranked: python jobs/models.py"""
+"""List the systems that can be trained and evaluated: python jobs/models.py"""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jobs.cli import job
 @click.command()
 @job
 def main() -> None:
-    """The values of model.name: what each system is, and what it needs."""
+    """List the systems, the values of model.name: what each one is and what it needs."""
     rows = [(name, system.about, ", ".join(_needs(system))) for name, system in SYSTEMS.items()]
     click.echo(tabulate(rows, ["model.name", "what it is", "needs"], maxcolwidths=[None, 50, 22]))
 
 
 def _needs(system: SystemEntry) -> list[str]:
-    """What must be there, or be done, before the system can rank."""
+    """Name what a system needs before it can rank: training, a graph, features, or nothing."""
     needs = {
         "training": system.is_trained,
         "graph": system.trains_on_graph or system.scores_by_cooccurrence,

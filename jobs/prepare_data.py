@@ -16,39 +16,55 @@ from jobs.cli import HomePath, NamedPath, job
 from storage.object_storage import check_unpublished, locked, published, work_folder
 from storage.uris import is_uri
 
-_RAW = "raw formats: "
+_RAW = "recbole, table: "
 _OPTIONS = [
     click.option(
         "--features",
         type=NamedPath(),
         multiple=True,
         metavar="NAME=FILE",
-        help=".npy (row = item) or Parquet (item, vector)",
+        help="features of a modality: .npy (one row per item) or Parquet (columns item, vector); may be repeated",
     ),
     click.option(
         "--feature-ids",
         type=NamedPath(),
         multiple=True,
         metavar="NAME=FILE",
-        help="source id of each row of a .npy, a line each",
+        help="text file with the item id of each row of a modality's .npy file, one id per line",
     ),
     click.option("--user-column", help="table: name of the user column [default: user]"),
     click.option("--item-column", help="table: name of the item column [default: item]"),
     click.option("--timestamp-column", help="table: name of the time column [default: timestamp]"),
-    click.option("--min-user-interactions", type=int, help=f"{_RAW}k-core of the users [default: 5]"),
-    click.option("--min-item-interactions", type=int, help=f"{_RAW}k-core of the items [default: 5]"),
+    click.option("--min-user-interactions", type=int, help=f"{_RAW}least interactions of a user (k-core) [default: 5]"),
+    click.option(
+        "--min-item-interactions", type=int, help=f"{_RAW}least interactions of an item (k-core) [default: 5]"
+    ),
     click.option("--max-history", type=int, help=f"{_RAW}most recent interactions kept per user [default: all]"),
-    click.option("--split", type=click.Choice(["leave-one-out", "global-time"]), help="[default: leave-one-out]"),
+    click.option(
+        "--split",
+        type=click.Choice(["leave-one-out", "global-time"]),
+        help=f"{_RAW}how to split off validation and test [default: leave-one-out]",
+    ),
     click.option(
         "--valid-from", type=int, help="global-time: timestamp at which validation starts, in the unit of the data"
     ),
     click.option("--test-from", type=int, help="global-time: timestamp at which test starts, in the unit of the data"),
-    click.option("--valid-fraction", type=float, help="global-time: the same as a quantile of time [default: 0.8]"),
-    click.option("--test-fraction", type=float, help="global-time: the same as a quantile of time [default: 0.9]"),
-    click.option("--num-users", type=int, help="synthetic: users [default: 2000]"),
-    click.option("--num-items", type=int, help="synthetic: items [default: 600]"),
-    click.option("--seed", type=int, help="synthetic: of everything drawn [default: 0]"),
-    click.option("--shared-interests", is_flag=True, default=None, help="synthetic: one interest for all modalities"),
+    click.option(
+        "--valid-fraction",
+        type=float,
+        help="global-time: the start of validation as a quantile of all timestamps [default: 0.8]",
+    ),
+    click.option(
+        "--test-fraction",
+        type=float,
+        help="global-time: the start of test as a quantile of all timestamps [default: 0.9]",
+    ),
+    click.option("--num-users", type=int, help="synthetic: number of users [default: 2000]"),
+    click.option("--num-items", type=int, help="synthetic: number of items [default: 600]"),
+    click.option("--seed", type=int, help="synthetic: seed of all random numbers [default: 0]"),
+    click.option(
+        "--shared-interests", is_flag=True, default=None, help="synthetic: all modalities group the items alike"
+    ),
 ]
 
 
@@ -68,12 +84,12 @@ def prepare(
     feature_ids: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Dataset:
-    """Write the dataset `output`, a folder or a URI; `options` are the command's, by their names with underscores.
+    """Write the dataset `output`, a folder or a URI. `options` are the command's, with underscores in their names.
 
     Raises:
-        InputError: anything wrong with the input, the options or the output; nothing is then written.
+        InputError: the input, the options or the output are wrong. Then nothing is written.
     """
-    # Whether it may be written is asked before the work, not after it.
+    # The output is checked first, because reading the input may take long.
     if not is_uri(output):
         check_output(output, overwrite)
         content = content_of(format, input, features or {}, feature_ids or {}, options)
@@ -82,20 +98,25 @@ def prepare(
     content = content_of(format, input, features or {}, feature_ids or {}, options)
     folder = work_folder(output)
     with locked(folder):
-        write_dataset(str(folder), content, overwrite=True)  # over what an interrupted upload left here
+        write_dataset(str(folder), content, overwrite=True)  # replaces what an interrupted upload left here
         published(folder, output)
     return Dataset.open(output)
 
 
 @click.command()
-@click.option("--format", required=True, type=click.Choice(FORMATS))
-@click.option("--input", type=HomePath(), metavar="PATH", help="folder (unisrec) or file; nothing for synthetic")
+@click.option("--format", required=True, type=click.Choice(FORMATS), help="format of the interactions")
+@click.option(
+    "--input",
+    type=HomePath(),
+    metavar="PATH",
+    help="interactions to read: a folder (unisrec, recbole) or a file (recbole, table); not for synthetic",
+)
 @click.option("--output", type=HomePath(), metavar="PATH", required=True, help="dataset folder or URI to write")
-@click.option("--overwrite", is_flag=True, help="replace a dataset in folder OUTPUT, once the new one is complete")
+@click.option("--overwrite", is_flag=True, help="replace a dataset in the folder OUTPUT, after the new one is complete")
 @_all_options
 @job
 def main(features: tuple[str, ...], feature_ids: tuple[str, ...], **options: Any) -> None:
-    """Turn interactions and item features into a dataset folder (data/dataset.py describes it)."""
+    """Turn interactions and item features into a dataset folder. docs/data.md describes all formats."""
     given = {name: value for name, value in options.items() if value is not None}
     files, ids = _pairs("--features", features), _pairs("--feature-ids", feature_ids)
     dataset = prepare(features=files, feature_ids=ids, **given)

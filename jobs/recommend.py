@@ -1,4 +1,4 @@
-"""Top-K items for every user: python jobs/recommend.py --run RUN --k 20 --output recs.parquet."""
+"""Write the top K items of every user: python jobs/recommend.py --run RUN --k 20 --output recs.parquet"""
 
 from __future__ import annotations
 
@@ -18,19 +18,34 @@ from jobs.cli import check_output, check_suffix, job, validate, verbose_option
 
 
 @click.command()
-@click.option("--run", required=True, help="run folder of jobs/train.py")
+@click.option("--run", required=True, metavar="RUN", help="run folder of jobs/train.py")
 @click.option("--k", default=20, show_default=True, type=click.IntRange(min=1), help="items per user")
-@click.option("--output", required=True, help=".parquet file to write: user, rank, item, score")
-@click.option("--checkpoint", default="best", show_default=True, help="latest, best or a step")
-@click.option("--mask-history/--keep-history", default=True, show_default=True, help="leave out what the user has had")
+@click.option(
+    "--output", required=True, metavar="FILE", help=".parquet file to write, with columns user, rank, item, score"
+)
+@click.option(
+    "--checkpoint", metavar="STEP", default="best", show_default=True, help="latest, best or the number of a step"
+)
+@click.option(
+    "--mask-history/--keep-history",
+    default=True,
+    show_default=True,
+    help="leave out, or keep, items that the user already has",
+)
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
-@click.option("--set", "overrides", multiple=True, help="e.g. cluster.num_workers=4")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.FIELD=VALUE",
+    help="change a knob of the run, e.g. cluster.num_workers=4",
+)
 @verbose_option
 @job
 def main(
     run: str, k: int, output: str, checkpoint: str, mask_history: bool, overwrite: bool, overrides: tuple[str, ...]
 ) -> None:
-    """What each user may want next, from the whole catalogue, with source ids."""
+    """Write the top K items of every user, from the whole catalogue. Users and items have the ids of your files."""
     folder, target = absolute("run", run), absolute_file("output", output)
     assert folder is not None
     assert target is not None
@@ -39,10 +54,10 @@ def main(
             f"--output {target}: object storage is not supported; name a local file and upload it afterwards"
         )
     check_suffix(Path(target), "a Parquet file", ".parquet")
-    check_output(Path(target), overwrite, _holds_recommendations, "no file of recommendations")
+    check_output(Path(target), overwrite, _holds_recommendations, "not a file of recommendations")
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     check_restorable(config, checkpoint)
-    device_type(config.cluster)  # refuses GPUs that are not there
+    device_type(config.cluster)  # raises if the requested GPUs are not available
     validate(open_inputs(config))
     run_on_workers("recommend", config, checkpoint=checkpoint, k=k, output=target, mask_history=mask_history)
 

@@ -1,4 +1,4 @@
-"""Train variants and seeds, and compare: python jobs/study.py --study F --set dataset=D --output STUDY"""
+"""Train variants with several seeds and compare them: python jobs/study.py --study F --set dataset=D --output STUDY"""
 
 from __future__ import annotations
 
@@ -33,13 +33,25 @@ from storage.uris import is_uri
     type=HomePath(),
     required=True,
     metavar="FILE",
-    help="YAML file, e.g. configs/studies/centers.yaml",
+    help="YAML file that lists variants and seeds, e.g. configs/studies/centers.yaml",
 )
-@click.option("--output", required=True, metavar="STUDY", help="folder for graphs, trials and results")
-@click.option("--set", "overrides", multiple=True, metavar="SECTION.FIELD=VALUE", help="override a knob for all trials")
-@click.option("--parallel", type=click.IntRange(min=1), help="trials at a time at most [default: as many as fit]")
-@click.option("--cpus-per-trial", type=click.IntRange(min=1), default=1, show_default=True, help="cores, and threads")
-@click.option("--report-only", is_flag=True, help="train nothing: write the results of what is finished")
+@click.option("--output", required=True, metavar="STUDY", help="folder to write graphs, trials and results to")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SECTION.FIELD=VALUE",
+    help="set a knob for all trials; may be repeated",
+)
+@click.option("--parallel", type=click.IntRange(min=1), help="most trials that run at a time [default: as many as fit]")
+@click.option(
+    "--cpus-per-trial",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="CPU cores, and threads, of each trial",
+)
+@click.option("--report-only", is_flag=True, help="train nothing; write the results of finished trials")
 @verbose_option
 @job
 def main(
@@ -50,10 +62,11 @@ def main(
     cpus_per_trial: int,
     report_only: bool,
 ) -> None:
-    """Train every variant with every seed as Ray tasks, and write STUDY/results.{md,csv,json,png} after each.
+    """Train every variant with every seed as Ray tasks, and compare them in STUDY/results.{md,csv,json,png}.
 
-    The same command again keeps finished trials, continues unfinished ones from their checkpoints and trains what is
-    missing. A trial that fails is reported at the end, with status 1; the others go on.
+    The results are written after each trial. Repeat the command to continue: it keeps finished trials, resumes
+    unfinished ones from their checkpoints and trains those that are missing. If a trial fails, the others continue; the
+    failure is reported at the end, with status 1.
     """
     study = read_study(study_path)
     trials = expand(study, study_path, overrides)
@@ -84,19 +97,19 @@ def main(
             note = folder / "failures" / f"{outcome.trial}.txt"
             click.echo(f"failed: trial {outcome.trial}: {outcome.error} ({note})", err=True)
         else:
-            click.echo(f"stopped: trial {outcome.trial}; repeat the command to go on with it", err=True)
+            click.echo(f"stopped: trial {outcome.trial}; repeat the command to continue it", err=True)
     if unfinished:
         sys.exit(1 if any(outcome.state == "failed" for outcome in unfinished) else os.EX_TEMPFAIL)
 
 
 def _study_folder(output: str) -> Path:
-    """The folder of `--output`.
+    """Return the folder of `--output`.
 
     Raises:
-        InputError: it is a URI, a file, or holds something else.
+        InputError: --output is a URI or a file, or the folder holds something else than a study.
     """
     if is_uri(output):
-        raise InputError(f"--output {output}: a study is written to a folder that all nodes see; name a path")
+        raise InputError(f"--output {output}: a study needs a folder that all nodes see, not a URI; name a path")
     path = absolute("output", output)
     assert path is not None
     check_study_folder(Path(path))

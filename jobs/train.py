@@ -1,4 +1,4 @@
-"""Train a recommender, here or on a Ray cluster: python jobs/train.py --config configs/x.yaml --set run=RUN ..."""
+"""Train a recommender, on this machine or a Ray cluster: python jobs/train.py --config C --set run=RUN ..."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from distributed.workers import run_on_workers
 from evaluation.report import metrics_table
 from jobs.cli import config_options, job, print_ranking_note, validate, verbose_option
 
-# Files of a run that other jobs write, and Ray's own.
+# Beginnings of the names of files in a run folder that training does not write.
 _NOT_OF_TRAINING = ("evaluation-", "ray")
 
 
@@ -34,9 +34,9 @@ _NOT_OF_TRAINING = ("evaluation-", "ray")
 def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     """Train to early stopping, evaluate the best checkpoint on valid and test, write RUN/metrics.json.
 
-    The same command again continues where RUN's latest checkpoint stands. Ctrl-C, SIGTERM, or a file named `stop` in
-    RUN, writes a checkpoint and ends with status 75. With cluster.num_workers=1 and no cluster address training runs in
-    this process, without Ray.
+    RUN is the folder given by --set run=RUN. Repeat the command to continue from RUN's latest checkpoint. Ctrl-C,
+    SIGTERM, or a file named `stop` in RUN stops training: it writes a checkpoint and ends with status 75. With
+    cluster.num_workers=1 and no cluster address, training runs in this process, without Ray.
     """
     config = resolve_paths(load_config(config_path, overrides))
     storage = open_run_folder(config)
@@ -50,8 +50,8 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     run_on_workers("train", config)
     storage.pull("latest", tensors=False)
     if storage.has(STOPPED_FILE):
-        print(f"stopped, with a checkpoint of the latest step; repeat the command to go on with run {config.run}")
-        sys.exit(os.EX_TEMPFAIL)  # a scheduler that sees it starts the command again
+        print(f"stopped, with a checkpoint of the latest step; repeat the command to continue run {config.run}")
+        sys.exit(os.EX_TEMPFAIL)  # tells a scheduler to start the command again
     metrics = json.loads((storage.local / "metrics.json").read_text())
     columns = config.evaluation.metrics
     print(metrics_table({split: metrics[split] for split in SPLITS}, columns))
@@ -59,20 +59,22 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     names = sorted(path.name for path in storage.local.iterdir() if not path.name.startswith(_NOT_OF_TRAINING))
     print(f"wrote run {config.run} ({metrics['model']}): {', '.join(names)}")
     for path in sorted(storage.local.glob("evaluation-best*.json")):
-        with contextlib.suppress(ValueError, AttributeError):  # a file that somebody edited says no step
+        with contextlib.suppress(ValueError, AttributeError):  # skips a file that somebody edited
             step, best = json.loads(path.read_text()).get("checkpoint_step"), metrics.get("best_step")
             if step != best:
-                print(f"note: {path.name} is of step {step}, and the best is now step {best}: evaluate again")
+                print(
+                    f"note: {path.name} is of step {step}, but the best step is now {best}; run jobs/evaluate.py again"
+                )
 
 
 def _check_continued(run: Path, inputs: Inputs) -> None:
-    """Whether a run that has checkpoints was begun on these inputs; a damaged checkpoint is the trainer's concern.
+    """Check that a run that has checkpoints was begun with these inputs. The trainer handles damaged checkpoints.
 
     Raises:
-        InputError: it was not, or the index of its checkpoints cannot be read.
+        InputError: the run was begun with other inputs, or the index of its checkpoints cannot be read.
     """
     if (run / "checkpoints" / "index.json").exists():
-        with contextlib.suppress(DamagedCheckpoint):  # training goes on from the one before
+        with contextlib.suppress(DamagedCheckpoint):  # training then resumes from an earlier checkpoint
             find_checkpoint(str(run), "latest", inputs.result_fingerprints)
 
 

@@ -1,4 +1,4 @@
-"""Output whose reader leaves early, as `head -1` does: the rest is dropped, and the job goes on."""
+"""Let a job run to its end after the reader of its output has closed the pipe, as `| head -1` does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 
 class _Stream:
-    """A text stream that goes to /dev/null once nobody reads it any more."""
+    """A text stream that is redirected to /dev/null when its reader closes the pipe."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -22,30 +22,30 @@ class _Stream:
         try:
             return self._stream.write(text)
         except BrokenPipeError:
-            self._drop()
+            self._redirect()
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
         except BrokenPipeError:
-            self._drop()
+            self._redirect()
 
-    def _drop(self) -> None:
+    def _redirect(self) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
 
 
 @contextmanager
-def readers_may_leave() -> Iterator[None]:
-    """Within, standard output and error may be closed by whoever reads them, without an error."""
+def closed_output_ignored() -> Iterator[None]:
+    """Ignore, within the block, that a reader has closed standard output or standard error."""
     before = sys.stdout, sys.stderr
     out, err = _Stream(sys.stdout), _Stream(sys.stderr)
     sys.stdout, sys.stderr = out, err
     try:
         yield
     finally:
-        out.flush()  # here, and not when Python ends, which would complain
+        out.flush()  # now, because Python's own flush at exit would print an error
         err.flush()
         sys.stdout, sys.stderr = before

@@ -1,7 +1,8 @@
-"""What a program needs of MDSRec under one name, and the `mdsrec` command (command.py). Nothing is defined here.
+"""The public names of MDSRec, imported from the packages that define them, and the `mdsrec` command.
 
-A name is imported when it is first used, so `import mdsrec` takes milliseconds and starts neither PyTorch nor Ray.
-May import everything. In the wheel all packages of the product lie inside this one (wheel_build/).
+A name is imported when it is first used, so `import mdsrec` takes milliseconds and loads neither PyTorch nor Ray. This
+package may import every other one. Begin with command.py. In the wheel, all other packages lie inside this one
+(wheel_build/).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["SYSTEMS", "Config", "Dataset", "Graph", "InputError", "__version__",
 
 __version__ = "0.2.0"
 
-# Where each name is defined: the same as above, for whoever runs the code.
+# The module that defines each name. The imports above say the same to type checkers.
 _HOMES = {
     "SYSTEMS": "configs.systems.registry",
     "Config": "configs.schema",

@@ -1,4 +1,4 @@
-"""`python -m mdsrec` is the `mdsrec` command."""
+"""Run the `mdsrec` command as `python -m mdsrec`."""
 
 from mdsrec.command import main
 

@@ -1,7 +1,7 @@
-"""The `mdsrec` command: `mdsrec train ...` does what `python jobs/train.py ...` does.
+"""The `mdsrec` command: `mdsrec train ...` does the same as `python jobs/train.py ...`.
 
-Each verb is a module of `jobs/`, which is imported when the verb is chosen. The list of verbs, with a line on each, is
-read from the modules' source, so that `mdsrec --help` does not wait for PyTorch.
+Each verb is a module of `jobs/`, which is imported only when the verb is used. `mdsrec --help` reads the verbs and
+their descriptions from the modules' source text, so that it need not load PyTorch.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import jobs
 from mdsrec import __version__
 
 _FOLDER = Path(jobs.__file__ or "").parent
-# The order of a pipeline; verbs that are not here follow by name.
+# The order of a pipeline. All other verbs follow in alphabetical order.
 _ORDER = ("prepare_data", "build_graph", "train", "evaluate", "recommend")
 
 
 class Verbs(click.Group):
-    """A group of commands whose members are the jobs."""
+    """A click group whose commands are the jobs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         verbs = [path.stem for path in _FOLDER.glob("*.py") if _main_of(path) is not None]
         return sorted(verbs, key=lambda verb: (_ORDER.index(verb) if verb in _ORDER else len(_ORDER), verb))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb's command, written with `_` or `-`; None: there is no such verb."""
+        """Return the command of a verb, which may be written with `_` or `-`; None if there is no such verb."""
         verb = cmd_name.replace("-", "_")
         if verb not in self.list_commands(ctx):
             return None
@@ -40,7 +40,11 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The chosen verb and what follows it; an unknown verb is refused with the nearest one."""
+        """Return the verb's name, its command and the remaining arguments.
+
+        Raises:
+            click.UsageError: there is no such verb; the message names the one that is spelt most like it.
+        """
         given = args[0]
         if not given.startswith("-") and self.get_command(ctx, given) is None:
             verbs = self.list_commands(ctx)
@@ -50,13 +54,13 @@ class Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The verbs with the first sentence of each, read from source."""
+        """Write the list of verbs, each with the first sentence of its help."""
         with formatter.section("Verbs"):
             formatter.write_dl([(verb, _summary(_FOLDER / f"{verb}.py")) for verb in self.list_commands(ctx)])
 
 
 def _main_of(path: Path) -> ast.FunctionDef | None:
-    """The function `main` of a job; None for a module that is no command."""
+    """Return the function `main` of a module's source; None if the module is not a command."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == "main":
             return node
@@ -64,7 +68,7 @@ def _main_of(path: Path) -> ast.FunctionDef | None:
 
 
 def _summary(path: Path) -> str:
-    """The first sentence of a job's help, without its full stop."""
+    """Return the first sentence of a job's help, without its full stop."""
     function = _main_of(path)
     text = (ast.get_docstring(function) if function else None) or ""
     paragraph = " ".join(text.split("\n\n")[0].split())
@@ -74,7 +78,7 @@ def _summary(path: Path) -> str:
 @click.group(cls=Verbs)
 @click.version_option(__version__)
 def main() -> None:
-    """MDSRec: from files to a trained multimodal sequential recommender, verb by verb.
+    """Train multimodal sequential recommenders, from interaction files to recommendations.
 
-    `mdsrec VERB --help` lists a verb's options.
+    `mdsrec VERB --help` explains a verb and its options.
     """

@@ -1,7 +1,8 @@
-"""What PyPI knows against the packages that this project pins: python -m tests.audit
+"""Look up known vulnerabilities of the pinned packages on PyPI: python -m tests.audit
 
-For networks where pip-audit's services cannot be reached: it asks PyPI's record of each package's latest version. A
-pin that is the latest is thereby looked up; of an older one the record says nothing, and it is listed.
+This is for networks where the services of pip-audit cannot be reached. It reads PyPI's record of each package's
+latest version. The record lists vulnerabilities of the latest version only, so packages pinned at an older version
+are listed as not looked up.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ _PIN = re.compile(r"\b([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[a-z,0-9]+\])?==([0-9][A-
 
 
 def pins() -> dict[str, str]:
-    """Every pinned package and its version, from the lock and the files that pin what is not in it."""
+    """Return every pinned package and its version, from constraints.txt, pyproject.toml and the Makefile."""
     text = "\n".join((_ROOT / name).read_text() for name in ("constraints.txt", "pyproject.toml", "Makefile"))
     return dict(sorted(_PIN.findall(text)))
 
 
 def latest(name: str) -> tuple[str, list[str]]:
-    """The latest version on PyPI, and the names of what is known against it."""
+    """Return the latest version on PyPI, and the ids of its known vulnerabilities."""
     with urllib.request.urlopen(f"https://pypi.org/pypi/{name}/json", timeout=60) as answer:
         record = json.load(answer)
     return record["info"]["version"], [known["id"] for known in record["vulnerabilities"]]
@@ -43,8 +44,8 @@ def main() -> None:
     known = {name: ids for name, (_, ids) in zip(pinned, found, strict=True) if ids}
     older = [f"{n} {v} (now {new})" for (n, v), (new, _) in zip(pinned.items(), found, strict=True) if v != new]
     print(f"{len(pinned)} packages, {len(pinned) - len(older)} pinned at their latest version")
-    print(f"known against the latest: {known or 'nothing'}")
-    print(f"older than the latest, so not looked up: {', '.join(older) or 'none'}")
+    print(f"known vulnerabilities of the latest versions: {known or 'none'}")
+    print(f"pinned at an older version, so not looked up: {', '.join(older) or 'none'}")
     sys.exit(bool(known))
 
 

@@ -1,4 +1,4 @@
-"""What every test has: one thread per process, and a small dataset with its graph to read from."""
+"""Settings and fixtures of all tests: one thread per process, and a small dataset with its graph to read."""
 
 import gc
 import os
@@ -13,14 +13,14 @@ from tests.slow_tests import COLLECTED
 
 pytest_plugins = ["tests.ray_clusters"]
 
-# Tests run ranks side by side, and OpenMP's threads would fight over the cores.
+# Tests run several ranks at a time, which would compete for the cores if each had several threads.
 torch.set_num_threads(1)
 marker_guard.watch()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Imports make a million objects that stay. Python no longer looks through them for garbage again and again."""
+    """Exclude imported objects from garbage collection. There are a million, and each collection would scan them."""
     gc.disable()
     try:
         return (yield)
@@ -31,9 +31,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_setupnodes() -> None:
-    """What processes that run tests side by side, and the commands that they run, inherit."""
+    """Set the environment of the processes that run tests in parallel, and of the commands that tests start."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("NUMBA_NUM_THREADS", "2")  # not one: tests of its parallel loops need a second
+    os.environ.setdefault("NUMBA_NUM_THREADS", "2")  # not 1, because tests of Numba's parallel loops need two threads
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by -m
@@ -52,9 +52,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a synthetic dataset (`dataset`) and its graph (`graph`), for all tests that only read them.
+    """A folder with a synthetic dataset (`dataset`) and its graph (`graph`), shared by all tests that only read them.
 
-    Tests write elsewhere, to `tmp_path`: what any of them changes here is an error at the end of the session.
+    Tests write to `tmp_path` instead. If a test has changed this folder, the session ends with an error.
     """
     from configs.loading import load_config
     from graph_builder.build import build_graph
@@ -69,4 +69,4 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = fingerprints(root)
     yield root
     changed = differing(before, fingerprints(root))
-    assert not changed, f"a test has written to the inputs that all tests share: {', '.join(changed)}"
+    assert not changed, f"a test has changed the inputs that all tests share: {', '.join(changed)}"

@@ -1,4 +1,4 @@
-"""What tells whether a folder has changed, and how it is made as it was."""
+"""Find out whether a folder has changed, and restore it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Fingerprint = tuple[str, str]
 
 
 def fingerprints(folder: Path) -> dict[str, Fingerprint]:
-    """The fingerprint of every path below a folder, by its path relative to the folder."""
+    """Return the fingerprint of every path in a folder, by its path relative to the folder."""
     return {str(path.relative_to(folder)): _fingerprint(path) for path in sorted(folder.rglob("*"))}
 
 
 def _fingerprint(path: Path) -> Fingerprint:
-    """Equal as long as a path is the same kind of thing: a link to the same target, or a file of the same bytes."""
+    """Return a value that changes if a path's kind, a link's target or a file's bytes change."""
     if path.is_symlink():
         return ("link", str(path.readlink()))
     if path.is_dir():
@@ -25,16 +25,16 @@ def _fingerprint(path: Path) -> Fingerprint:
 
 
 def differing(before: dict[str, Fingerprint], after: dict[str, Fingerprint]) -> list[str]:
-    """The paths that were changed, added or removed."""
+    """Return the paths that were changed, added or removed."""
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
 def restore(folder: Path, sound: Path) -> None:
-    """Make a folder equal to another one, of which only what differs is copied."""
+    """Make a folder equal to the sound one. Only files that differ are copied."""
     wanted = fingerprints(sound)
     folder.mkdir(exist_ok=True)
     names = differing(wanted, fingerprints(folder))
-    for name in names:  # a folder comes before what is in it, and takes it away
+    for name in names:  # a folder comes before its files, and is deleted with them
         path = folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -1,8 +1,8 @@
-"""A test that starts Ray or spawns processes says so by its marker; one that forgets it fails with a line that tells.
+"""Fail a test that starts Ray or spawns processes but lacks the marker for it.
 
-The markers decide which tests `make check` runs and which tests run side by side, so a forgotten one is an error of
-the test. Covered is what a test does in its own process: starting Ray or `ray start`, and Python's `multiprocessing`.
-What a command does that a test runs as a process of its own is not seen.
+The markers decide which tests `make check` runs and which tests run in parallel, so a forgotten marker is an error of
+the test. The guard sees what a test does in its own process: starting Ray or `ray start`, and Python's
+`multiprocessing`. It does not see what a command does that the test starts as a separate process.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from typing import Any
 
 import pytest
 
-# The program that runs wherever a Ray is started, and the module behind `ray start`.
+# The program that every start of Ray runs, and the module behind `ray start`.
 _RAY_PROGRAMS = {"gcs_server", "ray.scripts.scripts"}
 _current: list[pytest.Item] = []
 _popen, _start = subprocess.Popen.__init__, BaseProcess.start
 
 
 def watch() -> None:
-    """From now on, check every process that a test starts."""
+    """Check, from now on, every process that a test starts."""
     subprocess.Popen.__init__ = _checked_popen  # type: ignore[method-assign]
     BaseProcess.start = _checked_start  # type: ignore[method-assign]
 
 
 @contextmanager
 def running(item: pytest.Item) -> Iterator[None]:
-    """Within, what is started is started by this test or by its fixtures."""
+    """Attribute all processes that start within the block to this test."""
     _current.append(item)
     try:
         yield
@@ -51,7 +51,7 @@ def require(marker: str, what: str) -> None:
     """Fail the running test if it lacks a marker.
 
     Raises:
-        pytest.fail.Exception: it lacks it.
+        pytest.fail.Exception: the test lacks the marker.
     """
     if _current and _current[-1].get_closest_marker(marker) is None:
         pytest.fail(f"{_current[-1].nodeid} {what}: put @pytest.mark.{marker} above the test", pytrace=False)

@@ -1,4 +1,4 @@
-"""Files with bytes changed, removed, added or exchanged, as hypothesis draws them."""
+"""Draw damaged copies of files with hypothesis: bytes are changed, removed, added or exchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 @st.composite
 def mutated(draw: st.DrawFn, contents: dict[str, bytes]) -> dict[str, bytes]:
-    """Files by name, of which one (or two that change places) differs from `contents`."""
+    """Draw files that differ from `contents` in one file, or in two files that were exchanged."""
     name = draw(st.sampled_from(sorted(contents)))
     content = contents[name]
     kind = draw(st.sampled_from(["flip", "flip", "flip", "cut", "insert", "remove", "zero", "repeat", "exchange"]))
@@ -40,7 +40,7 @@ def _flipped(content: bytes, place: int, mask: int) -> bytes:
 
 @contextmanager
 def folder_of(contents: dict[str, bytes]) -> Iterator[Path]:
-    """A temporary folder with these files."""
+    """Create a temporary folder with these files."""
     with tempfile.TemporaryDirectory() as name:
         for file, content in contents.items():
             (Path(name) / file).parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def folder_of(contents: dict[str, bytes]) -> Iterator[Path]:
 
 
 def made(write: Callable[[Path], Any]) -> dict[str, bytes]:
-    """The files that a function writes to a folder, by name."""
+    """Return the files that a function writes to a folder, by name."""
     with tempfile.TemporaryDirectory() as name:
         write(Path(name))
         files = [path for path in sorted(Path(name).rglob("*")) if path.is_file()]

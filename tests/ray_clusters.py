@@ -1,4 +1,4 @@
-"""The Ray clusters of the tests. Starting one takes many seconds, so tests share one wherever they can."""
+"""The Ray clusters of the tests. Starting a cluster takes many seconds, so tests share clusters where possible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _ray_until_the_end() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def shared_ray(_ray_until_the_end: None) -> None:
-    """A local Ray of this process for two workers, which stays up for the next test that shares it."""
+    """A local Ray cluster for two workers. It keeps running for the next test that shares it."""
     from configs.schema import ClusterConfig
     from distributed.ray.cluster import connect
 
@@ -27,7 +27,7 @@ def shared_ray(_ray_until_the_end: None) -> None:
 
 @pytest.fixture
 def first_ray(_ray_until_the_end: None) -> None:
-    """No Ray is up: the test starts one as a command does, and leaves it to the tests that share one."""
+    """No Ray cluster is running. The test starts one, as a command does, and the tests that share one use it next."""
     import ray
 
     ray.shutdown()
@@ -35,7 +35,7 @@ def first_ray(_ray_until_the_end: None) -> None:
 
 @pytest.fixture(scope="module")
 def own_ray() -> Iterator[None]:
-    """No Ray is up before the module and none after it: its Ray has settings that no other test wants."""
+    """No Ray cluster is running before or after the module, because its cluster has settings of its own."""
     import ray
 
     ray.shutdown()
@@ -48,16 +48,17 @@ def _nodes() -> Iterator[Any]:
     from benchmarks.faults import cluster_of_two
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", "")  # cluster_of_two sets it: so it is taken back
+        patch.setenv("PYTHONPATH", "")  # cluster_of_two changes it; the patch restores the old value
         with cluster_of_two() as cluster:
             yield cluster
 
 
 @pytest.fixture
 def two_nodes(_nodes: Any) -> Any:
-    """A Ray cluster of a head without cores and two nodes of one core each; a node that a test took away is replaced.
+    """A Ray cluster of a head node without cores and two nodes with one core each.
 
-    Processes join it by its `address`. This process does not.
+    A node that an earlier test removed is replaced. Processes connect by the cluster's `address`; this process does
+    not connect.
     """
     while len(_nodes.worker_nodes) < 2:
         _nodes.add_node(num_cpus=1)
@@ -66,7 +67,7 @@ def two_nodes(_nodes: Any) -> Any:
 
 
 def in_order(items: list[pytest.Item]) -> None:
-    """Put tests that share a cluster next to one another, at the end, so that each cluster starts once."""
+    """Sort tests so that those that share a cluster are next to one another, at the end; each cluster starts once."""
     clusters = ("first_ray", "shared_ray", "own_ray", "two_nodes")
 
     def group(item: pytest.Item) -> int:

@@ -1,4 +1,4 @@
-"""A real S3 server over HTTP (moto's), for tests: what it was asked, and its objects by other means than ours."""
+"""A real S3 server over HTTP (moto's) for tests; it records requests, and reads objects without this project's code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ KEY = "AKIAIOSFODNN7EXAMPLE"
 
 
 class S3Server(logging.Handler):
-    """The running server. `requests`: (method, path) of all requests since it was cleared."""
+    """The running server.
+
+    Attributes:
+        url: address of the server.
+        requests: (method, path) of all requests since a test cleared the list.
+        client: a boto3 client.
+    """
 
     def __init__(self, url: str) -> None:
         import boto3
@@ -33,7 +39,7 @@ class S3Server(logging.Handler):
         self.requests.append((words[0].rpartition("m")[2], words[1].partition("?")[0]))
 
     def names(self, prefix: str) -> list[str]:
-        """Keys below a prefix."""
+        """Return the keys that begin with a prefix."""
         found = self.client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
         return [entry["Key"] for entry in found]
 
@@ -45,7 +51,7 @@ class S3Server(logging.Handler):
 
     @contextlib.contextmanager
     def checking_credentials(self) -> Iterator[None]:
-        """Within, no credentials are good enough."""
+        """Make the server refuse all credentials within the block."""
         self._authorise_first(b"0")
         try:
             yield
@@ -60,8 +66,8 @@ class S3Server(logging.Handler):
 
 @contextlib.contextmanager
 def running_server() -> Iterator[S3Server]:
-    """A server of its own with one empty bucket, and the environment that finds it."""
-    from moto.server import ThreadedMotoServer  # half a second, which only the process that needs it spends
+    """Start a server with one empty bucket, and set the environment variables with which this project finds it."""
+    from moto.server import ThreadedMotoServer  # takes half a second, so it is imported only where it is needed
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

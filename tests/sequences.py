@@ -1,4 +1,4 @@
-"""Sequences in memory, behind the attributes of a dataset."""
+"""Sequences in memory that have the attributes of a dataset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass
 class Sequences:
-    """A SequenceArrays in memory."""
+    """An in-memory implementation of `data.sequences.SequenceArrays`."""
 
     num_items: int
     num_users: int
@@ -19,7 +19,7 @@ class Sequences:
     valid_end: np.ndarray
 
     def popularity(self) -> np.ndarray:
-        """Training interactions of each item: int64 [N]."""
+        """Return the number of training interactions of each item, int64 [N]."""
         position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
         training = self.items[position < np.repeat(self.train_end, np.diff(self.offsets))]
         return np.bincount(training, minlength=self.num_items)

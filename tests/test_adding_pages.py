@@ -1,4 +1,4 @@
-"""The pages about adding a format, a metric and a system, followed word for word in a copy of the code."""
+"""Follow the pages about adding a format, a metric and a system word for word, in a copy of the code."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def follow(page: str, checkout: Path) -> None:
 
 
 def run(checkout: Path, job: str, *arguments: str) -> str:
-    """The output of a command of the changed checkout."""
+    """Run a job of the changed checkout, and return its output."""
     environment = os.environ | {"PYTHONPATH": str(checkout)}
     command = [sys.executable, str(checkout / "jobs" / f"{job}.py"), *arguments]
     done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True)
@@ -54,7 +54,7 @@ def test_pages_lead_from_nothing_to_a_trained_system(tmp_path: Path) -> None:
     for page in ("adding-a-format.md", "adding-a-metric.md", "adding-a-system.md"):
         follow(page, checkout)
 
-    # Everybody goes on by one, two or three films, so the latest film leaves three choices for the next.
+    # Each user's next film is one, two or three films further, so there are three choices for the next film.
     lines = [f"{u}::{(u * 7 + 2 * t + (u + t) % 2) % NUM_ITEMS}::5::{1000 + t}" for u in range(120) for t in range(12)]
     (tmp_path / "ratings.dat").write_text("\n".join(lines) + "\n")
     dataset, trained = str(tmp_path / "dataset"), str(tmp_path / "run")

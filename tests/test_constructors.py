@@ -1,6 +1,6 @@
-"""Constructors with more than three parameters take every one of them by name.
+"""Constructors with more than three parameters take all of them by name.
 
-Arguments that are passed by position can be swapped unnoticed: two numbers, two arrays, two flags.
+Two numbers, arrays or flags that are passed by position can be swapped without anybody noticing.
 """
 
 import ast
@@ -20,7 +20,7 @@ ALLOWED = {
 
 
 def offenders(source: str) -> Iterator[str]:
-    """Names of the classes whose constructors take more than `MOST` parameters, any of them by position."""
+    """Yield the classes whose constructors take more than `MOST` parameters, and any of them by position."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ClassDef):
             by_position, by_name = parameters(node)
@@ -29,7 +29,7 @@ def offenders(source: str) -> Iterator[str]:
 
 
 def parameters(node: ast.ClassDef) -> tuple[int, int]:
-    """How many parameters the constructor that a class defines takes by position, and how many by name only."""
+    """Count the parameters of a class's own constructor: those it takes by position, and those by name only."""
     for method in node.body:
         if isinstance(method, ast.FunctionDef) and method.name in ("__init__", "__new__"):
             arguments = method.args
@@ -50,12 +50,12 @@ def parameters(node: ast.ClassDef) -> tuple[int, int]:
 
 
 def called(node: ast.expr) -> str:
-    """The last part of a name, or of what a call calls: "dataclass" for `@dataclasses.dataclass(frozen=True)`."""
+    """Return the last part of a name or of a called name, as "dataclass" of `@dataclasses.dataclass(frozen=True)`."""
     return ast.unparse(node.func if isinstance(node, ast.Call) else node).rpartition(".")[2]
 
 
 def option(node: ast.expr | None, name: str, default: bool = False) -> bool:
-    """What a call sets an option to; `default` where it does not, or where there is no call."""
+    """Return the value that a call gives an option; `default` if it gives none, or if `node` is not a call."""
     for keyword in node.keywords if isinstance(node, ast.Call) else ():
         if keyword.arg == name and isinstance(keyword.value, ast.Constant):
             return bool(keyword.value.value)

@@ -1,4 +1,4 @@
-"""The Containerfile's pip steps, run in a fresh virtual environment; the rest of an image needs a container runtime."""
+"""Run the pip steps of the Containerfile in a new virtual environment; the rest would need a container runtime."""
 
 import os
 import re
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def steps() -> list[str]:
-    """The commands of the RUN lines, continuation lines joined."""
+    """Return the commands of the RUN lines, with continuation lines joined."""
     text = re.sub(r"\\\n\s*", " ", (ROOT / "Containerfile").read_text())
     return re.findall(r"^RUN (.*)$", text, flags=re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""What the docs say can be typed: jobs, options, knobs and files exist."""
+"""Jobs, options, knobs and files that the docs name exist."""
 
 import importlib.util
 import re
@@ -15,7 +15,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "clus
 
 
 def commands(text):
-    """Every `jobs/x.py ...` and `mdsrec x ...` of a page, continuation lines joined, optional [...] parts kept."""
+    """Return every `jobs/x.py ...` and `mdsrec x ...` of a page, with continuation lines and optional [...] parts."""
     joined = re.sub(r"\\\n\s*(?:#\s*)?", " ", text)
     for match in re.finditer(r"(?:python\s+jobs/(\w+)\.py|(?:^|`|bin/)mdsrec ([a-z][\w-]*))([^\n`]*)", joined, re.M):
         yield (
@@ -41,7 +41,7 @@ def test_commands_name_jobs_and_options_that_exist(text):
 @pytest.mark.parametrize("text", pages())
 def test_knobs_exist(text):
     if text.startswith(("# Bad input", "# Adding a ")):
-        return  # knobs that do not exist (yet); these pages have tests of their own
+        return  # these pages name knobs that do not exist, and have tests of their own
     sections = "|".join(name for name, knob in Config.model_fields.items() if "Config" in str(knob.annotation))
     named = set(re.findall(r"--set ([\w.]+)=", text)) | set(re.findall(rf"`((?:{sections})\.[\w.]+)`", text))
     for key in named - {"cluster.yaml", "section.field"}:

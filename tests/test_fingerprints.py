@@ -1,4 +1,4 @@
-"""Shared inputs are given to each test as they were, whatever the test before did to them."""
+"""Inputs that tests share are restored before each test, whatever the test before has changed."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The RayJob manifest: fields that KubeRay's API knows, commands that exist, authentication on, no secret in it."""
+"""The RayJob manifest has fields of KubeRay's API, commands that exist, authentication, and no secret."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A forgotten marker is an error: what must carry `ray` or `ranks` cannot start without it."""
+"""A test without the marker `ray` or `ranks` cannot start Ray or spawn processes."""
 
 import multiprocessing
 import subprocess

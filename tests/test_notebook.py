@@ -18,7 +18,7 @@ def test_the_quickstart_runs() -> None:
         for cell in notebook.cells
         if cell.cell_type == "code"
     }
-    # A command that fails ends with a message and not with an exception of the notebook.
+    # A failing command prints an error; it does not raise an exception in the notebook.
     assert not [source for source, text in printed.items() if "error:" in text.lower()]
     (trained,) = (text for source, text in printed.items() if "train" in source and "mdsrec" in source.split("/")[-1])
     assert "wrote run" in trained

@@ -1,4 +1,4 @@
-"""A silent loss of quality fails: two short trainings whose metrics must stay in a band measured over seeds.
+"""The metrics of two short trainings stay in a band, so that a change that lowers quality does not go unnoticed.
 
 python -m tests.test_quality 8     prints mean and standard deviation over eight seeds, for the bands below
 """
@@ -30,7 +30,7 @@ BANDS = {
 
 
 def catalogue(folder: Path) -> None:
-    """The demo's catalogue, half as large, and its graph."""
+    """Write a catalogue like the demo's, half as large, and its graph."""
     command = ["--format", "synthetic", "--num-users", "1000", "--num-items", "750", "--output", str(folder / "data")]
     made = CliRunner().invoke(prepare_data.main, command)
     assert made.exit_code == 0, made.output
@@ -53,7 +53,7 @@ def config_of(folder: Path, model: str, seed: int):
 
 
 def quality(folder: Path, model: str, seed: int) -> dict[str, float]:
-    """Means of validation and test: twice the targets, less noise."""
+    """Return the means of validation and test metrics. Both together have twice the targets, so less noise."""
     with world_of_one() as world:
         found = train(config_of(folder, model, seed), world)
     assert found is not None
@@ -74,7 +74,7 @@ def test_quality_stays_in_its_band(folder, model):
     found = [quality(folder, model, seed) for seed in SEEDS]
     for name, (mean, deviation) in BANDS[model].items():
         value = statistics.mean(one[name] for one in found)
-        # Four standard deviations of such a mean: another CPU rounds otherwise, which is another seed.
+        # Four standard deviations of such a mean. Another CPU rounds differently, which acts like another seed.
         assert value == pytest.approx(mean, abs=4 * deviation / len(SEEDS) ** 0.5), (model, name)
 
 

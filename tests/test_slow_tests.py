@@ -1,4 +1,4 @@
-"""Tests that `make test` leaves out are listed in tests/README.md, each with its reason."""
+"""tests/README.md lists the tests that `make test` leaves out, each with its reason."""
 
 import pytest
 
@@ -8,7 +8,7 @@ RESHARD = "tests/distributed/test_reshard.py::test_moves_between_numbers_of_rank
 
 
 class Found:
-    """What pytest knows of a test, as far as it matters here."""
+    """Stands for pytest's item of a test, as far as these tests need it."""
 
     def __init__(self, nodeid, *markers):
         self.nodeid, self.markers = nodeid, markers

@@ -1,4 +1,4 @@
-"""How the wheel is built: every package lies below `mdsrec` there, so that no name meets another product's.
+"""Build the wheel, in which every package lies inside `mdsrec`, so that no name clashes with another product's.
 
-Imports nothing of the project. Begin with backend.py, which pip calls; first_party.py changes a module's imports.
+Imports nothing of this project. Begin with backend.py, which pip calls; first_party.py changes a module's imports.
 """

@@ -1,9 +1,9 @@
-"""What pip calls to build (PEP 517): setuptools, whose wheel is made of a copy with all packages below `mdsrec`.
+"""The build backend that pip calls (PEP 517): setuptools, except that a wheel has all packages inside `mdsrec`.
 
-In a checkout and in an editable installation the packages are at the top: `data`, `model`, `distributed`. In
-site-packages such names meet those of other products (PyPI's `distributed` is Dask's) and of people's own folders. So
-`build_wheel` copies the packages to a temporary folder, as `mdsrec/data` and so on, changes their imports
-(first_party.py), and has setuptools build that. Everything else is setuptools' own.
+In a checkout and in an editable installation, packages such as `data`, `model` and `distributed` are top-level. In
+site-packages these names would clash with other products (PyPI's `distributed` is Dask's) and with people's own
+folders. So `build_wheel` copies the packages to a temporary folder, as `mdsrec/data` and so on, changes their imports
+(first_party.py), and lets setuptools build the wheel from that folder. All other functions are setuptools' own.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from setuptools.build_meta import (
 
 from wheel_build.first_party import HOME, Packages, relocated
 
-# Without `prepare_metadata_for_build_wheel` pip takes the metadata from the wheel, where they name `mdsrec` alone.
+# Without `prepare_metadata_for_build_wheel`, pip reads the metadata in the wheel, which lists only `mdsrec`.
 __all__ = [
     "build_editable", "build_sdist", "build_wheel", "get_requires_for_build_editable", "get_requires_for_build_sdist",
     "get_requires_for_build_wheel", "prepare_metadata_for_build_editable",
 ]  # fmt: skip
 
-_SUFFIXES = (".py", ".cu", ".yaml")  # of what a package consists of; the same in pyproject.toml, package-data
+_SUFFIXES = (".py", ".cu", ".yaml")  # of the files in a package; package-data in pyproject.toml must list the same
 _FILES = ("py.typed",)
 
 
 def get_requires_for_build_wheel(config_settings: Mapping[str, Any] | None = None) -> list[str]:  # noqa: ARG001
-    """Nothing beside setuptools itself, which would write to the checkout before it says so."""
+    """Return no further requirements. Setuptools' own function would write to the checkout first."""
     return []
 
 
 def build_wheel(
     wheel_directory: str, config_settings: Mapping[str, Any] | None = None, metadata_directory: str | None = None
 ) -> str:
-    """Build the wheel of the checkout in the current folder; its file name.
+    """Build the wheel of the checkout in the current folder, and return its file name.
 
     Raises:
-        UnknownReference: a module names another in a way that this step does not know.
+        UnknownReference: a module refers to another in a way that the build does not support.
         ValueError: a package holds a file that is neither source nor known package data.
     """
     target = str(Path(wheel_directory).absolute())
@@ -61,7 +61,12 @@ def build_wheel(
 
 
 def stage(checkout: Path, folder: Path) -> None:
-    """Copy a checkout as it is to be in the wheel: every package below `mdsrec`, with its imports changed."""
+    """Copy a checkout to a folder as the wheel needs it: every package inside `mdsrec`, with changed imports.
+
+    Raises:
+        UnknownReference: a module refers to another in a way that the build does not support.
+        ValueError: a package holds a file that is neither source nor known package data, or two files get one name.
+    """
     settings = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
     included = [name.removesuffix("*") for name in settings["tool"]["setuptools"]["packages"]["find"]["include"]]
     packages = Packages(checkout, tuple(name for name in included if name != HOME))
@@ -72,7 +77,7 @@ def stage(checkout: Path, folder: Path) -> None:
         for file in _files(checkout / package):
             target = below / file.relative_to(checkout / package)
             if target.exists():
-                raise ValueError(f"{file}: the wheel has another file there; rename one of them")
+                raise ValueError(f"{file}: its place in the wheel is taken by another file; rename one of them")
             target.parent.mkdir(parents=True, exist_ok=True)
             if file.suffix == ".py":
                 source = file.read_text(encoding="utf-8")
@@ -82,10 +87,10 @@ def stage(checkout: Path, folder: Path) -> None:
 
 
 def _files(package: Path) -> Iterator[Path]:
-    """What a package consists of.
+    """Yield the files of a package.
 
     Raises:
-        ValueError: a file of another kind, which the wheel would silently lack.
+        ValueError: a file is of another kind, so the wheel would silently lack it.
     """
     for path in sorted(package.rglob("*")):
         if path.is_dir() or "__pycache__" in path.parts or path.name.startswith("."):

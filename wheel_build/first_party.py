@@ -1,7 +1,7 @@
-"""Changes what a module says of first-party modules, from `data.dataset` to `mdsrec.data.dataset`.
+"""Rewrite references to first-party modules in a module's source, from `data.dataset` to `mdsrec.data.dataset`.
 
-Changed are import statements, and strings that name a module. Positions come from Python's own parser, so nothing else
-in the source moves: line numbers stay. A string that may or may not name a module is refused, with its line.
+Import statements and strings that name a module are rewritten. Python's own parser finds the positions, so the rest of
+the source and all line numbers stay as they are. A string that may or may not name a module is refused, with its line.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOME = "mdsrec"
-# Functions whose text arguments name modules.
+# Functions whose string arguments name modules.
 _IMPORTERS = {"import_module", "__import__", "find_spec", "run_module", "resolve_name", "set_forkserver_preload"}
 _RESOURCES = {"files", "path", "contents", "get_data", "open_text", "open_binary", "read_text", "read_binary"}
-# These packages are also sections of a config, whose knobs have names like those of modules: model.mdsrec.
+# These packages are also sections of a config, so a knob's name, such as model.mdsrec, looks like a module's.
 _ALSO_SECTIONS = {"model", "evaluation"}
 
 
 class UnknownReference(Exception):
-    """Source refers to a first-party module in a way that the build does not know; says where and what to write."""
+    """A first-party module is referred to in a way that the build does not support; says where and what to write."""
 
 
 @dataclass(frozen=True)
@@ -29,37 +29,39 @@ class Packages:
     """The first-party packages of a checkout.
 
     Attributes:
-        root: the folder that they lie in.
-        names: their top-level names, without `mdsrec`, which keeps its own.
+        root: the folder that holds the packages.
+        names: their top-level names, without `mdsrec`, whose name does not change.
     """
 
     root: Path
     names: tuple[str, ...]
 
     def owns(self, module: str) -> bool:
-        """Whether a dotted name begins with one of the packages."""
+        """Return whether a dotted name begins with one of the packages."""
         return module.partition(".")[0] in self.names
 
     def is_module(self, module: str) -> bool:
-        """Whether a dotted name is that of a package or a module."""
+        """Return whether a dotted name is the name of a package or a module."""
         path = self.root.joinpath(*module.split("."))
         return self.owns(module) and (path.is_dir() or path.with_suffix(".py").is_file())
 
     def defines(self, module: str, name: str) -> bool:
-        """Whether the source of a module binds a name at its top level."""
+        """Return whether the source of a module binds a name at its top level."""
         path = self.root.joinpath(*module.split("."))
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
         return file.is_file() and name in set(_bound(ast.parse(file.read_text(encoding="utf-8"))))
 
 
 def relocated(source: str, where: str, packages: Packages) -> str:
-    """The source of a module as it stands in the wheel.
+    """Return the source of a module as the wheel holds it.
 
     Args:
+        source: the module's source in the checkout.
         where: the module's file, for messages.
+        packages: the first-party packages.
 
     Raises:
-        UnknownReference: a reference that the build does not know.
+        UnknownReference: the source has a reference that the build does not support.
     """
     changed = _with_inserts(source, list(_inserts(ast.parse(source, where), source, where, packages)))
     left = [name for name, _ in _imported(ast.parse(changed, where)) if packages.owns(name)]
@@ -67,7 +69,7 @@ def relocated(source: str, where: str, packages: Packages) -> str:
     return changed
 
 
-# A byte offset in the source and what is inserted there.
+# A byte offset in the source, and the text to insert there.
 _Insert = tuple[int, str]
 
 
@@ -79,7 +81,7 @@ def _with_inserts(source: str, inserts: list[_Insert]) -> str:
 
 
 def _inserts(tree: ast.Module, source: str, where: str, packages: Packages) -> Iterator[_Insert]:
-    """What is inserted where."""
+    """Yield all insertions for a module."""
     lines = _Lines(source)
     imports_resources = any(name.startswith(("importlib.resources", "pkgutil")) for name, _ in _imported(tree))
     importers = _IMPORTERS | (_RESOURCES if imports_resources else set())
@@ -117,7 +119,7 @@ def _of_import(alias: ast.alias, lines: _Lines, where: str) -> Iterator[_Insert]
 
 
 def _of_named_module(node: ast.expr, lines: _Lines, where: str, packages: Packages) -> Iterator[_Insert]:
-    """For an expression that names a module."""
+    """Yield the insertion for an expression that names a module."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         if packages.owns(node.value):
             yield lines.in_text(node, node.value, where), f"{HOME}."
@@ -131,7 +133,7 @@ def _of_named_module(node: ast.expr, lines: _Lines, where: str, packages: Packag
 
 
 def _of_text(node: ast.Constant, text: str, lines: _Lines, where: str, packages: Packages) -> Iterator[_Insert]:
-    """For text that stands anywhere: it may name a module, hold code that does, or have nothing to do with one."""
+    """Yield the insertion for any other string. It may name a module, hold code with a module's name, or neither."""
     names = "|".join(packages.names)
     line = f"{where}:{node.lineno}"
     code = re.search(
@@ -142,7 +144,7 @@ def _of_text(node: ast.Constant, text: str, lines: _Lines, where: str, packages:
     if text.endswith(".") and text[:-1] in set(packages.names) - _ALSO_SECTIONS:
         raise UnknownReference(f"{line}: the text {text!r} begins a module's name; put it together from `__name__`")
     match = re.fullmatch(rf"({names})((?:\.\w+)*)(?::(\w+))?", text)
-    if match is None or text == match[1]:  # a bare name is a word of English
+    if match is None or text == match[1]:  # a bare name, such as "data", is taken as an English word
         return
     module, name = match[1] + match[2], match[3]
     is_module = packages.is_module(module)
@@ -160,7 +162,7 @@ def _of_text(node: ast.Constant, text: str, lines: _Lines, where: str, packages:
 
 
 def _bound(tree: ast.Module) -> Iterator[str]:
-    """The names that a module's own statements bind."""
+    """Yield the names that a module's top-level statements bind."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
@@ -173,7 +175,7 @@ def _bound(tree: ast.Module) -> Iterator[str]:
 
 
 def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Modules that import statements name in full, with their lines."""
+    """Yield the modules that absolute imports name, with their lines."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level:
             yield node.module or "", node.lineno
@@ -182,18 +184,18 @@ def _imported(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def _docstrings(tree: ast.Module) -> set[int]:
-    """Texts that are statements of their own."""
+    """Return the ids of expressions that are statements of their own, such as docstrings."""
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
 
 
 def _texts(call: ast.Call) -> Iterator[ast.expr]:
-    """The arguments of a call, those in lists one by one."""
+    """Yield the arguments of a call, and for a list or a tuple its elements."""
     for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
         yield from argument.elts if isinstance(argument, ast.List | ast.Tuple) else (argument,)
 
 
 def _beginning(node: ast.expr) -> str | None:
-    """The text that an f-string or a sum begins with."""
+    """Return the string that an f-string or a sum begins with; None if it begins otherwise."""
     if isinstance(node, ast.JoinedStr) and node.values:
         return _beginning(node.values[0])
     if isinstance(node, ast.BinOp):
@@ -202,12 +204,12 @@ def _beginning(node: ast.expr) -> str | None:
 
 
 def _name(node: ast.expr) -> str:
-    """The last part of a name: "import_module" of `importlib.import_module`."""
+    """Return the last part of a name, such as "import_module" of `importlib.import_module`."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 class _Lines:
-    """Byte offsets of nodes; Python's parser counts lines from 1 and columns in bytes of UTF-8."""
+    """Byte offsets of syntax nodes in a source. Python's parser counts lines from 1, and columns in bytes of UTF-8."""
 
     def __init__(self, source: str) -> None:
         self._data = source.encode()
@@ -224,13 +226,17 @@ class _Lines:
         return self._starts[node.end_lineno - 1] + node.end_col_offset
 
     def after_from(self, node: ast.ImportFrom) -> int:
-        """Where the module's name stands."""
+        """Return the offset of the module's name in `from MODULE import ...`."""
         match = re.compile(rb"from[\s\\]+").match(self._data, self.start(node))
         assert match is not None
         return match.end()
 
     def in_text(self, node: ast.Constant, text: str, where: str) -> int:
-        """Where the content of a plain literal begins."""
+        """Return the offset where the content of a plain string literal begins.
+
+        Raises:
+            UnknownReference: the string is not written as one plain literal.
+        """
         start = self.start(node)
         written = self._data[start : self.end(node)].decode()
         if written not in (f'"{text}"', f"'{text}'"):

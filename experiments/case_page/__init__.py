@@ -1,1 +1,1 @@
-"""One HTML page about items, users and channels of a run. Begin with collect.py (content), then page.py (form)."""
+"""An HTML page that shows items, users and channels of a run. Begin with collect.py (content), then page.py (HTML)."""

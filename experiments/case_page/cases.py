@@ -1,7 +1,7 @@
-"""What a page of cases says: items with their relatives by each relation, users with what each channel offers them.
+"""The content of a case page: items with the items related to them, and users with each channel's best items.
 
-Built here from plain arrays; `case_page` turns it into HTML. L places of a list, K places of a ranking, V views of a
-user: all channels together, then each alone, C = V - 1.
+The content is built here from plain arrays; page.py turns it into HTML. Shapes: L entries of a list of related items,
+K places of a ranking, C channels, V = C + 1 rankings of a user (by all channels together, then by each channel alone).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHOWN_ALONE = 5
 
 @dataclass(frozen=True)
 class Item:
-    """An item as a person knows it: its source id, and its text where the source has one."""
+    """An item's source id, and its text; None if the dataset has no text for the item."""
 
     id: str
     text: str | None
@@ -28,7 +28,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Relative:
-    """An entry of a relation's list: its cosine or weight, and by which other relations it is in a list too."""
+    """A related item: its cosine or weight, and the names of the other relations whose lists also hold it."""
 
     item: Item
     value: float
@@ -37,7 +37,7 @@ class Relative:
 
 @dataclass(frozen=True)
 class RelationList:
-    """An item's relatives by one relation; `is_lacking`: the item lacks that modality."""
+    """The items that are related to one item by one relation; `is_lacking`: the item lacks that modality."""
 
     name: str
     relatives: tuple[Relative, ...]
@@ -46,7 +46,7 @@ class RelationList:
 
 @dataclass(frozen=True)
 class ItemCase:
-    """An item, how often it was bought in training, and its lists."""
+    """An item, its number of interactions in training, and its lists of related items."""
 
     item: Item
     popularity: int
@@ -58,9 +58,11 @@ class Offer:
     """An item in a user's ranking.
 
     Attributes:
-        rank: 1-based, by the score of all channels or of the one that it stands under.
+        item: the item.
+        rank: place in the ranking, from 1; by the whole score, or by one channel in that channel's ranking.
         parts: each channel's part of the score; their sum is the score.
-        is_next: the user really bought it next. is_old: it is in the user's history.
+        is_next: whether the item is the target, the one that the user bought next.
+        is_old: whether the item is in the user's history.
     """
 
     item: Item
@@ -76,14 +78,16 @@ class Offer:
 
 @dataclass(frozen=True, kw_only=True)
 class UserCase:
-    """A user at the moment of a purchase.
+    """A user at the moment of a purchase, the target.
 
     Attributes:
         user: source id.
-        history: the last `SHOWN_HISTORY` items before it, oldest first; `num_earlier` more lie before them.
-        next_offer: what was really bought, with its rank among all items.
-        best: the best of all channels together, best first.
-        alone: per channel its own best. alone_ranks: per channel the rank of what was really bought.
+        history: the last `SHOWN_HISTORY` items before the target, oldest first.
+        num_earlier: the number of items before those in `history`.
+        next_offer: the target, with its rank among all items.
+        best: the items with the highest whole scores, best first.
+        alone: for each channel, the items with the highest scores in that channel alone.
+        alone_ranks: for each channel, the rank of the target by that channel alone.
     """
 
     user: str
@@ -97,16 +101,24 @@ class UserCase:
 
 @dataclass(frozen=True, kw_only=True)
 class CaseStudy:
-    """A page.
+    """The content of a page.
 
     Attributes:
-        model, run, step: what is shown; the step is None for a model that has no checkpoints.
-        num_items, num_users: of the catalogue.
-        channels: the parts of a score.
-        relations: names; empty for a model without an item graph.
-        length: L. mu: how much behaviour is injected into features.
-        item_rule, user_rule: sentences that say how the cases were chosen.
-        hides_history: whether what a user has bought before is left out of rankings.
+        model: name of the model.
+        run: the run's folder.
+        step: the checkpoint's step; None for a model that has no checkpoints.
+        num_items: items of the dataset.
+        num_users: users of the dataset.
+        channels: the channels; each is a part of the score.
+        relations: names of the relations; empty for a model without an item graph.
+        length: L, the most entries in a list of related items.
+        mu: weight of co-occurrence in the graph's injected features.
+        overlaps: how much the lists of each two relations share.
+        items: the items shown.
+        item_rule: a sentence that says how the items were chosen.
+        users: the users shown.
+        user_rule: a sentence that says how the users were chosen.
+        hides_history: whether items in a user's history are left out of the user's rankings.
     """
 
     model: str
@@ -128,14 +140,16 @@ class CaseStudy:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """What B users are offered in V views.
+    """The V rankings of B users.
 
     Attributes:
-        users, positions, targets: int64 [B], whose next item is ranked, where in the sequence, and which it is.
-        ranks: int64 [V, B], of the targets.
-        best: int64 [V, B, K], item ids, best first, -1 where there are fewer.
-        best_parts: float64 [V, B, K, C], the channels' parts of the full scores of `best`.
-        target_parts: float64 [B, C].
+        users: int64 [B].
+        positions: int64 [B], positions of the targets in the users' sequences.
+        targets: int64 [B], the items at these positions.
+        ranks: int64 [V, B], ranks of the targets.
+        best: int64 [V, B, K], ids of the best items, best first; -1 if there are fewer than K.
+        best_parts: float64 [V, B, K, C], the channels' parts of the whole scores of `best`.
+        target_parts: float64 [B, C], the channels' parts of the targets' scores.
     """
 
     users: np.ndarray
@@ -150,7 +164,16 @@ class Ranking:
 def item_case(
     row: int, item: Item, popularity: int, lists: dict[str, Lists], lacking: set[str], name: Callable[[int], Item]
 ) -> ItemCase:
-    """Row `row` of every relation's lists, each entry with the other lists that it is in."""
+    """Return the content for one item: row `row` of every relation's lists.
+
+    Args:
+        row: the item's row in the lists.
+        item: the item.
+        popularity: the item's number of interactions in training.
+        lists: the lists of each relation.
+        lacking: the relations whose modality the item lacks.
+        name: gives the `Item` of an item id.
+    """
     ids = {relation: [int(i) for i in found.ids[row] if i >= 0] for relation, found in lists.items()}
     shown = []
     for relation, found in lists.items():
@@ -163,7 +186,15 @@ def item_case(
 
 
 def user_case(row: int, user: str, ranking: Ranking, history: Sequence[int], name: Callable[[int], Item]) -> UserCase:
-    """Row `row` of a ranking, for a user with this history (item ids, oldest first)."""
+    """Return the content for one user: row `row` of a ranking.
+
+    Args:
+        row: the user's row in the ranking.
+        user: the user's source id.
+        ranking: the rankings of all users.
+        history: ids of the items before the target, oldest first.
+        name: gives the `Item` of an item id.
+    """
     target, seen = int(ranking.targets[row]), set(history)
 
     def offer(item: int, rank: int, parts: np.ndarray) -> Offer:
@@ -188,10 +219,13 @@ def user_case(row: int, user: str, ranking: Ranking, history: Sequence[int], nam
 
 
 def most_divided(best: np.ndarray, count: int) -> np.ndarray:
-    """The rows [count] whose channels' own top `SHOWN_ALONE` lists share least on average; of equal ones the first.
+    """Return the `count` rows whose channels agree least: their best `SHOWN_ALONE` items overlap least on average.
+
+    Of rows with equal overlap, the first ones are returned.
 
     Args:
         best: int64 [V, B, K], as in `Ranking`.
+        count: the most rows to return.
     """
     alone = best[1:, :, :SHOWN_ALONE]
     pairs = [(a, b) for a in range(len(alone)) for b in range(a)]

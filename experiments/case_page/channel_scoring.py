@@ -1,8 +1,9 @@
-"""What each channel of a score says on its own, and how much of the whole score it makes.
+"""Rank items by all channels together and by each channel alone, and compute each channel's part of the scores.
 
-Where co-occurrence is added to scores (`score_gains.py`), it is the last channel here.
+If co-occurrence is added to scores (`score_gains.py`), it counts as the last channel here.
 
-B users, V views of a user: all channels together, then each alone; C = V - 1 channels, d_c width of one, D of all.
+Shapes: B users; C channels; V = C + 1 rankings of a user (by all channels, then by each channel alone); D the summed
+width of all channels' vectors.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from model.protocol import Channel
 
 
 class ChannelScorer:
-    """Ranks by all channels together and by each alone, over the same item blocks as `Scorer.rank`.
+    """Ranks items by all channels together and by each channel alone, over the same item blocks as `Scorer.rank`.
 
-    The vector of a channel alone is the user's vector with all other channels set to zero, so the same passes over the
-    items serve all views.
+    To rank by one channel, the other channels of the user's vector are set to zero. So one pass over the items computes
+    all V rankings.
     """
 
     def __init__(self, scorer: Scorer) -> None:
@@ -37,10 +38,16 @@ class ChannelScorer:
         self._options = scorer.config.evaluation
 
     def study(self, users: np.ndarray, positions: np.ndarray, k: int) -> Ranking:
-        """Targets (users, positions), int64 [B], among all items in every view, and the best
-        min(k, N) of each view. Where there is no target ("next"), its ranks mean nothing.
+        """Rank the targets among all items in each of the V rankings, and find the best items of each.
 
-        Ranks are those of `rank` but for float32 rounding: products of another shape may turn near-ties round.
+        Ranks equal those of `Scorer.rank` except for float32 rounding: matrix products of another shape may order two
+        nearly equal scores differently.
+
+        Args:
+            users: int64 [B].
+            positions: int64 [B], of the targets in the users' sequences. After a sequence's end there is no target, and
+                its ranks mean nothing.
+            k: items of each ranking to return; all of them if there are fewer.
         """
         data = self.inputs.dataset
         self._scorer.begin("test")
@@ -73,7 +80,11 @@ class ChannelScorer:
         )
 
     def _parts(self, views: Tensor, items: np.ndarray) -> np.ndarray:
-        """Every channel's part of the scores of items int64 [V, B, K]: float64 [V, B, K, C]; 0 where the item is -1."""
+        """Compute every channel's part of the scores of items int64 [V, B, K].
+
+        Returns:
+            float64 [V, B, K, C]; 0 where the item is -1.
+        """
         ids, place = np.unique(np.maximum(items, 0), return_inverse=True)
         vectors = self._encoder.items_by_channel(ids)
         found = torch.from_numpy(place.reshape(items.shape)).to(views.device)
@@ -86,12 +97,12 @@ class ChannelScorer:
 
     @property
     def channels(self) -> tuple[Channel, ...]:
-        """The model's, and co-occurrence where it is added."""
+        """The model's channels; then co-occurrence, if it is added to scores."""
         weight = self._options.cooccurrence_weight
         return (*self._recommender.channels, *([Channel(COOCCURRENCE, weight)] if weight else []))
 
     def _rates_of_views(self, num_users: int) -> GainRates:
-        """What users gain in each view, view after view: [V * B]."""
+        """The rates of gains for each ranking and user: [V * B], all users of the first ranking first."""
         repeats, whole = self._recommender.repeat_gains().numpy(), self._scorer.rates(1)
         others = len(self.channels) - len(repeats)  # co-occurrence, if it is a channel
         of_repeats = np.concatenate([whole.repeats, repeats, np.zeros(others, np.float32)])
@@ -99,7 +110,11 @@ class ChannelScorer:
         return GainRates(repeats=np.repeat(of_repeats, num_users), cooccurrence=np.repeat(related, num_users))
 
     def _gained(self, users: np.ndarray, positions: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """What items int64 [V, B, K] gain in each channel's part: float64 [V, B, K, C]; 0 where the item is -1."""
+        """Compute the gains of items int64 [V, B, K] by channel.
+
+        Returns:
+            float64 [V, B, K, C]; 0 where the item is -1.
+        """
         asked = np.arange(len(users))[:, None] * self.inputs.dataset.num_items + items
         ones, none = np.ones(len(users), dtype=np.float32), np.zeros(len(users), dtype=np.float32)
         held = self._gain_of(users, positions, asked, GainRates(repeats=ones, cooccurrence=none))
@@ -110,7 +125,7 @@ class ChannelScorer:
         return np.stack(parts, axis=-1) * (items >= 0)[..., None]
 
     def _gain_of(self, users: np.ndarray, positions: np.ndarray, asked: np.ndarray, rates: GainRates) -> np.ndarray:
-        """Gains float64 of pairs given as row * N + item, of the shape of `asked`."""
+        """Compute the gains of (row, item) pairs, given as row * N + item; float64, in the shape of `asked`."""
         items, rows, gains = self._scorer.gains.pairs(users, positions, np.full(len(users), -1), False, rates)
         keys, first = np.unique(rows * self.inputs.dataset.num_items + items, return_index=True)
         if not len(keys):
@@ -120,9 +135,15 @@ class ChannelScorer:
 
 
 def in_views(users: Tensor, widths: Sequence[int], others: int = 0) -> Tensor:
-    """[V, B, D] from concatenated vectors [B, D]: as they are, then each channel with all others zero.
+    """Return the users' vectors for each ranking: unchanged, then with all channels but one set to zero.
 
-    For as many `others`, channels without a vector, everything is zero.
+    Args:
+        users: [B, D], the channels' vectors, concatenated.
+        widths: width of each channel; their sum is D.
+        others: channels without a vector. For each of them, one ranking with all values zero is added at the end.
+
+    Returns:
+        [V, B, D].
     """
     channel = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor(widths)).to(users.device)
     alone = torch.arange(len(widths) + others, device=users.device)[:, None] == channel

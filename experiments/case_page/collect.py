@@ -1,4 +1,4 @@
-"""From a finished run to a page of cases, in one process: who is related to whom, and which channel offers what."""
+"""Collect the content of a case page from a trained run, in one process."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from experiments.case_page.cases import CaseStudy, Item, ItemCase, UserCase, ite
 from experiments.case_page.channel_scoring import ChannelScorer
 from experiments.case_page.relations import Overlap, Relations, pick_items, survey
 
-NUM_ITEMS, NUM_USERS = 4, 3  # picked where none are named
+NUM_ITEMS, NUM_USERS = 4, 3  # chosen if none are named
 MOST_NAMED = 50
 DRAWN_USERS = 60
 LIST = 10
-_SHORT = (4, 8)  # items of a history that is read at a glance
+_SHORT = (4, 8)  # fewest and most items of a history that can be read at a glance
 _NAMED = "Named by whoever made this page."
 
 
@@ -39,7 +39,16 @@ def case_study(
     seed: int,
     track: Track = unwatched,
 ) -> CaseStudy:
-    """The page of a run: for the items and users with these source ids; where there are none, for picked ones.
+    """Collect the content of a run's page.
+
+    Args:
+        config: the run's config.
+        world: a world of one rank.
+        checkpoint: "latest", "best" or a step.
+        items: source ids of the items to show; empty: some are chosen.
+        users: source ids of the users to show; empty: some are chosen.
+        seed: of the random choices.
+        track: shows the progress of a loop.
 
     Raises:
         InputError: see `find_named` and `encoding.restore`.
@@ -73,15 +82,16 @@ def case_study(
 
 
 def find_named(inputs: Inputs, items: Sequence[str], users: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of the named items and users, int64, each once, in the order given.
+    """Return the ids of the named items and users, int64, each once, in the given order.
 
     Raises:
-        InputError: too many, unknown ones, users without a test item, or items of a run without an item graph.
+        InputError: there are too many names, a name is unknown, a user has no test item, or items are named although
+            the run reads no item graph.
     """
     data = inputs.dataset
     if items and inputs.graph is None:
         raise InputError(
-            f"--items {_brief(items[0])}: this run's model reads no item graph, so there is nothing to show of items; "
+            f"--items {_brief(items[0])}: this run's model reads no item graph, so the page cannot show items; "
             "leave --items out, or name a run of mdsrec"
         )
     for flag, given in (("--items", items), ("--users", users)):
@@ -99,7 +109,7 @@ def find_named(inputs: Inputs, items: Sequence[str], users: Sequence[str]) -> tu
 
 
 class _Names:
-    """Items as a person knows them."""
+    """Gives an item's source id and text."""
 
     def __init__(self, data: Dataset) -> None:
         self._ids, self._texts = data.item_source_ids(), data.item_texts()
@@ -112,7 +122,7 @@ class _Names:
 def _items(
     relations: Relations | None, data: Dataset, named: np.ndarray, seed: int, names: _Names, track: Track
 ) -> tuple[list[Overlap], list[ItemCase], str]:
-    """Overlaps over the catalogue, the items' cases, and how they were chosen; nothing without a graph."""
+    """Return the overlaps of relations, the items to show, and how they were chosen; all empty without a graph."""
     if relations is None:
         return [], [], ""
     popularity = data.popularity()
@@ -121,9 +131,9 @@ def _items(
     if not len(named):
         items, least = pick_items(means, popularity, NUM_ITEMS, seed)
         rule = (
-            "Picked by a rule: of the items that have a list by every relation, the most bought quarter (here bought "
-            f"at least {least} times in training); of these, the {len(items)} whose lists have least in common; of "
-            f"equally good ones any, drawn with seed {seed}."
+            "These items were chosen by a rule. Of the items that have a list for every relation, take the quarter "
+            f"that was bought most (here at least {least} times in training). Of these, show the {len(items)} whose "
+            f"lists have the fewest items in common. Ties are broken at random, with seed {seed}."
         )
     lists = relations.lists(items)
     lacking = {relation: relations.lacking(relation, items) for relation in relations.names}
@@ -135,7 +145,7 @@ def _items(
 
 
 def _users(scorer: ChannelScorer, named: np.ndarray, seed: int, names: _Names) -> tuple[list[UserCase], str]:
-    """The users' cases at their first test item, and how they were chosen."""
+    """Return the users to show, at their first test item, and how they were chosen."""
     data = scorer.inputs.dataset
     users, positions, rule = _draw_users(data, named, seed)
     if not len(users):
@@ -145,7 +155,7 @@ def _users(scorer: ChannelScorer, named: np.ndarray, seed: int, names: _Names) -
     if not len(named):
         rows = most_divided(ranking.best, NUM_USERS)
         if len(ranking.best) > 2:
-            rule += f" Of these, the {len(rows)} to whom the parts of the score offer the least in common."
+            rule += f" Of these, the page shows the {len(rows)} for whom the parts of the score disagree most."
     user_names = data.user_source_ids()
     cases = []
     for row in rows.tolist():
@@ -156,7 +166,7 @@ def _users(scorer: ChannelScorer, named: np.ndarray, seed: int, names: _Names) -
 
 
 def _draw_users(data: Dataset, named: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """Users and the positions of their first test items, int64 each, and how they were chosen."""
+    """Return users, the positions of their first test items (both int64), and how they were chosen."""
     targets = Targets(data, "test")
     counts = targets.per_user()
     users = named if len(named) else np.flatnonzero(counts)
@@ -171,12 +181,19 @@ def _draw_users(data: Dataset, named: np.ndarray, seed: int) -> tuple[np.ndarray
     size = min(len(pool), DRAWN_USERS if len(pool) > NUM_USERS else NUM_USERS)
     drawn = np.random.default_rng(seed).choice(pool, size, replace=False)
     who = f"those who had bought {_SHORT[0]} to {_SHORT[1]} items before" if enough else "all who have a test item"
-    rule = f"Picked by a rule, whether or not the system was right: {size} users, drawn with seed {seed} from {who}."
+    rule = (
+        f"These people were chosen by a rule, whether or not the system was right: {size} people were drawn at random "
+        f"(seed {seed}) from {who}."
+    )
     return users[drawn], positions[drawn], rule
 
 
 def _find(data: Dataset, what: str, wanted: Sequence[str]) -> np.ndarray:
-    """Ids int64 of source ids, each once."""
+    """Return the ids, int64, of source ids, each once.
+
+    Raises:
+        InputError: a source id is not in the dataset.
+    """
     if not wanted:
         return np.zeros(0, dtype=np.int64)
     known = data.item_source_ids() if what == "item" else data.user_source_ids()
@@ -184,14 +201,17 @@ def _find(data: Dataset, what: str, wanted: Sequence[str]) -> np.ndarray:
     for name, place in zip(dict.fromkeys(wanted), places, strict=True):
         if not place.is_valid:
             raise InputError(
-                f"--{what}s {_brief(name)}: no such {what} among the {len(known):,} of dataset {data.path}, which have "
-                f"their source's ids, such as {_near(known, name)}"
+                f"--{what}s {_brief(name)}: no such {what} among the {len(known):,} of dataset {data.path}, which has "
+                f"ids such as {_near(known, name)}"
             )
     return places.to_numpy().astype(np.int64)
 
 
 def _near(known: pa.Array, wanted: str) -> str:
-    """The likest of up to a thousand known ids that begin as the wanted one does for longest."""
+    """Return a known id that resembles the wanted one.
+
+    It is the closest match among up to 1000 of the known ids that share the longest prefix with the wanted one.
+    """
     for length in range(min(len(wanted), 64), -1, -1):
         alike = known.filter(pc.starts_with(known, pattern=wanted[:length]))
         if len(alike):

@@ -1,22 +1,22 @@
-"""HTML elements whose text and attributes are always escaped: nothing from data becomes markup."""
+"""Build HTML elements. Text and attributes are always escaped, so data cannot become markup."""
 
 from __future__ import annotations
 
 import html
 
 VOID = frozenset({"meta"})
-# Control characters and surrogates, which HTML and UTF-8 forbid, and marks that would turn the text around them.
+# Control characters and surrogates, which HTML and UTF-8 forbid, and marks that change the direction of text.
 _FORBIDDEN = dict.fromkeys(
     (*range(9), 11, 12, *range(14, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0xD800, 0xE000)), "\ufffd"
 )
 
 
 class Markup(str):
-    """Text that is HTML already; only `element` and constants of this package make it."""
+    """Text that is HTML already. Only `element` and constants of this package may create it."""
 
 
 def element(kind: str, /, *children: str, **attributes: str) -> Markup:
-    """`<kind attributes>children</kind>`: children that are no `Markup` are escaped, `class_` stands for `class`."""
+    """Return `<kind attributes>children</kind>`. Children other than `Markup` are escaped. `class_` means class."""
     written = "".join(f' {key.rstrip("_").replace("_", "-")}="{escaped(value)}"' for key, value in attributes.items())
     if kind in VOID:
         return Markup(f"<{kind}{written}>")
@@ -25,5 +25,5 @@ def element(kind: str, /, *children: str, **attributes: str) -> Markup:
 
 
 def escaped(text: str) -> str:
-    """Text as HTML shows it, in an element or a quoted attribute."""
+    """Escape text for use in an element or a quoted attribute."""
     return html.escape(text.translate(_FORBIDDEN), quote=True)

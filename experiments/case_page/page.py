@@ -1,4 +1,4 @@
-"""A page of cases as one HTML file that loads nothing: no scripts, no links, no images."""
+"""Turn the content of a case page into one HTML file, without scripts, links or images."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _NOTHING_LOADS = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(study: CaseStudy) -> str:
-    """The whole file."""
-    title = "Who is related to whom, and what each relation offers"
+    """Return the text of the HTML file."""
+    title = "Which items are related, and how the system ranks items for people"
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -30,7 +30,7 @@ def page(study: CaseStudy) -> str:
 
 
 def is_page(beginning: str) -> bool:
-    """Whether a file that begins like this was written from `page`."""
+    """Return whether a file with this beginning was written from `page`."""
     return (
         beginning.startswith("<!DOCTYPE html>")
         and str(element("meta", name="generator", content=GENERATOR)) in beginning
@@ -38,28 +38,30 @@ def is_page(beginning: str) -> bool:
 
 
 def _opening(study: CaseStudy) -> list[Markup]:
-    """Three sentences for a person who knows nothing of it."""
+    """Return three paragraphs that explain the page to a reader who does not know the system."""
     words = [channel_word(channel) for channel in study.channels]
     if study.relations:
         ways = joined([relation_word(name) for name in study.relations], "or")
         idea = (
-            f"Two items can be related in several ways ({ways}), these ways disagree, and people want something "
-            f"different in each: so the system forms one opinion from each of {joined(words)}, and adds them up."
+            f"Two items can be related in several ways ({ways}). These ways disagree, and a person may want something "
+            f"different in each. So the system computes a score from each of {joined(words)}, and adds these parts up."
         )
         reading = (
-            "First below are a few items, each with its nearest relatives by every relation side by side; then a few "
-            "people, with what they had bought, what they really bought next, and which opinion put which item on top."
+            "The first section shows a few items, each with the items most related to it in every way, side by side. "
+            "The second shows a few people: the items that they had bought, the item that they really bought next, and "
+            "the items that each part of the score ranks first."
         )
     else:
         idea = (
             f"This run is of the model {study.model}, which reads no relations between items, so none are shown here."
         )
         reading = (
-            "Below are a few people, with what they had bought, what they really bought next, and what was offered."
+            "Below are a few people: the items that they had bought, the item that they really bought next, and the "
+            "items that the system ranks first for them."
         )
     guess = (
-        f"This system guesses what a person will buy next among {study.num_items:,} items, from what that person and "
-        f"{study.num_users:,} people in all bought before."
+        f"This system guesses which of {study.num_items:,} items a person will buy next. It has learned from the "
+        f"purchases of {study.num_users:,} people, and it reads the past purchases of that person."
     )
     return [element("p", guess), element("p", idea), element("p", reading)]
 
@@ -68,14 +70,19 @@ def _items(study: CaseStudy) -> list[Markup]:
     if not study.relations:
         return []
     how = (
-        f"Up to {study.length} relatives each, the nearest first. Beside an item alike by a modality stands the cosine "
-        f"of the two items' features{_injected(study.mu)}; beside one bought together, the weight of the pair: how "
-        "often and how closely the two follow each other in people's training purchases, as the graph holds it."
+        f"Each list has up to {study.length} items, the most related first. In the list of a modality, each item has "
+        f"the cosine of the two items' features{_injected(study.mu)}. In the list of items bought together, each item "
+        "has the graph's weight of the pair: how often, and how close together, the two are in people's training "
+        "purchases."
     )
     cases = [_item(case) for case in study.items]
-    none = [] if cases else [element("p", "No item of this catalogue has a list by every relation: name some.")]
+    none = (
+        []
+        if cases
+        else [element("p", "No item of this catalogue has a list for every relation. Name items with --items.")]
+    )
     return [
-        element("h2", "Items and their relatives"),
+        element("h2", "Items, and the items related to them"),
         element("p", study.item_rule, class_="soft small"),
         element("p", how, class_="soft small"),
         *none,
@@ -85,8 +92,8 @@ def _items(study: CaseStudy) -> list[Markup]:
 
 
 def _injected(mu: float) -> str:
-    """What the graph builder has done to features before comparing them."""
-    return f", to which {mu:g} times those of items bought together was added first" if mu else ""
+    """Say what the graph builder added to features before it compared them."""
+    return f" (to which the graph builder first added {mu:g} times the features of items bought together)" if mu else ""
 
 
 def _item(case: ItemCase) -> Markup:
@@ -116,7 +123,7 @@ def _list(found: RelationList) -> Markup:
 
 
 def _overlaps(study: CaseStudy) -> list[Markup]:
-    """The paper's premise in numbers."""
+    """Return a table of how much the relations overlap. It measures the paper's premise that they differ."""
     rows = [
         element(
             "tr",
@@ -131,9 +138,9 @@ def _overlaps(study: CaseStudy) -> list[Markup]:
     caption = element("caption", "How much two lists of one item have in common, over the whole catalogue")
     table = element("table", caption, element("thead", head), element("tbody", *rows))
     said = (
-        "In common: of the items in either of the two lists, the share that is in both (Jaccard), averaged over all "
-        "items that have both. 100% would mean that the two relations say the same, and there would be nothing to "
-        "learn from their difference."
+        "In common: the number of items in both lists, divided by the number of items in either (Jaccard), averaged "
+        "over all items that have both lists. At 100% the two relations would be the same, and their difference would "
+        "teach the system nothing."
     )
     return [element("section", table, element("p", said, class_="soft small"), class_="card")]
 

@@ -1,7 +1,7 @@
-"""How items are related by each modality and by co-occurrence: lists, how much they share, whom to show.
+"""Lists of items that are related by each modality and by co-occurrence, and how much these lists overlap.
 
-Shapes: N items, n items of a block, L places of a list. Memory: a block of lists and of co-occurrence rows, and 12
-bytes an item.
+Shapes: N items, n items of a block, L entries of a list. Memory: one block of lists and of co-occurrence rows, and 12
+bytes per item.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ from graph_builder.store import Graph
 from kernels.cooccurrence.pair_counts import strongest
 
 COOCCURRENCE = "bought together"  # no modality's name has a space
-_COMPARISONS = 1 << 18  # pairs of entries of two lists looked at at once
+_COMPARISONS = 1 << 18  # pairs of entries of two lists that are compared at a time
 
 
 @dataclass(frozen=True)
 class Lists:
-    """The strongest relatives of n items: ids int64 [n, L], best first, -1 where there are fewer; values float32."""
+    """The L items most related to each of n items.
+
+    Attributes:
+        ids: int64 [n, L], best first; -1 if there are fewer than L.
+        values: float32 [n, L], cosines or weights.
+    """
 
     ids: np.ndarray
     values: np.ndarray
@@ -29,7 +34,7 @@ class Lists:
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """What the lists of two relations share, on average over the `num_items` items that have both."""
+    """The Jaccard overlap of the lists of two relations, averaged over the `num_items` items that have both lists."""
 
     first: str
     second: str
@@ -38,11 +43,12 @@ class Overlap:
 
 
 class Relations:
-    """Each item's relatives in a graph, itself left out.
+    """The lists of related items in a graph. No list holds the item itself.
 
     Attributes:
+        graph: the graph.
         names: the modalities, then `COOCCURRENCE`.
-        length: L, of every list: the neighbours that the graph holds beside the item itself.
+        length: L, the length of every list: the graph's neighbours per item, without the item itself.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -52,12 +58,12 @@ class Relations:
         self.length = max(1, int(parameters["num_neighbors"]) - bool(parameters.get("include_self", True)))
 
     def lists(self, items: np.ndarray) -> dict[str, Lists]:
-        """By relation, the lists of items int64 [n]; all -1 where an item lacks the modality."""
+        """Return, for each relation, the lists of items int64 [n]. A list is all -1 if the item lacks the modality."""
         found = {m: self._neighbors(m, items) for m in self.graph.modalities}
         return {**found, COOCCURRENCE: self._bought_together(items)}
 
     def lacking(self, name: str, items: np.ndarray) -> np.ndarray:
-        """Which items lack the modality, bool [n]."""
+        """Return whether each of the items int64 [n] lacks the modality, bool [n]."""
         if name == COOCCURRENCE:
             return np.zeros(len(items), dtype=bool)
         return np.asarray(self.graph.clusters(name)[items]) < 0
@@ -70,7 +76,7 @@ class Relations:
         return Lists(np.take_along_axis(ids, order, 1), np.take_along_axis(values, order, 1))
 
     def _bought_together(self, items: np.ndarray) -> Lists:
-        """The L largest weights of O's rows; of equal ones the smallest ids."""
+        """Return the L entries with the largest weights in the items' rows of O; ties go to the smallest ids."""
         indptr, others, weights = self.graph.cooccurrence_rows(items)
         lengths, kept = strongest(np.diff(indptr), weights, self.length)
         others, weights = others[kept], weights[kept]
@@ -84,10 +90,14 @@ class Relations:
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """|A and B| / |A or B| of the ids in each row, float64 [n]; NaN where a row of either has none.
+    """Compute the Jaccard overlap of two sets of ids in each row: |A and B| / |A or B|.
 
     Args:
-        first, second: int64 [n, *], no id twice in a row, padded with -1.
+        first: int64 [n, *], no id twice in a row, padded with -1.
+        second: the same, for the other sets.
+
+    Returns:
+        float64 [n]; NaN if either set is empty.
     """
     shared = ((first[:, :, None] == second[:, None, :]) & (first >= 0)[:, :, None]).sum((1, 2))
     sizes = (first >= 0).sum(1), (second >= 0).sum(1)
@@ -98,9 +108,15 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def survey(
     relations: Relations, track: Callable[[Iterable[int], int, str], Iterable[int]]
 ) -> tuple[list[Overlap], np.ndarray]:
-    """What each pair of relations shares over the whole catalogue; and the mean over pairs of each item, float32 [N].
+    """Compute how much the lists of each two relations overlap, over the whole catalogue.
 
-    An item's mean is NaN where one of its lists is empty. `track` shows how far the loop over blocks is.
+    Args:
+        relations: the lists.
+        track: shows the progress of the loop over blocks.
+
+    Returns:
+        The overlap of each pair of relations; and each item's mean over the pairs, float32 [N], NaN if one of the
+        item's lists is empty.
     """
     num_items, pairs = relations.graph.num_items, list(combinations(relations.names, 2))
     rows = max(1, _COMPARISONS // relations.length**2)
@@ -121,13 +137,19 @@ def survey(
 
 
 def pick_items(means: np.ndarray, popularity: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, int]:
-    """Known items whose lists share least, and how often at least each of them was bought in training.
+    """Choose popular items whose lists overlap least.
 
-    Of the items that have a list by every relation, the most bought quarter; of those, the ones with the lowest mean
-    overlap; of equal ones any, by `seed`.
+    Of the items that have a list for every relation, take the most popular quarter. Of these, choose the ones with the
+    lowest mean overlap. Ties are broken at random.
 
     Args:
-        means: float [N], as `survey` gives them. popularity: int64 [N].
+        means: float [N], each item's mean overlap, as returned by `survey`.
+        popularity: int64 [N], interactions in training.
+        count: the most items to choose.
+        seed: of the random order of ties.
+
+    Returns:
+        The items, int64; and the popularity that the quarter starts at, 0 without items.
     """
     able = np.flatnonzero(np.isfinite(means))
     if not len(able):

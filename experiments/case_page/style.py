@@ -1,8 +1,8 @@
-"""How a page of cases looks: light and dark, wide and narrow, without anything from elsewhere."""
+"""The style sheet of a case page, for light and dark and for wide and narrow screens; it loads nothing else."""
 
 from experiments.case_page.markup import Markup
 
-# Channels in turn take these colours; each is named beside its bar, so none is told by colour alone.
+# Channels take these colours in turn. Each bar also has its channel's name, so colour is never the only label.
 NUM_COLORS = 6
 STYLE = Markup("""
 :root { color-scheme: light dark; --text: #1d2329; --soft: #59636e; --page: #f6f7f9; --card: #fff; --line: #d5dae0;

@@ -1,4 +1,4 @@
-"""The part of a page that shows people: what they bought, what they were offered, and by which part of the score."""
+"""The section of a case page that shows users: their history, their best items, and the parts of the scores."""
 
 from __future__ import annotations
 
@@ -13,41 +13,42 @@ from experiments.case_page.words import channel_word, item_line, tag
 
 @dataclass(frozen=True)
 class Axis:
-    """What the bars of one person have in common: the values at their left and right ends; 0 is between them."""
+    """The common scale of one user's bars: the values at its left and right end. 0 is never outside."""
 
     low: float
     high: float
 
     def at(self, value: float) -> float:
-        """Where a value is, in percent from the left."""
+        """Return the place of a value, in percent from the left."""
         return 100 * (value - self.low) / (self.high - self.low)
 
 
 def axis_of(offers: Sequence[Offer]) -> Axis:
-    """An axis that all parts of these offers fit on."""
+    """Return a scale that holds all parts of these offers."""
     parts = [part for offer in offers for part in offer.parts]
     low, high = min(0.0, *parts), max(0.0, *parts)
     return Axis(low, high if high > low else low + 1)
 
 
 def user_section(study: CaseStudy) -> list[Markup]:
-    """Heading, rule, legend and the cases."""
+    """Return the section: heading, rule, legend and the users."""
     several = len(study.channels) > 1
     said = (
-        "A score is the sum of its parts, one bar each; it has no unit, and only differences between items matter."
+        "A score is the sum of its parts, and each bar is one part. Scores have no unit: only the differences between "
+        "items matter."
         if several
         else ""
     )
     old = (
-        "What a person has bought before is left out of the offers."
+        "Items that a person has bought before are left out of the lists."
         if study.hides_history
-        else "What a person has bought before may be offered again, and says so."
+        else "Items that a person has bought before may be in the lists again; they are marked “bought before”."
     )
     weights = ", ".join(f"{channel_word(channel)} {channel.weight:g}" for channel in study.channels)
-    times = f"The parts' weights are in the bars already: {weights}." if several else ""
+    times = f"The bars include the weights of the parts: {weights}." if several else ""
     legend = " ".join(filter(None, [said, times, old]))
     return [
-        element("h2", "People and what they were offered"),
+        element("h2", "People, and the items that the system ranks first for them"),
         element("p", study.user_rule, class_="soft small"),
         element("p", legend, class_="soft small"),
         *(_user(case, study) for case in study.users),
@@ -74,8 +75,8 @@ def _user(case: UserCase, study: CaseStudy) -> Markup:
         *earlier,
         element("h4", "Really bought next"),
         element("div", item_line(case.next_offer.item), *_bars(case.next_offer, study, axis), class_="next"),
-        element("p", f"It stood at {'; '.join(ranks)}.", class_="small"),
-        element("h4", f"The {len(offers)} best by the whole score"),
+        element("p", f"The system ranked it at {'; '.join(ranks)}.", class_="small"),
+        element("h4", f"The {len(offers)} best items by the whole score"),
         element("ol", *offers),
         element("div", *alone, class_="side"),
         class_="card",
@@ -88,14 +89,14 @@ def _offer(offer: Offer, study: CaseStudy, axis: Axis) -> Markup:
 
 
 def _alone(number: int, case: UserCase, study: CaseStudy) -> Markup:
-    """What one channel would have offered by itself."""
+    """Return the best items by one channel alone."""
     name = channel_word(study.channels[number])
     rows = [element("li", _line(offer), class_="next" if offer.is_next else "") for offer in case.alone[number]]
     return element(
         "div",
-        element("h4", f"The {len(rows)} best by {name} alone"),
+        element("h4", f"The {len(rows)} best items by {name} alone"),
         element("ol", *rows),
-        element("p", f"What was really bought is at place {case.alone_ranks[number]:,}.", class_="soft small"),
+        element("p", f"The item that was really bought is at place {case.alone_ranks[number]:,}.", class_="soft small"),
     )
 
 
@@ -105,7 +106,7 @@ def _line(offer: Offer) -> Markup:
 
 
 def _bars(offer: Offer, study: CaseStudy, axis: Axis) -> list[Markup]:
-    """A bar for each part of the score, from zero to the right, or to the left where it is negative; and the sum."""
+    """Return a bar for each part of the score, and the sum. Bars start at zero; negative ones point left."""
     bars = []
     for number, (channel, part) in enumerate(zip(study.channels, offer.parts, strict=True)):
         left, right = sorted((axis.at(0), axis.at(part)))

@@ -1,4 +1,4 @@
-"""How items, relations and channels are called on a page."""
+"""The names of items, relations and channels on a case page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TITLE_LENGTH = 80
 
 
 def item_line(item: Item, *tags: Markup) -> Markup:
-    """An item's title, the whole text on hover, its source id, and tags."""
+    """Return an item's title with the whole text on hover, its source id, and tags."""
     if item.text is None:
         return element("span", element("bdi", item.id), *_spaced(tags))
     name = element("bdi", title_of(item.text), title=item.text)
@@ -22,28 +22,31 @@ def item_line(item: Item, *tags: Markup) -> Markup:
 
 
 def title_of(text: str) -> str:
-    """The beginning of a text, cut at a word."""
+    """Return the beginning of a text, cut at the end of a word."""
     short = textwrap.shorten(text, _TITLE_LENGTH, placeholder=" …")
     return short if short.strip(" …") else " ".join(text.split())[: _TITLE_LENGTH - 1] + "…"
 
 
 def tag(text: str, kind: str = "tag") -> Markup:
-    """A small label."""
+    """Return a small label."""
     return element("span", text, class_=kind)
 
 
 def relation_word(name: str) -> str:
-    """What makes items related."""
+    """Name a relation between items, such as "alike by text"."""
     return name if name == COOCCURRENCE else f"alike by {name}"
 
 
 def channel_word(channel: Channel) -> str:
-    """What a part of the score listens to: a modality by its name; ours in two words, as no modality's name is."""
+    """Name a part of the score: a modality by its own name, any other channel by two words.
+
+    A modality's name has no space, so the names cannot clash.
+    """
     return "past purchases" if channel.name == "id" and not channel.is_modality else channel.name
 
 
 def joined(words: Sequence[str], last: str = "and") -> str:
-    """A, B and C."""
+    """Join words as in "A, B and C"."""
     return f" {last} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 

@@ -1,1 +1,1 @@
-"""Many trainings, one question. Begin with definition.py (the study file), then life.py (what a study does)."""
+"""Studies: many trainings, compared by one command. Begin with definition.py (the study file), then life.py."""

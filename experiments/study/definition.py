@@ -1,7 +1,7 @@
-"""A study: which trainings a question needs, as a file; and what each of them is.
+"""Read a study file and expand it into trials, the trainings that the study compares.
 
-A trial is a variant (named overrides of a preset) with a seed. Its config is the preset, the variant, the command
-line and the seed, through `configs.loading.load_config` like any other.
+A trial is one variant (named overrides of a preset) with one seed. `configs.loading.load_config` makes its config from
+the preset, the command line, the variant and the seed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from configs.yaml_text import read_yaml
 from contracts.errors import InputError
 
 _ROOT = Path(__file__).resolve().parents[2]
-# A variant names folders and rows of tables.
+# A variant's name becomes part of a folder's name and a row of a table.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=,+-]{0,99}")
 _MOST_TRIALS = 10_000
-# What a study decides itself, and (`cluster`) what has no influence on a result.
+# Knobs that a study sets itself, and `cluster`, which does not influence results.
 _NOT_VARIED = ("dataset", "graph", "run", "seed", "cluster")
 _NOT_SET = ("graph", "run", "seed", "cluster.num_workers", "cluster.cpus_per_worker")
 _ONE_RANK = {"cluster.num_workers": 1}
@@ -37,19 +37,21 @@ class Study(Section):
     """The content of a study file."""
 
     base: str = Field(min_length=1, description="preset, a path from the repository's root")
-    title: str = Field(min_length=1, description="what is asked, in a sentence")
+    title: str = Field(min_length=1, description="the question that the study answers, in one sentence")
     seeds: tuple[Annotated[StrictInt, Field(ge=0, lt=2**31)], ...]
     variants: dict[str, dict[str, Any]] | None = Field(None, description="name to {section.field: value}")
-    grid: dict[str, list[Any]] | None = Field(None, description="section.field to its values; variants: the product")
+    grid: dict[str, list[Any]] | None = Field(
+        None, description="section.field to its values; every combination of values is a variant"
+    )
     baseline: str | None = Field(None, description="the variant that the others are compared with")
 
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds:
-            raise ValueError("there is none; list at least one, as in [0]")
+            raise ValueError("the list is empty; list at least one, as in [0]")
         if len(set(seeds)) < len(seeds):
-            raise ValueError("a seed is there twice; name each once")
+            raise ValueError("a seed is listed twice; list each once")
         return seeds
 
     @field_validator("grid")
@@ -60,37 +62,39 @@ class Study(Section):
                 raise ValueError(f"{key} has no values; list at least one")
             for value in values:
                 if isinstance(value, dict | list):
-                    raise ValueError(f"{key}: {value} is not a single value; name it with `variants` instead")
+                    raise ValueError(f"{key}: {value} is not a single value; use `variants` instead of `grid`")
             if len({_shown(value) for value in values}) < len(values):
-                raise ValueError(f"{key}: a value is there twice; name each once")
+                raise ValueError(f"{key}: a value is listed twice; list each once")
         return grid
 
     @model_validator(mode="after")
     def _has_variants(self) -> Study:
         if (self.variants is None) == (self.grid is None):
-            raise ValueError("expected either `variants` or `grid`, and not both")
+            raise ValueError("expected either `variants` or `grid`; give one of the two")
         if not (self.variants or self.grid):
             raise ValueError(f"{'grid' if self.variants is None else 'variants'} is empty; there is nothing to train")
         count = len(self.variants or ()) or math.prod(len(values) for values in (self.grid or {}).values())
         if count * len(self.seeds) > _MOST_TRIALS:
-            raise ValueError(f"{count * len(self.seeds):,} trials; at most {_MOST_TRIALS:,}: list fewer values")
+            raise ValueError(
+                f"{count * len(self.seeds):,} trials, more than the {_MOST_TRIALS:,} allowed; list fewer values"
+            )
         named = self.named_variants()
         for name in named:
             if not _NAME.fullmatch(name):
                 raise ValueError(
-                    f"variant {name!r} cannot name a folder; use letters, digits and . _ = , + - (100 at most)"
+                    f"variant {name!r} cannot name a folder; use at most 100 letters, digits and . _ = , + -"
                 )
         for key in self.varied():
             if key.split(".")[0] in _NOT_VARIED:
-                raise ValueError(f"{key} cannot be varied: a study sets {', '.join(_NOT_VARIED)} for all trials")
+                raise ValueError(f"{key} cannot be varied: {', '.join(_NOT_VARIED)} cannot differ between variants")
         if self.baseline is not None and self.baseline not in named:
             raise ValueError(
-                f"baseline={self.baseline}: is no variant; name one of {', '.join(itertools.islice(named, 8))}"
+                f"baseline={self.baseline}: is not a variant; name one of {', '.join(itertools.islice(named, 8))}"
             )
         return self
 
     def named_variants(self) -> dict[str, dict[str, Any]]:
-        """Overrides by variant; those of a grid are named by their values, as in "num_neighbors=5,dim=64"."""
+        """Return the overrides of each variant. A grid's variants are named like "num_neighbors=5,dim=64"."""
         if self.variants is not None:
             return self.variants
         assert self.grid is not None
@@ -103,7 +107,7 @@ class Study(Section):
         return named
 
     def varied(self) -> tuple[str, ...]:
-        """Every knob that some variant sets, in the order of the file."""
+        """Return every knob that some variant sets, in the order of the file."""
         return tuple(
             self.grid or dict.fromkeys(key for overrides in (self.variants or {}).values() for key in overrides)
         )
@@ -114,9 +118,11 @@ class Trial:
     """One training of a study.
 
     Attributes:
+        variant: the variant's name.
+        seed: the seed of the training.
         overrides: the variant's knobs and values.
-        graph_seed: of the trial's graph: the preset's, so that trials that differ in their seed share a graph.
-        config: everything but `run` and `graph`, which depend on the study's folder.
+        graph_seed: the seed of the trial's graph. It is the preset's, so trials with different seeds share a graph.
+        config: the whole config except `run` and `graph`, which depend on the study's folder.
     """
 
     variant: str
@@ -131,15 +137,15 @@ class Trial:
 
 
 def trial_name(variant: str, seed: int) -> str:
-    """What a trial's folder is called."""
+    """Return the name of a trial's folder."""
     return f"{variant}-s{seed}"
 
 
 def read_study(path: str) -> Study:
-    """A study file.
+    """Read a study file.
 
     Raises:
-        InputError: unreadable, not YAML, or a field that is missing, unknown or wrong (all of them are named).
+        InputError: the file cannot be read or is not YAML, or fields are missing, unknown or wrong. All are named.
     """
     tree = read_yaml(path)
     try:
@@ -150,14 +156,16 @@ def read_study(path: str) -> Study:
 
 
 def expand(study: Study, path: str, overrides: Iterable[str] = ()) -> list[Trial]:
-    """All trials, variant by variant, every config validated.
+    """Return all trials, variant by variant, each with a validated config.
 
     Args:
+        study: the study.
         path: the study's file, for messages.
         overrides: `section.field=value` for all trials.
 
     Raises:
-        InputError: a config that cannot be (names the variant), or an override of what the study sets itself.
+        InputError: a variant's config is not valid (the message names the variant), or an override sets a knob that the
+            study sets itself.
     """
     given = list(overrides)
     for override in given:
@@ -174,7 +182,7 @@ def expand(study: Study, path: str, overrides: Iterable[str] = ()) -> list[Trial
 
 
 def _load(study: Study, where: str, overrides: list[str], assigned: dict[str, Any]) -> Config:
-    """The preset with the study's own knobs and overrides; messages name the preset as the study does."""
+    """Load the preset with overrides and the study's own knobs. Messages show the preset's path as in the file."""
     try:
         return load_config(str(_ROOT / study.base), overrides, assigned)
     except InputError as error:
@@ -184,19 +192,21 @@ def _load(study: Study, where: str, overrides: list[str], assigned: dict[str, An
 def _check_not_the_studys(override: str, study: Study, path: str) -> None:
     key = override.partition("=")[0].strip()
     if any(_overlap(key, name) for name in _NOT_SET):
-        raise InputError(f"--set {override}: a study sets {key} itself; leave it out")
+        raise InputError(f"--set {override}: a study sets {key} itself; leave out this --set")
     for varied in study.varied():
         if _overlap(key, varied):
-            raise InputError(f"--set {override}: study {path} varies {varied}; leave one of them out")
+            raise InputError(
+                f"--set {override}: study {path} already varies {varied}; leave out this --set, or change the file"
+            )
 
 
 def _overlap(key: str, other: str) -> bool:
-    """Whether one is the other, or a section with it."""
+    """Return whether two keys are equal, or one is a section that contains the other."""
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 
 
 def _shown(value: Any) -> str:
-    """A value in a variant's name, written as in YAML."""
+    """Return a value as a variant's name shows it, written as in YAML."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
@@ -206,7 +216,7 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown field {name}; the fields are {', '.join(Study.model_fields)}"
     if problem["type"] == "missing":
-        return f"{name}: is not there; the file must have it"
+        return f"{name}: is missing; add it to the file"
     if problem["type"] == "value_error":
-        return f"{name}: {message}" if name else message  # it names the value where that helps
+        return f"{name}: {message}" if name else message  # these messages name the value themselves
     return f"{name}={problem['input']!r:.120}: {message}"

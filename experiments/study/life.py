@@ -1,7 +1,7 @@
-"""The life of a study: what is finished stays, graphs are built once, trials are trained, results are written.
+"""Run a study: keep finished trials, build each graph once, train the other trials and write the results.
 
-Folders: STUDY/graphs/<H, k, fingerprint> are shared by the trials whose graph they are; STUDY/trials/<variant>-s<seed>
-are runs like any other; STUDY/failures/<trial>.txt holds the traceback of one that failed.
+STUDY/graphs/h<H>-k<k>-<fingerprint> holds a graph, shared by all trials that need it. STUDY/trials/<variant>-s<seed> is
+the run folder of a trial. STUDY/failures/<trial>.txt holds the traceback of a failed trial.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from graph_builder.executor import Executor
 from graph_builder.store import graph_fingerprint
 from storage.durable_files import write_text
 
-# A run may be continued with more epochs; trials that are compared must not differ in them.
+# A single run may be continued with more epochs, but trials of a study must have the same number of epochs.
 _FIXED = FIXED_IN_A_RUN | {Decides.LENGTH}
 _MARK = "study.yaml"
 
@@ -42,12 +42,14 @@ def run_study(
     """Train what is not finished yet, write the results after each trial, and return what is still unfinished.
 
     Args:
-        trials: of `experiments.study.definition.expand`, their dataset set.
-        start: called with a trial's config once it is clear that there is something to train; returns what builds
-            graphs, and what trains trials.
+        study: the study.
+        trials: from `experiments.study.definition.expand`, with their dataset.
+        folder: the study's folder.
+        start: called with a trial's config, but only if some trial is unfinished. Returns the executor that builds
+            graphs and the executor that trains trials.
 
     Raises:
-        InputError: before anything is trained: a dataset, graph, config or folder that cannot be used.
+        InputError: a dataset, graph, config or folder cannot be used. Nothing has been trained then.
     """
     check_study_folder(folder)
     path = trials[0].config.dataset
@@ -72,10 +74,10 @@ def run_study(
 
 
 def _check_before_start(trials: Sequence[Trial], dataset: Dataset) -> None:
-    """What can be refused while no executor has started: trials without a graph, and graphs that cannot be built.
+    """Check, before an executor starts, the trials that need no graph, and whether the graphs can be built.
 
     Raises:
-        InputError: names the trial.
+        InputError: a trial cannot be trained, or its graph cannot be built. The message names the trial.
     """
     device = device_type(trials[0].config.cluster)
     check_variants([trial for trial in trials if trial.config.graph is None], device)
@@ -92,7 +94,7 @@ def _check_before_start(trials: Sequence[Trial], dataset: Dataset) -> None:
 
 
 def place(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> list[Trial]:
-    """The trials with their run, and the graph that theirs is; trials of a model without a graph have none."""
+    """Return the trials with their run folders and graph folders. A model that reads no graph gets none."""
     placed = []
     for trial in trials:
         options, graph = trial.config.graph_options, None
@@ -105,17 +107,17 @@ def place(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> list[Trial
 
 
 def check_continued(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> None:
-    """Whether what is in the study's folder was made by these trials on this dataset.
+    """Check that the runs in the study's folder belong to these trials and this dataset.
 
     Raises:
-        InputError: it was not; names the first trial that differs, the knob and both values.
+        InputError: a run does not. The message names the first trial that differs, the knob and both values.
     """
     for trial in trials:
         try:
             open_run_folder(trial.config, _FIXED | {Decides.GRAPH} if trial.config.reads_graph else _FIXED)
         except InputError as error:
             raise InputError(
-                f"trial {trial.name} is another one than before: {error} (for a study: another --output)"
+                f"trial {trial.name} differs from its run in --output: {error} (for a study: another --output)"
             ) from None
         wanted = _fingerprints(trial, dataset)
         if is_finished(folder, trial):
@@ -126,7 +128,7 @@ def check_continued(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> 
                         "restore the study file, the command line or the dataset, or name another --output"
                     )
         elif (trial_folder(folder, trial) / "checkpoints" / "index.json").exists():
-            with contextlib.suppress(DamagedCheckpoint):  # training goes on from the one before
+            with contextlib.suppress(DamagedCheckpoint):  # training then resumes from an earlier checkpoint
                 find_checkpoint(str(trial_folder(folder, trial)), "latest", wanted)
 
 
@@ -141,10 +143,10 @@ def _fingerprints(trial: Trial, dataset: Dataset) -> dict[str, str]:
 
 @contextlib.contextmanager
 def held(folder: Path, study: Study) -> Iterator[None]:
-    """The study's folder, made, marked as one, and this process's alone.
+    """Create the study's folder, mark it as a study, and lock it against other processes.
 
     Raises:
-        InputError: it cannot be made, or another process works on it.
+        InputError: the folder cannot be created, or another process has locked it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,16 +157,16 @@ def held(folder: Path, study: Study) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"--output {folder}: another process works on this study; wait for it") from None
+            raise InputError(f"--output {folder}: another process works on this study; wait until it ends") from None
         write_text(folder / _MARK, f"# {study.title}\nbase: {study.base}\n")
         yield
 
 
 def check_study_folder(folder: Path) -> None:
-    """Whether a study may be in this folder.
+    """Check that a study may be written to this folder.
 
     Raises:
-        InputError: it is a file, or holds something else.
+        InputError: the path is a file, or the folder holds files but no study.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: is a file; name a folder")
@@ -172,15 +174,15 @@ def check_study_folder(folder: Path) -> None:
         foreign = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
         if foreign:
             raise InputError(
-                f"--output {folder}: holds {foreign[0]} and no {_MARK}, so it is no study; name a new folder"
+                f"--output {folder}: holds {foreign[0]} and no {_MARK}, so it is not a study; name a new folder"
             )
 
 
 def build_graphs(trials: Sequence[Trial], dataset: Dataset, executor: Executor) -> None:
-    """Each graph that some trial needs, once; finished ones are checked and kept.
+    """Build each graph that trials need, once. Finished graphs are checked and kept.
 
     Raises:
-        InputError: see `graph_builder.build.build_graph`; names the first trial that needs the graph.
+        InputError: as `graph_builder.build.build_graph`. The message names the first trial that needs the graph.
     """
     for graph, trial in {trial.config.graph: trial for trial in reversed(trials)}.items():
         if graph is None:
@@ -192,10 +194,10 @@ def build_graphs(trials: Sequence[Trial], dataset: Dataset, executor: Executor) 
 
 
 def check_variants(trials: Sequence[Trial], device: str | None) -> None:
-    """What training would refuse of a variant, refused before any trial starts; graphs are built.
+    """Check, before any trial starts, that every variant can be trained. The graphs must be built already.
 
     Raises:
-        InputError: see `distributed.training.trainer.check_trainable`; names the trial.
+        InputError: as `distributed.training.trainer.check_trainable`. The message names the trial.
     """
     for trial in {trial.variant: trial for trial in reversed(trials)}.values():
         try:
@@ -207,7 +209,7 @@ def check_variants(trials: Sequence[Trial], device: str | None) -> None:
 def _train(
     trials: Sequence[Trial], folder: Path, executor: TrialExecutor, report: Callable[[], object]
 ) -> list[Outcome]:
-    """Train the trials, report after each, and return what did not finish."""
+    """Train the trials, call `report` after each, and return the outcomes of those that did not finish."""
     failures = folder / "failures"
     unfinished = []
     jobs = [

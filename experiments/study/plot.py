@@ -1,4 +1,4 @@
-"""A study's results as a picture: a curve over one knob, a family of curves over two, dots for named variants."""
+"""Plot a study's results: one curve if a grid varies one knob, several if it varies two, dots for other variants."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from experiments.study.definition import Study
 from experiments.study.results import TrialResult, VariantSummary
 
 _WANTED = ("recall@20", "ndcg@10")
-_LEAST_GAP = 0.1  # of an axis, between two ticks that can both be read
+_LEAST_GAP = 0.1  # smallest gap between two readable tick labels, as a share of the axis
 
 
 class Points:
-    """The mean of a test metric by variant, and how far its error bar reaches down and up.
+    """The mean of a test metric for each variant, and how far its error bar reaches down and up.
 
-    Bars are the standard error where a variant has several seeds. Where none has, they are the single run's 95%
+    If any variant has several seeds, bars are standard errors over seeds. Otherwise they are the single run's 95%
     bootstrap interval over users.
     """
 
@@ -44,14 +44,14 @@ class Points:
 
     @property
     def meaning(self) -> str:
-        """What a bar is."""
+        """Say what a bar shows."""
         if self.over_seeds:
             return "mean over seeds, bar: standard error"
         return "one seed, bar: 95% bootstrap over users" if any(map(any, self.reach.values())) else "one seed"
 
 
 def draw(study: Study, results: Sequence[TrialResult], summaries: Sequence[VariantSummary], path: Path) -> None:
-    """Write a PNG with a panel for each of R@20 and N@10 (or the first two metrics there are)."""
+    """Write a PNG with one panel for recall@20 and one for ndcg@10; without them, for the first two metrics."""
     metrics = chosen_metrics(results)
     swept = study.grid is not None and len(study.grid) <= 2
     height = 4.4 if swept else max(3.2, 1.8 + 0.34 * len(summaries))
@@ -65,7 +65,7 @@ def draw(study: Study, results: Sequence[TrialResult], summaries: Sequence[Varia
             _dots(axes, study, metric, points, results)
         axes.grid(alpha=0.3)
         if axes is not panels[0] and not swept:
-            axes.tick_params(labelleft=False)  # the first panel's names are theirs too
+            axes.tick_params(labelleft=False)  # all panels share the first panel's labels
     meaning = Points(metrics[0], results, summaries).meaning
     if not swept:
         meaning += "; gray: a seed" if any(len(summary.seeds) > 1 for summary in summaries) else ""
@@ -78,13 +78,13 @@ def draw(study: Study, results: Sequence[TrialResult], summaries: Sequence[Varia
 
 
 def chosen_metrics(results: Sequence[TrialResult]) -> list[str]:
-    """The metrics to draw, of those that every trial has; none where nothing was measured."""
+    """Return the metrics to plot: at most two of those that every trial has; none without results."""
     names = [name for name in (results[0].test if results else ()) if all(name in result.test for result in results)]
     return [name for name in _WANTED if name in names] or names[:2]
 
 
 def _curves(axes: Axes, study: Study, metric: str, points: Points) -> None:
-    """Over the first knob's values; a curve for each value of the second."""
+    """Plot the metric over the first knob's values, with a curve for each value of the second knob."""
     assert study.grid is not None
     first, *rest = study.grid
     named = study.named_variants()
@@ -107,7 +107,7 @@ def _curves(axes: Axes, study: Study, metric: str, points: Points) -> None:
 
 
 def _dots(axes: Axes, study: Study, metric: str, points: Points, results: Sequence[TrialResult]) -> None:
-    """A row per variant, the first on top; single seeds as faint dots, the baseline's mean as a line."""
+    """Plot a row for each variant, the first on top. Seeds are faint dots; the baseline's mean is a dashed line."""
     names = list(points.mean)
     rows = {name: row for row, name in enumerate(names)}
     if points.over_seeds:
@@ -126,12 +126,12 @@ def _dots(axes: Axes, study: Study, metric: str, points: Points, results: Sequen
 
 
 def _bars(points: Points, names: Iterable[str]) -> np.ndarray:
-    """How far bars reach, float64 [2, n]."""
+    """Return how far the bars reach down and up, float64 [2, n]."""
     return np.array([points.reach[name] for name in names]).T
 
 
 class Axis:
-    """Where a knob's values lie: numbers by their size, or its logarithm; others, and crowded ones, in their order."""
+    """The axis of a knob: linear, or logarithmic if that is readable; else values at equal distances, in order."""
 
     def __init__(self, values: Sequence[Any]) -> None:
         self.values = list(values)
@@ -149,7 +149,7 @@ class Axis:
         return float(self.values.index(value)) if self.scale == "order" else float(value)
 
     def apply(self, axes: Axes) -> None:
-        """Scale and ticks: at the values, and nowhere else."""
+        """Set the scale, and ticks at the values only."""
         if self.scale == "log":
             axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
@@ -160,5 +160,5 @@ class Axis:
 
 
 def _can_be_read(ticks: np.ndarray) -> bool:
-    """Whether labels at these places, ascending, lie apart."""
+    """Return whether labels at these places, in ascending order, do not overlap."""
     return len(ticks) < 2 or bool(np.diff(ticks).min() >= _LEAST_GAP * (ticks[-1] - ticks[0]))

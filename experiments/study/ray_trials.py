@@ -1,4 +1,4 @@
-"""Trials as Ray tasks, each with its cores, and a GPU where the cluster has them."""
+"""Train trials as Ray tasks, each with its CPU cores, and with a GPU if the cluster has GPUs."""
 
 from __future__ import annotations
 
@@ -19,22 +19,27 @@ from experiments.study.trials import Job, Outcome, run_trial, stop_file
 
 
 class RayTrials:
-    """One task per trial on the connected cluster.
+    """Trains trials on the connected Ray cluster, one task for each trial.
 
-    One whose process or node dies is started again, where another has room, and goes on from its checkpoint:
-    `cluster.max_failures` times. A file `stop` in the study's folder, which SIGTERM or Ctrl-C puts there, ends the
-    running ones with a checkpoint, and no other begins.
+    If a trial's process or node dies, Ray restarts the trial on a node that has room, at most `cluster.max_failures`
+    times, and it resumes from its checkpoint. A file `stop` in the study's folder ends the running trials with a
+    checkpoint, and no further trial begins. SIGTERM and Ctrl-C create that file.
+
+    Attributes:
+        threads: threads, and CPU cores, of each trial.
+        use_gpu: whether each trial has a GPU.
     """
 
     def __init__(self, cluster: ClusterConfig, threads: int, parallel: int | None) -> None:
-        """Connected already (`distributed.ray.cluster.connect`).
+        """Ray must be connected already (`distributed.ray.cluster.connect`).
 
         Args:
-            cluster: of any trial; they do not differ in it.
-            parallel: trials at a time at most; None: as many as fit.
+            cluster: the cluster settings of any trial; all trials have the same.
+            threads: threads, and CPU cores, of each trial.
+            parallel: most trials that run at a time; None: as many as fit.
 
         Raises:
-            InputError: a trial asks for more than any node has.
+            InputError: a trial needs more CPU cores than any node has.
         """
         assert ray.is_initialized()
         most = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
@@ -59,7 +64,7 @@ class RayTrials:
                     job = waiting.pop()
                     running[self._start(job)] = job
                 if stop.exists():
-                    for job in running.values():  # time and again: a trial that only begins clears what it finds
+                    for job in running.values():  # repeatedly, because a trial deletes stop files when it begins
                         _put_stop_file(job)
                 ended, _ = ray.wait(list(running), num_returns=1, timeout=1.0)
                 for reference in ended:
@@ -74,14 +79,14 @@ class RayTrials:
 
 def _put_stop_file(job: Job) -> None:
     run = Path(job.config["run"])
-    if run.is_dir():  # it began
+    if run.is_dir():  # the trial has begun
         (run / STOP_FILE).touch()
 
 
 def _outcome(reference: Any, job: Job) -> Outcome:
     try:
         found: Outcome = ray.get(reference)
-    except RayError as error:  # its process or node died more often than allowed
+    except RayError as error:  # the trial's process or node died more often than allowed
         text = str(error)
         return Outcome(
             trial=job.trial,

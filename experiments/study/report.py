@@ -1,4 +1,4 @@
-"""A study's results as files: results.json, results.csv, results.md and results.png."""
+"""Write a study's results to results.json, results.csv, results.md and results.png."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLUMNS = ("test recall@10", "test recall@20", "test ndcg@10", "test ndcg@20", "
 
 
 def write_report(study: Study, trials: Sequence[Trial], folder: Path) -> str:
-    """Write the four files from what is finished, and return the table.
+    """Write the four files from the finished trials, and return the table of variants.
 
     Raises:
         InputError: see `read_results`.
@@ -46,7 +46,7 @@ def write_report(study: Study, trials: Sequence[Trial], folder: Path) -> str:
 
 
 def variants_table(summaries: Sequence[VariantSummary], style: str = "simple") -> str:
-    """A row per variant: mean, standard error over seeds, and change against the baseline."""
+    """Return a table with a row for each variant: mean, standard error over seeds, change against the baseline."""
     columns = [name for name in COLUMNS if any(name in summary.estimates for summary in summaries)]
     rows = [
         [summary.variant, len(summary.seeds), *(_cell(summary.estimates.get(name)) for name in columns)]
@@ -81,7 +81,7 @@ def _page(
 
 
 def ranking_notes(results: Sequence[TrialResult]) -> list[str]:
-    """How the variants were ranked; one note where all were ranked alike."""
+    """Return notes that say how the variants were ranked; a single one if all were ranked in the same way."""
     notes = {result.variant: ranking_note(result.settings, {"test": result.repeat_share}) for result in results}
     if len(set(notes.values())) == 1:
         return [next(iter(notes.values()))]
@@ -92,18 +92,18 @@ def ranking_notes(results: Sequence[TrialResult]) -> list[str]:
 
 
 def caption(study: Study, summaries: Sequence[VariantSummary]) -> str:
-    """What the numbers of the table are, and what they are not."""
+    """Explain the numbers of the table."""
     several = any(len(summary.seeds) > 1 for summary in summaries)
     parts = ["Means over seeds" + (" ± their standard error." if several else "; one seed, so no standard error.")]
     if study.baseline is not None:
         parts.append(
-            f"In brackets the relative change of the mean against `{study.baseline}`, over the seeds that both have."
+            f"In brackets: the relative change of the mean against `{study.baseline}`, over the seeds that both have."
         )
         parts.append(
-            "Runs keep no ranks of single users, so there is no interval of paired differences over users: seeds "
-            "alone say how sure a change is."
+            "Runs do not store the ranks of single users, so there is no interval of paired differences over users. "
+            "Only the spread over seeds says how certain a change is."
         )
-    parts.append("Each trial is ranked with its best checkpoint by validation.")
+    parts.append("Each trial is evaluated with the checkpoint that is best on validation.")
     return " ".join(parts)
 
 
@@ -122,7 +122,7 @@ def _json(
 
 
 def _csv(study: Study, results: Sequence[TrialResult]) -> str:
-    """A row per finished trial."""
+    """Return CSV text with a row for each finished trial."""
     metrics = list(dict.fromkeys(f"{split} {name}" for result in results for split, name in _measured(result)))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -144,6 +144,6 @@ def _csv(study: Study, results: Sequence[TrialResult]) -> str:
 
 
 def _measured(result: TrialResult) -> dict[tuple[str, str], float]:
-    """Metrics by split and name."""
+    """Return a trial's metrics by split and name."""
     splits = {"valid": result.valid, "test": result.test}
     return {(split, name): value for split, found in splits.items() for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""What the trials of a study came to: read from their run folders, and summed up over seeds."""
+"""Read the results of a study's trials from their run folders, and average them over seeds."""
 
 from __future__ import annotations
 
@@ -22,12 +22,17 @@ class TrialResult:
     """A finished trial.
 
     Attributes:
-        valid, test: metrics of the best checkpoint.
-        intervals: of each test metric, the run's 95% bootstrap interval over users.
-        best_epoch: None for a model that is not trained.
-        seconds: of training steps, without ranking and checkpoints.
-        settings: how it was ranked, see `evaluation.settings.score_settings`.
-        repeat_share: of the test targets, those that the user's history already holds; None where it was not counted.
+        variant: the variant's name.
+        seed: the trial's seed.
+        overrides: the variant's knobs and values.
+        valid: metrics of the best checkpoint on valid.
+        test: metrics of the best checkpoint on test.
+        intervals: for each test metric, the run's 95% bootstrap interval over users.
+        best_epoch: epoch of the best checkpoint; None for a model that is not trained.
+        epochs: the number of epochs trained.
+        seconds: duration of all training steps, without evaluation and checkpoints.
+        settings: how items were ranked, see `evaluation.settings.score_settings`.
+        repeat_share: share of the test targets that are in the user's history already; None if it was not counted.
     """
 
     variant: str
@@ -43,17 +48,19 @@ class TrialResult:
     repeat_share: float | None
 
     def record(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the result as plain values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A metric over the seeds of a variant.
+    """A metric, averaged over the seeds of a variant.
 
     Attributes:
-        error: standard error of the mean over seeds; None of a single one.
-        change: mean over the baseline's mean, less 1, both over the seeds that both have; None without any.
+        mean: mean over seeds.
+        error: standard error of the mean over seeds; None if there is one seed.
+        change: this variant's mean divided by the baseline's mean, minus 1. Both means are over the seeds that both
+            have; None if there are none.
     """
 
     mean: float
@@ -63,7 +70,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class VariantSummary:
-    """A variant's finished trials: `estimates` by name, such as "test recall@20"."""
+    """A variant's finished trials; `estimates` maps a name such as "test recall@20" to its estimate."""
 
     variant: str
     seeds: tuple[int, ...]
@@ -71,29 +78,29 @@ class VariantSummary:
 
 
 def trial_folder(study_folder: Path, trial: Trial) -> Path:
-    """The run folder of a trial."""
+    """Return the run folder of a trial."""
     return study_folder / "trials" / trial.name
 
 
 def is_finished(study_folder: Path, trial: Trial) -> bool:
-    """Whether a trial has its metrics, which are written last."""
+    """Return whether a trial is finished: its metrics, which are written last, are there."""
     return (trial_folder(study_folder, trial) / "metrics.json").exists()
 
 
 def read_results(study_folder: Path, trials: Sequence[Trial]) -> list[TrialResult]:
-    """The finished ones of the trials, in their order.
+    """Return the results of those trials that are finished, in the order of the trials.
 
     Raises:
-        InputError: one was trained with another value of a knob that the study varies, or cannot be read.
+        InputError: a result cannot be read, or a trial was trained with another value of a knob that the study varies.
     """
     return [_read(trial_folder(study_folder, trial), trial) for trial in trials if is_finished(study_folder, trial)]
 
 
 def read_fingerprints(study_folder: Path, trial: Trial) -> dict[str, str]:
-    """Of what a finished trial was trained on: "dataset", and "graph" where it has one.
+    """Return the fingerprints of a finished trial's inputs: "dataset", and "graph" if the model reads one.
 
     Raises:
-        InputError: its metrics cannot be read.
+        InputError: the trial's metrics cannot be read.
     """
     path = trial_folder(study_folder, trial) / "metrics.json"
     try:
@@ -103,7 +110,7 @@ def read_fingerprints(study_folder: Path, trial: Trial) -> dict[str, str]:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: cannot be read ({error!r}); delete {path.parent} to train that trial again")
+    return InputError(f"{path}: cannot be read ({error!r}); delete {path.parent} to train this trial again")
 
 
 def _read(folder: Path, trial: Trial) -> TrialResult:
@@ -112,7 +119,7 @@ def _read(folder: Path, trial: Trial) -> TrialResult:
     for key in trial.overrides:
         if _at(stored, key) != _at(expected, key):
             raise InputError(
-                f"{config}: was trained with {key}={_at(stored, key)} and the study says {_at(expected, key)}; name "
+                f"{config}: was trained with {key}={_at(stored, key)}, but the study says {_at(expected, key)}; name "
                 "another --output, or correct the study file"
             )
     path = folder / "metrics.json"
@@ -131,7 +138,7 @@ def _read(folder: Path, trial: Trial) -> TrialResult:
             best_epoch=best[0] if best else None,
             epochs=metrics["epochs"],
             seconds=float(sum(epoch["seconds"] for epoch in epochs)),
-            settings=score_settings(trial.config.evaluation),  # which were compared with those of its folder
+            settings=score_settings(trial.config.evaluation),  # the caller has compared them with the folder's
             repeat_share=metrics["details"]["test"].get("repeat_share"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -146,7 +153,7 @@ def _at(tree: Mapping[str, Any], dotted: str) -> Any:
 
 
 def summarise_variants(results: Sequence[TrialResult], baseline: str | None) -> list[VariantSummary]:
-    """Means over seeds, in the order in which variants first come."""
+    """Average the results of each variant over its seeds. Variants are in the order of their first results."""
     by_variant: dict[str, dict[int, dict[str, float]]] = {}
     for result in results:
         values = {f"test {k}": v for k, v in result.test.items()} | {f"valid {k}": v for k, v in result.valid.items()}

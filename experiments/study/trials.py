@@ -1,4 +1,4 @@
-"""A trial in a process: what it is told, how it is trained, what came of it."""
+"""Train one trial in one process: the job it gets, the outcome it returns, and the interface of executors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from storage.durable_files import write_text
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How an attempt at a trial ended: "stopped", with a checkpoint if it had begun, because of a file `stop`."""
+    """How one attempt to train a trial ended.
+
+    Attributes:
+        trial: the trial's name.
+        state: "stopped" means that a file `stop` ended it, with a checkpoint if training had begun.
+        error: the error in one line, if the trial failed.
+        traceback: the traceback, if the trial failed.
+    """
 
     trial: str
     state: Literal["finished", "stopped", "failed"]
@@ -32,7 +39,7 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a process needs to train a trial: plain values, the config as a dict."""
+    """What a process needs to train a trial, as plain values; the config is a dict."""
 
     trial: str
     config: dict[str, Any]
@@ -41,7 +48,7 @@ class Job:
 
 
 def stop_file(job: Job) -> Path:
-    """What ends a study where it is there, `STUDY/stop`: no trial of it begins any more."""
+    """Return the file STUDY/stop. While it exists, no trial of the study begins."""
     return Path(job.config["run"]).parents[1] / STOP_FILE
 
 
@@ -49,20 +56,20 @@ class TrialExecutor(Protocol):
     """Trains trials.
 
     Attributes:
-        threads: of each trial.
-        use_gpu: whether each has a GPU.
+        threads: threads of each trial.
+        use_gpu: whether each trial has a GPU.
     """
 
     threads: int
     use_gpu: bool
 
     def run_trials(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
-        """An outcome per job, as they end. Never raises for a trial that fails."""
+        """Train the jobs and yield an outcome for each, as they end. A trial that fails does not raise."""
         ...
 
 
 class SerialTrials:
-    """One trial after the other, in this process."""
+    """Trains one trial after the other, in this process."""
 
     threads, use_gpu = 1, False
 
@@ -71,7 +78,7 @@ class SerialTrials:
 
 
 def run_trial(job: Job) -> Outcome:
-    """Train from the latest checkpoint on, in a world of one; whatever goes wrong is the outcome."""
+    """Train a trial from its latest checkpoint, in a world of one rank. Errors are returned in the outcome."""
     if stop_file(job).exists():
         return Outcome(trial=job.trial, state="stopped")
     try:
@@ -79,7 +86,7 @@ def run_trial(job: Job) -> Outcome:
         assert config.run is not None
         run = Path(config.run)
         run.mkdir(parents=True, exist_ok=True)
-        if not (run / "config.yaml").exists():  # or a folder that a killed process leaves would not be known as a run
+        if not (run / "config.yaml").exists():  # so that the folder is known as a run, even if this process is killed
             write_text(run / "config.yaml", dump_config(config))
         for name in (STOP_FILE, STOPPED_FILE):
             RunStorage(config.run).discard(name)

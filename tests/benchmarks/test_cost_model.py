@@ -1,4 +1,4 @@
-"""The cost model against what torch counts, what TorchRec sends and what is drawn."""
+"""The cost model agrees with PyTorch's operation counts, TorchRec's messages and simulated draws."""
 
 import json
 
@@ -34,7 +34,7 @@ from tests.distributed.toy import MODALITIES, NUM_CENTERS, NUM_ITEMS, toy_data, 
 
 
 def sampled_step(name):
-    """A real step of the toy catalogue: recommender, its batch and plan, and the config."""
+    """Return a real step on the toy catalogue: recommender, batch, item plan and config."""
     overrides = ["model.dim=8", "model.num_heads=2", "model.dropout=0.1", "training.negatives.draws=12"]
     overrides += [f"model.name={name}"]
     if name == "mdsrec":
@@ -77,15 +77,15 @@ def test_operations_are_those_that_torch_counts(name):
         candidates = batch.candidates, batch.log_weights
         channels, vectors = recommender.channels, recommender.item_vectors(items)
         sampled_cross_entropy(users, vectors, channels, batch.targets, *candidates, len(batch.targets)).backward()
-    # In float64, as torch does not count oneDNN's products. Sparse ones are outside, and torch counts no product
-    # in place, which one of the loss's three is.
+    # In float64, because PyTorch does not count oneDNN's products. PyTorch counts neither sparse products nor in-place
+    # ones, and one of the loss's three products is in place.
     assert counter.get_total_flops() == step_flops(model, shape) - 2 * forward["views"] - forward["loss"]
     entries = [step.plan.cooccurrence, *step.plan.views.values(), *step.plan.sampled_centers.values()]
     assert shape.sparse_entries == sum(len(rows.values) for rows in entries if rows is not None)
 
 
 def record_messages(world, path):
-    """Bytes that each all-to-all of one step takes to other ranks, summed over the ranks; and an all-reduce's."""
+    """Write the bytes that each all-to-all of a step sends to other ranks, summed over ranks, and an all-reduce's."""
     messages = []
     exchange = dist.all_to_all_single
 
@@ -133,9 +133,9 @@ def test_bytes_are_those_of_the_collectives(world, tmp_path):
     *messages, reduced, union, _ = figures["total"]
     predicted = bytes_sent(world, union, 8, dense_parameters=1_000_000)
     assert messages[:2] == pytest.approx([predicted["splits"], predicted["lengths"]], rel=1e-12)
-    # Owners hold nearly, not exactly, 1/W of these few ids each.
+    # Each rank owns about, but not exactly, 1/W of these few ids.
     assert messages[2:] == pytest.approx([predicted[m] for m in ("ids", "rows", "row gradients")], rel=0.03)
-    # The kernel counts what it sent twice, too, as it does on a busy machine.
+    # The kernel also counts retransmissions, which happen on a busy machine.
     assert reduced == pytest.approx(predicted["dense gradients"], rel=0.03)
     assert figures["first"][-1] == table_bytes(NUM_ITEMS, 8, world, "rowwise_adagrad")
 
@@ -153,7 +153,7 @@ def test_distinct_items_are_those_of_a_simulation():
     one = np.ones(5000)
     exact = expected_distinct([Draws(3000, chances, one), Draws(1000, np.full(5000, 1 / 5000), one)])
     assert exact == pytest.approx(np.mean(drawn), rel=0.005)
-    # 400 classes stand for the items of a Zipf law, at any number of items.
+    # 400 classes represent the items of Zipf's law, for any number of items.
     zipf = Draws.zipf(3000, 5000, 0.8, classes=400)
     assert zipf.sizes.sum() == 5000
     assert (zipf.sizes * zipf.chances).sum() == pytest.approx(1)

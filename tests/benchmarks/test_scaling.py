@@ -1,4 +1,4 @@
-"""The scaling benchmark measures real steps on real ranks; Ray only starts them."""
+"""The scaling benchmark measures real steps on real ranks; these tests start the ranks without Ray."""
 
 import json
 from dataclasses import replace

@@ -49,7 +49,9 @@ def test_a_file_may_hold_sections_of_other_systems(tmp_path, caplog):
         assert load_config(str(path)).model.mdsrec.tau == 2
         assert caplog.messages == []
         config = load_config(str(path), ["model.name=sasrec"])
-    assert caplog.messages == [f"note: {path}: section model.mdsrec is not read, because model.name=sasrec"]
+    assert caplog.messages == [
+        f"note: {path}: its section model.mdsrec is only for model.name=mdsrec and is ignored here"
+    ]
     assert config.model.mdsrec is None
     saved = tmp_path / "saved.yaml"
     saved.write_text(dump_config(config))

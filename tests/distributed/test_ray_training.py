@@ -29,7 +29,7 @@ def test_a_disturbed_training_ends_as_an_undisturbed_one(inputs, two_nodes):
     calm, struck = (Trial(inputs, "mdsrec", name, two_nodes) for name in ("calm", "struck"))
     calm.run([])
     struck.run([Strike("Ctrl-C", 9, interrupt_driver), Strike("worker", 31, kill_worker, delay=0.1)])
-    assert struck.outcome.sittings == 2
+    assert struck.outcome.commands == 2
     log = (struck.folder / "log.txt").read_text()
     assert "stopped, with a checkpoint of the latest step" in log
     assert "starting again from the latest checkpoint, restart 1 of 10 (cluster.max_failures)" in log

@@ -1,4 +1,4 @@
-"""The page: well-formed, loading nothing, and with nothing from data as markup."""
+"""The case page is well-formed and loads nothing, and data never becomes markup."""
 
 from html.parser import HTMLParser
 
@@ -20,7 +20,7 @@ SPECIAL = "</style><img src=x>"
 
 
 class Checker(HTMLParser):
-    """Collects tags, attributes and text; refuses a tag that is closed out of turn."""
+    """Collects tags, attributes and text, and checks that tags are closed in the right order."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -51,7 +51,7 @@ def name(item):
 
 
 def made_up(relations=("image", "text", COOCCURRENCE), channels=(ID, IMAGE)):
-    """A page of one item and one user."""
+    """Return the content of a page with one item and one user."""
     ids = {"image": [[-1, -1]], "text": [[1, 2]], COOCCURRENCE: [[2, 3]]}
     lists = {r: Lists(np.array(ids[r]), np.array([[0.5, 0.25]], np.float32)) for r in relations}
     views = 1 + len(channels)
@@ -112,15 +112,15 @@ def test_what_the_page_says_of_an_item_and_of_a_user():
     text = " ".join("".join(Checker(page(study)).text).split())
     assert "Bought 1,234 times in training." in text
     assert "This item has no image." in text
-    # Item 2 is in two lists, and says so in both.
+    # Item 2 is in two lists, and each of them says so.
     assert "also bought together" in text
     assert "also alike by text" in text
     assert "12.5%" in text
     assert "… and 5 earlier ones." in text
     assert "place 2 of 1,000 by the whole score; 2 by past purchases alone; 2 by image alone" in text
-    # In the three lists; the target stands above them without the mark.
+    # The mark is in the three lists. Above the lists, the target has no mark.
     assert text.count("★ really bought next") == 3
-    assert text.count("bought before") == 3 + 2  # and in the opening and the legend
+    assert text.count("bought before") == 3 + 2  # and twice in the legend
     user = study.users[0]
     assert [offer.is_next for offer in user.best] == [False, True]
     assert [offer.is_old for offer in user.best] == [True, False]
@@ -156,7 +156,7 @@ def test_users_with_the_most_divided_channels_come_first():
 
 @pytest.mark.parametrize("taken", ["id", "popularity", "purchases", "co-occurrence"])
 def test_a_modality_is_never_called_like_one_of_our_own_parts_of_the_score(taken):
-    """Datasets of before may hold a modality of such a name."""
+    """Older datasets may have a modality with such a name."""
     modality = Channel(taken, 0.5, is_modality=True)
     ours = [ID, Channel(COOCCURRENCE, 1.0)]
     words = [channel_word(channel) for channel in (*ours, modality)]
@@ -164,4 +164,4 @@ def test_a_modality_is_never_called_like_one_of_our_own_parts_of_the_score(taken
     assert words[-1] == taken
     assert len({channel.label for channel in (*ours, modality)}) == 3
     with pytest.raises(InputError):
-        check_modality_name(COOCCURRENCE)  # so that no modality can be the relation of that name either
+        check_modality_name(COOCCURRENCE)  # so no modality can have the name of this relation either

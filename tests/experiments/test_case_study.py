@@ -1,4 +1,4 @@
-"""The figures on a page: those of `recommend` and of the evaluation, and they add up."""
+"""The figures on a case page equal those of `recommend` and of the evaluation, and the parts add up to scores."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def located(data, split):
 
 
 def best_scores(ranking):
-    """Of the best in all channels together: the sums of their parts, [B, K]."""
+    """Return the scores of the best items by all channels together, as sums of their parts, [B, K]."""
     return ranking.best_parts[0].sum(axis=2)
 
 
@@ -66,7 +66,7 @@ def test_the_best_are_those_of_recommend_and_their_parts_add_up(folders, case, s
     np.testing.assert_allclose(best_scores(found), scores, atol=1e-5)
     assert (found.targets == -1).all()
     assert (found.target_parts == 0).all()
-    if len(found.best) == 2:  # one channel: alone it is all
+    if len(found.best) == 2:  # with one channel, both rankings are the same
         np.testing.assert_array_equal(found.best[0], found.best[1])
 
 
@@ -132,7 +132,7 @@ def test_each_channel_alone_is_its_own_inner_product_and_gains(folders, case):
 
 @pytest.fixture(scope="module")
 def runs(folders, tmp_path_factory):
-    """Configs of small trained runs by model."""
+    """Configs of small trained runs, by model."""
     root = tmp_path_factory.mktemp("case-runs")
     configs = {m: config_of(folders, root / m, m, "training.max_epochs=1") for m in ("mdsrec", "sasrec")}
     for config in configs.values():
@@ -188,7 +188,7 @@ def test_a_model_without_a_graph_shows_its_users_alone(runs):
     assert len(study.users) == NUM_USERS
     text = page(study)
     assert "reads no relations between items" in text
-    assert "Items and their relatives" not in text
+    assert "Items, and the items related to them" not in text
     with pytest.raises(InputError, match="reads no item graph"):
         find_named(open_inputs(runs["sasrec"]), ["i1"], [])
 

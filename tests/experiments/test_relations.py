@@ -1,4 +1,4 @@
-"""Lists, overlaps and picks against loops over a small graph whose features and counts are whole numbers."""
+"""Lists, overlaps and choices equal those of plain loops over a small graph of whole-number features and counts."""
 
 from itertools import combinations
 
@@ -21,7 +21,7 @@ def unwatched(loop, _total, _label):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The dataset, its relations, and O, dense in float64."""
+    """A dataset, its relations, and O as a dense float64 matrix."""
     root = tmp_path_factory.mktemp("relations")
     dataset = make_dataset(root / "dataset")
     build_graph(dataset, str(root / "graph"), OPTIONS, 0, SerialExecutor())
@@ -65,7 +65,7 @@ def test_what_was_bought_together_comes_by_weight_then_id(small):
 
 
 def literal(relations):
-    """Sets of every list, by relation."""
+    """Return every list as a set, by relation."""
     lists = relations.lists(ALL)
     return {name: [{i for i in row if i >= 0} for row in lists[name].ids.tolist()] for name in relations.names}
 

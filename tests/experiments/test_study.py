@@ -1,4 +1,4 @@
-"""Studies in this process: what is kept, continued, built once, refused, and reported."""
+"""Studies in this process: which trials are kept, continued and refused, which graphs are built, and the reports."""
 
 import json
 import time
@@ -37,12 +37,12 @@ SHORT = "training.max_steps=3"
 
 
 class Interrupted(BaseException):
-    """As a killed process."""
+    """Interrupts a study as a kill would: no code catches it."""
 
 
 @pytest.fixture
 def study(tmp_path, folders):
-    """Runs a study of these variants in tmp_path/study; returns the trials that did not finish."""
+    """A function that runs a study of variants in tmp_path/study and returns the trials that did not finish."""
     (tmp_path / "base.yaml").write_text(BASE)
 
     def run(variants, *overrides, seeds=(0,)):
@@ -57,7 +57,7 @@ def study(tmp_path, folders):
 
 
 def finished(tmp_path):
-    """When each trial's metrics were written."""
+    """Return when each trial's metrics were written."""
     return {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "study/trials").glob("*/metrics.json")}
 
 
@@ -67,7 +67,7 @@ def test_trials_share_graphs_and_are_kept(tmp_path, study, monkeypatch):
     monkeypatch.setattr(study_module, "build_graph", lambda *given: (built.append(given[1]), original(*given))[1])
     assert study(VARIANTS, SHORT, seeds=(0, 1)) == []
     assert len(finished(tmp_path)) == 8
-    # none and ICA have one graph, CRE (mu = 0) another, sasrec none.
+    # The variants none and ICA share a graph, CRE (mu = 0) has another one, and sasrec has none.
     assert len(built) == len(set(built)) == len(list((tmp_path / "study/graphs").glob("*/manifest.json"))) == 2
     results = json.loads((tmp_path / "study/results.json").read_text())
     assert [(trial["variant"], trial["seed"]) for trial in results["trials"]][:3] == [
@@ -87,7 +87,7 @@ def test_trials_share_graphs_and_are_kept(tmp_path, study, monkeypatch):
     after = finished(tmp_path)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {"deeper-s0", "deeper-s1"}
-    assert len(built) == 2  # nothing that is missing needs one
+    assert len(built) == 2  # none of the missing trials needs a graph
 
 
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, study, monkeypatch):
@@ -102,7 +102,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, study, monke
     def end_epoch(loop):
         original(loop)
         epochs.append(loop.config.run)
-        if len(epochs) == 5:  # the second of trial b
+        if len(epochs) == 5:  # the second epoch of trial b
             raise Interrupted
 
     monkeypatch.setattr(trials_module.train.__globals__["TrainingLoop"], "_end_epoch", end_epoch)
@@ -113,7 +113,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, study, monke
     assert "1 of 2 trials are finished" in (tmp_path / "study/results.md").read_text()
     assert study(variants, "training.max_epochs=3") == []
     assert finished(tmp_path)["a-s0"] == before["a-s0"]
-    assert len(epochs) == 6  # one more: it went on
+    assert len(epochs) == 6  # one more epoch: training was continued
     assert records(tmp_path / "study/trials/b-s0") == whole
 
 
@@ -142,7 +142,7 @@ def test_a_trial_that_fails_is_reported_and_the_others_finish(tmp_path, study, m
 def test_a_file_stop_ends_a_trial_that_the_next_command_continues(tmp_path, study):
     def stop(*_):
         (tmp_path / "study/trials/a-s0/stop").touch()
-        time.sleep(1.1)  # ranks look once a second
+        time.sleep(1.1)  # ranks look for the file once per second
         return original(*_)
 
     original = Interruption.agreed
@@ -185,7 +185,7 @@ def test_a_changed_trial_is_refused(tmp_path, study, variants, overrides, messag
     with pytest.raises(InputError) as refused:
         study(variants, *overrides)
     assert message in str(refused.value)
-    assert "trial a-s0 is another one than before" in str(refused.value)
+    assert "trial a-s0 differs from its run in --output" in str(refused.value)
     assert finished(tmp_path) == before
 
 
@@ -211,7 +211,7 @@ def test_finished_trials_are_not_taken_for_those_of_another_score(study, model, 
     variants = {"a": {"model.name": model, "evaluation.cooccurrence_weight": 1}}
     assert study(variants, SHORT) == []
     given = dict(override.split("=") for override in overrides)
-    if "evaluation.cooccurrence_weight" in given:  # a study varies it, so the study's file changes
+    if "evaluation.cooccurrence_weight" in given:  # the study varies this knob, so the test changes the study's file
         variants, overrides = {"a": {**variants["a"], "evaluation.cooccurrence_weight": 16}}, []
     with pytest.raises(InputError) as refused:
         study(variants, SHORT, *overrides)
@@ -230,11 +230,11 @@ def test_graph_knobs_that_no_trial_reads_may_change(tmp_path, study):
 def test_another_graph_or_dataset_is_refused(tmp_path, study):
     study({"a": {"graph_options.num_neighbors": 1}}, "training.max_steps=2")
     (graph,) = (tmp_path / "study/graphs").iterdir()
-    for modality in (opened := Graph.open(graph)).modalities:  # as configs/studies/neighbors.yaml says
+    for modality in (opened := Graph.open(graph)).modalities:  # configs/studies/neighbors.yaml describes such a graph
         assert np.array_equal(opened.neighbors(modality), np.arange(70)[:, None])
     with pytest.raises(InputError, match=r"graph_options\.num_neighbors=1 and the command says 4"):
         study({"a": {"graph_options.num_neighbors": 4}}, "training.max_steps=2")
-    (tmp_path / "base.yaml").write_text(f"seed: 5\n{BASE}")  # of the graphs
+    (tmp_path / "base.yaml").write_text(f"seed: 5\n{BASE}")  # the seed of the graphs
     with pytest.raises(InputError, match=r"a-s0 in .* was trained on another graph than the study now names"):
         study({"a": {"graph_options.num_neighbors": 1}}, "training.max_steps=2")
     (tmp_path / "base.yaml").write_text(BASE)
@@ -257,7 +257,7 @@ def test_what_cannot_be_trained_is_refused_before_any_trial(tmp_path, study):
 def test_a_folder_of_something_else_is_left_alone(tmp_path, study):
     (tmp_path / "study").mkdir()
     (tmp_path / "study/thesis.tex").touch()
-    with pytest.raises(InputError, match=r"holds thesis\.tex and no study\.yaml, so it is no study"):
+    with pytest.raises(InputError, match=r"holds thesis\.tex and no study\.yaml, so it is not a study"):
         study({"a": {"model.name": "sasrec"}})
     assert [path.name for path in (tmp_path / "study").iterdir()] == ["thesis.tex"]
 

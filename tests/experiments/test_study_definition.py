@@ -1,4 +1,4 @@
-"""Study files: what they expand to, and what is refused."""
+"""Study files: the trials that they expand to, and the mistakes that are refused."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def test_variants_with_seeds_become_trials(tmp_path):
         assert trial.overrides == ABLATIONS[trial.variant]
         assert (trial.config.dataset, trial.config.model.dim) == ("somewhere", 16)
         assert trial.config.training.learning_rate == 0.01
-        assert trial.config.model.max_length == 20  # the preset's
+        assert trial.config.model.max_length == 20  # from the preset
         assert trial.config.cluster.num_workers == 1
         assert (trial.config.graph, trial.config.run, trial.graph_seed) == (None, None, 0)
 
@@ -69,19 +69,19 @@ def test_the_presets_seed_makes_the_graphs(tmp_path):
     ("fields", "message"),
     [
         ({"variants": ABLATIONS, "grids": {}}, "unknown field grids; the fields are base, title, seeds"),
-        ({"variants": ABLATIONS, "grid": {"model.dim": [8]}}, "either `variants` or `grid`, and not both"),
-        ({}, "either `variants` or `grid`, and not both"),
+        ({"variants": ABLATIONS, "grid": {"model.dim": [8]}}, "either `variants` or `grid`; give one of the two"),
+        ({}, "either `variants` or `grid`; give one of the two"),
         ({"variants": {}}, "variants is empty"),
         ({"grid": {}}, "grid is empty"),
         ({"grid": {"model.dim": []}}, "grid: model.dim has no values"),
-        ({"grid": {"model.dim": [8, 8]}}, "grid: model.dim: a value is there twice"),
+        ({"grid": {"model.dim": [8, 8]}}, "grid: model.dim: a value is listed twice"),
         ({"grid": {"evaluation.ks": [[10], [20]]}}, "evaluation.ks: [10] is not a single value"),
-        ({"grid": {f"model.k{i}": list(range(10)) for i in range(9)}}, "2,000,000,000 trials; at most 10,000"),
+        ({"grid": {f"model.k{i}": list(range(10)) for i in range(9)}}, "2,000,000,000 trials, more than the 10,000"),
         ({"variants": ABLATIONS, "seeds": []}, "seeds: "),
-        ({"variants": ABLATIONS, "seeds": [1, 1]}, "seeds: a seed is there twice"),
+        ({"variants": ABLATIONS, "seeds": [1, 1]}, "seeds: a seed is listed twice"),
         ({"variants": ABLATIONS, "seeds": [-1]}, "seeds.0=-1: "),
         ({"variants": ABLATIONS, "base": None}, "base=None: "),
-        ({"variants": ABLATIONS, "baseline": "all"}, "baseline=all: is no variant; name one of none, ICA"),
+        ({"variants": ABLATIONS, "baseline": "all"}, "baseline=all: is not a variant; name one of none, ICA"),
         ({"variants": {"w/o ICA": {}}}, "variant 'w/o ICA' cannot name a folder"),
         ({"variants": {"..": {}}}, "variant '..' cannot name a folder"),
         ({"variants": {"a": None}}, "variants.a=None: "),
@@ -107,7 +107,7 @@ def test_what_is_wrong_is_said(tmp_path, fields, message):
         ({"a": {"model.dim": "wide"}}, [], "model.dim='wide': "),
         ({"a": {"model.dim": 30}}, ["model.num_heads=4"], "dim=30 is not a multiple of model.num_heads=4"),
         ({"a": {"model.dim": 8}}, ["model.dim=16"], "--set model.dim=16: study"),
-        ({"a": {"model.dim": 8}}, ["model={}"], "varies model.dim; leave one of them out"),
+        ({"a": {"model.dim": 8}}, ["model={}"], "already varies model.dim; leave out this --set"),
         ({"a": {}}, ["seed=3"], "--set seed=3: a study sets seed itself"),
         ({"a": {}}, ["run=x"], "--set run=x: a study sets run itself"),
         ({"a": {}}, ["cluster.num_workers=4"], "a study sets cluster.num_workers itself"),

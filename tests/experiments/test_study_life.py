@@ -1,4 +1,4 @@
-"""The life of a study around its trainings: trials here end at once, as they are told, and train nothing."""
+"""How a study handles its trials; the trials here train nothing and end at once in a given state."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ MDSREC = {"model.name": "mdsrec"}
 
 
 class Told:
-    """A TrialExecutor whose trials end as `states` says; a finished one leaves a config and metrics."""
+    """A TrialExecutor whose trials end in the given states. A finished trial writes a config and metrics."""
 
     threads, use_gpu = 1, False
 
@@ -64,7 +64,7 @@ def dataset(folders):
 
 @pytest.fixture
 def trials_of(folders):
-    """A study and its trials."""
+    """A function that makes a study and its trials."""
 
     def made(variants, *overrides, seeds=(0,)):
         study = Study(base="configs/demo.yaml", title="What?", seeds=seeds, variants=variants)
@@ -85,7 +85,7 @@ def test_what_is_finished_stays_and_the_rest_is_trained_again(tmp_path, trials_o
     assert first.begun == ["a-s0", "a-s1", "b-s0", "b-s1"]
     assert [path.name for path in (tmp_path / "study/failures").iterdir()] == ["a-s1.txt"]
     assert (tmp_path / "study/failures/a-s1.txt").read_text() == "no luck\n"
-    (tmp_path / "study/stop").touch()  # of an earlier command: this one is a wish to go on
+    (tmp_path / "study/stop").touch()  # left by an earlier command; the next command continues all the same
     second = Told({"dataset": dataset.fingerprint})
     assert run(study, tmp_path / "study", second) == []
     assert second.begun == ["a-s1", "b-s0"]
@@ -146,7 +146,7 @@ def test_the_first_trial_is_named_whose_graph_or_config_is_refused(tmp_path, tri
 
 
 def begun(folder, trial, progress, **roles):
-    """A trial that has a config and a checkpoint."""
+    """Write a config and a checkpoint to a trial's folder."""
     run = trial_folder(folder, trial)
     write(run, progress.step, progress)
     index(run, {"latest": progress.step, "best": None, **roles})
@@ -157,10 +157,10 @@ def begun(folder, trial, progress, **roles):
 def test_a_trial_begun_on_other_data_is_refused_and_a_damaged_checkpoint_is_not(tmp_path, trials_of, dataset):
     trials = place(trials_of({"a": SASREC})[1], tmp_path, dataset)
     same = {"dataset": dataset.fingerprint}
-    run = begun(tmp_path, trials[0], Progress(step=5, fingerprints=same))  # not validated yet: there is no best
+    run = begun(tmp_path, trials[0], Progress(step=5, fingerprints=same))  # not validated yet, so there is no best step
     check_continued(trials, tmp_path, dataset)
     (run / "checkpoints/step-00000005/progress.json").write_text("{")
-    check_continued(trials, tmp_path, dataset)  # training goes on from the one before
+    check_continued(trials, tmp_path, dataset)  # training then resumes from an earlier checkpoint
     begun(tmp_path, trials[0], Progress(step=5, fingerprints={"dataset": "another"}))
     with pytest.raises(InputError, match="was trained on dataset another"):
         check_continued(trials, tmp_path, dataset)
@@ -189,14 +189,14 @@ def test_trials_that_are_compared_do_not_differ_in_when_they_stop_or_what_is_mea
     begun(tmp_path, trials[0], Progress(step=5, fingerprints={"dataset": dataset.fingerprint}))
     check_continued(trials, tmp_path, dataset)
     changed = place(trials_of({"a": SASREC}, setting)[1], tmp_path, dataset)
-    with pytest.raises(InputError, match=rf"trial a-s0 is another one than before: .*{setting.split('=')[0]}"):
+    with pytest.raises(InputError, match=rf"trial a-s0 differs from its run in --output: .*{setting.split('=')[0]}"):
         check_continued(changed, tmp_path, dataset)
 
 
 def test_a_folder_is_held_by_one_process_and_is_a_study_from_then_on(tmp_path, trials_of):
     study, _ = trials_of({"a": SASREC})
     (tmp_path / "study").mkdir()
-    (tmp_path / "study/.lock").touch()  # all that a process killed at the very start leaves
+    (tmp_path / "study/.lock").touch()  # a process that is killed at the very start leaves only this file
     check_study_folder(tmp_path / "study")
     refused = pytest.raises(InputError, match="another process works on this study")
     with held(tmp_path / "study", study), refused, held(tmp_path / "study", study):

@@ -1,4 +1,4 @@
-"""Reports of made-up trials with known means."""
+"""Reports of invented trials whose means are known."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ NAMES = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (10, 20, 50)]
 
 
 def made(folder, trial, value, epochs=3, best=2):
-    """A finished run whose test metrics are `value` and valid ones twice that."""
+    """Write a finished run whose test metrics are `value`, and whose valid metrics are twice that."""
     run = trial_folder(folder, trial)
     run.mkdir(parents=True)
     (run / "config.yaml").write_text(dump_config(trial.config))
@@ -68,7 +68,7 @@ def test_the_files(tmp_path):
     page = (tmp_path / "results.md").read_text()
     assert "5 of 6 trials are finished" in page
     assert "Not finished: ICA-s2." in page
-    # Over seeds 0 and 1 alone, for the baseline too: .3 over .15.
+    # Both means are over seeds 0 and 1 only: .3 divided by .15.
     assert "0.3000 ± 0.0000 (+100.0%)" in page
     assert "no interval of paired differences" in page
     content = json.loads((tmp_path / "results.json").read_text())
@@ -109,7 +109,7 @@ def test_nothing_finished_is_a_report_too(tmp_path):
 )
 def test_grids_are_drawn(tmp_path, grid):
     study, trials = study_of(seeds=[0, 1], grid=grid)
-    for number, trial in enumerate(trials[:-1]):  # one is still missing
+    for number, trial in enumerate(trials[:-1]):  # one trial is missing
         made(tmp_path, trial, 0.1 + 0.01 * number)
     write_report(study, trials, tmp_path)
     assert (tmp_path / "results.png").stat().st_size > 10_000
@@ -150,7 +150,7 @@ def test_a_trial_of_other_knobs_is_refused(tmp_path):
     _, trials = study_of(seeds=[0], variants={"a": {"model.dim": 16}})
     made(tmp_path, trials[0], 0.1)
     _, changed = study_of(seeds=[0], variants={"a": {"model.dim": 8}})
-    with pytest.raises(InputError, match=r"trained with model\.dim=16 and the study says 8"):
+    with pytest.raises(InputError, match=r"trained with model\.dim=16, but the study says 8"):
         read_results(tmp_path, changed)
 
 
@@ -194,7 +194,7 @@ def test_a_trial_is_read_as_it_was_written(tmp_path):
     _, trials = study_of(seeds=[0], variants=VARIANTS)
     made(tmp_path, trials[0], 0.1, epochs=4, best=3)
     made(tmp_path, trials[1], 0.2)
-    (trial_folder(tmp_path, trials[1]) / "metrics.jsonl").unlink()  # as of a model that is not trained
+    (trial_folder(tmp_path, trials[1]) / "metrics.jsonl").unlink()  # a model that is not trained has no such file
     first, second = read_results(tmp_path, trials)
     assert first.valid == dict.fromkeys(NAMES, 0.2)
     assert first.test == dict.fromkeys(NAMES, 0.1)

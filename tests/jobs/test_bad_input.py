@@ -1,4 +1,4 @@
-"""Every mistake of docs/bad-input.md: the one line that it says, status 2, no traceback, all files as they were."""
+"""Every mistake on docs/bad-input.md prints one line, ends with status 2 and no traceback, and changes no file."""
 
 import shutil
 
@@ -14,7 +14,10 @@ DOCUMENTED = messages_on(PAGE.read_text())
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """The inputs (restored before each case, at one place: a run names its dataset), and sound copies of them."""
+    """The inputs, and sound copies of them.
+
+    The inputs are restored before each case. They stay in one folder, because a run stores its dataset's path.
+    """
     root = tmp_path_factory.mktemp("bad-input")
     here, sound = root / "here", root / "sound"
     here.mkdir()
@@ -48,7 +51,7 @@ def test_the_page_has_the_cases_and_nothing_else():
 
 
 def test_the_inputs_are_sound_before_they_are_spoilt(here):
-    """Or the cases would be refused for another reason than theirs."""
+    """Otherwise the cases could be refused for another reason than their own."""
     commands = [
         "prepare_data --format table --input {here}/raw.csv --output {here}/new",
         "prepare_data --format recbole --input {here}/Toy.inter --output {here}/new",

@@ -1,4 +1,4 @@
-"""jobs/case_study.py, typed: it writes one page, starts no Ray, and replaces nothing but an earlier page."""
+"""jobs/case_study.py writes one page, does not start Ray, and replaces nothing but an earlier page."""
 
 import pytest
 from click.testing import CliRunner
@@ -52,7 +52,7 @@ def test_a_page_is_written_once_and_replaced_when_asked(root, monkeypatch):
     typed(root, "--overwrite", "--seed", "1")
     assert target.read_text(encoding="utf-8") != first
     target.write_text("<!DOCTYPE html><p>mine")
-    assert "no page of this job" in message_of(typed(root, "--overwrite", status=2))
+    assert "not a page of this job" in message_of(typed(root, "--overwrite", status=2))
     target.unlink()
 
 

@@ -1,4 +1,4 @@
-"""jobs/build_graph.py from files, its --plan, and jobs/export.py, as a person types them."""
+"""jobs/build_graph.py on files, jobs/build_graph.py --plan, and jobs/export.py, run as commands."""
 
 import json
 from dataclasses import fields
@@ -16,7 +16,7 @@ from graph_builder.store import Graph
 from jobs import build_graph, export, prepare_data
 
 OPTIONS = ["--set", "graph_options.num_centers=3", "--set", "graph_options.num_neighbors=4"]
-# Nothing is measured: rates are given.
+# All rates are given, so that nothing is measured.
 RATES = [part for rate in fields(Ceilings) for part in (f"--{rate.name.replace('_', '-')}", "1")]
 
 
@@ -35,7 +35,7 @@ def refused(command, *arguments):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """60 items: text.npy, img.npy, seq.parquet, wide.npy (float64); a small dataset folder."""
+    """A folder with text.npy, img.npy, wide.npy (float64) and seq.parquet, of 60 items, and a small dataset."""
     root = tmp_path_factory.mktemp("files")
     rng = np.random.default_rng(0)
     np.save(root / "text.npy", rng.normal(size=(60, 8)).astype(np.float32))
@@ -49,7 +49,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def graph(files, shared_ray):  # noqa: ARG001
-    """Built from features and sequences on a real local Ray."""
+    """A graph that was built from features and sequences on a real local Ray cluster."""
     inputs = ["--features", files / "text.npy", "--features", f"image={files}/img.npy"]
     said = invoke(
         build_graph, *inputs, "--sequences", files / "seq.parquet", "--set", f"graph={files}/new/graph", *OPTIONS
@@ -65,7 +65,7 @@ def test_a_graph_of_files(files, graph):
     assert opened.modalities == ("image", "text")
     assert opened.manifest["cooccurrence"]["num_pairs"] > 0
     assert [path.name for path in graph.parent.iterdir()] == ["graph"]
-    # The same files again: nothing to do.
+    # With the same files again, the job has nothing to do.
     before = (graph / "manifest.json").stat().st_mtime_ns
     inputs = ["--features", f"image={files}/img.npy", "--features", files / "text.npy"]
     again = [*inputs, "--sequences", files / "seq.parquet", "--set", f"graph={graph}", *OPTIONS]
@@ -101,7 +101,7 @@ def test_mistakes_are_one_clear_line(files, tmp_path):
     assert "names no file" in refused(build_graph, *target, "--features", "text=")
     assert "named twice" in refused(build_graph, *target, *text, "--features", f"text={files}/img.npy")
     assert "none.npy: cannot be read" in refused(build_graph, *target, "--features", f"{tmp_path}/none.npy")
-    assert "belongs to --plan" in refused(build_graph, *target, *text, "--workers", 2)
+    assert "is only for --plan" in refused(build_graph, *target, *text, "--workers", 2)
     assert not (tmp_path / "graph").exists()
 
 

@@ -1,4 +1,4 @@
-"""One worker runs in this process, without Ray, and makes the digits and files that a Ray worker makes."""
+"""With one worker a job runs in this process, without Ray, and writes the same digits and files as a Ray worker."""
 
 import json
 import logging
@@ -45,7 +45,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def no_ray(monkeypatch):
-    """No cluster is named, and whatever would use Ray fails."""
+    """Set no cluster address, and make every use of Ray fail."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray, "init", forbidden)
     monkeypatch.setattr(ray_train, "run_on_ray", forbidden)
@@ -67,7 +67,7 @@ def training(root, run, *settings, status=0):
 
 
 def results(run):
-    """What a run leaves that does not depend on time."""
+    """Return a run's results that do not depend on time."""
     metrics = json.loads((run / "metrics.json").read_text())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     index = json.loads((run / "checkpoints/index.json").read_text())
@@ -101,7 +101,7 @@ def test_one_worker_makes_here_what_it_makes_through_ray(root, monkeypatch):
     assert said[1].startswith("running with 1 worker on CPU: Ray is running already\n")
     assert results(root / "here") == results(root / "ray")
 
-    # A rank's own error ends a run through Ray at once: no restart, one line, the traceback in a file.
+    # An error of a rank ends a run on Ray at once: there is no restart, and the traceback is in a file.
     monkeypatch.setattr(ray_train, "worker_function", broken)
     said = training(root, "broken", "cluster.num_workers=2", status=1)
     assert "starting again" not in said
@@ -117,7 +117,7 @@ def test_one_worker_makes_here_what_it_makes_through_ray(root, monkeypatch):
 
 
 def broken(job):
-    """A worker whose rank 0 fails while the others wait for it."""
+    """Run a worker whose rank 0 fails while the others wait for it."""
 
     def spoilt(_config, world, **_arguments):
         if world.is_first:
@@ -151,7 +151,7 @@ def test_an_error_of_the_program_is_one_line_and_a_file(root, monkeypatch):
     path = root / "spoilt/error.txt"
     assert said.splitlines()[-1] == f"error: train failed, KeyError: 'of\\nours'; the traceback is in {path}"
     assert "in spoilt" in path.read_text()
-    assert "wrote run" in training(root, "spoilt", *ALONE)  # the file does not stand in the way of another attempt
+    assert "wrote run" in training(root, "spoilt", *ALONE)  # the file does not prevent another attempt
     assert not path.exists()
 
 
@@ -206,7 +206,7 @@ def test_a_rank_here_has_the_threads_of_a_ray_worker(root, monkeypatch):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if environment:
             monkeypatch.setenv("OMP_NUM_THREADS", environment)
-        torch.set_num_threads(7)  # as torch has read OMP_NUM_THREADS, or counted the cores, when it was imported
+        torch.set_num_threads(7)  # as PyTorch does at import, from OMP_NUM_THREADS or the number of cores
         cluster = config.cluster.model_copy(update={"num_workers": 1, "cpus_per_worker": cpus})
         workers.run_on_workers("train", config.model_copy(update={"cluster": cluster}))
         assert seen.pop() == threads

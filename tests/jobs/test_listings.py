@@ -1,4 +1,4 @@
-"""The jobs that only print: models, knobs, config."""
+"""The jobs that only print: models, knobs and config."""
 
 import shutil
 import subprocess
@@ -68,7 +68,7 @@ def test_a_word_filters_names_and_meanings():
     assert "training.learning_rate" in names_in(output_of(knobs.main, "Learning-Rate"))
     found = names_in(output_of(knobs.main, "history"))
     assert "evaluation.mask_history" in found
-    assert "model.max_length" in found, "by its meaning"
+    assert "model.max_length" in found, "its meaning has the word"
     assert "model.dim" not in found
 
 
@@ -91,7 +91,7 @@ def test_a_runs_config_shows_what_is_not_as_the_defaults():
     shown = rows_of(output_of(config.main, str(KEPT / "run-mdsrec")))
     assert shown["model.dim"] == ["64", "8"]
     assert "seed" not in shown
-    assert "cluster.cpus_per_worker" not in shown, "1.0 is the default, 1"
+    assert "cluster.cpus_per_worker" not in shown, "1.0 equals the default, 1"
     everything = rows_of(output_of(config.main, str(KEPT / "run-mdsrec"), "--all"))
     assert everything["seed"] == ["0", "0"]
     assert list(everything) == [name for name, _ in all_knobs(Config)]
@@ -115,7 +115,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 @pytest.mark.parametrize("line", ["jobs/knobs.py", "jobs/config.py tests/kept/run-mdsrec --all", "jobs/models.py"])
 def test_a_reader_that_stops_early_sees_no_traceback(line):
-    """`head` closes the pipe after one line, or before the first: nothing may be printed about it."""
+    """`head` closes the pipe after one line, and `true` before the first. Neither may cause an error message."""
     for reader in ("head -n 1", "true"):
         script = f"{sys.executable} {line} | {reader}"
         done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The jobs with s3:// URIs, as a person types them, against a real S3 server and a local Ray."""
+"""Jobs with s3:// URIs, run as commands against a real S3 server and a local Ray cluster."""
 
 import json
 
@@ -23,7 +23,7 @@ INPUTS = ["--set", f"dataset={ROOT}/dataset", "--set", f"graph={ROOT}/graph"]
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory, own_ray):  # noqa: ARG001
-    """A server with a dataset and its graph. Ray starts here: its processes find the server by the environment."""
+    """A server with a dataset and its graph. Ray starts here, so that its processes inherit the server's address."""
     with running_server() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("MDSREC_CACHE", str(tmp_path_factory.mktemp("cache")))
         said = invoke(
@@ -46,13 +46,13 @@ def test_the_same_build_again_does_nothing_and_another_is_refused(s3) -> None:
     assert {method for method, _ in s3.requests} <= {"GET", "HEAD"}
     said = refused(build_graph, *INPUTS, *OPTIONS, "--set", "graph_options.mu=0.7")
     assert (
-        said == f"error: graph={ROOT}/graph: holds a graph of other data or parameters; name another URI or delete it\n"
+        said == f"error: graph={ROOT}/graph: holds a graph of other data or parameters; delete it or name another URI\n"
     )
 
 
 @pytest.mark.usefixtures("s3")
 def test_training_recommending_and_exporting_read_uris(tmp_path, monkeypatch) -> None:
-    # A node that has fetched nothing yet; ranks without Ray, whose own start takes a minute.
+    # The cache is empty, as on a new node. Ranks start without Ray, because starting Ray takes a minute.
     monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "cache"))
     run, listed, edges = tmp_path / "run", tmp_path / "r.parquet", tmp_path / "e.parquet"
     small = ("training.max_epochs=1", f"run={run}", "model.dim=8", f"dataset={ROOT}/dataset", f"graph={ROOT}/graph")
@@ -77,7 +77,7 @@ def test_a_run_at_a_uri_is_trained_by_ray_and_evaluated(s3, tmp_path, monkeypatc
     assert f"wrote run {run} (mdsrec): " in said
     names = {name.removeprefix("jobs/run/").split("/")[0] for name in s3.names("jobs/run/")}
     assert {"checkpoints", "config.yaml", "metrics.json", "metrics.jsonl", "plan.txt", "tensorboard"} <= names
-    # Another machine, that has none of it.
+    # The cache is empty, as on another machine.
     monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "cache"))
     said = invoke(evaluate, "--run", run, "--set", "cluster.address=null")
     assert said.startswith("running in this process, without Ray")

@@ -1,4 +1,4 @@
-"""What a job prints: lines of its own and nothing else; a bar on a terminal and nowhere else."""
+"""A job prints only lines of its own, and a progress bar only on a terminal."""
 
 import json
 import os
@@ -20,7 +20,7 @@ SMALL = [
     "training.max_epochs=2",
     "training.batch_size=64",
 ]
-# Everything that a graph build and a training may say. A line of Ray or of another library fits none of these.
+# All lines that a graph build and a training may print. No line of Ray or another library matches these.
 OURS = [
     r"graph: \S+, .*",
     r"wrote graph /\S+: 70 items, [\d,]+ co-occurrences, image \(.*\), text \(.*\)",
@@ -39,7 +39,7 @@ OURS = [
     r"Share of targets that are already in the user's history: valid \d+\.\d%, test \d+\.\d%\..*",
     r"wrote run /\S+ \(sasrec\): checkpoints, config\.yaml, metrics\.json, metrics\.jsonl, plan\.txt, tensorboard",
 ]
-# One process, so that Ray starts once, as in the demo.
+# Both jobs run in one process, so that Ray starts once, as in the demo.
 TWO_JOBS = """
 import json, sys
 from jobs import build_graph, train
@@ -49,7 +49,7 @@ for job, arguments in zip((build_graph, train), json.loads(sys.argv[1])):
 
 
 def environment():
-    """As a user's shell has it: no cluster is named, no automatic build is at work."""
+    """Return the environment of a user's shell, which names no cluster and is not a CI build's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name != "CI"}
     return {**kept, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
 
@@ -81,7 +81,7 @@ def test_through_ray_every_line_is_ours(folders, tmp_path):
 
 
 def on_terminal(command):
-    """Standard output, and what a terminal of 100 columns received as standard error."""
+    """Run a command; return its standard output, and the standard error that a terminal of 100 columns received."""
     terminal, end = pty.openpty()
     termios.tcsetwinsize(end, (30, 100))
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=end, text=True)

@@ -1,4 +1,4 @@
-"""Paths that a person writes mean the same in every command, and a leading `~` is the home folder once."""
+"""Paths mean the same in every command, and a leading `~` becomes the home folder exactly once."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_a_tilde_is_the_home_folder(home):
     assert expand_home("~/a") == f"{home}/a"
     assert expand_home("/x/~/a") == "/x/~/a"
     assert expand_home("./a~") == "./a~"
-    assert expand_home("./~a") == os.path.abspath("~a")  # a name, which pyarrow would take for a home folder
+    assert expand_home("./~a") == os.path.abspath("~a")  # a file name, which pyarrow would take for a home folder
     assert expand_home("s3://bucket/~") == "s3://bucket/~"
 
 

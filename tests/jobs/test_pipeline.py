@@ -1,4 +1,4 @@
-"""The commands, one after another, on a real local Ray: from nothing to recommendations."""
+"""The commands one after another on a real local Ray cluster, from preparing data to recommendations."""
 
 import json
 import shutil
@@ -58,7 +58,7 @@ def test_train_continue_evaluate_recommend(root):
     steps = [json.loads(line)["step"] for line in (root / "run/metrics.jsonl").read_text().splitlines()]
     assert len(steps) == 2
 
-    # The same command with one more epoch continues; it does not begin again.
+    # The same command with one more epoch continues the run and does not begin again.
     invoke(train, *arguments(root, "run", "--set", "training.max_epochs=3"))
     records = [json.loads(line) for line in (root / "run/metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records][:2] == steps
@@ -73,7 +73,7 @@ def test_train_continue_evaluate_recommend(root):
         assert (root / "run" / name).exists(), name
     assert list((root / "run/tensorboard").glob("events*"))
 
-    # Any number of workers ranks alike, to the last digit.
+    # The number of workers does not change any digit of the ranking.
     invoke(evaluate, "--run", root / "run", "--set", "cluster.num_workers=1")
     alone = json.loads((root / "run/evaluation-best.json").read_text())
     assert alone["num_workers"] == 1
@@ -84,7 +84,7 @@ def test_train_continue_evaluate_recommend(root):
 
 
 def check_recommendations(root):
-    """Five unseen items for each user, best first, under the ids of the source."""
+    """Check that each user has five new items, best first, with source ids."""
     dataset = Dataset.open(str(root / "dataset"))
     output = root / "recs.parquet"
     said = invoke(recommend, "--run", root / "run", "--k", 5, "--output", output)
@@ -101,14 +101,14 @@ def check_recommendations(root):
 
 
 def test_popularity_needs_no_training(root):
-    alone = ("--set", "cluster.num_workers=1")  # on more: tests/evaluation/test_ranking.py
+    alone = ("--set", "cluster.num_workers=1")  # tests/evaluation/test_ranking.py has more workers
     said = invoke(train, *arguments(root, "run-popularity", "--set", "model.name=popularity", *alone))
     assert said.startswith("running in this process, without Ray")
     metrics = json.loads((root / "run-popularity/metrics.json").read_text())
     assert metrics["epochs"] == 0
     assert metrics["num_parameters"] == 0
     dataset = Dataset.open(str(root / "dataset"))
-    # Popularity by hand: rank of the test item by training count, ties against it.
+    # Compute the rank of the test item by training count here, with ties counted against it.
     counts = dataset.popularity()
     targets = dataset.items[dataset.offsets[1:] - 1]
     ranks = np.array([(counts > counts[t]).sum() + (counts == counts[t]).sum() for t in targets])

@@ -1,4 +1,4 @@
-"""`ray job submit` on a real local cluster with token authentication on; the cluster file against Ray's schema."""
+"""`ray job submit` works on a real local cluster with token authentication; cluster.yaml fits Ray's schema."""
 
 import os
 import re
@@ -30,17 +30,17 @@ def free_port():
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A head node of its own, with a dashboard and a token; yields (address, environment of a client)."""
+    """Start a head node with a dashboard and a token; yield its address and the environment of a client."""
     folder = tmp_path_factory.mktemp("cluster")
     token = folder / "token"
     token.write_text(secrets.token_hex(32))
     dashboard, port = free_port(), free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
-    # A folder of its own (and a short name: sockets live there), so that no other Ray takes it for the current cluster.
+    # A folder of its own, so that no other Ray joins this cluster. Its name is short, because sockets are in it.
     scratch = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
     environment["RAY_TMPDIR"] = scratch
-    # As in an activated environment: jobs say "python" and mean this one.
+    # As in an activated environment, so that "python" in a job is this Python.
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     start = [
         *RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", "--dashboard-host=127.0.0.1",
@@ -53,15 +53,15 @@ def cluster(tmp_path_factory):
         wait_for_agent((address, environment))
         yield address, environment
     finally:
-        # Not `ray stop`: that ends every Ray on the machine, the developer's too.
-        # `--block` keeps the node's processes in this group; it does not end on SIGTERM.
+        # `ray stop` would end every Ray on the machine, also the developer's.
+        # `--block` keeps the node's processes in this process group, but it ignores SIGTERM.
         os.killpg(head.pid, signal.SIGKILL)
         head.wait(30)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def wait_for_agent(cluster):
-    """Jobs are taken once the node's agent is up, some seconds after `ray start` returns."""
+    """Wait until the node's agent accepts jobs, some seconds after `ray start` returns."""
     deadline = time.monotonic() + 120
     while (tried := submit(cluster, "true")).returncode:
         assert time.monotonic() < deadline, tried.stdout[-2000:] + tried.stderr[-2000:]

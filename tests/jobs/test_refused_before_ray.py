@@ -1,4 +1,4 @@
-"""What can be refused is refused before Ray starts, which takes half a minute: here every way to start it fails."""
+"""Mistakes are refused before Ray starts, since starting takes half a minute. Here every way to start Ray fails."""
 
 import shlex
 
@@ -22,7 +22,7 @@ variants: {one: {model.dropout: 0.1}}
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    """The inputs of tests/jobs/bad_input, and a dataset and graph without features."""
+    """A folder with the inputs of tests/jobs/bad_input, and with a dataset and graph without features."""
     folder = tmp_path_factory.mktemp("world")
     make_world(folder)
     (folder / "study.yaml").write_text(_STUDY)

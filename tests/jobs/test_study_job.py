@@ -1,4 +1,4 @@
-"""jobs/study.py as a person types it, on a real local Ray."""
+"""jobs/study.py, run as a command on a real local Ray cluster."""
 
 import contextlib
 import json
@@ -74,7 +74,7 @@ def test_a_study_is_trained_kept_and_reported(tmp_path, arguments):
 
 
 def started(arguments, tmp_path):
-    """The job in a process of its own, whose first trial has written a checkpoint."""
+    """Start the job in a process of its own, and wait until its first trial has written a checkpoint."""
     command = [sys.executable, str(Path(study.__file__)), *arguments]
     job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
     metrics = tmp_path / "study/trials/mdsrec-s0/metrics.jsonl"
@@ -85,10 +85,10 @@ def started(arguments, tmp_path):
 
 
 def process_of(trial, job):
-    """The process that Ray has renamed to the task that it runs."""
+    """Return the process id of a trial's task. Ray renames a process to the task that it runs."""
     while job.poll() is None:
         for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # the process has ended meanwhile
                 if path.read_bytes().startswith(f"ray::{trial}".encode()):
                     return int(path.parent.name)
         time.sleep(0.05)
@@ -96,7 +96,7 @@ def process_of(trial, job):
 
 
 def weights_of(folder):
-    """Every tensor of every checkpoint, to the last bit; files order them by chance."""
+    """Return every tensor of every checkpoint as bytes. (Whole files may differ in the order of their tensors.)"""
     return {
         (str(path.relative_to(folder)), name): tensor.numpy().tobytes()
         for path in sorted(folder.glob("trials/*/checkpoints/*/*.safetensors"))
@@ -111,9 +111,9 @@ def test_a_study_that_is_told_to_stop_and_one_whose_trial_is_killed_end_as_a_cal
     job.terminate()
     output, _ = job.communicate(timeout=120)
     assert job.returncode == os.EX_TEMPFAIL, output
-    assert "stopped: trial mdsrec-s0; repeat the command to go on with it" in output
+    assert "stopped: trial mdsrec-s0; repeat the command to continue it" in output
     assert "stopped: trial sasrec-s0" in output
-    assert not (tmp_path / "study/trials/sasrec-s0").exists(), "it never began"
+    assert not (tmp_path / "study/trials/sasrec-s0").exists(), "the trial never began"
     epochs = len((tmp_path / "study/trials/mdsrec-s0/metrics.jsonl").read_text().splitlines())
 
     job = started([*arguments, *long], tmp_path)

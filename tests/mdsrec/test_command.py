@@ -1,4 +1,4 @@
-"""`mdsrec VERB ...` is `python jobs/VERB.py ...`."""
+"""`mdsrec VERB ...` does the same as `python jobs/VERB.py ...`."""
 
 import importlib
 import subprocess
@@ -60,7 +60,7 @@ def test_the_list_of_verbs_says_what_each_does():
     [
         ("trian", "trian: no such verb; did you mean train?"),
         ("prepare-dat", "prepare-dat: no such verb; did you mean prepare_data?"),
-        ("cli", "cli: no such verb; "),  # a module of jobs/, and no command
+        ("cli", "cli: no such verb; "),  # a module of jobs/ that is not a command
         ("xyzzy", "xyzzy: no such verb; the verbs are prepare_data, build_graph, train"),
     ],
 )

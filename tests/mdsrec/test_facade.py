@@ -1,4 +1,4 @@
-"""`import mdsrec`: what it offers, where that comes from, and that it is fast."""
+"""`import mdsrec` offers the documented names, takes them from their packages, and is fast."""
 
 import ast
 import subprocess

@@ -1,4 +1,4 @@
-"""What a case of bad input is, and how its command is run."""
+"""A case of bad input, and how a test runs its command."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SHOWN_FOLDER = "/data"
 
 
 def nothing(_here: Path) -> None:
-    """The files are as they should be; the command is not."""
+    """Damage nothing: the files are right, and the command is wrong."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Case:
     """One mistake.
 
     Attributes:
-        what: the mistake in plain words, unique, for the table.
-        command: what is typed; `{here}` is the folder with the inputs (`world.make_world`).
-        damage: what has happened to the inputs before.
-        environment: variables of the shell.
+        what: the mistake in plain words, for the table; no two cases have the same.
+        command: the command; `{here}` is the folder with the inputs (`world.make_world`).
+        damage: damages the inputs before the command runs.
+        environment: environment variables of the command.
     """
 
     what: str
@@ -80,9 +80,10 @@ class Group:
 
 
 def run_case(case: Case, here: Path) -> tuple[int, str]:
-    """Damage the inputs and type the command; exit status and what was printed, with `SHOWN_FOLDER` for `here`.
+    """Damage the inputs and run the command; return its exit status and its standard error.
 
-    An exception that is not an exit, which a person would see as a traceback, is raised.
+    The text has `SHOWN_FOLDER` for `here`. A job may have printed lines about its progress to standard output
+    before. An exception other than an exit is raised, since a person would see a traceback.
     """
     case.damage(here)
     before = fingerprints(here)
@@ -92,12 +93,12 @@ def run_case(case: Case, here: Path) -> tuple[int, str]:
         raise result.exception
     changed = differing(before, fingerprints(here))
     assert not changed, f"the command changed files: {changed}"
-    shown = result.output.replace(str(here), SHOWN_FOLDER)
+    shown = result.stderr.replace(str(here), SHOWN_FOLDER)
     return result.exit_code, re.sub(r"\b([0-9a-f]{64}|[0-9a-f]{12})\b", "<fingerprint>", shown)
 
 
 def message_of(output: str) -> str:
-    """The one line that says what is wrong; click shows its own under how the command is used."""
+    """Return the line that says what is wrong. Click prints its own such line below the command's usage."""
     lines = output.strip().splitlines()
     if lines[0].startswith("Usage: "):
         return lines[-1]
@@ -108,7 +109,7 @@ def message_of(output: str) -> str:
 
 @contextmanager
 def without_a_cluster() -> Iterator[None]:
-    """Everything a job does, in this process: no Ray is started, one rank works, and no training begins."""
+    """Run jobs in this process within the block: without Ray, with one rank, and without training."""
     stand_ins = {
         "jobs.build_graph.connect": _join_only,
         "jobs.build_graph.check_seen_by_all_nodes": lambda _folder, _what: None,
@@ -127,7 +128,7 @@ def without_a_cluster() -> Iterator[None]:
 
 
 def _join_only(cluster: ClusterConfig) -> None:
-    """What a job does of `connect` where an address is named; without one it would start a Ray of its own."""
+    """Stand for `connect`: connect to the given address, but start no Ray cluster if there is none."""
     if cluster.address or os.environ.get("RAY_ADDRESS"):
         connect(cluster)
 
@@ -138,6 +139,6 @@ def _no_study(_cluster: ClusterConfig) -> None:
 
 def _one_rank(task: str, config: Any, **arguments: Any) -> None:
     _join_only(config.cluster)
-    assert task != "train", "nothing was wrong with the input: training would begin"
+    assert task != "train", "the input was accepted, and training would begin"
     with world_of_one() as world:
         {"evaluate": encoding.evaluate, "recommend": encoding.recommend}[task](config, world, **arguments)

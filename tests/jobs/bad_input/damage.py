@@ -1,4 +1,4 @@
-"""What happens to files: each function makes one that takes the folder with the inputs and spoils something there."""
+"""Damage of inputs: each function returns a function that damages something in the folder with the inputs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def replace(name: str, old: str, new: str, count: int = 1) -> Damage:
 
 
 def cut(name: str, left: float) -> Damage:
-    """Only this share of the bytes is left."""
+    """Keep only this share of the bytes."""
 
     def spoil(here: Path) -> None:
         os.truncate(here / name, int((here / name).stat().st_size * left))
@@ -52,7 +52,7 @@ def cut(name: str, left: float) -> Damage:
 
 
 def flip(name: str, place: float) -> Damage:
-    """One bit at this share of the file's length."""
+    """Flip one bit at this share of the file's length."""
 
     def spoil(here: Path) -> None:
         content = bytearray((here / name).read_bytes())
@@ -71,7 +71,7 @@ def remove(name: str) -> Damage:
 
 
 def folder(name: str) -> Damage:
-    """A folder in place of whatever was there."""
+    """Put a folder in place of the file."""
 
     def spoil(here: Path) -> None:
         (here / name).unlink(missing_ok=True)
@@ -95,7 +95,7 @@ def move(name: str, to: str) -> Damage:
 
 
 def link(name: str, to: str) -> Damage:
-    """A symbolic link in place of what was there."""
+    """Put a symbolic link in place of the file."""
 
     def spoil(here: Path) -> None:
         if (here / name).exists():
@@ -106,7 +106,7 @@ def link(name: str, to: str) -> Damage:
 
 
 def json_field(name: str, *keys: str, value: Any) -> Damage:
-    """A field of a JSON file, by its path of keys."""
+    """Set a field of a JSON file, named by its path of keys."""
 
     def spoil(here: Path) -> None:
         tree = json.loads((here / name).read_text())
@@ -120,7 +120,7 @@ def json_field(name: str, *keys: str, value: Any) -> Damage:
 
 
 def array(name: str, change: Callable[[np.ndarray], Any]) -> Damage:
-    """A `.npy` file with its array changed in place, or replaced by what `change` returns."""
+    """Change the array of a `.npy` file in place, or replace it by the array that `change` returns."""
 
     def spoil(here: Path) -> None:
         values = np.load(here / name) if (here / name).exists() else np.empty(0)
@@ -138,7 +138,7 @@ def put(name: str, index: Any, value: Any) -> Damage:
 
 
 def table(name: str, **columns: Any) -> Damage:
-    """A Parquet file of these columns."""
+    """Write a Parquet file with these columns."""
 
     def spoil(here: Path) -> None:
         (here / name).parent.mkdir(parents=True, exist_ok=True)
@@ -148,12 +148,12 @@ def table(name: str, **columns: Any) -> Damage:
 
 
 def matrix(name: str) -> Damage:
-    """A matrix as jobs/export.py writes it."""
+    """Write a matrix as jobs/export.py does."""
     return lambda here: scipy.sparse.save_npz(here / name, scipy.sparse.eye(3, format="csr"), compressed=False)
 
 
 def archive(name: str) -> Damage:
-    """A `.npz` archive under this name."""
+    """Write a `.npz` archive under this name."""
 
     def spoil(here: Path) -> None:
         with (here / name).open("wb") as file:
@@ -163,7 +163,7 @@ def archive(name: str) -> Damage:
 
 
 def damaged_page(name: str) -> Damage:
-    """A Parquet file written with page checksums, of which one bit of a page has changed."""
+    """Write a Parquet file with page checksums, and flip one bit of a page."""
 
     def spoil(here: Path) -> None:
         pq.write_table(pq.read_table(here / name), here / name, write_page_checksum=True, compression="none")

@@ -1,6 +1,6 @@
-"""docs/bad-input.md: written from the cases, and read back by the test that they are still true.
+"""Write docs/bad-input.md from the cases of bad input; a test compares the page with the cases.
 
-python -m tests.jobs.bad_input.document      types every command anew and rewrites the page
+python -m tests.jobs.bad_input.document      runs every command again and rewrites the page
 """
 
 from __future__ import annotations
@@ -28,24 +28,25 @@ GROUPS: tuple[Group, ...] = (
 _HEAD = "| what is wrong | what the user sees |"
 _OPENING = """# Bad input
 
-What a person gets for a mistake: one line that names the file, row or field, the value, the limit and the next move,
-exit status 2, no traceback, and every file as it was before. Each row below is a test (`tests/jobs/bad_input/`): the
-command is typed, the line is compared with this page letter by letter, and all inputs and outputs byte by byte. `/data`
-stands for the folder with the files, `<fingerprint>` for a checksum. After a change of a message,
+A mistake ends a job with exit status 2 and one line. The line names the file, the row or field, the value, the limit
+and the next move. There is no traceback, and all files stay as they were. Each row below is a test
+(`tests/jobs/bad_input/`): it runs the command, compares the line with this page letter by letter, and compares all
+inputs and outputs byte by byte. `/data` stands for the folder with the files, `<fingerprint>` for a checksum. If you
+change a message, run
 
 ```
 python -m tests.jobs.bad_input.document
 ```
 
-types all commands again and rewrites this page; read what it changed.
+which runs all commands again and rewrites this page. Then read the changes.
 
-Jobs read every byte of a dataset and a graph once, before any worker starts, and compare with the checksums in the
-manifests; workers only map what has been checked. Bits that change while a job runs go unnoticed.
+Before any worker starts, jobs read every byte of a dataset and a graph and compare its checksum with the manifest.
+Workers do not check again. So a bit that changes while a job runs goes unnoticed.
 """
 
 
 def page(say: Callable[[Case], str]) -> str:
-    """The page, with what `say` tells of each case."""
+    """Return the text of the page; `say` gives the message of each case."""
     parts = [_OPENING]
     for group in GROUPS:
         rows = [f"| {case.what} | {_escaped(say(case))} |" for case in group.cases]
@@ -54,7 +55,7 @@ def page(say: Callable[[Case], str]) -> str:
 
 
 def messages_on(text: str) -> dict[tuple[str, str], str]:
-    """Heading and mistake to message, of a page."""
+    """Return the messages of a page, by heading and mistake."""
     found = {}
     for section in re.split(r"^## ", text, flags=re.M)[1:]:
         title, _, table = section.partition("\n")
@@ -69,8 +70,8 @@ def _escaped(message: str) -> str:
 
 
 def main() -> None:
-    """Type every command and rewrite the page."""
-    # A library's warning would stand beside the one line that a command prints. pytest keeps those from the tests.
+    """Run every command and rewrite the page."""
+    # A command must print one line, and warnings of libraries would be further lines. In tests, pytest catches them.
     with tempfile.TemporaryDirectory() as root, warnings.catch_warnings(action="ignore"), without_a_cluster():
         here, sound = Path(root) / "here", Path(root) / "sound"
         here.mkdir()

@@ -1,4 +1,4 @@
-"""jobs/prepare_data.py: features, options and outputs."""
+"""Cases of bad input for jobs/prepare_data.py: features, options and outputs."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ FEATURES = Group(
         Case("an id twice", _NPY, replace("text.ids", "i7\n", "i8\n")),
         Case("an empty line among the ids", _NPY, replace("text.ids", "i7\n", "\n")),
         Case("ids that are not there", _NPY.replace("text.ids", "none.ids")),
-        Case("ids of something else", _NPY, replace("text.ids", "i", "x", -1)),
+        Case("ids of other items", _NPY, replace("text.ids", "i", "x", -1)),
         Case("ids that are not text", _NPY, write("text.ids", b"\xff\xfe\n" * 30)),
-        Case("the ids are missing", f"{_PARQUET} --features text={{here}}/text.npy"),
-        Case("ids of no features", f"{_PARQUET} --feature-ids text={{here}}/text.ids"),
+        Case("a .npy file without ids", f"{_PARQUET} --features text={{here}}/text.npy"),
+        Case("ids without features", f"{_PARQUET} --feature-ids text={{here}}/text.ids"),
         Case("ragged vectors", _VECTORS, table("text.parquet", item=["i1", "i2"], vector=[[1.0, 2.0], [3.0]])),
         Case(
             "a null in a vector", _VECTORS, table("text.parquet", item=["i1", "i2"], vector=[[1.0, 2.0], [3.0, None]])
@@ -52,7 +52,7 @@ FEATURES = Group(
             "a feature file that is not there",
             f"{_PARQUET} --features text={{here}}/none.npy --feature-ids text={{here}}/text.ids",
         ),
-        Case("features in a format nobody reads", f"{_PARQUET} --features text={{here}}/raw.csv"),
+        Case("features in an unknown format", f"{_PARQUET} --features text={{here}}/raw.csv"),
         Case("a modality name that leaves the folder", f"{_PARQUET} --features ../../text={{here}}/text.parquet"),
         Case("a modality called like the item IDs", f"{_PARQUET} --features id={{here}}/text.parquet"),
         Case("two modalities that differ by case alone", f"{_VECTORS} --features Text={{here}}/text.parquet"),
@@ -71,15 +71,15 @@ OPTIONS = Group(
     (
         Case("an unknown format", "prepare_data --format excel --output {here}/out"),
         Case("an option of another format", f"{_RECBOLE} --user-column who"),
-        Case("a core of zero", f"{_CSV} --min-user-interactions 0"),
-        Case("a history of no length", f"{_CSV} --max-history 0"),
+        Case("a k-core of zero", f"{_CSV} --min-user-interactions 0"),
+        Case("a maximum history of zero", f"{_CSV} --max-history 0"),
         Case("a column that is not there", f"{_CSV} --user-column customer"),
         Case("one column for two roles", f"{_CSV} --user-column item"),
         Case("a fraction above 1", f"{_CSV} --split global-time --valid-fraction 0.9 --test-fraction 1.5"),
         Case("a fraction that is NaN", f"{_CSV} --split global-time --valid-fraction nan"),
         Case("validation after test", f"{_CSV} --split global-time --valid-from 9 --test-from 5"),
         Case("everything lies after the split", f"{_CSV} --split global-time --valid-from 5 --test-from 9"),
-        Case("a moment without global time", f"{_CSV} --valid-from 9"),
+        Case("a time of the split without --split global-time", f"{_CSV} --valid-from 9"),
         Case("no input", f"prepare_data --format table {_OUT}"),
         Case("an input for a synthetic dataset", f"prepare_data --format synthetic --input {{here}}/raw.csv {_OUT}"),
         Case("a catalogue of one item", f"prepare_data --format synthetic --num-items 1 {_OUT}"),

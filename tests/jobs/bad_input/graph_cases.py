@@ -1,4 +1,4 @@
-"""jobs/build_graph.py and jobs/export.py: datasets, features, sequences, sizes, graphs and outputs."""
+"""Cases of bad input for jobs/build_graph.py and jobs/export.py."""
 
 from __future__ import annotations
 
@@ -40,14 +40,18 @@ DATASETS = Group(
         Case("an unfinished dataset", _DATASET, remove(_MANIFEST)),
         Case("the manifest is cut off", _DATASET, cut(_MANIFEST, 0.5)),
         Case("the manifest is a list", _DATASET, write(_MANIFEST, "[]")),
-        Case("the manifest is nested without end", _DATASET, write(_MANIFEST, "[" * 100_000)),
+        Case("the manifest is nested too deeply", _DATASET, write(_MANIFEST, "[" * 100_000)),
         Case("the manifest is not text", _DATASET, write(_MANIFEST, b"\xff\xfe{}")),
         Case("a dataset of a later version", _DATASET, json_field(_MANIFEST, "schema_version", value=99)),
         Case("a count that is text", _DATASET, json_field(_MANIFEST, "num_items", value="30")),
         Case("a count that is negative", _DATASET, json_field(_MANIFEST, "num_items", value=-30)),
         Case("a count that is true", _DATASET, json_field(_MANIFEST, "num_items", value=True)),
         Case("another count of users", _DATASET, json_field(_MANIFEST, "num_users", value=59)),
-        Case("facts of a modality are missing", _DATASET, json_field(_MANIFEST, "modalities", "text", value={})),
+        Case(
+            "the manifest lacks the facts of a modality",
+            _DATASET,
+            json_field(_MANIFEST, "modalities", "text", value={}),
+        ),
         Case("a modality is a list", _DATASET, json_field(_MANIFEST, "modalities", "text", value=[1])),
         Case(
             "a modality that leaves the folder",
@@ -56,7 +60,11 @@ DATASETS = Group(
                 _MANIFEST, "modalities", value={"../../text": {"dim": 6, "dtype": "float32", "num_present": 30}}
             ),
         ),
-        Case("timestamps are denied", _DATASET, json_field(_MANIFEST, "has_timestamps", value=False)),
+        Case(
+            "the manifest says that there are no timestamps",
+            _DATASET,
+            json_field(_MANIFEST, "has_timestamps", value=False),
+        ),
         Case("a file is missing", _DATASET, remove("dataset/users.parquet")),
         Case("a file is truncated", _DATASET, cut("dataset/sequences.arrow", 0.9)),
         Case("a folder for a file", _DATASET, both(remove("dataset/items.parquet"), folder("dataset/items.parquet"))),
@@ -72,7 +80,7 @@ DATASETS = Group(
         Case(
             "a dataset at a URI with credentials", _DATASET.replace("{here}/dataset", "s3://key:secret@bucket/dataset")
         ),
-        Case("a dataset at a URI that climbs out", _DATASET.replace("{here}/dataset", "s3://bucket/../dataset")),
+        Case("a dataset at a URI with ..", _DATASET.replace("{here}/dataset", "s3://bucket/../dataset")),
     ),
 )
 
@@ -91,7 +99,7 @@ FILES = Group(
         Case("features with a NaN", _FEATURES, put("text.npy", (4, 1), np.nan)),
         Case("features with an infinity", _FEATURES, put("text.npy", (4, 1), -np.inf)),
         Case("features of zeros alone", _FEATURES, array("text.npy", np.zeros_like)),
-        Case("features of a format unknown", _FEATURES, write("text.npy", b"\x93NUMPY\x09\x00garbage")),
+        Case("features in an unknown version of .npy", _FEATURES, write("text.npy", b"\x93NUMPY\x09\x00garbage")),
         Case(
             "two files of different lengths",
             f"{_FEATURES} --features more={{here}}/more.npy",
@@ -106,7 +114,7 @@ FILES = Group(
         Case("a null among the items", _SEQUENCES, table("histories.parquet", items=[[1], [2, None]])),
         Case("a negative item", _SEQUENCES, table("histories.parquet", items=[[1], [2, -3]])),
         Case("an item beyond the catalogue", f"{_SEQUENCES} --num-items 20"),
-        Case("an item far beyond any memory", _SEQUENCES, table("histories.parquet", items=[[1], [2**60]])),
+        Case("an item id too large for any memory", _SEQUENCES, table("histories.parquet", items=[[1], [2**60]])),
         Case(
             "an item beyond int64",
             _SEQUENCES,
@@ -132,7 +140,7 @@ OPTIONS = Group(
         Case("a part of the graph is a link", _DATASET, both(folder("new"), link("new/neighbors", "unisrec"))),
         Case("the graph lies in a file", _DATASET.replace("/new", "/text.npy/new")),
         Case("the graph is a URI of another service", _DATASET.replace("{here}/new", "hdfs://bucket/graph")),
-        Case("a plan of nothing", "build_graph --plan"),
+        Case("a plan without sizes", "build_graph --plan"),
         Case("a plan's output exists", "build_graph --plan --num-items 9 --plan-output {here}/text.npy"),
         Case("a plan's rate is zero", "build_graph --plan --num-items 9 --gemm-tflops 0"),
     ),

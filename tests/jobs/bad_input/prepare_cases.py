@@ -1,4 +1,4 @@
-"""jobs/prepare_data.py: files of interactions, their rows, and the sequential files of UniSRec."""
+"""Cases of bad input for jobs/prepare_data.py: files of interactions, their rows, and UniSRec's sequential files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FILES = Group(
         Case("the last row is cut off", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\nu2,i")),
         Case("a quote that never closes", _CSV, write("raw.csv", 'user,item,timestamp\n"u1,i1,1\nu2,i2,2\n')),
         Case("a folder for a file", _CSV, folder("raw.csv")),
-        Case("a suffix that says nothing", _CSV.replace("raw.csv", "raw.dat"), move("raw.csv", "raw.dat")),
+        Case("an unknown suffix", _CSV.replace("raw.csv", "raw.dat"), move("raw.csv", "raw.dat")),
         Case("text in a file called .parquet", _PARQUET, copy("raw.csv", "raw.parquet")),
         Case("a truncated Parquet file", _PARQUET, cut("raw.parquet", 0.5)),
         Case("a Parquet file with damaged pages", _PARQUET, damaged_page("raw.parquet")),
@@ -65,7 +65,7 @@ ROWS = Group(
         Case("timestamps that are true or false", _PARQUET, table("raw.parquet", **_NUMBERS, timestamp=[True] * 9)),
         Case("a timestamp in hexadecimal digits", _CSV, replace("raw.csv", "1300000060", "0x4d7c6dbc")),
         Case("a date that does not exist", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,2023-02-29\n")),
-        Case("a day before the month", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,29.02.2024\n")),
+        Case("a date with the day before the month", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,29.02.2024\n")),
         Case("a large timestamp among fractions in JSON", _JSONL, write("raw.jsonl", _LARGE)),
         Case("a timestamp that is a date", _CSV, replace("raw.csv", "1300000060", "2024-05-01")),
         Case("a timestamp that is NaN", _RECBOLE, replace("Toy.inter", "1300000060", "nan")),
@@ -80,7 +80,7 @@ ROWS = Group(
         Case("bytes for ids", _PARQUET, table("raw.parquet", user=[b"\xff"], item=["a"], timestamp=[1])),
         Case("a row with too many columns", _CSV, replace("raw.csv", "\n", "\nu3,i4,5,6\n")),
         Case("everything is null", _CSV, write("raw.csv", "user,item,timestamp\n" + ",,\n" * 9)),
-        Case("nobody is left after the 5-core", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\n")),
+        Case("no user is left after the 5-core", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\n")),
         Case("a RecBole file without types", _RECBOLE, replace("Toy.inter", "user_id:token", "user_id")),
         Case("a sequential file for a plain one", _RECBOLE, copy("unisrec/Toy.test.inter", "Toy.inter")),
         Case("a folder with two .inter files", _RECBOLE.replace("Toy.inter", "unisrec")),

@@ -1,4 +1,4 @@
-"""Everything from training on: configs, inputs, runs, checkpoints, clusters, outputs."""
+"""Cases of bad input for training and later jobs: configs, inputs, runs, checkpoints, clusters, outputs."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ CONFIGS = Group(
             "a config with a Python object", _TRAIN, write(_CONFIG, "run: !!python/object/apply:os.system ['true']\n")
         ),
         Case("a config with a key twice", _TRAIN, write(_CONFIG, "model:\n  dim: 8\n  dim: 16\n")),
-        Case("a config nested without end", _TRAIN, write(_CONFIG, "[" * 5000)),
-        Case("a config that grows when read", _TRAIN, write(_CONFIG, "a: &a [1,1]\nb: &b [*a,*a]\nmodel: *b\n")),
+        Case("a config nested too deeply", _TRAIN, write(_CONFIG, "[" * 5000)),
+        Case("a config whose YAML aliases expand", _TRAIN, write(_CONFIG, "a: &a [1,1]\nb: &b [*a,*a]\nmodel: *b\n")),
         Case("a section without its knobs", _TRAIN, write(_CONFIG, "model:\n")),
         Case("a number for a key", _TRAIN, write(_CONFIG, "1: 2\n")),
         Case("a misspelt knob", f"{_TRAIN} --set model.nmae=sasrec"),
@@ -53,7 +53,7 @@ CONFIGS = Group(
         Case("an override without a value", f"{_TRAIN} --set model.dim"),
         Case("an override of a section", f"{_TRAIN} --set model=sasrec"),
         Case("an override below a value", f"{_TRAIN} --set seed.x=1"),
-        Case("an override of nothing", f"{_TRAIN} --set =3"),
+        Case("an override without a name", f"{_TRAIN} --set =3"),
         Case("an override with an empty part", f"{_TRAIN} --set model..dim=3"),
         Case("text that YAML takes for a number", _TRAIN, write(_CONFIG, "training: {metric: 10}\n")),
         Case("a number in a notation of YAML 1.1", f"{_TRAIN} --set training.batch_size=1:30"),
@@ -62,7 +62,7 @@ CONFIGS = Group(
         Case("a folder without a name", f"{_TRAIN} --set run="),
         Case("a number that is text", f"{_TRAIN} --set training.batch_size=many"),
         Case("a number that is NaN", f"{_TRAIN} --set training.learning_rate=.nan"),
-        Case("a batch of nothing", f"{_TRAIN} --set training.batch_size=0"),
+        Case("a batch size of zero", f"{_TRAIN} --set training.batch_size=0"),
         Case("a dropout of 1", f"{_TRAIN} --set model.dropout=1"),
         Case("heads that do not divide the width", f"{_TRAIN} --set model.num_heads=3"),
         Case("an unknown model", f"{_TRAIN} --set model.name=bert4rec"),
@@ -70,17 +70,20 @@ CONFIGS = Group(
         Case("a cut-off of zero", f"{_TRAIN} --set evaluation.ks=[0,10]"),
         Case("a cut-off twice", f"{_TRAIN} --set evaluation.ks=[10,10]"),
         Case("no cut-off", f"{_TRAIN} --set evaluation.ks=[]"),
-        Case("repeats that nothing learns", f"{_TRAIN} --set model.name=popularity --set model.learn_repeats=true"),
+        Case(
+            "learned repeats in a model that is not trained",
+            f"{_TRAIN} --set model.name=popularity --set model.learn_repeats=true",
+        ),
         Case("ItemKNN without co-occurrence", f"{_TRAIN} --set model.name=itemknn"),
-        Case("co-occurrence that counts less than nothing", f"{_TRAIN} --set evaluation.cooccurrence_weight=-1"),
+        Case("a negative weight of co-occurrence", f"{_TRAIN} --set evaluation.cooccurrence_weight=-1"),
         Case("hard negatives without draws", f"{_TRAIN} --set training.negatives.hard_share=0.5"),
         Case(
-            "hard negatives of no modality",
+            "hard negatives without modalities",
             f"{_TRAIN} --set training.negatives.draws=8 --set training.negatives.hard_share=0.5 "
             "--set model.mdsrec.modalities=[]",
         ),
         Case(
-            "candidates from nowhere",
+            "no candidates",
             f"{_TRAIN} --set training.negatives.draws=0 --set training.negatives.in_batch=false",
         ),
         Case("sampled centres with a full softmax", f"{_TRAIN} --set model.mdsrec.center_samples=4"),
@@ -152,11 +155,11 @@ RUNS = Group(
         Case("a checkpoint that is a path", f"{_EVALUATE} --checkpoint ../../other"),
         Case("the index of checkpoints is cut off", _EVALUATE, cut(_INDEX, 0.5)),
         Case("the index of checkpoints is a list", _EVALUATE, write(_INDEX, "[]")),
-        Case("the index of checkpoints is nested without end", _EVALUATE, write(_INDEX, "[" * 100_000)),
-        Case("the index of checkpoints names none", _EVALUATE, write(_INDEX, "{}")),
+        Case("the index of checkpoints is nested too deeply", _EVALUATE, write(_INDEX, "[" * 100_000)),
+        Case("the index of checkpoints names no checkpoint", _EVALUATE, write(_INDEX, "{}")),
         Case("the index holds a path for a step", _EVALUATE, json_field(_INDEX, "best", value="../../other")),
         Case("the index holds a number as text", _EVALUATE, json_field(_INDEX, "best", value="1")),
-        Case("the index holds half a step", _EVALUATE, json_field(_INDEX, "best", value=1.5)),
+        Case("the index holds a fraction as a step", _EVALUATE, json_field(_INDEX, "best", value=1.5)),
         Case("the index holds a step below zero", _EVALUATE, json_field(_INDEX, "best", value=-1)),
         Case("the index holds a step of 400 digits", _EVALUATE, json_field(_INDEX, "best", value=10**400)),
         Case("the index is of a run that was not validated", _EVALUATE, json_field(_INDEX, "best", value=None)),
@@ -188,7 +191,7 @@ RUNS = Group(
 RECOMMENDATIONS = Group(
     "jobs/recommend.py",
     (
-        Case("a list of no items", f"{_RECOMMEND} --k 0"),
+        Case("a list of zero items", f"{_RECOMMEND} --k 0"),
         Case("a run that is a file", _RECOMMEND.replace("/run ", "/text.npy ")),
         Case("a recommendation's dataset with one bit changed", _RECOMMEND, flip("dataset/sequences.arrow", 0.4)),
         Case("a recommendation's shard with one bit changed", _RECOMMEND, flip(_SHARD, 0.9)),
@@ -210,7 +213,7 @@ _CASES = f"case_study --run {{here}}/run --output {{here}}/{_PAGE}"
 CASE_STUDIES = Group(
     "jobs/case_study.py",
     (
-        Case("a page of no run", _CASES, remove("run")),
+        Case("a case page of a folder that is no run", _CASES, remove("run")),
         Case("a page of a run that never began", _CASES, remove("run/checkpoints")),
         Case("a page of a checkpoint that is not there", f"{_CASES} --checkpoint 7"),
         Case("a page of a dataset with one bit changed", _CASES, flip("dataset/sequences.arrow", 0.4)),
@@ -230,14 +233,14 @@ CASE_STUDIES = Group(
     ),
 )
 
-DEMO = Group("jobs/demo.py", (Case("the demo would replace what it did not write", "demo --output {here}"),))
+DEMO = Group("jobs/demo.py", (Case("the demo's folder holds other files", "demo --output {here}"),))
 
 LISTINGS = Group(
     "jobs/knobs.py and jobs/config.py",
     (
         Case("a misspelt knob", "knobs mask_histroy"),
-        Case("a word that no knob has", "knobs xyzzyx"),
-        Case("settings of no run", "config {here}/dataset"),
+        Case("a word that is in no knob", "knobs xyzzyx"),
+        Case("settings of a folder that is no run", "config {here}/dataset"),
         Case("settings of a run whose config is no YAML", "config {here}/run", write("run/config.yaml", "model: [\n")),
     ),
 )

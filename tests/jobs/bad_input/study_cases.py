@@ -1,4 +1,4 @@
-"""jobs/study.py: study files, overrides, and the folders that a study reads and writes."""
+"""Cases of bad input for jobs/study.py: study files, overrides, and the folders that a study reads and writes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ FOLDERS = Group(
         Case("an output that holds something else", _STUDY, both(_SOUND, write("new/thesis.tex", ""))),
         Case("an output at a URI", _STUDY.replace("{here}/new", "s3://bucket/new"), _SOUND),
         Case("no trial at a time", f"{_STUDY} --parallel 0", _SOUND),
-        Case("a report of nothing", f"{_STUDY} --report-only", _SOUND),
+        Case("a report before any trial", f"{_STUDY} --report-only", _SOUND),
     ),
 )  # fmt: skip
 

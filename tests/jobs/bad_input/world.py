@@ -1,4 +1,4 @@
-"""A folder with one small, sound input of every kind, which each case gets a copy of.
+"""Create a folder with one small, correct input of every kind; each case gets a copy.
 
 raw.csv raw.parquet raw.jsonl Toy.inter     60 users, 30 items, (user, item, timestamp)
 unisrec/Toy.*                               the same as sequential files
@@ -42,10 +42,10 @@ GRAPH_SETTINGS = ["graph_options.num_centers=3", "graph_options.num_neighbors=4"
 
 
 def make_world(here: Path) -> None:
-    """Fill an empty folder, as above."""
+    """Fill an empty folder with the inputs listed above."""
     rng = np.random.default_rng(0)
     chosen = np.stack([rng.permutation(NUM_ITEMS)[:LENGTH] for _ in range(NUM_USERS)])
-    chosen[:, 0] = np.arange(NUM_USERS) % NUM_ITEMS  # every item is there; a repeated one in a history is allowed
+    chosen[:, 0] = np.arange(NUM_USERS) % NUM_ITEMS  # every item occurs; an item may repeat in a history
     _write_raw(here, chosen)
     write_unisrec(here / "unisrec", chosen.tolist())
     features = rng.normal(size=(NUM_ITEMS, 6)).astype(np.float32)
