@@ -24,7 +24,7 @@ from torch import Tensor
 from data.sampling.batches import assemble
 from data.sampling.spans import spans_before
 from data.sequences import Targets
-from distributed.inference.encoding import restore, run_config
+from distributed.inference.restore import restore, run_config
 from distributed.world import world_of_one
 from model.blocks.item_table import item_feature
 from model.blocks.item_views import item_rows, sparse_product

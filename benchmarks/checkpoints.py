@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 
 from configs.loading import load_config
-from distributed.checkpoints.checkpoint import Checkpoints
-from distributed.checkpoints.index import Progress
+from distributed.checkpoints.progress import Progress
+from distributed.checkpoints.saving import Checkpoints
 from distributed.sharding import shard
 from distributed.world import world_of_one
 from model.blocks.item_table import ItemTable

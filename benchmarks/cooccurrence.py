@@ -30,7 +30,7 @@ import scipy.sparse
 from configs.schema import GraphConfig
 from graph_builder.row_blocks import CooccurrenceRows
 from graph_builder.stages.cooccurrence import PAIRS_PER_TASK, build_cooccurrence
-from graph_builder.work import WorkFolder
+from graph_builder.work_folder import WorkFolder
 
 _MAX_LENGTH = 50
 _OPTIONS = GraphConfig(normalization="none")
@@ -38,7 +38,7 @@ _OPTIONS = GraphConfig(normalization="none")
 
 @dataclass
 class Histories:
-    """A `graph_builder.source.GraphSource` in memory."""
+    """A `graph_builder.build_inputs.GraphSource` in memory."""
 
     items: np.ndarray
     offsets: np.ndarray

@@ -24,7 +24,7 @@ from graph_builder.stages.injection import FeatureSpec
 from graph_builder.stages.neighbor_tasks import NeighborSpec, finish_range, merge_range, order_items, search_block
 from graph_builder.stages.neighbors import default_rows_per_task
 from graph_builder.stages.triangle import block_rounds, blocks_of
-from graph_builder.work import WorkFolder
+from graph_builder.work_folder import WorkFolder
 from kernels.cosine.cosine_topk import square_norms
 from storage.array_file import save_array
 from storage.durable_files import replacing

@@ -29,7 +29,7 @@ class HashedNeighbors:
 
 @dataclass(frozen=True)
 class HashedGraph:
-    """The attributes of `graph_builder.store.Graph` that training uses.
+    """The attributes of `graph_builder.graph.Graph` that training uses.
 
     Attributes:
         num_items: N.

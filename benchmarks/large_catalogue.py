@@ -26,7 +26,7 @@ import torch
 from configs.loading import load_config
 from contracts.batch import Step
 from data.sampling.batches import TrainBatches
-from data.sampling.item_plan import ItemPlanner
+from data.sampling.item_planner import ItemPlanner
 from distributed.inputs import Inputs
 from distributed.sharding import shard
 from distributed.training.read_ahead import read_ahead

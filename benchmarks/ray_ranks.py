@@ -1,4 +1,4 @@
-"""Start the ranks of a measurement on the connected Ray cluster, as `distributed.ray.train` does for a run."""
+"""Start the ranks of a measurement on the connected Ray cluster, as `distributed.ray.launch` does for a run."""
 
 from __future__ import annotations
 

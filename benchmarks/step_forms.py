@@ -11,7 +11,7 @@ from benchmarks.hashed_graph import HashedGraph
 from configs.loading import load_config
 from contracts.batch import Batch, SequenceGroup, Step
 from data.sampling.batches import TrainBatches
-from data.sampling.item_plan import ItemPlanner
+from data.sampling.item_planner import ItemPlanner
 from data.sequences import SequenceArrays
 from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs

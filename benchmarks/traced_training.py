@@ -24,8 +24,8 @@ _SECONDS_A_STEP = 0.03
 
 def traced(job: dict[str, Any]) -> None:
     """Run the job's own function in a worker process, with a training loop that writes traces."""
-    from distributed.interruption import Request
-    from distributed.ray import train as ray_train
+    from distributed.ray import launch as ray_train
+    from distributed.stop_agreement import Request
     from distributed.training.training_loop import TrainingLoop
     from distributed.world import World
 
@@ -56,7 +56,7 @@ def traced(job: dict[str, Any]) -> None:
 def main() -> None:
     """Run jobs/train.py with traces."""
     from benchmarks import traced_training
-    from distributed.ray import train as ray_train
+    from distributed.ray import launch as ray_train
     from jobs import train
 
     ray_train.worker_function = traced_training.traced

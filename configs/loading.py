@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from configs.knobs import all_knobs, section_of
 from configs.model_options import ModelConfig
 from configs.schema import Config
+from configs.strict_yaml import dump_yaml, parse_yaml, read_yaml
 from configs.systems.registry import SYSTEMS
-from configs.yaml_text import dump_yaml, parse_yaml, read_yaml
 from contracts.errors import InputError
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class GraphRows(Protocol):
-    """Read access to an item graph, as plain arrays (implemented by `graph_builder.store.Graph`)."""
+    """Read access to an item graph, as plain arrays (implemented by `graph_builder.graph.Graph`)."""
 
     num_items: int
 

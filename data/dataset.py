@@ -32,7 +32,7 @@ from data.layout import (
 from data.validation import validate_dataset
 from data.writing import DatasetContent, Sequences, write_folder
 from storage.array_file import map_array
-from storage.object_storage import fetched
+from storage.object_cache import fetched
 
 __all__ = ["Dataset", "DatasetContent", "Sequences", "write_dataset"]
 
@@ -82,7 +82,7 @@ class Dataset:
     def open(cls, path: str) -> Dataset:
         """Open a finished dataset and check its manifest, schemas, counts, file sizes and shapes, but not the content.
 
-        A dataset at a URI is first copied to this node, if it was not copied before (`object_storage.fetched`).
+        A dataset at a URI is first copied to this node, if it was not copied before (`object_cache.fetched`).
 
         Raises:
             InputError: this is not a finished dataset, or a file is missing, truncated or of another shape.

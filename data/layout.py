@@ -40,7 +40,7 @@ def local_path(path: str) -> Path:
     """Return the path as a local one.
 
     Raises:
-        InputError: the path is empty, or a URI (`object_storage.published` writes folders to those).
+        InputError: the path is empty, or a URI (`object_cache.published` writes folders to those).
     """
     if not path:
         raise InputError("an empty path where a file or folder is expected; name one")

@@ -6,11 +6,11 @@ Subpackages: `training/` trains a model. `inference/` uses a trained model: rank
 Modules of this folder, by what you want to know:
 
 - `rank_task.py`: what every rank runs, and which errors justify another attempt.
-- `workers.py`: how a job starts its ranks. `placement.py`: where they run, and on which device.
+- `launch.py`: how a job starts its ranks. `run_location.py`: where they run, and on which device.
 - `world.py`: a rank's number, its device, and collectives.
 - `inputs.py`: the dataset and graph of a run, and the model that is built for them.
 - `sharding.py`: how the item table is split over ranks, and which optimisers update the model.
-- `interruption.py`: when a training writes a checkpoint or stops. `stop_requests.py`: SIGTERM and Ctrl-C.
+- `stop_agreement.py`: when a training writes a checkpoint or stops. `stop_signals.py`: SIGTERM and Ctrl-C.
 - `watchdog.py`: which rank hangs, and where. `telemetry.py`: metrics.jsonl and TensorBoard.
 - `output.py`: the lines that a job prints, from whichever process they come.
 - `job_paths.py`, `random_streams.py`, `host_memory.py`: paths of a command, seeds of a step, freed memory.

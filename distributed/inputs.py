@@ -13,14 +13,14 @@ from configs.schema import Config
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
 from data.dataset import Dataset
-from data.sampling.item_plan import ItemPlanner, check_needs
+from data.sampling.item_planner import ItemPlanner, check_needs
 from distributed.checkpoints.index import RANKING_GRAPH
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
 from model.zoo import build_model
-from storage.object_storage import fetched
+from storage.object_cache import fetched
 
 
 @dataclass
@@ -106,7 +106,7 @@ def open_graph(path: str, **checks: Any) -> Graph:
     """Open a graph as `Graph.open` does. `path` may be a URI; the graph is then copied to this node first.
 
     Raises:
-        InputError: see `object_storage.fetched` and `Graph.open`.
+        InputError: see `object_cache.fetched` and `Graph.open`.
     """
     return Graph.open(fetched(path, "graph"), **checks)
 

@@ -6,7 +6,7 @@ import os
 
 from configs.schema import Config
 from contracts.errors import InputError
-from distributed.placement import is_submitted_job
+from distributed.run_location import is_submitted_job
 from storage.paths import expand_home
 from storage.uris import check_uri, is_uri
 

@@ -82,13 +82,14 @@ def run_task(task: Task, config: Config, world: World, track: Track, **arguments
         Exception: an error of the machines (`is_of_machines`); another attempt may succeed.
     """
     quiet_libraries()
-    from distributed.inference import encoding
+    from distributed.inference.evaluate import evaluate
+    from distributed.inference.recommend import recommend
     from distributed.training import trainer
 
     tasks: dict[Task, Callable[..., Any]] = {
         "train": trainer.train,
-        "evaluate": encoding.evaluate,
-        "recommend": encoding.recommend,
+        "evaluate": evaluate,
+        "recommend": recommend,
     }
     try:
         tasks[task](config, world, track=track, **arguments)

@@ -11,14 +11,9 @@ import numpy as np
 from configs.schema import GraphConfig
 from contracts.errors import InputError
 from graph_builder import progress
+from graph_builder.build_inputs import GraphSource, feature_path
 from graph_builder.executor import Executor
-from graph_builder.integrity import checksum
-from graph_builder.source import GraphSource, feature_path
-from graph_builder.stages.clusters import build_clusters
-from graph_builder.stages.cooccurrence import PAIRS_PER_TASK, build_cooccurrence, largest_gap
-from graph_builder.stages.injection import FeatureSpec, find_rows, inject
-from graph_builder.stages.neighbors import build_neighbors, chosen_precision, default_rows_per_task
-from graph_builder.store import (
+from graph_builder.graph import (
     KIND,
     LAYOUT_FIELDS,
     SCHEMA_VERSION,
@@ -27,7 +22,12 @@ from graph_builder.store import (
     local_folder,
     read_manifest,
 )
-from graph_builder.work import WorkFolder, check_folder, write_json
+from graph_builder.integrity import checksum
+from graph_builder.stages.clusters import build_clusters
+from graph_builder.stages.cooccurrence import PAIRS_PER_TASK, build_cooccurrence, largest_gap
+from graph_builder.stages.injection import FeatureSpec, find_rows, inject
+from graph_builder.stages.neighbors import build_neighbors, chosen_precision, default_rows_per_task
+from graph_builder.work_folder import WorkFolder, check_folder, write_json
 from kernels.backend import Backend, array_module
 from storage.array_file import save_array
 from storage.manifest import MANIFEST

@@ -19,8 +19,8 @@ import numpy as np
 
 from contracts.errors import InputError
 from graph_builder.export_formats import EDGES_AT_A_TIME, KINDS, Edges
-from graph_builder.store import Graph
-from graph_builder.work import num_row_blocks, row_range
+from graph_builder.graph import Graph
+from graph_builder.work_folder import num_row_blocks, row_range
 from storage.array_file import map_array
 from storage.durable_files import replacing
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import InputError
-from graph_builder.work import num_row_blocks
+from graph_builder.work_folder import num_row_blocks
 from storage.fingerprints import canonical_json, files_digest
 from storage.manifest import MANIFEST
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 
 from contracts.errors import InputError
-from graph_builder.work import num_row_blocks, row_range
+from graph_builder.work_folder import num_row_blocks, row_range
 from storage.array_file import map_array, save_array
 from storage.durable_files import replacing
 

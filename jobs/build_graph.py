@@ -14,16 +14,16 @@ from contracts.modalities import check_modality_name
 from contracts.terminal import shows_bars
 from data.dataset import Dataset
 from distributed.job_paths import absolute_file, resolve_paths
-from distributed.placement import check_cpus
 from distributed.ray.cluster import check_seen_by_all_nodes, cluster_in_words, connect
 from distributed.ray.relay import naming_ray_logs
+from distributed.run_location import check_cpus
 from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
+from graph_builder.build_inputs import ArraySource, GraphSource
+from graph_builder.graph import graph_fingerprint
 from graph_builder.ray_tasks import RayExecutor
-from graph_builder.source import ArraySource, GraphSource
-from graph_builder.store import graph_fingerprint
 from jobs.build_plan import comparison, nearest_folder, plan_options, print_plan
 from jobs.cli import HomePath, NamedPath, config_options, job, verbose_option
-from storage.object_storage import locked, published, remote_manifest, work_folder
+from storage.object_cache import locked, published, remote_manifest, work_folder
 from storage.uris import is_uri
 
 

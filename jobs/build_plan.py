@@ -18,16 +18,16 @@ from configs.schema import Config
 from contracts.errors import InputError
 from contracts.modalities import check_modality_name
 from distributed.job_paths import absolute
+from graph_builder.build_inputs import GraphSource, check_features
 from graph_builder.cost.ceilings import H200, Ceilings, measure_ceilings
 from graph_builder.cost.plan import directed_pairs, predict
 from graph_builder.cost.plan_tables import comparison_table, measured_seconds, plan_table, plan_values
 from graph_builder.cost.request import ModalitySize, PlanRequest
 from graph_builder.ray_tasks import RayExecutor
-from graph_builder.source import GraphSource, check_features
-from graph_builder.work import write_json
+from graph_builder.work_folder import write_json
 from jobs.cli import HomePath
 from storage.array_file import map_array
-from storage.object_storage import work_folder
+from storage.object_cache import work_folder
 from storage.uris import is_uri
 
 _RATES = [rate.name for rate in fields(Ceilings)]

@@ -8,7 +8,7 @@ import click
 
 from contracts.errors import InputError
 from contracts.terminal import shows_bars
-from distributed.inference.encoding import check_restorable, run_config
+from distributed.inference.restore import check_restorable, run_config
 from distributed.inputs import open_inputs
 from distributed.job_paths import absolute, absolute_file, resolve_paths
 from distributed.output import local_bar

@@ -16,7 +16,7 @@ import click
 import distributed
 from contracts.errors import InputError, TaskFailed
 from distributed.output import set_verbose
-from evaluation.settings import ranking_advice, ranking_note
+from evaluation.result_settings import ranking_advice, ranking_note
 from jobs.unread import closed_output_ignored
 from storage.paths import expand_home
 
@@ -67,7 +67,7 @@ def _printing_once() -> Iterator[None]:
 
 
 def print_ranking_note(settings: Mapping[str, Any], repeat_shares: Mapping[str, float | None]) -> None:
-    """Print `evaluation.settings.ranking_note`. Its advice is left out if this command has printed it before."""
+    """Print `evaluation.result_settings.ranking_note`. Its advice is left out if this command has printed it before."""
     printed = _printed.get()
     advice = ranking_advice(settings, repeat_shares)
     print(ranking_note(settings, repeat_shares, with_advice=printed is None or advice not in printed))

@@ -13,7 +13,7 @@ import click
 
 from contracts.errors import InputError
 from distributed.output import is_verbose
-from evaluation.report import metrics_table
+from evaluation.metrics_table import metrics_table
 from jobs.build_graph import main as build_graph
 from jobs.cli import HomePath, job, print_ranking_note, verbose_option
 from jobs.evaluate import main as evaluate

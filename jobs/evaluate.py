@@ -7,13 +7,14 @@ import json
 import click
 
 from distributed.checkpoints.run_storage import RunStorage
-from distributed.inference.encoding import check_restorable, evaluation_path, run_config
+from distributed.inference.evaluate import evaluation_path
+from distributed.inference.restore import check_restorable, run_config
 from distributed.inference.scoring import SPLITS
 from distributed.inputs import open_inputs
 from distributed.job_paths import absolute, resolve_paths
-from distributed.placement import device_type
-from distributed.workers import run_on_workers
-from evaluation.report import metrics_table
+from distributed.launch import run_on_workers
+from distributed.run_location import device_type
+from evaluation.metrics_table import metrics_table
 from jobs.cli import job, print_ranking_note, validate, verbose_option
 
 

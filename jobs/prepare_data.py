@@ -11,9 +11,9 @@ from tabulate import tabulate
 from contracts.errors import InputError
 from data.dataset import Dataset, write_dataset
 from data.layout import check_output
-from data.prepare.preparation import FORMATS, content_of
+from data.prepare.pipeline import FORMATS, content_of
 from jobs.cli import HomePath, NamedPath, job
-from storage.object_storage import check_unpublished, locked, published, work_folder
+from storage.object_cache import check_unpublished, locked, published, work_folder
 from storage.uris import is_uri
 
 _RAW = "recbole, table: "

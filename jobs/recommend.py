@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.errors import InputError
-from distributed.inference.encoding import check_restorable, run_config
+from distributed.inference.restore import check_restorable, run_config
 from distributed.inputs import open_inputs
 from distributed.job_paths import absolute, absolute_file, resolve_paths
-from distributed.placement import device_type
-from distributed.workers import run_on_workers
+from distributed.launch import run_on_workers
+from distributed.run_location import device_type
 from jobs.cli import check_output, check_suffix, job, validate, verbose_option
 
 

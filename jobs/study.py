@@ -12,13 +12,13 @@ import click
 from configs.schema import Config
 from contracts.errors import InputError
 from distributed.job_paths import absolute, resolve_paths
-from distributed.placement import check_cpus
 from distributed.ray.cluster import check_seen_by_all_nodes, cluster_in_words, connect
 from distributed.ray.relay import naming_ray_logs, ray_logs
+from distributed.run_location import check_cpus
 from experiments.study.definition import Study, Trial, expand, read_study
-from experiments.study.life import check_study_folder, run_study
 from experiments.study.ray_trials import RayTrials
 from experiments.study.report import write_report
+from experiments.study.run_study import check_study_folder, run_study
 from experiments.study.trials import TrialExecutor
 from graph_builder.executor import Executor
 from graph_builder.ray_tasks import RayExecutor

@@ -15,12 +15,12 @@ from distributed.checkpoints.index import DamagedCheckpoint, find_checkpoint
 from distributed.checkpoints.run_folder import open_run_folder
 from distributed.inference.scoring import SPLITS
 from distributed.inputs import Inputs, open_inputs
-from distributed.interruption import STOPPED_FILE
 from distributed.job_paths import resolve_paths
-from distributed.placement import device_type
+from distributed.launch import run_on_workers
+from distributed.run_location import device_type
+from distributed.stop_agreement import STOPPED_FILE
 from distributed.training.trainer import check_trainable
-from distributed.workers import run_on_workers
-from evaluation.report import metrics_table
+from evaluation.metrics_table import metrics_table
 from jobs.cli import config_options, job, print_ranking_note, validate, verbose_option
 
 # Beginnings of the names of files in a run folder that training does not write.

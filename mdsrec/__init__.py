@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from configs.systems.registry import SYSTEMS
     from contracts.errors import InputError
     from data.dataset import Dataset
-    from graph_builder.store import Graph
+    from graph_builder.graph import Graph
 
 __all__ = ["SYSTEMS", "Config", "Dataset", "Graph", "InputError", "__version__", "dump_config", "load_config"]
 
@@ -27,7 +27,7 @@ _HOMES = {
     "SYSTEMS": "configs.systems.registry",
     "Config": "configs.schema",
     "Dataset": "data.dataset",
-    "Graph": "graph_builder.store",
+    "Graph": "graph_builder.graph",
     "InputError": "contracts.errors",
     "dump_config": "configs.loading",
     "load_config": "configs.loading",

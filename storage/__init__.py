@@ -7,8 +7,8 @@ May import contracts, but neither PyTorch nor Ray. Files, and what to open them 
     plain_json.py      JSON without NaN and infinity
     fingerprints.py    SHA-256 of files, folders and plain values
     manifest.py        reading and checking a folder's manifest.json
-    object_storage.py  datasets and graphs at a URI: one copy per node, and publication
-    object_folder.py   one folder in object storage: read, write, list, delete
+    object_cache.py    datasets and graphs at a URI: one copy per node, and publication
+    object_store.py    one folder in object storage: read, write, list, delete
     uris.py            which URIs are accepted
     paths.py           `~` in paths
 """

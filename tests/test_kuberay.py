@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from configs.loading import load_config
-from distributed.interruption import STOP_FILE
+from distributed.stop_agreement import STOP_FILE
 from jobs import train
 from tests.test_docs import commands
 

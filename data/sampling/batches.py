@@ -17,7 +17,7 @@ from contracts.errors import InputError
 from contracts.item_plan import ItemPlan
 from data.ragged import offsets_of, ragged_indices
 from data.sampling.grouping import group_by_length
-from data.sampling.item_plan import ItemPlanner, as_tensor, positions_of
+from data.sampling.item_planner import ItemPlanner, as_tensor, positions_of
 from data.sampling.negatives import CandidateSampler
 from data.sampling.order import balanced_share, global_batch, shuffled, steps_per_epoch
 from data.sampling.spans import Spans, TrainingSpans

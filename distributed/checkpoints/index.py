@@ -4,56 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
 from contracts.errors import InputError
+from distributed.checkpoints.progress import Progress
 
 # The key, among fingerprints, of a graph that only ranking reads and training does not.
 RANKING_GRAPH = "ranking_graph"
 # Checked before int(), which accepts digits of other scripts and raises for more than 4,300 digits.
 STEP = re.compile(r"[0-9]{1,18}")
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """The progress of a run at a checkpoint: all of its state that is not a tensor.
-
-    Attributes:
-        step: number of optimiser steps so far, including skipped steps.
-        epoch: number of completed epochs, each with its validation.
-        epoch_steps: number of steps so far in the current epoch.
-        epoch_targets: number of targets that were trained in these steps.
-        epoch_seconds: time that these steps took, summed over attempts.
-        epoch_skipped: number of these steps that were skipped because the loss or a gradient was not finite.
-        skipped_in_a_row: number of skipped steps since the last step that was not skipped.
-        best_metric: best validation metric so far; None before the first validation.
-        best_step: the step of that validation.
-        stale_epochs: number of validations since then.
-        seconds: training time of completed epochs, summed over attempts.
-        fingerprints: fingerprints of the dataset and graph that this run trains on, and of a graph that only its
-            ranking reads.
-        world: number of ranks that wrote the checkpoint.
-        files: SHA-256 of each file of the checkpoint; empty before it is saved.
-    """
-
-    step: int = 0
-    epoch: int = 0
-    epoch_steps: int = 0
-    epoch_targets: int = 0
-    epoch_seconds: float = 0.0
-    epoch_skipped: int = 0
-    skipped_in_a_row: int = 0
-    best_metric: float | None = None
-    best_step: int | None = None
-    stale_epochs: int = 0
-    seconds: float = 0.0
-    fingerprints: dict[str, str] = field(default_factory=dict)
-    world: int = 1
-    files: dict[str, str] = field(default_factory=dict)
 
 
 class DamagedCheckpoint(InputError):

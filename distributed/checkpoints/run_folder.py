@@ -8,8 +8,8 @@ from typing import Any
 
 from configs.knobs import Decides, all_knobs, decides
 from configs.schema import Config
+from configs.strict_yaml import read_yaml
 from configs.systems.registry import SYSTEMS
-from configs.yaml_text import read_yaml
 from contracts.errors import InputError
 from distributed.checkpoints.run_storage import RunStorage
 from storage.durable_files import is_temporary

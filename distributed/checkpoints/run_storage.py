@@ -18,8 +18,8 @@ from typing import Any
 from contracts.errors import InputError
 from distributed.checkpoints.index import STEP
 from storage.durable_files import replacing
-from storage.object_folder import ObjectFolder
-from storage.object_storage import locked, work_folder
+from storage.object_cache import locked, work_folder
+from storage.object_store import ObjectFolder
 from storage.uris import check_name, is_uri
 
 _INDEX = "checkpoints/index.json"
@@ -59,7 +59,7 @@ class RunStorage:
             tensors: whether to download the tensors of a checkpoint, or only its progress.json.
 
         Raises:
-            InputError: see `object_folder`, or a checkpoint that is truncated.
+            InputError: see `object_store`, or a checkpoint that is truncated.
         """
         if self._remote is None:
             return

@@ -1,6 +1,6 @@
 """Uses a trained model: ranks of held-out targets, metrics, and recommendations.
 
-- `encoding.py`: the tasks `evaluate` and `recommend` of a finished run.
+- `evaluate.py`, `recommend.py`: the tasks of a finished run. `restore.py`: opening it.
 - `scoring.py`: ranks users' targets among all items. Begin with `Scorer.rank`.
 - `vectors.py`: the vectors of users and items, whose inner products are scores.
 - `score_gains.py`: numbers that are added to the scores of some pairs of a user and an item.

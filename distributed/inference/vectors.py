@@ -16,7 +16,7 @@ from torch import Tensor
 
 from configs.schema import Config
 from data.sampling.batches import assemble, span_items
-from data.sampling.item_plan import positions_of
+from data.sampling.item_planner import positions_of
 from data.sampling.spans import spans_before
 from data.sequences import target_items
 from distributed.inputs import Inputs

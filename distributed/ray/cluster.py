@@ -23,11 +23,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from configs.schema import ClusterConfig
 from contracts.errors import InputError
 from distributed.output import is_verbose
-from distributed.placement import cpus_here, is_submitted_job, named_address
 from distributed.ray.own_code import found_on_this_machine, sent_to_the_cluster
 from distributed.ray.relay import is_installed, show_own_lines
 from distributed.ray.temporary_folder import keep_sockets_short
 from distributed.ray.worker_setup import set_up_worker
+from distributed.run_location import cpus_here, is_submitted_job, named_address
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 - `trainer.py`: opens the inputs, shards the model, resumes, trains and evaluates. Begin with `trainer.train`.
 - `training_loop.py`: the loop over epochs and steps, and when checkpoints are written.
 - `step.py`: optimiser steps in TorchRec's pipeline, which overlaps copying and communication with computation.
-- `guard.py`: why a step with a loss or gradient that is not finite is skipped.
+- `nonfinite_guard.py`: why a step with a loss or gradient that is not finite is skipped.
 - `read_ahead.py`: fetches the next batch while a step runs.
 
 Modules here may import all of `distributed` but `distributed/ray`.

@@ -30,7 +30,7 @@ from contracts.batch import Batch, Step
 from contracts.item_plan import ItemPlan
 from distributed.random_streams import seed_for
 from distributed.sharding import ShardedSystem
-from distributed.training.guard import GuardedOptimizer, finite_gradient
+from distributed.training.nonfinite_guard import GuardedOptimizer, finite_gradient
 from distributed.world import World
 from model.blocks.item_table import item_feature
 

@@ -13,23 +13,24 @@ import torch
 from configs.loading import dump_config
 from configs.schema import Config
 from data.sampling.batches import TrainBatches, check_targets
-from data.sampling.item_plan import ItemPlanner
+from data.sampling.item_planner import ItemPlanner
 from data.sampling.negatives import CandidateSampler, target_counts
 from data.sampling.spans import TrainingSpans
 from data.sequences import SequenceArrays
-from distributed.checkpoints.checkpoint import Checkpoints
-from distributed.checkpoints.index import Progress, find_checkpoint
-from distributed.checkpoints.tensors import NO_LOSSES, Losses
+from distributed.checkpoints.contents import NO_LOSSES, Losses
+from distributed.checkpoints.index import find_checkpoint
+from distributed.checkpoints.progress import Progress
+from distributed.checkpoints.saving import Checkpoints
 from distributed.host_memory import keep_freed_memory
 from distributed.inference.scoring import SPLITS, Scorer, summarise
 from distributed.inputs import Inputs, build_system, open_inputs
-from distributed.interruption import STOP_FILE, STOPPED_FILE, Interruption
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
+from distributed.stop_agreement import STOP_FILE, STOPPED_FILE, Interruption
 from distributed.telemetry import Telemetry, Track, unwatched, versions
 from distributed.training.training_loop import TrainingLoop, decide
 from distributed.watchdog import Watchdog
 from distributed.world import World
-from evaluation.settings import score_settings
+from evaluation.result_settings import score_settings
 from storage.durable_files import write_text
 from storage.plain_json import json_text
 

@@ -19,12 +19,12 @@ from configs.schema import Config, TrainingConfig
 from contracts.batch import Step
 from contracts.errors import InputError
 from data.sampling.batches import TrainBatches
-from distributed.checkpoints.checkpoint import Checkpoints, Losses
-from distributed.checkpoints.index import Progress
+from distributed.checkpoints.progress import Progress
+from distributed.checkpoints.saving import Checkpoints, Losses
 from distributed.inference.scoring import Scorer, summarise
 from distributed.inputs import Inputs
-from distributed.interruption import Interruption, Request
 from distributed.sharding import ShardedSystem
+from distributed.stop_agreement import Interruption, Request
 from distributed.telemetry import Telemetry
 from distributed.training.read_ahead import read_ahead
 from distributed.training.step import TrainSteps

@@ -13,7 +13,7 @@ from configs.schema import Config
 from contracts.errors import InputError
 from data.dataset import Dataset
 from data.sequences import Targets
-from distributed.inference.encoding import restore
+from distributed.inference.restore import restore
 from distributed.inference.scoring import Scorer
 from distributed.inputs import Inputs, open_inputs
 from distributed.telemetry import Track, unwatched

@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 from kernels.cooccurrence.pair_counts import strongest
 
 COOCCURRENCE = "bought together"  # no modality's name has a space

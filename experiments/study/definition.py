@@ -20,7 +20,7 @@ from pydantic import Field, StrictInt, ValidationError, field_validator, model_v
 from configs.knobs import Section
 from configs.loading import load_config
 from configs.schema import Config
-from configs.yaml_text import read_yaml
+from configs.strict_yaml import read_yaml
 from contracts.errors import InputError
 
 _ROOT = Path(__file__).resolve().parents[2]

@@ -11,10 +11,10 @@ from ray.exceptions import RayError
 
 from configs.schema import ClusterConfig
 from contracts.errors import InputError
-from distributed.interruption import STOP_FILE
 from distributed.rank_task import quiet_libraries
 from distributed.ray.cluster import workers_use_gpu
-from distributed.stop_requests import first_signal
+from distributed.stop_agreement import STOP_FILE
+from distributed.stop_signals import first_signal
 from experiments.study.trials import Job, Outcome, run_trial, stop_file
 
 

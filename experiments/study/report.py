@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from evaluation.settings import ranking_note
+from evaluation.result_settings import ranking_note
 from experiments.study.definition import Study, Trial
 from experiments.study.plot import chosen_metrics, draw
 from experiments.study.results import (

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from configs.yaml_text import read_yaml
+from configs.strict_yaml import read_yaml
 from contracts.errors import InputError
-from evaluation.settings import score_settings
+from evaluation.result_settings import score_settings
 from experiments.study.definition import Trial
 
 
@@ -31,7 +31,7 @@ class TrialResult:
         best_epoch: epoch of the best checkpoint; None for a model that is not trained.
         epochs: the number of epochs trained.
         seconds: duration of all training steps, without evaluation and checkpoints.
-        settings: how items were ranked, see `evaluation.settings.score_settings`.
+        settings: how items were ranked, see `evaluation.result_settings.score_settings`.
         repeat_share: share of the test targets that are in the user's history already; None if it was not counted.
     """
 

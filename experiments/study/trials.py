@@ -13,8 +13,8 @@ import torch
 from configs.loading import dump_config, parse_config
 from contracts.errors import InputError
 from distributed.checkpoints.run_storage import RunStorage
-from distributed.interruption import STOP_FILE, STOPPED_FILE
 from distributed.output import speaking_as
+from distributed.stop_agreement import STOP_FILE, STOPPED_FILE
 from distributed.training.trainer import train
 from distributed.world import world_of_one
 from storage.durable_files import write_text

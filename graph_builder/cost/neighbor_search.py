@@ -9,7 +9,7 @@ from graph_builder.cost.ceilings import Ceilings
 from graph_builder.cost.request import PlanRequest, Stage
 from graph_builder.stages.neighbors import default_rows_per_task
 from graph_builder.stages.triangle import block_rounds
-from graph_builder.work import num_row_blocks
+from graph_builder.work_folder import num_row_blocks
 from kernels.candidate_lists import num_places
 from kernels.cosine.score_tiles import TILE_ROWS
 from kernels.cosine.threshold_scan import COMPACT_EVERY

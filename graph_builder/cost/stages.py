@@ -9,7 +9,7 @@ from graph_builder.cost.ceilings import Ceilings
 from graph_builder.cost.request import PlanRequest, Stage
 from graph_builder.stages.clusters import ROWS_PER_TASK as KMEANS_ROWS
 from graph_builder.stages.cooccurrence import ENTRIES_AT_A_TIME, PAIRS_PER_TASK
-from graph_builder.work import num_row_blocks
+from graph_builder.work_folder import num_row_blocks
 from kernels.cooccurrence.pair_counts import gap_dtype, item_dtype
 from kernels.spmm import MAX_GATHERED_ROWS
 

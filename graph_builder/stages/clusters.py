@@ -23,7 +23,7 @@ from configs.schema import GraphConfig
 from graph_builder import progress
 from graph_builder.executor import Executor
 from graph_builder.stages.injection import FeatureSpec
-from graph_builder.work import num_row_blocks, read_json, row_range, write_json
+from graph_builder.work_folder import num_row_blocks, read_json, row_range, write_json
 from kernels.backend import array_module, to_host
 from kernels.kmeans import center_sums, nearest_centers
 from storage.array_file import map_array, save_array

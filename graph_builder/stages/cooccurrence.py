@@ -27,13 +27,13 @@ import numpy as np
 from configs.schema import GraphConfig
 from contracts.errors import InputError
 from graph_builder import progress
+from graph_builder.build_inputs import GraphSource
 from graph_builder.executor import Executor
 from graph_builder.row_blocks import RowWriter, is_written, join_rows, writing_rows
-from graph_builder.source import GraphSource
 from graph_builder.stages.pair_files import PairFiles, narrowed
 from graph_builder.stages.training_sequences import read_around, write_training_sequences
 from graph_builder.stages.window import event_bounds, window_summary
-from graph_builder.work import WorkFolder, num_row_blocks, read_json, write_json
+from graph_builder.work_folder import WorkFolder, num_row_blocks, read_json, write_json
 from kernels.backend import array_module
 from kernels.cooccurrence.pair_counts import (
     RowSums,

@@ -14,7 +14,7 @@ import numpy as np
 from contracts.errors import InputError
 from graph_builder.executor import Executor
 from graph_builder.row_blocks import CooccurrenceRows
-from graph_builder.work import WorkFolder, num_row_blocks, row_range, save_block
+from graph_builder.work_folder import WorkFolder, num_row_blocks, row_range, save_block
 from kernels.backend import Backend, array_module
 from kernels.cosine.cosine_topk import square_norms
 from kernels.spmm import injected_rows

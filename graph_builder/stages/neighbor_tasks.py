@@ -20,7 +20,7 @@ import numpy as np
 
 from graph_builder.stages.injection import FeatureSpec
 from graph_builder.stages.triangle import Block
-from graph_builder.work import num_row_blocks, read_json, row_range, save_block, write_json
+from graph_builder.work_folder import num_row_blocks, read_json, row_range, save_block, write_json
 from kernels.candidate_lists import CandidateLists
 from kernels.cosine.cosine_topk import Precision
 from kernels.cosine.exact_ranking import finish_lists, leave_out_copies

@@ -31,7 +31,7 @@ from graph_builder.stages.neighbor_tasks import (
     search_block,
 )
 from graph_builder.stages.triangle import block_rounds, blocks_of
-from graph_builder.work import num_row_blocks, read_json, write_json
+from graph_builder.work_folder import num_row_blocks, read_json, write_json
 from kernels.cosine.cosine_topk import Precision
 from kernels.cosine.exact_ranking import finish_copies
 from storage.array_file import map_array

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from graph_builder.work import num_row_blocks
+from graph_builder.work_folder import num_row_blocks
 from kernels.cooccurrence.pair_counts import PairEntries, gap_dtype, item_dtype
 from storage.array_file import map_array, save_array
 from storage.durable_files import replacing

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from contracts.errors import InputError
-from graph_builder.source import GraphSource
+from graph_builder.build_inputs import GraphSource
 from kernels.cooccurrence.pair_counts import cut_rows, item_dtype
 from storage.array_file import map_array, save_array
 from storage.durable_files import replacing

@@ -6,10 +6,10 @@ from pydantic import Field
 from configs.knobs import Decides, Section, all_knobs, decides, knob
 from configs.loading import dump_config, load_config
 from configs.schema import Config
-from configs.yaml_text import dump_yaml, parse_yaml
+from configs.strict_yaml import dump_yaml, parse_yaml
 from contracts.errors import InputError
 from distributed.checkpoints.run_folder import FIXED_IN_A_RUN, first_difference, open_run_folder
-from graph_builder.store import LAYOUT_FIELDS
+from graph_builder.graph import LAYOUT_FIELDS
 
 
 def test_every_knob_says_what_it_decides_and_what_it_means():

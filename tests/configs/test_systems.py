@@ -8,8 +8,8 @@ from configs.knobs import all_knobs, section_of
 from configs.loading import dump_config, load_config
 from configs.model_options import ModelConfig
 from configs.schema import Config
+from configs.strict_yaml import dump_yaml, parse_yaml
 from configs.systems.registry import SYSTEMS
-from configs.yaml_text import dump_yaml, parse_yaml
 from contracts.errors import InputError
 from distributed.checkpoints.run_folder import open_run_folder
 from model.protocol import CatalogueInfo

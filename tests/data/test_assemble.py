@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from contracts.batch import Batch
 from contracts.item_plan import ItemNeeds
 from data.sampling.batches import assemble, span_items
-from data.sampling.item_plan import ItemPlanner, positions_of
+from data.sampling.item_planner import ItemPlanner, positions_of
 from data.sampling.spans import Spans, TrainingSpans, spans_before
 from data.sequences import Targets
 from tests.data.packed_layout import contexts, real_places

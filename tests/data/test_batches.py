@@ -14,7 +14,7 @@ from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds, ItemPlan, SparseRows
 from data.sampling.batches import TrainBatches
-from data.sampling.item_plan import ItemPlanner, positions_of
+from data.sampling.item_planner import ItemPlanner, positions_of
 from data.sampling.spans import TrainingSpans, Unit
 from data.sequences import Targets
 from tests.data.packed_layout import contexts

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.errors import InputError
 from data.dataset import write_dataset
-from data.prepare.preparation import unisrec_content
+from data.prepare.pipeline import unisrec_content
 from jobs.prepare_data import prepare
 from tests.data.small_files import write_unisrec
 

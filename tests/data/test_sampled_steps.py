@@ -9,7 +9,7 @@ import torch
 from contracts.batch import Step
 from contracts.item_plan import ItemNeeds
 from data.sampling.batches import TrainBatches, same_sequence_of
-from data.sampling.item_plan import ItemPlanner
+from data.sampling.item_planner import ItemPlanner
 from data.sampling.negatives import CandidateSampler, target_counts
 from data.sampling.spans import TrainingSpans
 from data.sequences import target_items

@@ -6,7 +6,7 @@ import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from configs.loading import load_config
-from distributed.checkpoints.checkpoint import Checkpoints
+from distributed.checkpoints.saving import Checkpoints
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.world import world_of_one

@@ -21,7 +21,7 @@ import torch.multiprocessing as mp
 
 from distributed.world import World
 
-_IMPORTED_ONCE = ["distributed.inference.encoding", "distributed.training.trainer", "tests.distributed.toy", "pytest"]
+_IMPORTED_ONCE = ["distributed.inference.restore", "distributed.training.trainer", "tests.distributed.toy", "pytest"]
 multiprocessing.get_context("forkserver").set_forkserver_preload(_IMPORTED_ONCE)
 
 

@@ -6,7 +6,8 @@ from dataclasses import asdict
 import pytest
 
 from contracts.errors import InputError
-from distributed.checkpoints.index import DamagedCheckpoint, Progress, find_checkpoint, step_folder, steps_in, steps_of
+from distributed.checkpoints.index import DamagedCheckpoint, find_checkpoint, step_folder, steps_in, steps_of
+from distributed.checkpoints.progress import Progress
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from contracts.errors import InputError
-from distributed.checkpoints import checkpoint
-from distributed.checkpoints.checkpoint import Checkpoints, _Pending
-from distributed.checkpoints.index import Progress, find_checkpoint, steps_in
-from distributed.checkpoints.tensors import find_damage, make_optimizer_state, state_of
+from distributed.checkpoints import saving as checkpoint
+from distributed.checkpoints.contents import find_damage, make_optimizer_state, state_of
+from distributed.checkpoints.index import find_checkpoint, steps_in
+from distributed.checkpoints.progress import Progress
+from distributed.checkpoints.saving import Checkpoints, _Pending
 from distributed.world import World, world_of_one
 from storage.fingerprints import file_digest
 from tests.distributed.test_sharding import build, config_of

@@ -8,10 +8,11 @@ import pytest
 
 from data.dataset import Dataset
 from distributed.checkpoints.run_folder import open_run_folder
-from distributed.inference.encoding import evaluate, run_config
+from distributed.inference.evaluate import evaluate
+from distributed.inference.restore import run_config
 from distributed.training.trainer import train
 from distributed.world import world_of_one
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 
 KEPT = Path(__file__).resolve().parents[1] / "kept"
 

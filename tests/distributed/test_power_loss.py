@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import InputError
-from distributed.checkpoints.checkpoint import Checkpoints
-from distributed.checkpoints.index import Progress, steps_in
-from distributed.checkpoints.tensors import make_optimizer_state
+from distributed.checkpoints.contents import make_optimizer_state
+from distributed.checkpoints.index import steps_in
+from distributed.checkpoints.progress import Progress
+from distributed.checkpoints.saving import Checkpoints
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.trainer import train

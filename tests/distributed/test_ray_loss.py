@@ -8,7 +8,7 @@ import pytest
 
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.ray import cluster as ray_cluster
-from distributed.ray.train import end_if_ray_is_lost
+from distributed.ray.launch import end_if_ray_is_lost
 
 
 @pytest.fixture

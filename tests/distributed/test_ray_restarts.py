@@ -6,7 +6,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from configs.loading import load_config
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.rank_task import RankError
-from distributed.ray import train as ray_train
+from distributed.ray import launch as ray_train
 
 LOST = WorkerGroupError("lost", {1: ConnectionError("the actor died"), 0: RuntimeError("connection\nclosed by peer")})
 

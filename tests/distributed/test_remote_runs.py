@@ -5,11 +5,12 @@ import os
 
 import pytest
 
-from distributed.inference.encoding import evaluate, run_config
+from distributed.inference.evaluate import evaluate
+from distributed.inference.restore import run_config
 from distributed.training.trainer import train
 from distributed.world import world_of_one
-from storage.object_folder import ObjectFolder
-from storage.object_storage import work_folder
+from storage.object_cache import work_folder
+from storage.object_store import ObjectFolder
 from tests.distributed.runs import config_of, records
 from tests.distributed.spawn import run_ranks
 from tests.distributed.test_resume import Broken, breaking, resumed, saved

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-from distributed.checkpoints.checkpoint import Checkpoints
+from distributed.checkpoints.contents import tensors_of
 from distributed.checkpoints.index import find_checkpoint
-from distributed.checkpoints.tensors import tensors_of
-from distributed.inference.encoding import evaluate, run_config
+from distributed.checkpoints.saving import Checkpoints
+from distributed.inference.evaluate import evaluate
+from distributed.inference.restore import run_config
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.trainer import train

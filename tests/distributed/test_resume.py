@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from contracts.errors import InputError
-from distributed import interruption
-from distributed.checkpoints.checkpoint import Checkpoints
-from distributed.checkpoints.index import Progress, steps_in
-from distributed.checkpoints.tensors import losses_of_rank, make_optimizer_state, state_of
+from distributed import stop_agreement as interruption
+from distributed.checkpoints.contents import losses_of_rank, make_optimizer_state, state_of
+from distributed.checkpoints.index import steps_in
+from distributed.checkpoints.progress import Progress
+from distributed.checkpoints.saving import Checkpoints
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.trainer import train
@@ -58,7 +59,7 @@ class Immediately:
 
 @pytest.fixture
 def written_at_once(monkeypatch):
-    monkeypatch.setattr("distributed.checkpoints.checkpoint.ThreadPoolExecutor", Immediately)
+    monkeypatch.setattr("distributed.checkpoints.saving.ThreadPoolExecutor", Immediately)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def broken_off(folders, tmp_path_factory):
     """The same run, interrupted in its step 8: its folder, with checkpoints of steps 3 and 6. Tests copy it."""
     run = tmp_path_factory.mktemp("broken-off") / "run"
     with pytest.MonkeyPatch.context() as patch, world_of_one() as world:
-        patch.setattr("distributed.checkpoints.checkpoint.ThreadPoolExecutor", Immediately)
+        patch.setattr("distributed.checkpoints.saving.ThreadPoolExecutor", Immediately)
         with pytest.raises(Broken):
             train(config_of(folders, run, "sasrec", *STEPS), world, breaking(8))
     return run
@@ -120,7 +121,7 @@ def test_a_run_continues_from_a_checkpoint_without_losses_of_channels(folders, t
         return {name: value for name, value in found if not name.startswith("channel_losses")}
 
     with monkeypatch.context() as patch, world_of_one() as world:
-        patch.setattr("distributed.checkpoints.checkpoint.state_of", earlier)
+        patch.setattr("distributed.checkpoints.saving.state_of", earlier)
         with pytest.raises(Broken):
             train(broken, world, breaking(5))
     assert steps_in(tmp_path / "broken/checkpoints") == [3]
@@ -272,7 +273,8 @@ def test_a_run_without_a_whole_checkpoint_says_so(folders, tmp_path):
         damage(path, "one bit")
     with world_of_one() as world, pytest.raises(InputError, match=r"has no undamaged checkpoint .*SHA-256 differs"):
         train(config, world)
-    from distributed.inference.encoding import evaluate, run_config
+    from distributed.inference.evaluate import evaluate
+    from distributed.inference.restore import run_config
 
     with world_of_one() as world, pytest.raises(InputError, match=rf"step-0*{best}: .*SHA-256 differs.*another --chec"):
         evaluate(run_config(str(tmp_path / "run")), world, "best")

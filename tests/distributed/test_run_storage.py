@@ -29,7 +29,7 @@ def node(s3, tmp_path, monkeypatch):
 
 
 def save(storage: RunStorage, step: int, best: int | None, content: str = "weights") -> list[str]:
-    """Write a checkpoint as `distributed.checkpoints.checkpoint` does, and return the names of its tensors."""
+    """Write a checkpoint as `distributed.checkpoints.saving` does, and return the names of its tensors."""
     folder = storage.local / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     for shard in (1, 2):

@@ -10,13 +10,14 @@ from configs.schema import EvaluationConfig
 from contracts.errors import InputError
 from data.sequences import Targets, target_items
 from distributed.inference import scoring
-from distributed.inference.encoding import evaluate, run_config
+from distributed.inference.evaluate import evaluate
+from distributed.inference.restore import run_config
 from distributed.inference.score_gains import GainRates, ScoreGains, _by_item
 from distributed.inputs import open_inputs
 from distributed.training.trainer import train
 from distributed.world import world_of_one
 from evaluation.user_batches import user_batch
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 from tests.distributed.runs import config_of
 from tests.distributed.test_scoring import CASES, results
 from tests.distributed.toy import NUM_ITEMS, ToyGraph, toy_data

@@ -12,8 +12,9 @@ from contracts.batch import Step
 from contracts.errors import InputError
 from data.sampling.batches import TrainBatches, assemble
 from data.sampling.spans import Spans
-from distributed.checkpoints.checkpoint import Checkpoints
-from distributed.checkpoints.index import Progress, find_checkpoint
+from distributed.checkpoints.index import find_checkpoint
+from distributed.checkpoints.progress import Progress
+from distributed.checkpoints.saving import Checkpoints
 from distributed.inputs import Inputs
 from distributed.sharding import choose_optimizer, choose_sharding, shard
 from distributed.training.step import TrainSteps

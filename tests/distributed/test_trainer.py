@@ -16,13 +16,14 @@ from data.dataset import write_dataset
 from data.prepare.synthetic import synthetic_content
 from data.prepare.synthetic_spec import SyntheticSpec
 from data.sampling.batches import TrainBatches, assemble
-from data.sampling.item_plan import ItemPlanner
+from data.sampling.item_planner import ItemPlanner
 from data.sampling.negatives import CandidateSampler
 from data.sampling.spans import spans_before
 from data.sequences import Targets
-from distributed.checkpoints.index import Progress
+from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.run_folder import open_run_folder
-from distributed.inference.encoding import evaluate, run_config
+from distributed.inference.evaluate import evaluate
+from distributed.inference.restore import run_config
 from distributed.inference.scoring import Scorer, summarise
 from distributed.inputs import Inputs, build_system, open_inputs, popularity_order
 from distributed.sharding import shard

@@ -6,7 +6,7 @@ import numpy as np
 
 from configs.schema import Config
 from contracts.item_plan import ItemNeeds
-from data.sampling.item_plan import ItemPlanner
+from data.sampling.item_planner import ItemPlanner
 from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem

@@ -8,11 +8,11 @@ import pytest
 from contracts.errors import InputError
 from contracts.modalities import check_modality_name
 from experiments.case_page.cases import CaseStudy, Item, Ranking, item_case, most_divided, user_case
+from experiments.case_page.labels import channel_word, joined, title_of
 from experiments.case_page.markup import VOID, element
 from experiments.case_page.page import is_page, page
 from experiments.case_page.relations import COOCCURRENCE, Lists, Overlap
-from experiments.case_page.users import axis_of
-from experiments.case_page.words import channel_word, joined, title_of
+from experiments.case_page.user_section import axis_of
 from model.protocol import Channel
 
 HOSTILE = "<script>alert(\"1\")</script> & 'onload=x' \x00\u202e\ud800 " + "word " * 40

@@ -9,7 +9,7 @@ from experiments.case_page import relations as relations_module
 from experiments.case_page.relations import COOCCURRENCE, Relations, jaccard, pick_items, survey
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 from tests.graph_builder.small_dataset import NUM_ITEMS, OPTIONS, make_dataset
 
 ALL = np.arange(NUM_ITEMS)

@@ -8,14 +8,14 @@ import pytest
 import yaml
 
 from contracts.errors import InputError
-from distributed.interruption import Interruption
-from experiments.study import life as study_module
+from distributed.stop_agreement import Interruption
+from experiments.study import run_study as study_module
 from experiments.study import trials as trials_module
 from experiments.study.definition import expand, read_study
-from experiments.study.life import held, run_study
+from experiments.study.run_study import held, run_study
 from experiments.study.trials import SerialTrials
 from graph_builder.executor import SerialExecutor
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 from jobs.prepare_data import prepare
 from tests.distributed.runs import records
 

@@ -15,8 +15,8 @@ from configs.schema import GraphConfig
 from contracts.errors import InputError
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
+from graph_builder.graph import Graph
 from graph_builder.stages.injection import find_rows
-from graph_builder.store import Graph
 from kernels import reference
 from tests.graph_builder.small_dataset import (
     NUM_ITEMS,

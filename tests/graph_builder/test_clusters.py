@@ -12,7 +12,7 @@ from graph_builder.executor import SerialExecutor
 from graph_builder.stages import clusters
 from graph_builder.stages.clusters import build_clusters
 from graph_builder.stages.injection import FeatureSpec, find_rows
-from graph_builder.work import WorkFolder
+from graph_builder.work_folder import WorkFolder
 from storage.array_file import save_array
 
 

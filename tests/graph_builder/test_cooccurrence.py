@@ -17,7 +17,7 @@ from graph_builder.executor import SerialExecutor
 from graph_builder.row_blocks import CooccurrenceRows
 from graph_builder.stages.cooccurrence import block_groups, build_cooccurrence, largest_gap
 from graph_builder.stages.window import event_bounds, window_summary
-from graph_builder.work import WorkFolder
+from graph_builder.work_folder import WorkFolder
 from kernels import reference
 from storage.array_file import save_array
 from tests.graph_builder.small_dataset import NUM_ITEMS, CountingExecutor, Interrupted, SmallDataset, content

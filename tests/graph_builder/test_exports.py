@@ -13,10 +13,10 @@ import torch
 from contracts.errors import InputError
 from graph_builder import export_formats, exports
 from graph_builder.build import build_graph
+from graph_builder.build_inputs import ArraySource
 from graph_builder.executor import SerialExecutor
 from graph_builder.exports import KINDS, export
-from graph_builder.source import ArraySource
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 from tests.graph_builder.small_dataset import NUM_ITEMS, OPTIONS, make_dataset
 
 # More neighbours than the few items with an image have: lists are padded.

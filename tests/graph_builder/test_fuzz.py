@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from contracts.errors import InputError
 from graph_builder.build import build_graph
+from graph_builder.build_inputs import check_features
 from graph_builder.executor import SerialExecutor
+from graph_builder.graph import Graph
 from graph_builder.sequence_file import open_sequences
-from graph_builder.source import check_features
-from graph_builder.store import Graph
 from storage.array_file import map_array
 from tests.graph_builder.small_dataset import OPTIONS, make_dataset
 from tests.mutation import folder_of, made, mutated

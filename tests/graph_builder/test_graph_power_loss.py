@@ -9,7 +9,7 @@ import pytest
 
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 from tests.graph_builder.small_dataset import OPTIONS, make_dataset
 from tests.storage.disk import Disk
 

@@ -12,7 +12,7 @@ from graph_builder.executor import SerialExecutor
 from graph_builder.stages.injection import FeatureSpec
 from graph_builder.stages.neighbors import build_neighbors, default_rows_per_task
 from graph_builder.stages.triangle import block_rounds, blocks_of
-from graph_builder.work import WorkFolder
+from graph_builder.work_folder import WorkFolder
 from kernels.cosine.cosine_topk import cosine_neighbors, square_norms
 from storage.array_file import save_array
 from tests.graph_builder.small_dataset import CountingExecutor, Interrupted

@@ -19,7 +19,7 @@ import pytest
 
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 from tests.graph_builder.fault_driver import FAULT_OPTIONS, NUM_ITEMS, NUM_USERS, TracedExecutor
 from tests.graph_builder.small_dataset import content, make_dataset
 

@@ -12,7 +12,7 @@ import scipy.sparse
 from click.testing import CliRunner
 
 from graph_builder.cost.ceilings import Ceilings
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 from jobs import build_graph, export, prepare_data
 
 OPTIONS = ["--set", "graph_options.num_centers=3", "--set", "graph_options.num_neighbors=4"]

@@ -16,9 +16,11 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
-from distributed import interruption, rank_task, workers
-from distributed.interruption import Interruption
-from distributed.ray import train as ray_train
+from distributed import launch as workers
+from distributed import rank_task
+from distributed import stop_agreement as interruption
+from distributed.ray import launch as ray_train
+from distributed.stop_agreement import Interruption
 from distributed.training import trainer
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor

@@ -8,7 +8,8 @@ import ray
 
 from configs.loading import load_config
 from contracts.errors import InputError
-from distributed.inference import encoding
+from distributed.inference.recommend import recommend
+from distributed.inference.restore import check_restorable, run_config
 from distributed.ray import cluster as ray_cluster
 from distributed.training import trainer
 from distributed.world import world_of_one
@@ -59,8 +60,8 @@ def test_training_recommending_and_exporting_read_uris(tmp_path, monkeypatch) ->
     config = load_config(None, small)
     with world_of_one() as world:
         trainer.train(config, world)
-        encoding.check_restorable(encoding.run_config(str(run)), "best")
-        encoding.recommend(encoding.run_config(str(run)), world, "best", 3, str(listed), True)
+        check_restorable(run_config(str(run)), "best")
+        recommend(run_config(str(run)), world, "best", 3, str(listed), True)
     assert set(pq.read_table(listed)["rank"].to_pylist()) == {1, 2, 3}
     invoke(export, "--graph", f"{ROOT}/graph", "--what", "cooccurrence", "--to", "parquet", "--output", edges)
     assert pq.read_metadata(edges).num_rows

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from data.layout import fingerprint_files
+from graph_builder.build_inputs import ArraySource
+from graph_builder.graph import graph_fingerprint
 from graph_builder.integrity import checksum
-from graph_builder.source import ArraySource
-from graph_builder.store import graph_fingerprint
 
 MANIFEST = {
     "num_items": 3,

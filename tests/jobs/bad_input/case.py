@@ -15,7 +15,8 @@ from unittest import mock
 from click.testing import CliRunner
 
 from configs.schema import ClusterConfig
-from distributed.inference import encoding
+from distributed.inference.evaluate import evaluate as evaluate_run
+from distributed.inference.recommend import recommend as recommend_from_run
 from distributed.ray.cluster import connect
 from distributed.world import world_of_one
 from graph_builder.executor import SerialExecutor
@@ -141,4 +142,4 @@ def _one_rank(task: str, config: Any, **arguments: Any) -> None:
     _join_only(config.cluster)
     assert task != "train", "the input was accepted, and training would begin"
     with world_of_one() as world:
-        {"evaluate": encoding.evaluate, "recommend": encoding.recommend}[task](config, world, **arguments)
+        {"evaluate": evaluate_run, "recommend": recommend_from_run}[task](config, world, **arguments)

@@ -22,18 +22,18 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 
 from contracts.errors import InputError
+from distributed.checkpoints.contents import NO_LOSSES, Losses, fill, find_damage, first_line, state_of, write_tensors
 from distributed.checkpoints.index import (
     DamagedCheckpoint,
-    Progress,
     find_checkpoint,
     read_progress,
     step_folder,
     steps_in,
     steps_of,
 )
+from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.checkpoints.snapshot import snapshot
-from distributed.checkpoints.tensors import NO_LOSSES, Losses, fill, find_damage, first_line, state_of, write_tensors
 from distributed.output import say
 from distributed.sharding import ShardedSystem
 from distributed.world import World

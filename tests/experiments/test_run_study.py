@@ -8,9 +8,10 @@ import pytest
 from configs.loading import dump_config, parse_config
 from contracts.errors import InputError
 from data.dataset import Dataset
-from distributed.checkpoints.index import Progress
+from distributed.checkpoints.progress import Progress
 from experiments.study.definition import Study, expand
-from experiments.study.life import (
+from experiments.study.results import read_fingerprints, trial_folder
+from experiments.study.run_study import (
     build_graphs,
     check_continued,
     check_study_folder,
@@ -19,11 +20,10 @@ from experiments.study.life import (
     place,
     run_study,
 )
-from experiments.study.results import read_fingerprints, trial_folder
 from experiments.study.trials import Outcome
 from graph_builder.build import shaping_parameters
 from graph_builder.executor import SerialExecutor
-from graph_builder.store import graph_fingerprint
+from graph_builder.graph import graph_fingerprint
 from tests.distributed.test_checkpoint_index import index, write
 
 SASREC = {"model.name": "sasrec"}

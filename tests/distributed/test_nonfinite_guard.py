@@ -9,7 +9,7 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 
 from contracts.errors import InputError
-from distributed.training.guard import GuardedOptimizer
+from distributed.training.nonfinite_guard import GuardedOptimizer
 from distributed.training.trainer import train
 from distributed.world import world_of_one
 from tests.distributed.runs import config_of, records

@@ -16,10 +16,10 @@ from contracts.errors import InputError, TaskFailed
 from contracts.terminal import shows_bars
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.output import local_bar
-from distributed.placement import device_type, runs_in_this_process
 from distributed.rank_task import RankError, Task, run_task
 from distributed.ray.temporary_folder import keep_sockets_short
-from distributed.stop_requests import stopping_on_signals
+from distributed.run_location import device_type, runs_in_this_process
+from distributed.stop_signals import stopping_on_signals
 from distributed.telemetry import unwatched
 from distributed.world import world_of_one
 from storage.durable_files import write_text
@@ -76,7 +76,7 @@ def _run_in_this_process(task: Task, config: Config, storage: RunStorage, argume
 
 
 def _run_through_ray(task: Task, config: Config, storage: RunStorage, arguments: dict[str, Any]) -> None:
-    from distributed.ray import train as ray_train
+    from distributed.ray import launch as ray_train
     from distributed.ray.cluster import cluster_in_words, connect, wait_for_room
 
     kind, workers = device_type(config.cluster), config.cluster.num_workers

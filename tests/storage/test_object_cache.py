@@ -13,9 +13,9 @@ from contracts.errors import InputError
 from data.dataset import Dataset
 from distributed.world import World
 from jobs.prepare_data import prepare
-from storage import object_folder, object_storage
-from storage.object_folder import ObjectFolder
-from storage.object_storage import cache_folder, fetched, published
+from storage import object_cache, object_store
+from storage.object_cache import cache_folder, fetched, published
+from storage.object_store import ObjectFolder
 from storage.uris import check_name, check_uri
 from tests.distributed.spawn import run_ranks
 from tests.s3_server import BUCKET, KEY, SECRET, running_server
@@ -82,13 +82,13 @@ def test_a_second_open_reads_the_manifest_and_nothing_else(remote, s3) -> None:
 
 def fetch_and_count(world: World, uri: str, results: Path) -> None:
     calls = []
-    download = object_storage._download
+    download = object_cache._download
 
     def counted(*arguments) -> None:
         calls.append(arguments)
         download(*arguments)
 
-    object_storage._download = counted
+    object_cache._download = counted
     world.barrier()
     (results / f"{world.rank}.json").write_text(json.dumps([str(fetched(uri)), len(calls)]))
 
@@ -192,7 +192,7 @@ def test_uris_that_hold_credentials_are_not_shown(uri) -> None:
 
 def test_what_a_service_says_is_shown_without_credentials(monkeypatch) -> None:
     monkeypatch.setenv("AWS_SESSION_TOKEN", "very-private")
-    said = object_folder._cause("odd\n  very-private; AWSAccessKeyId=AKIA123 signature: abc/def plain")
+    said = object_store._cause("odd\n  very-private; AWSAccessKeyId=AKIA123 signature: abc/def plain")
     assert said.startswith("odd ***; AWSAccessKeyId=*** signature: *** plain; check")
 
 
@@ -304,7 +304,7 @@ def test_a_full_disk_is_named_and_nothing_stays(remote, monkeypatch) -> None:
 
 
 def test_large_objects_come_in_ranges_in_order(s3, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(object_folder, "_RANGE_BYTES", 1 << 16)
+    monkeypatch.setattr(object_store, "_RANGE_BYTES", 1 << 16)
     data = np.random.default_rng(0).integers(0, 256, (1 << 21) + 5, np.uint8).tobytes()
     (tmp_path / "in").write_bytes(data)
     folder = ObjectFolder(f"s3://{BUCKET}/large")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from distributed.checkpoints.run_storage import RunStorage
-from distributed.interruption import STOP_FILE, STOPPED_FILE
+from distributed.stop_agreement import STOP_FILE, STOPPED_FILE
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _ANSWER = (

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from contracts.errors import InputError
-from distributed.checkpoints.index import Progress
+from distributed.checkpoints.progress import Progress
 from distributed.sharding import ShardedSystem
 from distributed.world import World
 from storage.fingerprints import file_digest

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.case_page.cases import CaseStudy, Offer, UserCase
+from experiments.case_page.labels import channel_word, item_line, tag
 from experiments.case_page.markup import Markup, element
 from experiments.case_page.style import NUM_COLORS
-from experiments.case_page.words import channel_word, item_line, tag
 
 
 @dataclass(frozen=True)

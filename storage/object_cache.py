@@ -31,7 +31,7 @@ from contracts.errors import InputError
 from contracts.terminal import shows_bars
 from storage.durable_files import replace_folder, replacing_folder
 from storage.manifest import MANIFEST
-from storage.object_folder import ObjectFolder
+from storage.object_store import ObjectFolder
 from storage.paths import expand_home
 from storage.uris import check_name, is_uri
 
@@ -58,7 +58,7 @@ def fetched(path: str, what: str = "dataset") -> Path:
         what: "dataset" or "graph", for messages.
 
     Raises:
-        InputError: the service refuses (`object_folder`); the URI holds nothing finished; a file is missing,
+        InputError: the service refuses (`object_store`); the URI holds nothing finished; a file is missing,
             truncated or altered; or the local disk is full. No partial copy is left.
     """
     if not is_uri(path):

@@ -13,7 +13,7 @@ from contracts.errors import InputError
 from contracts.graph_rows import GraphRows
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
-from graph_builder.store import Graph
+from graph_builder.graph import Graph
 from tests.graph_builder.small_dataset import NUM_ITEMS, OPTIONS, SmallDataset, make_dataset
 
 

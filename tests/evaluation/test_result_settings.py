@@ -3,7 +3,7 @@
 import pytest
 
 from configs.loading import load_config
-from evaluation.settings import described, differing_settings, ranking_note, score_settings, settings_suffix
+from evaluation.result_settings import described, differing_settings, ranking_note, score_settings, settings_suffix
 
 
 def evaluation(*settings):

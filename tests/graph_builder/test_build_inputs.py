@@ -15,10 +15,10 @@ import pytest
 from contracts.errors import InputError
 from graph_builder import sequence_file
 from graph_builder.build import build_graph
+from graph_builder.build_inputs import ArraySource
 from graph_builder.executor import SerialExecutor
+from graph_builder.graph import Graph
 from graph_builder.sequence_file import open_sequences
-from graph_builder.source import ArraySource
-from graph_builder.store import Graph
 from tests.graph_builder.small_dataset import NUM_ITEMS, OPTIONS, SmallDataset, content, make_dataset
 
 LISTS = [[3, 1, 2], [], [5], [2, 2, 9, 0]]

@@ -144,7 +144,7 @@ def local_folder(path: str | Path) -> Path:
 
     Raises:
         InputError: the path is a URI. The jobs copy the objects of a URI to a local folder
-            (`object_storage.fetched`).
+            (`object_cache.fetched`).
     """
     if "://" in str(path):
         raise InputError(f"graph={path}: is a URI where a local folder is needed; name a path, or use the jobs")

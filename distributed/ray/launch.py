@@ -118,7 +118,7 @@ def end_if_ray_is_lost(storage: RunStorage, seconds: float, end: Callable[[int],
 
 
 class _Trainer(TorchTrainer):
-    """Ray's trainer without its handler of Ctrl-C, which ends ranks without a checkpoint; see `stop_requests.py`."""
+    """Ray's trainer without its handler of Ctrl-C, which ends ranks without a checkpoint; see `stop_signals.py`."""
 
     def _register_sigint_handler(self, controller: Any) -> None:
         pass

@@ -19,8 +19,8 @@ from data.dataset import Dataset
 from distributed.checkpoints.index import RANKING_GRAPH, DamagedCheckpoint, find_checkpoint
 from distributed.checkpoints.run_folder import FIXED_IN_A_RUN, open_run_folder
 from distributed.inputs import open_inputs
-from distributed.interruption import STOP_FILE
-from distributed.placement import device_type
+from distributed.run_location import device_type
+from distributed.stop_agreement import STOP_FILE
 from distributed.training.trainer import check_trainable
 from experiments.study.definition import Study, Trial
 from experiments.study.report import write_report
@@ -28,7 +28,7 @@ from experiments.study.results import is_finished, read_fingerprints, trial_fold
 from experiments.study.trials import Job, Outcome, TrialExecutor
 from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
 from graph_builder.executor import Executor
-from graph_builder.store import graph_fingerprint
+from graph_builder.graph import graph_fingerprint
 from storage.durable_files import write_text
 
 # A single run may be continued with more epochs, but trials of a study must have the same number of epochs.

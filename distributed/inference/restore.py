@@ -1,0 +1,67 @@
+"""Opens a finished run: its settings, its inputs, and a model filled from one of its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from configs.loading import load_config, override_config
+from configs.schema import Config
+from contracts.errors import InputError
+from distributed.checkpoints.index import find_checkpoint
+from distributed.checkpoints.run_storage import RunStorage
+from distributed.checkpoints.saving import Checkpoints
+from distributed.host_memory import keep_freed_memory
+from distributed.inputs import Inputs, build_system, open_inputs
+from distributed.sharding import ShardedSystem, shard
+from distributed.world import World
+
+
+def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best") -> Config:
+    """Return the config that a run was trained with, with some knobs overridden.
+
+    Args:
+        run: the run's folder or URI.
+        overrides: settings "name=value" of evaluation, cluster, dataset or graph.
+        checkpoint: "latest", "best" or a step. For a URI, its progress record is then on this node.
+
+    Raises:
+        InputError: there is no run, or an override of any other knob.
+    """
+    storage = RunStorage(run)
+    storage.pull(checkpoint, tensors=False)
+    path = storage.local / "config.yaml"
+    if not path.exists():
+        raise InputError(f"run {run}: has no {path.name}; name a run folder that jobs/train.py wrote")
+    config = override_config(load_config(str(path)), overrides, ("evaluation", "cluster", "dataset", "graph"))
+    return config.model_copy(update={"run": run})
+
+
+def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, ShardedSystem, int | None]:
+    """Open a run's inputs and fill its model from a checkpoint.
+
+    Returns:
+        The inputs, the filled system, and the step of the checkpoint. The step is None for a model without
+        parameters, which has no checkpoint.
+    """
+    assert config.run is not None
+    if world.device.type == "cpu":
+        keep_freed_memory()
+    inputs = open_inputs(config)
+    sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    if not (sharded.dense_parameters or sharded.sharding):
+        return inputs, sharded, None
+    checkpoints = Checkpoints(config.run, world)
+    progress, _ = checkpoints.load(checkpoint, sharded, inputs.fingerprints, weights_only=True)
+    return inputs, sharded, progress.step
+
+
+def check_restorable(config: Config, checkpoint: str) -> None:
+    """Raise the errors that a rank of `evaluate` or `recommend` would raise, before any rank is started.
+
+    Raises:
+        InputError: the run's dataset or graph is gone or damaged, or there is no such checkpoint.
+    """
+    assert config.run is not None
+    inputs = open_inputs(config)
+    if build_system(config, inputs).recommender.needs.id_rows:
+        find_checkpoint(str(RunStorage(config.run).local), checkpoint, inputs.fingerprints)
