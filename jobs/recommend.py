@@ -66,8 +66,8 @@ def main(
     hidden, ranked_hidden = ("hidden" if hides else "kept" for hides in (mask_history, config.evaluation.mask_history))
     other = "--keep-history lists them too" if mask_history else "--mask-history leaves them out"
     print(
-        f"Items that users already have are {hidden} in these lists ({other}); the run's own metrics were ranked with "
-        f"them {ranked_hidden} (evaluation.mask_history)."
+        f"Items that users already have are {hidden} in these lists ({other}). For the run's own metrics they were "
+        f"{ranked_hidden} (evaluation.mask_history)."
     )
 
 

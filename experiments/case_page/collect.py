@@ -27,7 +27,7 @@ MOST_NAMED = 50
 DRAWN_USERS = 60
 LIST = 10
 _SHORT = (4, 8)  # fewest and most items of a history that can be read at a glance
-_NAMED = "Named by whoever made this page."
+_NAMED = "Chosen by the person who made this page."
 
 
 def case_study(
