@@ -55,9 +55,9 @@ def test_training_shrinks_when_a_node_leaves_and_grows_when_one_comes(inputs, tw
     )
     trial = Trial(inputs, "sasrec", "elastic", two_nodes, elastic)
     trial.run([Strike("node leaves", 20, take_node), Strike("node comes", 40, add_node, ranks=1)])
-    sittings: dict[str, int] = {}
+    attempts: dict[str, int] = {}
     for path in sorted(trial.traces.iterdir()):
-        sittings[path.name.split("-")[0]] = sittings.get(path.name.split("-")[0], 0) + 1
-    assert list(sittings.values()) == [2, 1, 2]
+        attempts[path.name.split("-")[0]] = attempts.get(path.name.split("-")[0], 0) + 1
+    assert list(attempts.values()) == [2, 1, 2]
     assert trial.coverage() == (0, 0)
     assert json.loads((trial.folder / "run/metrics.json").read_text())["epochs"] == 60

@@ -127,7 +127,7 @@ def test_its_processes_know_where_its_code_is(site, project):
 
 def test_it_stands_beside_dasks_distributed(site, site_of_dask, tmp_path):
     code = (
-        "import distributed, mdsrec, mdsrec.distributed, mdsrec.distributed.workers\n"
+        "import distributed, mdsrec, mdsrec.distributed, mdsrec.distributed.launch\n"
         "print(distributed.Client.__module__, distributed.__version__, distributed.__file__)\n"
         "print(mdsrec.__file__, mdsrec.Config.__module__, mdsrec.distributed.__file__)"
     )
