@@ -14,8 +14,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 # torch, FBGEMM and TorchRec are released as a trio (pyproject.toml pins them). The CPU build of FBGEMM and
 # the CUDA build share a folder, so exactly one may be installed: by what the machine has.
 ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
-# Tests of one process, spread over the cores; whoever has none left takes over tests of the others.
-SIDE_BY_SIDE := --numprocesses auto --dist worksteal -m "not ranks and not ray and not gpu and not long and not slow"
+# Tests of one process run side by side; a worker that has none left takes over tests of the others. There is one worker
+# more than cores, because tests wait for the disk.
+ONE_PROCESS := not ranks and not ray and not gpu and not slow
+WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 # Compiled modules are kept beside their sources: without them every rank, worker and command of a test compiles anew.
 export PYTHONDONTWRITEBYTECODE :=
 # Pages that people write; docs/bad-input.md is written by a program.
@@ -30,16 +32,21 @@ demo: install
 	$(BIN)/python jobs/demo.py --output demo
 
 # The linters run beside the tests. What they say is shown after them; either's failure is a failure.
-check: install
-	$(if $(COVERAGE),$(BIN)/python -m coverage erase)
+define side_by_side
 	@$(MAKE) --no-print-directory lint > $(VENV)/lint.txt 2>&1 & linters=$$!; \
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(MEASURED); tested=$$?; \
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "$(1)" $(MEASURED); tested=$$?; \
 	wait $$linters; linted=$$?; cat $(VENV)/lint.txt; \
 	test $$tested -eq 0 && test $$linted -eq 0
+endef
+
+check: install
+	$(call side_by_side,$(ONE_PROCESS) and not long)
 
 # Ranks and Ray use several cores themselves, so their tests run one after another.
-test: check docs
-	$(BIN)/python -m pytest -m "(ranks or ray or gpu or long) and not slow" $(MEASURED)
+test: install docs
+	$(if $(COVERAGE),$(BIN)/python -m coverage erase)
+	$(call side_by_side,$(ONE_PROCESS))
+	$(BIN)/python -m pytest -m "(ranks or ray or gpu) and not slow" $(MEASURED)
 	$(if $(COVERAGE),$(BIN)/python -m tests.coverage_by_package)
 
 coverage:

@@ -90,6 +90,7 @@ def train_until_done(config, breaks):
         return train(config, world)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "more"),
     [

@@ -39,6 +39,7 @@ from model.zoo import build_model
 from tests.distributed.runs import SAMPLED, config_of, records, weights
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "sharding", "more"),
     [
@@ -370,6 +371,7 @@ def test_inputs_that_do_not_belong_together_are_named(folders, tmp_path):
             )
 
 
+@pytest.mark.long
 def test_a_forked_process_does_not_finalise_unreachable_objects_of_its_parent(tmp_path):
     """Such an object may wait for threads that the fork lacks. Here the object only records that it was finalised."""
     destroyed = tmp_path / "destroyed"

@@ -91,6 +91,7 @@ def test_a_full_softmax_pushes_their_id_rows_away(planted: Path, tmp_path: Path,
     assert found["recall@20"] < 0.1  # by chance 20 of 48
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sharding", ["data_parallel", "row_wise"])
 def test_rows_that_are_never_drawn_keep_their_initial_values(planted: Path, tmp_path: Path, sharding: str) -> None:
     """Draws by popularity never include these items. Uniform draws do."""

@@ -61,6 +61,7 @@ def finished(tmp_path):
     return {path.parent.name: path.stat().st_mtime_ns for path in (tmp_path / "study/trials").glob("*/metrics.json")}
 
 
+@pytest.mark.long
 def test_trials_share_graphs_and_are_kept(tmp_path, study, monkeypatch):
     built = []
     original = study_module.build_graph
@@ -90,6 +91,7 @@ def test_trials_share_graphs_and_are_kept(tmp_path, study, monkeypatch):
     assert len(built) == 2  # none of the missing trials needs a graph
 
 
+@pytest.mark.long
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, study, monkeypatch):
     variants = {"a": {"model.name": "sasrec"}, "b": {"model.name": "sasrec", "model.num_layers": 1}}
     assert study(variants, "training.max_epochs=3") == []

@@ -148,6 +148,7 @@ def test_rows_are_normalised_before_they_are_cut(dataset: SmallDataset, tmp_path
     assert stats["max_gap"] == 4
 
 
+@pytest.mark.long
 def test_interrupted_build_continues(dataset: SmallDataset, built: Path, tmp_path: Path) -> None:
     complete = CountingExecutor()
     build_graph(dataset, tmp_path / "complete", OPTIONS, 0, complete)

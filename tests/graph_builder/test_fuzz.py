@@ -52,6 +52,7 @@ def sound() -> tuple[dict[str, bytes], dict[str, Any]]:
         return files, everything(Graph.open(folder))
 
 
+@pytest.mark.long
 @settings(derandomize=True, deadline=None, database=None, max_examples=400)
 @given(st.deferred(lambda: mutated(sound()[0])))
 def test_a_mutated_graph_is_refused_or_the_same(contents: dict[str, bytes]) -> None:

@@ -69,6 +69,7 @@ def test_tasks_equal_one_process(
     assert record["copies_left_out"] > 50
 
 
+@pytest.mark.long
 def test_stopped_anywhere_continues_without_doing_a_block_twice(tmp_path: Path) -> None:
     features = hard_features()
     options = GraphConfig(num_neighbors=6, precision="float16")

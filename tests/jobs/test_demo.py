@@ -20,7 +20,7 @@ def test_a_later_demo_deletes_what_an_earlier_one_wrote_and_nothing_else(tmp_pat
 
 def test_a_folder_that_no_demo_wrote_is_refused_and_stays(tmp_path):
     (tmp_path / "dataset").mkdir()
-    with pytest.raises(InputError, match="holds something that no demo wrote; name a new folder"):
+    with pytest.raises(InputError, match="holds files that no demo wrote; name a new folder"):
         demo._empty_folder(tmp_path)
     assert (tmp_path / "dataset").is_dir()
     (tmp_path / "file").touch()

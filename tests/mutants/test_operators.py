@@ -59,6 +59,7 @@ def test_a_mutation_knows_its_lines():
     assert describe("f.py", one) == "f.py:2: b + c  ->  (b - c)"
 
 
+@pytest.mark.long
 def test_mutations_of_the_product_can_be_parsed_and_differ_from_it():
     for package in PRODUCT:
         found = chosen(package, 20, 0)
