@@ -71,8 +71,8 @@ class Setting:
     modalities: int = 2
 
 
-def roles_and_union(setting: Setting, num_items: int, world: int) -> tuple[float, float, float]:
-    """Return the expected candidates, R and U of a rank.
+def roles_and_union(setting: Setting, num_items: int, world: int) -> tuple[float, float, float, float]:
+    """Return the expected candidates, R, items in histories, and U of a rank.
 
     Histories and targets are assumed to be drawn by popularity, and draws half by popularity and half uniformly.
     """
@@ -88,17 +88,18 @@ def roles_and_union(setting: Setting, num_items: int, world: int) -> tuple[float
     roles = expected_distinct([half, uniform, targets, histories])
     seen = expected_distinct([Draws(setting.batch, popular.chances, popular.sizes)])
     more = seen * setting.cooccurrences + setting.modalities * setting.centers * setting.center_samples
-    return candidates, roles, expected_union(num_items, roles, setting.modalities * (setting.neighbors - 1), more)
+    return candidates, roles, seen, expected_union(num_items, roles, setting.modalities * (setting.neighbors - 1), more)
 
 
 def predict(setting: Setting, num_items: int, world: int, precision: str) -> dict[str, float]:
     """Return seconds, bytes and rates of a step on H200 GPUs, as if the network overlapped with nothing."""
-    candidates, roles, union = roles_and_union(setting, num_items, world)
+    candidates, roles, seen, union = roles_and_union(setting, num_items, world)
     d, length = setting.dim, round(_HISTORY)
     model = ModelShape(d, 4 * d, 2, 4, setting.modalities, setting.centers)
     groups = (Group(round(setting.batch / length), length, length),)
-    links = setting.modalities * setting.neighbors + setting.cooccurrences
-    entries = roles * links + setting.modalities * setting.centers * setting.center_samples
+    # Only items in histories bring their rows of O.
+    entries = roles * setting.modalities * setting.neighbors + seen * setting.cooccurrences
+    entries += setting.modalities * setting.centers * setting.center_samples
     step = StepShape(groups, setting.batch, round(candidates), round(union), round(roles), round(entries))
     # The loss stays in float32 under autocast (`model/blocks/losses.py`).
     loss = 3 * forward_flops(model, step)["loss"]
