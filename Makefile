@@ -22,7 +22,9 @@ WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 export PYTHONDONTWRITEBYTECODE :=
 # Pages that people write; docs/bad-input.md is written by a program.
 PROSE := $(filter-out docs/bad-input.md,$(wildcard *.md docs/*.md tests/*.md))
-# make test COVERAGE=1 records which test ran which line, in .coverage.
+# make test COVERAGE=1 records which test ran which line, in .coverage. Each process that a test starts is measured too, and
+# loads a plugin of tests/, wherever it starts: hence the path.
+PYTEST := $(if $(COVERAGE),PYTHONPATH=$(CURDIR) )$(BIN)/python -m pytest
 MEASURED := $(if $(COVERAGE),--cov --cov-append --cov-context=test --cov-report=)
 STAMP := $(VENV)/installed-$(ACCELERATOR)
 
@@ -34,7 +36,7 @@ demo: install
 # The linters run beside the tests. What they say is shown after them; either's failure is a failure.
 define side_by_side
 	@$(MAKE) --no-print-directory lint > $(VENV)/lint.txt 2>&1 & linters=$$!; \
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal -m "$(1)" $(MEASURED); tested=$$?; \
+	$(PYTEST) --numprocesses $(WORKERS) --dist worksteal -m "$(1)" $(MEASURED); tested=$$?; \
 	wait $$linters; linted=$$?; cat $(VENV)/lint.txt; \
 	test $$tested -eq 0 && test $$linted -eq 0
 endef
@@ -46,7 +48,7 @@ check: install
 test: install docs
 	$(if $(COVERAGE),$(BIN)/python -m coverage erase)
 	$(call side_by_side,$(ONE_PROCESS))
-	$(BIN)/python -m pytest -m "(ranks or ray or gpu) and not slow" $(MEASURED)
+	$(PYTEST) -m "(ranks or ray or gpu) and not slow" $(MEASURED)
 	$(if $(COVERAGE),$(BIN)/python -m tests.coverage_by_package)
 
 coverage:
