@@ -20,9 +20,14 @@ class ClusterConfig(Section):
         "the cluster has room for",
     )
     use_gpu: StrictBool | Literal["auto"] = knob(
-        "auto", RUNNING, "whether each worker gets one GPU; auto: true if the cluster has GPUs"
+        "auto", RUNNING, "whether each worker gets one GPU; auto: true if the cluster has a GPU for each worker"
     )
-    cpus_per_worker: StrictFloat = knob(1, RUNNING, "CPU cores that each worker reserves; also its threads", gt=0)
+    cpus_per_worker: StrictFloat = knob(
+        1,
+        RUNNING,
+        "CPU cores that each worker reserves; its threads are this number, rounded down, and at least 1",
+        gt=0,
+    )
     address: str | None = knob(
         None,
         RUNNING,
@@ -55,7 +60,8 @@ class ClusterConfig(Section):
     def _there_are_workers(self) -> ClusterConfig:
         if not 1 <= self.fewest_workers <= self.most_workers:
             raise ValueError(
-                f"num_workers={self.num_workers} is neither a number from 1 nor [least, most] with 1 <= least <= most"
+                f"cluster.num_workers={self.num_workers} is neither a number from 1 nor [least, most] with "
+                "1 <= least <= most"
             )
         return self
 

@@ -47,18 +47,22 @@ class EvaluationConfig(Section):
     cooccurrence_decay: StrictFloat = knob(
         0.9,
         SCORE,
-        "weight of an input item in that sum, divided by the weight of the item after it; 1: all weigh the same",
+        "weight of an input item in the sum of evaluation.cooccurrence_weight, divided by the weight of the item after "
+        "it; 1: all weigh the same",
         gt=0,
         le=1,
     )
     cooccurrence_cap: StrictInt | None = knob(
-        None, SCORE, "number of entries of an item's row of O that the sum uses, the strongest first; null: all", ge=1
+        None,
+        SCORE,
+        "number of entries of an item's row of O that evaluation.cooccurrence_weight uses, strongest first; null: all",
+        ge=1,
     )
     ties: Literal["pessimistic", "optimistic", "id"] = knob(
         "pessimistic",
         SCORE,
-        "rank of items whose score equals the target's; pessimistic: above it, optimistic: below it, id: by ascending "
-        "item id",
+        "whether items whose score equals the target's rank above it; pessimistic: all, optimistic: none, id: those "
+        "with smaller ids",
     )
     bootstrap_samples: StrictInt = knob(
         1000, SCORE, "number of bootstrap resamples behind the 95% intervals; 0: no intervals", ge=0

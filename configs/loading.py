@@ -23,12 +23,19 @@ log = logging.getLogger(__name__)
 
 # Pydantic's types of error, in words for the person who wrote the config.
 _MESSAGES = {
-    "model_type": "is a section of knobs, such as 'model: {dim: 64}'; see configs/schema.py",
+    "model_type": "is a section of knobs, such as 'model: {{dim: 64}}'; see configs/schema.py",
     "tuple_type": "must be a list, such as [10, 20]",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number in digits",
     "float_type": "must be a number, such as 0.1 or 1e-3",
     "string_type": "must be text; quote it, as in '\"2024\"'",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "finite_number": "must be a finite number",
+    "too_short": "must name at least {min_length}",
+    "literal_error": "must be {expected}",
     "invalid_key": "names of knobs are text; see configs/schema.py",
 }
 # Messages abbreviate long values: a YAML alias can expand to a value of any size.
@@ -150,6 +157,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
     key = key.strip()
     if not equals or not all(part.strip() for part in key.split(".")):
         raise InputError(f"--set {override}: expected section.field=value, as in --set model.dim=64")
+    for end in range(1, key.count(".") + 1):
+        outer = ".".join(key.split(".")[:end])
+        if outer in _KNOBS and get_origin(_KNOBS[outer].annotation) is not dict:
+            raise InputError(f"--set {key}: {outer} is a value, not a section; see configs/schema.py")
     info = _KNOBS.get(key)
     if info is not None and not value:
         raise InputError(f"--set {override}: has no value; give one, or leave this --set out")
@@ -193,7 +204,8 @@ def _explain(problem: Any) -> str:
         nearest = _nearest(path)
         hint = f"; did you mean {nearest}?" if nearest else "; see configs/schema.py for the knobs"
         return f"unknown key {name}{hint}"
-    message = _MESSAGES.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    words = _MESSAGES.get(problem["type"])
+    message = words.format(**problem.get("ctx", {})) if words else problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error" and isinstance(problem["input"], dict):
         return message  # it is about several knobs, and names them
     return f"{name.removesuffix('.[key]')}={_SHOWN.repr(problem['input'])}: {message}" if name else message

@@ -16,7 +16,7 @@ Knobs = TypeVar("Knobs", bound=Section)
 class ModelConfig(Section):
     """The system, and the shape of its towers."""
 
-    name: str = knob("mdsrec", RESULT, "name of the system to train; `configs/systems/registry.py` lists the names")
+    name: str = knob("mdsrec", RESULT, "name of the system to train; `mdsrec models` lists the names")
     dim: StrictInt = knob(64, RESULT, "d: width of the item table's rows and of the towers", ge=1)
     num_layers: StrictInt = knob(2, RESULT, "number of Transformer layers in each tower", ge=1)
     num_heads: StrictInt = knob(4, RESULT, "number of attention heads in each layer; dim must be a multiple", ge=1)

@@ -38,8 +38,8 @@ class Config(Section):
         "none",
         RESULT,
         "part of MDSRec that is left out, as in the paper's study; DIS: distance weighting, CRE: co-occurrence "
-        "enhancement, MRGC: modal relation graphs, ICA: interest-centralised attention. Build the graph with the same "
-        "value",
+        "enhancement, MRGC: modal relation graphs, ICA: interest-centralised attention. DIS and CRE change the "
+        "graph: build it with the same value",
     )
     graph_options: GraphConfig = GraphConfig()
     model: ModelConfig = ModelConfig()

@@ -34,8 +34,8 @@ class NegativesConfig(Section):
     popularity_share: StrictFloat = knob(
         0.5,
         RESULT,
-        "share of the other draws that are drawn by popularity, the number of times an item is a training target; "
-        "the rest are drawn uniformly",
+        "share of the draws other than hard negatives that are drawn by popularity, the number of times an item is a "
+        "training target; the rest are drawn uniformly",
         ge=0,
         le=1,
     )

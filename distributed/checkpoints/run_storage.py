@@ -1,6 +1,6 @@
 """Copies the files of a run between a URI and the local folder of each node.
 
-If the local folder and the URI differ, the URI is right. The layout at the URI is that of `checkpoint.py`. A
+If the local folder and the URI differ, the URI is right. The layout at the URI is that of `saving.py`. A
 checkpoint's `progress.json` is uploaded after its other files, and `checkpoints/index.json` after that, so a reader
 never uses an incomplete checkpoint.
 """

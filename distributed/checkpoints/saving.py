@@ -1,6 +1,6 @@
 """Saves, loads and deletes the checkpoints of a run.
 
-Ranks write a checkpoint to a temporary folder, which is then renamed. `tensors.py` writes and reads the files with
+Ranks write a checkpoint to a temporary folder, which is then renamed. `contents.py` writes and reads the files with
 the tensors; none is a pickle, and any number of ranks can read them. `progress.json` is written last and has the
 SHA-256 of each file, so a folder without it is unfinished.
 

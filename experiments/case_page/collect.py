@@ -51,7 +51,7 @@ def case_study(
         track: shows the progress of a loop.
 
     Raises:
-        InputError: see `find_named` and `encoding.restore`.
+        InputError: see `find_named` and `distributed.inference.restore.restore`.
     """
     assert world.size == 1, "a page is made in one process"
     assert config.run is not None

@@ -82,7 +82,7 @@ def test_a_value_is_blamed_on_where_it_was_set(tmp_path):
     path.write_text("training: {batch_size: 0}\n")
     with pytest.raises(InputError) as refused:
         load_config(str(path), ["evaluation.mask_history=yes", "training.patience=0"])
-    least = "Input should be greater than or equal to 1"
+    least = "must be at least 1"
     assert str(refused.value) == (
         f"config ({path}): training.batch_size=0: {least}; --set training.patience=0: {least}; "
         "--set evaluation.mask_history='yes': must be true or false"
@@ -123,10 +123,10 @@ def test_overrides_win_over_the_file(tmp_path):
         ("model.nmae=sasrec", "unknown key model.nmae; did you mean model.name?"),
         ("modle.name=sasrec", "unknown key modle; did you mean model?"),
         ("dropout=0.1", "unknown key dropout; did you mean model.dropout?"),
-        ("model.dropout=1.5", "model.dropout=1.5: Input should be less than 1"),
+        ("model.dropout=1.5", "model.dropout=1.5: must be below 1"),
         ("model.dim=63", "dim=63 is not a multiple of model.num_heads=4"),
         ("training.metric=ndcg@3", "is not one of recall@10"),
-        ("training.negatives.hard_share=1", "training.negatives.hard_share=1: Input should be less than 1"),
+        ("training.negatives.hard_share=1", "training.negatives.hard_share=1: must be below 1"),
         ("training.negatives.hard_share=0.5", "which is unset; set draws too"),
         ("training.negatives={draws: 0, hard_share: 0.5}", "which is 0; set draws too"),
         ("training.batch_size=many", "training.batch_size='many'"),
