@@ -100,7 +100,7 @@ class Targets:
 def repeats_history(data: SequenceArrays, users: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Return whether the item at each position also occurs earlier in the user's sequence, bool [B].
 
-    In memory are `_BLOCK` interactions, or all of one user if they are more.
+    Memory: `_BLOCK` interactions, or those of one user if that user has more.
 
     Args:
         data: the sequences.

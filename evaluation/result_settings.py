@@ -88,7 +88,7 @@ def _known(repeat_shares: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def ranking_advice(settings: Mapping[str, Any], repeat_shares: Mapping[str, float | None]) -> str:
-    """What follows from the share of repeats; "" where the settings fit it. Arguments as of `ranking_note`."""
+    """Return advice on the settings, given the share of repeats; "" if they suit it. Arguments: as in `ranking_note`."""
     shares = _known(repeat_shares)
     if not shares:
         return ""

@@ -30,10 +30,10 @@ class RayExecutor:
     """
 
     def __init__(self, options: GraphConfig) -> None:
-        """Connected already (`distributed.ray.cluster.connect`).
+        """Use the cluster that `distributed.ray.cluster.connect` has joined.
 
         Raises:
-            InputError: a task asks for more than any cluster could grant it (a part of several GPUs).
+            InputError: a task needs more CPUs than the cluster has, or more than one GPU.
         """
         assert ray.is_initialized()
         self.seconds: dict[str, float] = {}
@@ -50,7 +50,7 @@ class RayExecutor:
                 "lower it"
             )
         self.max_in_flight = max(1, int(resources.get("CPU", 1))) * _TASKS_PER_CPU
-        # Asked for by name without a GPU: the kernels' own message is raised by the first block.
+        # With backend=cuda and no GPU, the first block raises the kernels' error.
         self.uses_gpu = options.backend != "cpu" and resources.get("GPU", 0) >= 1
         self.num_gpus = options.gpus_per_task if self.uses_gpu else 0.0
         # What the cluster had when it was joined; it may grow or shrink.

@@ -128,7 +128,7 @@ class MDSRec(Recommender):
         return [list(of_stream) for of_stream in zip(*per_group, strict=True)]
 
     def centers(self, items: ItemRows, views: list[Tensor]) -> list[Tensor]:
-        """Return Ehat_c^m = C_m Ehat_m of each modality, [k, d] (Eq. 10, 11), unless `items` has them already."""
+        """Return Ehat_c^m = C_m Ehat_m of each modality, [k, d] (Eq. 10, 11), from `items` if it has them."""
         return [
             items.centers[m] if m in items.centers else center_vectors(items.center_rows[m], view)
             for m, view in zip(self.modalities, views, strict=True)

@@ -13,7 +13,7 @@ from experiments.case_page.style import NUM_COLORS
 
 @dataclass(frozen=True)
 class Axis:
-    """The common scale of one user's bars: the values at its left and right end. 0 is never outside."""
+    """The common scale of one user's bars: the values at its left and right end. It always includes 0."""
 
     low: float
     high: float

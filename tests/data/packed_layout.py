@@ -11,7 +11,7 @@ def contexts(batch: Batch) -> list[list[int]]:
     """Per target, what its state has seen (positions in the plan, oldest first).
 
     Asserts the rest of the layout: groups are as large as their largest sequence, whole or partial, pads are 0,
-    nothing is left over, and each state that is asked for belongs to one target.
+    nothing is left over, and each requested state belongs to one target.
     """
     seen: dict[int, list[int]] = {}
     row = place = state = 0

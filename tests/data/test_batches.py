@@ -218,7 +218,7 @@ def test_what_is_missing_is_named() -> None:
 
 
 class HugeGraph:
-    """2^33 items whose rows are computed when asked for: item i is linked to N-1-i and (5i+3) mod N."""
+    """2^33 items whose rows are computed when they are read: item i is linked to N-1-i and (5i+3) mod N."""
 
     num_items = 2**33
 

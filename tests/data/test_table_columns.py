@@ -1,4 +1,4 @@
-"""Tables: only the columns asked for are read, by explicit types; one rule for empty ids; clear refusals."""
+"""Tables: only the requested columns are read, by explicit types; one rule for empty ids; clear refusals."""
 
 from __future__ import annotations
 
