@@ -45,7 +45,7 @@ class World:
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
     def barrier(self) -> None:
-        """Wait for every rank. This is an all-reduce, because gloo and NCCL both keep it in order with other collectives."""
+        """Wait for every rank. It is an all-reduce, which gloo and NCCL both keep in order with other collectives."""
         dist.all_reduce(torch.zeros(1, device=self.device))
 
     def sum(self, value: float) -> float:

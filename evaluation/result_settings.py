@@ -88,7 +88,7 @@ def _known(repeat_shares: Mapping[str, float | None]) -> dict[str, float]:
 
 
 def ranking_advice(settings: Mapping[str, Any], repeat_shares: Mapping[str, float | None]) -> str:
-    """Return advice on the settings, given the share of repeats; "" if they suit it. Arguments: as in `ranking_note`."""
+    """Return advice on the settings for this share of repeats; "" if they suit it. Arguments: see `ranking_note`."""
     shares = _known(repeat_shares)
     if not shares:
         return ""

@@ -29,7 +29,8 @@ class GuardedOptimizer(OptimizerWrapper):
     """An optimiser that clips the norm of the dense gradients and skips a step if the norm or the loss is not finite.
 
     Attributes:
-        skipped: whether the latest step was skipped. It is the same on all ranks, because all ranks have the same summed gradients.
+        skipped: whether the latest step was skipped. It is the same on all ranks, because all ranks have the same
+            summed gradients.
         norm: the norm of the dense gradients of the latest step.
     """
 
