@@ -2,9 +2,9 @@
 
 A block (i, j), with i <= j, compares the rows of range i with those of range j and adds candidates to the lists of
 both. A round is one or more whole diagonals of the square. After each round, the candidates of every range are merged,
-and the next round adds only items that reach the thresholds so far. So a range's candidates grow with the logarithm of the
-number of rounds rather than with S. The rounds depend on S alone, so a build can continue on another cluster with the
-same blocks.
+and the next round adds only items that reach the thresholds so far. So a range's candidates grow with the logarithm of
+the number of rounds rather than with S. The rounds depend on S alone, so a build can continue on another cluster with
+the same blocks.
 """
 
 from __future__ import annotations
