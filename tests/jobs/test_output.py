@@ -77,7 +77,7 @@ def test_through_ray_every_line_is_ours(folders, tmp_path):
     foreign = [line for line in said.split("\n")[:-1] if not any(re.fullmatch(ours, line) for ours in OURS)]
     assert foreign == []
     assert said.count("\nepoch ") == 2
-    assert said.count("Targets that repeat") == 1
+    assert said.count("Share of targets that are already") == 1
 
 
 def on_terminal(command):
