@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs.knobs import Section
+from configs.systems.fdsa import FDSAConfig
+from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.mdsrec import MDSRecConfig
 
 
@@ -42,6 +44,13 @@ SYSTEMS = {
     ),
     "sasrec": SystemEntry(about="causal Transformer over item IDs"),
     "sasrecf": SystemEntry(about="SASRec over item IDs and features, concatenated", reads_features=True),
+    "gru4rec": SystemEntry(about="GRU over item IDs", knobs=GRU4RecConfig),
+    "gru4recf": SystemEntry(
+        about="a GRU over item IDs and a GRU over features", knobs=GRU4RecConfig, reads_features=True
+    ),
+    "fdsa": SystemEntry(
+        about="a causal Transformer over item IDs and one over features", knobs=FDSAConfig, reads_features=True
+    ),
     "itemknn": SystemEntry(
         about="co-occurrence with the items of the user's input; not trained",
         is_trained=False,
