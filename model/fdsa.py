@@ -53,7 +53,7 @@ class FDSA(Recommender):
             InputError: the catalogue has no item features, or lacks one that the knobs name.
         """
         super().__init__()
-        self.features = FeatureMaps(info, config.dim, "fdsa", knobs.features)
+        self.features = FeatureMaps(info=info, dim=config.dim, system="fdsa", chosen=knobs.features)
         self.needs = ItemNeeds(id_rows=True, features=self.features.names)
         self.channels = (Channel("id", 1.0),)
         self.rate, self.feature_rate = config.dropout, knobs.feature_dropout

@@ -34,7 +34,7 @@ class GRU4RecF(Recommender):
             InputError: the catalogue has no item features.
         """
         super().__init__()
-        self.features = FeatureMaps(info, config.dim, "gru4recf")
+        self.features = FeatureMaps(info=info, dim=config.dim, system="gru4recf")
         self.needs = ItemNeeds(id_rows=True, features=self.features.names)
         self.channels = (Channel("id", 1.0),)
         self.rate = knobs.dropout

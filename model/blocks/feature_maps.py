@@ -20,7 +20,7 @@ class FeatureMaps(nn.Module):
         names: the features that are read, ascending.
     """
 
-    def __init__(self, info: CatalogueInfo, dim: int, system: str, chosen: tuple[str, ...] | None = None) -> None:
+    def __init__(self, *, info: CatalogueInfo, dim: int, system: str, chosen: tuple[str, ...] | None = None) -> None:
         """Make a map for each feature.
 
         Args:

@@ -1,0 +1,147 @@
+"""What every registered system must do, whatever its model: a system is in these tests as soon as it is registered.
+
+`test_windows.py` and `tests/distributed/test_sharding.py` have the other two: windows equal prefix rows, and any number
+of ranks and either sharding give the same losses.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from configs.loading import load_config
+from configs.schema import Config
+from configs.systems.registry import SYSTEMS
+from data.dataset import Dataset, write_dataset
+from data.prepare.features import AlignedRows
+from data.writing import DatasetContent, Sequences
+from distributed.inference.scoring import Scorer
+from distributed.inputs import Inputs, build_system, open_inputs
+from distributed.sharding import ShardedSystem, shard
+from distributed.training.trainer import train
+from distributed.world import World, world_of_one
+from graph_builder.build import build_graph
+from graph_builder.executor import SerialExecutor
+from tests.distributed.runs import config_of, records, weights
+from tests.distributed.test_resume import train_until_done
+from tests.systems import TRAINED, settings_without_noise
+
+NUM_ITEMS = 40  # of the planted dataset
+
+
+def new_system(config: Config, inputs: Inputs, world: World) -> ShardedSystem:
+    return shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+
+
+def needed(name: str) -> list[str]:
+    return ["evaluation.cooccurrence_weight=1"] if SYSTEMS[name].scores_by_cooccurrence else []
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_an_untrained_system_ranks_as_chance_does(folders: Path, tmp_path: Path, name: str) -> None:
+    """A system whose state saw its target, or an item after it, would rank the target first without training."""
+    ranks = []
+    for seed in range(3):
+        config = config_of(folders, tmp_path / "run", name, f"seed={seed}")
+        with world_of_one() as world:
+            inputs = open_inputs(config)
+            scorer = Scorer(sharded=new_system(config, inputs, world), inputs=inputs, config=config, world=world)
+            ranks.append(scorer.rank("test").ranks)
+    print(name, np.mean(ranks), np.mean(np.array(ranks) <= 10) * 70 / 10, np.mean(np.array(ranks) <= 1) * 70)
+
+
+def without_last_items(dataset: Dataset) -> Dataset:
+    """Return the dataset without each user's last item, the test target."""
+    cut = copy.copy(dataset)
+    last = dataset.offsets[1:] - 1
+    assert np.array_equal(last - dataset.offsets[:-1], dataset.valid_end), "more than one test target"
+    cut.items = np.delete(dataset.items, last)
+    cut.offsets = dataset.offsets - np.arange(len(dataset.offsets))
+    return cut
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("hidden", [False, True], ids=["history kept", "history hidden"])
+def test_the_place_in_a_recommended_list_is_the_rank(folders: Path, tmp_path: Path, name: str, hidden: bool) -> None:
+    """Recommend from sequences that end before the test target, and find the target in the lists."""
+    settings = ("model.init_std=0.5", f"evaluation.mask_history={str(hidden).lower()}", "evaluation.ties=id")
+    config = config_of(folders, tmp_path / "run", name, *settings, *needed(name))
+    with world_of_one() as world:
+        inputs = open_inputs(config)
+        sharded = new_system(config, inputs, world)
+        ranked = Scorer(sharded=sharded, inputs=inputs, config=config, world=world).rank("test")
+        cut = Inputs(without_last_items(inputs.dataset), inputs.graph, inputs.trains_on_graph)
+        scorer = Scorer(sharded=sharded, inputs=cut, config=config, world=world)
+        lists = list(scorer.recommend(inputs.dataset.num_items, mask_history=hidden))
+    users, items = (np.concatenate([part[place] for part in lists]) for place in (0, 1))
+    assert np.array_equal(users, ranked.users)
+    found = items == ranked.items[:, None]
+    listed = found.any(axis=1)  # a target that is in the history is in no list from which the history is hidden
+    assert listed.all() or (hidden and listed.mean() > 0.5)
+    assert np.array_equal(found.argmax(axis=1)[listed] + 1, ranked.ranks[listed])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_run_that_was_interrupted_ends_as_an_undisturbed_one(folders: Path, tmp_path: Path, name: str) -> None:
+    """Dropout and noise are on, so every random stream must continue where it was."""
+    common = ("training.max_epochs=2",)
+    straight = config_of(folders, tmp_path / "straight", name, *common)
+    with world_of_one() as world:
+        whole = train(straight, world)
+    broken = config_of(folders, tmp_path / "broken", name, *common, "training.checkpoint_steps=3")
+    found = train_until_done(broken, (5,))
+    assert whole is not None
+    assert records(tmp_path / "broken") == records(tmp_path / "straight")
+    assert (found["test"], found["details"]) == (whole["test"], whole["details"])
+    expected = weights(straight.run, straight)
+    for parameter, value in weights(broken.run, broken).items():
+        assert torch.equal(value, expected[parameter]), parameter
+
+
+@pytest.fixture(scope="module")
+def successors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset in which item i is always followed by item i + 1, and the last item by item 0; and its graph."""
+    root = tmp_path_factory.mktemp("successors")
+    length, num_users = 9, 120
+    rng = np.random.default_rng(0)
+    items = (rng.integers(0, NUM_ITEMS, num_users)[:, None] + np.arange(length)) % NUM_ITEMS
+    content = DatasetContent(
+        sequences=Sequences(
+            offsets=length * np.arange(num_users + 1),
+            items=items.ravel(),
+            timestamps=None,
+            train_end=np.full(num_users, length - 2),
+            valid_end=np.full(num_users, length - 1),
+        ),
+        user_source_ids=pa.array([f"u{user}" for user in range(num_users)]),
+        item_source_ids=pa.array([f"i{item}" for item in range(NUM_ITEMS)]),
+        features={
+            name: AlignedRows(rng.normal(size=(NUM_ITEMS, width)).astype(np.float32), name)
+            for name, width in (("image", 6), ("text", 8))
+        },
+    )
+    dataset = write_dataset(str(root / "dataset"), content)
+    options = load_config(None, ["graph_options.num_centers=4"]).graph_options
+    build_graph(dataset, str(root / "graph"), options, 0, SerialExecutor())
+    return root
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_successor_of_the_last_item_is_learned(successors: Path, tmp_path: Path, name: str) -> None:
+    settings = (
+        "model.dim=16", "training.batch_size=128", "training.learning_rate=0.01", "training.max_epochs=12",
+        "evaluation.ks=[1]", "training.metric=recall@1",
+    )  # fmt: skip
+    config = config_of(successors, tmp_path / "run", name, *settings, *settings_without_noise(name))
+    with world_of_one() as world:
+        found = train(config, world)
+    assert found is not None
+    print(name, [round(r["valid"]["recall@1"], 3) for r in records(tmp_path / "run")])
+    assert found["test"]["recall@1"] > 0.9  # at random 1 of 40
