@@ -34,7 +34,7 @@ CASES = [
     ("mdsrec sampled", "rowwise_adagrad"),
     ("sasrec sampled repeats", "sgd"),
 ]
-CASES += [(name, "adagrad") for name in TRAINED if name not in dict(CASES)]
+CASES += [(name, "rowwise_adagrad") for name in TRAINED if name not in dict(CASES)]
 
 
 def config_of(model, sharding, table_optimizer):

@@ -44,7 +44,7 @@ def needed(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_an_untrained_system_ranks_as_chance_does(folders: Path, tmp_path: Path, name: str) -> None:
-    """A system whose state saw its target, or an item after it, would rank the target first without training."""
+    """Of 70 items the mean rank is 35.5. Scores that knew the target would rank it higher."""
     ranks = []
     for seed in range(3):
         config = config_of(folders, tmp_path / "run", name, f"seed={seed}")
@@ -52,7 +52,9 @@ def test_an_untrained_system_ranks_as_chance_does(folders: Path, tmp_path: Path,
             inputs = open_inputs(config)
             scorer = Scorer(sharded=new_system(config, inputs, world), inputs=inputs, config=config, world=world)
             ranks.append(scorer.rank("test").ranks)
-    print(name, np.mean(ranks), np.mean(np.array(ranks) <= 10) * 70 / 10, np.mean(np.array(ranks) <= 1) * 70)
+    num_items = inputs.dataset.num_items
+    assert 0.4 * num_items < np.mean(ranks) < 0.6 * num_items
+    assert np.mean(np.array(ranks) <= 10) < 2 * 10 / num_items
 
 
 def without_last_items(dataset: Dataset) -> Dataset:
@@ -136,12 +138,11 @@ def successors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_successor_of_the_last_item_is_learned(successors: Path, tmp_path: Path, name: str) -> None:
     settings = (
-        "model.dim=16", "training.batch_size=128", "training.learning_rate=0.01", "training.max_epochs=12",
-        "evaluation.ks=[1]", "training.metric=recall@1",
+        "model.dim=16", "model.init_std=0.1", "training.batch_size=32", "training.learning_rate=0.01",
+        "training.max_epochs=6", "evaluation.ks=[1]", "training.metric=recall@1",
     )  # fmt: skip
     config = config_of(successors, tmp_path / "run", name, *settings, *settings_without_noise(name))
     with world_of_one() as world:
         found = train(config, world)
     assert found is not None
-    print(name, [round(r["valid"]["recall@1"], 3) for r in records(tmp_path / "run")])
     assert found["test"]["recall@1"] > 0.9  # at random 1 of 40
