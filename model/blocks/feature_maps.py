@@ -44,7 +44,7 @@ class FeatureMaps(nn.Module):
             raise InputError(
                 f"model.{system}.features={list(chosen or ())}: "
                 + (f"the dataset has no feature {unknown[0]!r}; " if unknown else "names no feature; ")
-                + f"its features are {', '.join(sorted(info.feature_dims))}"
+                + f"name some of {', '.join(sorted(info.feature_dims))}, or null for all"
             )
         self.maps = nn.ModuleList(nn.Linear(info.feature_dims[name], dim) for name in self.names)
 
