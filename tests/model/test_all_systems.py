@@ -31,7 +31,7 @@ from tests.distributed.runs import config_of, records, weights
 from tests.distributed.test_resume import train_until_done
 from tests.systems import TRAINED, settings_without_noise
 
-NUM_ITEMS = 40  # of the planted dataset
+GRAPH = ("graph_options.num_centers=6", "graph_options.num_neighbors=5")  # of the planted datasets
 
 
 def new_system(config: Config, inputs: Inputs, world: World) -> ShardedSystem:
@@ -106,43 +106,92 @@ def test_a_run_that_was_interrupted_ends_as_an_undisturbed_one(folders: Path, tm
         assert torch.equal(value, expected[parameter]), parameter
 
 
-@pytest.fixture(scope="module")
-def successors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset in which item i is always followed by item i + 1, and the last item by item 0; and its graph."""
-    root = tmp_path_factory.mktemp("successors")
-    length, num_users = 9, 120
-    rng = np.random.default_rng(0)
-    items = (rng.integers(0, NUM_ITEMS, num_users)[:, None] + np.arange(length)) % NUM_ITEMS
+def write_planted(root: Path, items: np.ndarray, features: dict[str, np.ndarray], num_valid: int = 1) -> None:
+    """Write a dataset of sequences, int64 [users, length], and its graph. The last item of each is for the test."""
+    num_users, length = items.shape
+    num_items = len(features["text"])
     content = DatasetContent(
         sequences=Sequences(
             offsets=length * np.arange(num_users + 1),
             items=items.ravel(),
             timestamps=None,
-            train_end=np.full(num_users, length - 2),
+            train_end=np.full(num_users, length - 1 - num_valid),
             valid_end=np.full(num_users, length - 1),
         ),
         user_source_ids=pa.array([f"u{user}" for user in range(num_users)]),
-        item_source_ids=pa.array([f"i{item}" for item in range(NUM_ITEMS)]),
-        features={
-            name: AlignedRows(rng.normal(size=(NUM_ITEMS, width)).astype(np.float32), name)
-            for name, width in (("image", 6), ("text", 8))
-        },
+        item_source_ids=pa.array([f"i{item}" for item in range(num_items)]),
+        features={name: AlignedRows(x.astype(np.float32), name) for name, x in features.items()},
     )
     dataset = write_dataset(str(root / "dataset"), content)
-    options = load_config(None, ["graph_options.num_centers=4"]).graph_options
+    options = load_config(None, GRAPH).graph_options
     build_graph(dataset, str(root / "graph"), options, 0, SerialExecutor())
+
+
+def learned(root: Path, run: Path, name: str, *more: str) -> float:
+    """Train a system on a planted dataset, and return the share of test targets that it ranks first."""
+    settings = (
+        "model.dim=16", "model.init_std=0.1", "training.batch_size=32", "training.learning_rate=0.01",
+        "evaluation.ks=[1]", "training.metric=recall@1",
+    )  # fmt: skip
+    config = config_of(root, run, name, *settings, *GRAPH, *settings_without_noise(name), *more)
+    with world_of_one() as world:
+        found = train(config, world)
+    assert found is not None
+    return float(found["test"]["recall@1"])
+
+
+@pytest.fixture(scope="module")
+def successors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset in which item i is always followed by item i + 1, and the last item by item 0."""
+    root = tmp_path_factory.mktemp("successors")
+    num_items, num_users, length = 40, 120, 9
+    rng = np.random.default_rng(0)
+    items = (rng.integers(0, num_items, num_users)[:, None] + np.arange(length)) % num_items
+    write_planted(root, items, {name: rng.normal(size=(num_items, 8)) for name in ("image", "text")})
     return root
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_successor_of_the_last_item_is_learned(successors: Path, tmp_path: Path, name: str) -> None:
-    settings = (
-        "model.dim=16", "model.init_std=0.1", "training.batch_size=32", "training.learning_rate=0.01",
-        "training.max_epochs=6", "evaluation.ks=[1]", "training.metric=recall@1",
-    )  # fmt: skip
-    config = config_of(successors, tmp_path / "run", name, *settings, *settings_without_noise(name))
-    with world_of_one() as world:
-        found = train(config, world)
-    assert found is not None
-    assert found["test"]["recall@1"] > 0.9  # at random 1 of 40
+    assert learned(successors, tmp_path / "run", name, "training.max_epochs=8") > 0.8  # at random 1 of 40
+
+
+CLASSES, KNOWN, NEW = (
+    6,
+    90,
+    30,
+)  # items 0..5 follow; then items that are followed, 15 known and 5 new ones of each class
+
+
+@pytest.fixture(scope="module", params=["text", "image"])
+def decided(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A dataset in which a feature decides what follows an item; the feature's name, and the folder.
+
+    After an item comes the one that follows all items of its class. The class can be seen in one feature only, and the
+    other feature is noise. The input of a test target ends with an item that is in no training sequence.
+    """
+    deciding: str = request.param
+    root = tmp_path_factory.mktemp(deciding)
+    rng = np.random.default_rng(0)
+    num_users = 150
+    followed = np.concatenate([rng.integers(0, KNOWN, (num_users, 3)), KNOWN + rng.integers(0, NEW, (num_users, 1))], 1)
+    items = np.stack([CLASSES + followed, followed % CLASSES], axis=2).reshape(num_users, -1)
+    class_of = np.concatenate([np.arange(CLASSES), np.arange(KNOWN + NEW) % CLASSES])
+    noise = {name: rng.normal(size=(len(class_of), 8)) for name in ("image", "text")}
+    features = noise | {deciding: rng.normal(size=(CLASSES, 8))[class_of] + 0.1 * noise[deciding]}
+    write_planted(root, items, features, num_valid=2)  # an item that is decided, and the new item
+    return deciding, root
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name in TRAINED if not SYSTEMS[name].trains_on_graph])
+def test_what_a_feature_decides_is_learned_by_the_systems_that_read_it(
+    decided: tuple[str, Path], tmp_path: Path, name: str
+) -> None:
+    """The others show that nothing else gives the answer away."""
+    deciding, root = decided
+    config = config_of(root, tmp_path, name)
+    reads = build_system(config, open_inputs(config)).recommender.needs.features
+    found = learned(root, tmp_path / "run", name, "training.max_epochs=6")
+    assert found > 0.8 if deciding in reads else found < 0.4  # at random 1 of 6

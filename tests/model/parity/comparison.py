@@ -63,8 +63,9 @@ def check_parity(
         without_effect: the authors' parameters that we left out because results do not depend on them.
     """
     assert set(frozen) | set(without_effect) <= set(fixture.weights), "these names are not in the fixture"
-    table = np.zeros((fixture.num_items, fixture.outputs["item_vectors"].shape[1]))
-    outputs = _Outputs(RecommenderSystem(Rows(table), recommender.double().eval()))
+    width = fixture.options["embedding_size"]
+    table = Rows(np.zeros((fixture.num_items, width))) if recommender.needs.id_rows else None
+    outputs = _Outputs(RecommenderSystem(table, recommender.double().eval()))
     official = {name: x.clone().requires_grad_(name not in frozen) for name, x in fixture.weights.items()}
     ours = {f"system.{name}": x for name, x in to_ours(official).items()}
     _check_names(ours, dict(outputs.named_parameters()))
