@@ -8,7 +8,9 @@ from pydantic import StrictBool, StrictFloat, StrictInt, field_validator, model_
 
 from configs.knobs import RESULT, Section, knob
 from configs.systems.mdsrec import MDSRecConfig
+from configs.systems.mmmlp import MMMLPConfig
 from configs.systems.registry import SYSTEMS, SystemEntry
+from configs.systems.unisrec import UniSRecConfig
 
 Knobs = TypeVar("Knobs", bound=Section)
 
@@ -35,6 +37,8 @@ class ModelConfig(Section):
         "whether each channel learns a number that is added to the score of an item that is in the user's input",
     )
     mdsrec: MDSRecConfig | None = None
+    unisrec: UniSRecConfig | None = None
+    mmmlp: MMMLPConfig | None = None
 
     @field_validator("name")
     @classmethod

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from configs.schema import ModelConfig
 from model.mdsrec import MDSRec
+from model.mmmlp import MMMLP
 from model.popularity import Popularity
 from model.protocol import CatalogueInfo
 from model.recommender import Recommender
 from model.sasrec import SASRec
 from model.sasrecf import SASRecF
+from model.unisrec import UniSRec
 
 # ItemKNN's scores are co-occurrence alone. Ranking adds it to the scores of any system, here to scores of zero
 # (`distributed/inference/score_gains.py`).
@@ -18,6 +20,8 @@ MODELS: dict[str, Callable[[ModelConfig, CatalogueInfo], Recommender]] = {
     "mdsrec": MDSRec,
     "sasrec": lambda config, _: SASRec(config),
     "sasrecf": SASRecF,
+    "unisrec": UniSRec,
+    "mmmlp": MMMLP,
     "itemknn": lambda *_: Popularity(weight=0.0),
     "popularity": lambda *_: Popularity(weight=1.0),
 }
