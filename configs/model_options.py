@@ -10,7 +10,9 @@ from configs.knobs import RESULT, Section, knob
 from configs.systems.fdsa import FDSAConfig
 from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.mdsrec import MDSRecConfig
+from configs.systems.mmmlp import MMMLPConfig
 from configs.systems.registry import SYSTEMS, SystemEntry
+from configs.systems.unisrec import UniSRecConfig
 
 Knobs = TypeVar("Knobs", bound=Section)
 
@@ -40,6 +42,8 @@ class ModelConfig(Section):
     gru4rec: GRU4RecConfig | None = None
     gru4recf: GRU4RecConfig | None = None
     fdsa: FDSAConfig | None = None
+    unisrec: UniSRecConfig | None = None
+    mmmlp: MMMLPConfig | None = None
 
     @field_validator("name")
     @classmethod
