@@ -193,5 +193,8 @@ def test_what_a_feature_decides_is_learned_by_the_systems_that_read_it(
     deciding, root = decided
     config = config_of(root, tmp_path, name)
     reads = build_system(config, open_inputs(config)).recommender.needs.features
-    found = learned(root, tmp_path / "run", name, "training.max_epochs=6")
-    assert found > 0.8 if deciding in reads else found < 0.4  # at random 1 of 6
+    found = learned(root, tmp_path / "run", name, "training.max_epochs=8", "training.learning_rate=0.003")
+    if deciding in reads:  # at random 1 of 6
+        assert found > 0.5
+    else:
+        assert found < 0.3
