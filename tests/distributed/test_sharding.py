@@ -32,6 +32,9 @@ CASES = [
     ("sasrecf", "sgd"),
     ("mdsrec sampled", "rowwise_adagrad"),
     ("sasrec sampled repeats", "sgd"),
+    ("unisrec repeats", "sgd"),
+    ("unisrec inductive sampled", "sgd"),
+    ("mmmlp sampled", "rowwise_adagrad"),
 ]
 
 
@@ -43,6 +46,8 @@ def config_of(model, sharding, table_optimizer):
             *(["training.negatives.draws=12"] if "sampled" in options else []),
             *(["model.mdsrec.center_samples=5"] if "sampled" in options and name == "mdsrec" else []),
             *(["model.mdsrec.gumbel_noise=false"] if name == "mdsrec" else []),
+            *(["model.unisrec.gate_noise=false", "model.unisrec.adaptor_dropout=0"] if name == "unisrec" else []),
+            *(["model.unisrec.use_ids=false"] if "inductive" in options else []),
             f"model.learn_repeats={'repeats' in options}",
             f"model.name={name}",
             "model.dim=8",
