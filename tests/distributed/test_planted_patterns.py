@@ -15,7 +15,7 @@ from distributed.training.trainer import train
 from distributed.world import world_of_one
 from tests.distributed.runs import config_of
 
-NUM_ITEMS, NUM_USERS, LENGTH, WIDTH = 60, 150, 8, 8
+NUM_ITEMS, NUM_USERS, LENGTH, WIDTH = 60, 150, 8, 64
 
 
 def write(root: Path, items: np.ndarray, text: np.ndarray) -> Path:
@@ -38,7 +38,7 @@ def write(root: Path, items: np.ndarray, text: np.ndarray) -> Path:
 
 @pytest.fixture(scope="module")
 def successors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The next item is a fixed item after the last one; texts say nothing."""
+    """The next item is a fixed item after the last one. Texts tell items apart and say nothing else."""
     rng = np.random.default_rng(0)
     successor = np.roll(rng.permutation(NUM_ITEMS), 1)[np.argsort(rng.permutation(NUM_ITEMS))]
     items = np.empty((NUM_USERS, LENGTH), dtype=np.int64)

@@ -64,13 +64,14 @@ def toy_system(config: Config) -> RecommenderSystem:
     )
     recommender = build_model(config.model, info)
     table = ItemTable(num_items=NUM_ITEMS, dim=config.model.dim, init_std=config.model.init_std, device="meta")
-    return RecommenderSystem(table, recommender)
+    return RecommenderSystem(table if recommender.needs.id_rows else None, recommender)
 
 
 def toy_planner(needs: ItemNeeds) -> ItemPlanner:
+    random = np.random.default_rng(6)
     return ItemPlanner(
         needs=needs,
         num_items=NUM_ITEMS,
         graph=ToyGraph(),
-        features={m: np.ones((NUM_ITEMS, 6), np.float32) for m in needs.features},
+        features={m: random.normal(size=(NUM_ITEMS, 6)).astype(np.float32) for m in needs.features},
     )
