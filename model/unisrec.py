@@ -50,7 +50,7 @@ class UniSRec(Recommender):
         self.modality = knobs.modality
         self.needs = ItemNeeds(id_rows=knobs.use_ids, features=(knobs.modality,))
         name = "id" if knobs.use_ids else knobs.modality
-        self.channels = (Channel(name, 1.0, not knobs.use_ids, cosine_temperature=knobs.temperature),)
+        self.channels = (Channel(name, 1.0, is_modality=not knobs.use_ids, cosine_temperature=knobs.temperature),)
         self.adaptor = Adaptor(info.feature_dims[knobs.modality], config.dim, knobs)
         self.encoder = SequenceEncoder(config)
         initialise(self, config.init_std)

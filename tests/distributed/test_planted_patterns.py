@@ -1,4 +1,4 @@
-"""Systems that must learn a planted pattern in a few epochs: the next item follows from the last one, or from texts."""
+"""Systems that must learn a planted pattern in a few epochs: a fixed successor of the last item."""
 
 from pathlib import Path
 
@@ -6,15 +6,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from contracts.errors import InputError
 from data.dataset import write_dataset
 from data.prepare.features import AlignedRows
 from data.writing import DatasetContent, Sequences
+from distributed.inference.restore import check_restorable
 from distributed.training.trainer import train
 from distributed.world import world_of_one
 from tests.distributed.runs import config_of
 
-NUM_ITEMS, NUM_USERS, LENGTH, WIDTH = 60, 150, 8, 8
-GROUPS = 10  # of items with similar texts
+NUM_ITEMS, NUM_USERS, LENGTH, WIDTH = 60, 150, 8, 64
 
 
 def write(root: Path, items: np.ndarray, text: np.ndarray) -> Path:
@@ -37,7 +38,7 @@ def write(root: Path, items: np.ndarray, text: np.ndarray) -> Path:
 
 @pytest.fixture(scope="module")
 def successors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The next item is a fixed item after the last one; texts say nothing."""
+    """The next item is a fixed item after the last one. Texts tell items apart and say nothing else."""
     rng = np.random.default_rng(0)
     successor = np.roll(rng.permutation(NUM_ITEMS), 1)[np.argsort(rng.permutation(NUM_ITEMS))]
     items = np.empty((NUM_USERS, LENGTH), dtype=np.int64)
@@ -45,18 +46,6 @@ def successors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for place in range(1, LENGTH):
         items[:, place] = successor[items[:, place - 1]]
     return write(tmp_path_factory.mktemp("successors"), items, rng.normal(size=(NUM_ITEMS, WIDTH)))
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's items have similar texts. The test target of each user is an item that nobody has in training."""
-    rng = np.random.default_rng(0)
-    group = np.arange(NUM_USERS) % GROUPS
-    size = NUM_ITEMS // GROUPS
-    items = group[:, None] * size + rng.integers(1, size, (NUM_USERS, LENGTH))
-    items[:, -1] = group * size
-    text = np.repeat(rng.normal(size=(GROUPS, WIDTH)), size, axis=0) + 0.1 * rng.normal(size=(NUM_ITEMS, WIDTH))
-    return write(tmp_path_factory.mktemp("texts"), items, text)
 
 
 def recall(folders: Path, run: Path, model: str, *more: str) -> float:
@@ -67,19 +56,30 @@ def recall(folders: Path, run: Path, model: str, *more: str) -> float:
     return float(metrics["test"]["recall@10"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", [(), ("training.negatives.draws=20",), ("model.mmmlp.feature_passes=1",)])
 def test_mmmlp_learns_the_successor_of_the_last_item(successors: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
     assert recall(successors, tmp_path / "run", "mmmlp", "training.max_epochs=12", *more) > 0.8
 
 
-@pytest.mark.parametrize("use_ids", [True, False])
-def test_unisrec_learns_the_successor_of_the_last_item(successors: Path, tmp_path: Path, use_ids: bool) -> None:
-    more = ("training.max_epochs=12", f"model.unisrec.use_ids={use_ids}")
-    assert recall(successors, tmp_path / "run", "unisrec", *more) > 0.8
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("model.unisrec.use_ids=true",),
+        ("model.unisrec.use_ids=false",),
+        ("model.unisrec.use_ids=false", "training.negatives.draws=20", "training.precision=bfloat16"),
+    ],
+)
+def test_unisrec_learns_the_successor_of_the_last_item(successors: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    assert recall(successors, tmp_path / "run", "unisrec", "training.max_epochs=12", *more) > 0.8
 
 
-@pytest.mark.parametrize("draws", ["null", "20"])
-def test_unisrec_without_ids_ranks_new_items_by_their_texts(texts: Path, tmp_path: Path, draws: str) -> None:
-    more = ("training.max_epochs=8", f"training.negatives.draws={draws}", "model.unisrec.use_ids=false")
-    assert recall(texts, tmp_path / "run", "unisrec", *more) > 0.8
-    assert recall(texts, tmp_path / "sasrec", "sasrec", "training.max_epochs=8") < 0.3, "IDs alone cannot know"
+def test_a_run_without_an_item_table_is_checked_for_checkpoints_as_others_are(successors: Path, tmp_path: Path) -> None:
+    settings = ("graph=null", "model.unisrec.use_ids=false", "training.max_epochs=1")
+    config = config_of(successors, tmp_path / "run", "unisrec", *settings)
+    with world_of_one() as world:
+        train(config, world)
+    check_restorable(config, "best")
+    with pytest.raises(InputError, match="--checkpoint 99"):
+        check_restorable(config, "99")

@@ -33,8 +33,11 @@ CASES = [
     ("sasrecf", "sgd"),
     ("mdsrec sampled", "rowwise_adagrad"),
     ("sasrec sampled repeats", "sgd"),
+    ("unisrec repeats", "sgd"),
+    ("unisrec inductive sampled", "sgd"),
+    ("mmmlp sampled", "rowwise_adagrad"),
 ]
-CASES += [(name, "rowwise_adagrad") for name in TRAINED if name not in dict(CASES)]
+CASES += [(name, "rowwise_adagrad") for name in TRAINED if name not in {model.split()[0] for model, _ in CASES}]
 
 
 def config_of(model, sharding, table_optimizer):
@@ -45,6 +48,7 @@ def config_of(model, sharding, table_optimizer):
             *(["training.negatives.draws=12"] if "sampled" in options else []),
             *(["model.mdsrec.center_samples=5"] if "sampled" in options and name == "mdsrec" else []),
             *settings_without_noise(name),
+            *(["model.unisrec.use_ids=false"] if "inductive" in options else []),
             f"model.learn_repeats={'repeats' in options}",
             f"model.name={name}",
             "model.dim=8",

@@ -64,7 +64,7 @@ def toy_system(config: Config) -> RecommenderSystem:
     )
     recommender = build_model(config.model, info)
     table = ItemTable(num_items=NUM_ITEMS, dim=config.model.dim, init_std=config.model.init_std, device="meta")
-    return RecommenderSystem(table, recommender)
+    return RecommenderSystem(table if recommender.needs.id_rows else None, recommender)
 
 
 def toy_planner(needs: ItemNeeds) -> ItemPlanner:
