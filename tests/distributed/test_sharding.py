@@ -34,7 +34,7 @@ CASES = [
     ("mdsrec sampled", "rowwise_adagrad"),
     ("sasrec sampled repeats", "sgd"),
 ]
-CASES += [(name, "rowwise_adagrad") for name in TRAINED if name not in dict(CASES)]
+CASES += [(name, "rowwise_adagrad") for name in TRAINED if name not in {model.split()[0] for model, _ in CASES}]
 
 
 def config_of(model, sharding, table_optimizer):
