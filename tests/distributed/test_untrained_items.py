@@ -82,7 +82,7 @@ def test_counts_rank_them_last(planted: Path, tmp_path: Path, model: str) -> Non
     assert found["recall@20"] < 0.1  # by chance 20 of 48
 
 
-@pytest.mark.parametrize("model", ["sasrec", "sasrecf", "mmmlp"])
+@pytest.mark.parametrize("model", ["sasrec", "sasrecf", "gru4rec", "gru4recf", "fdsa", "mmmlp"])
 def test_a_full_softmax_pushes_their_id_rows_away(planted: Path, tmp_path: Path, model: str) -> None:
     """These items are candidates in every step and never targets."""
     found, moved = trained(planted, tmp_path / "run", model)
