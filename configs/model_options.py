@@ -7,8 +7,12 @@ from typing import Any, Literal, TypeVar
 from pydantic import StrictBool, StrictFloat, StrictInt, field_validator, model_validator
 
 from configs.knobs import RESULT, Section, knob
+from configs.systems.fdsa import FDSAConfig
+from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.mdsrec import MDSRecConfig
+from configs.systems.mmmlp import MMMLPConfig
 from configs.systems.registry import SYSTEMS, SystemEntry
+from configs.systems.unisrec import UniSRecConfig
 
 Knobs = TypeVar("Knobs", bound=Section)
 
@@ -35,6 +39,11 @@ class ModelConfig(Section):
         "whether each channel learns a number that is added to the score of an item that is in the user's input",
     )
     mdsrec: MDSRecConfig | None = None
+    gru4rec: GRU4RecConfig | None = None
+    gru4recf: GRU4RecConfig | None = None
+    fdsa: FDSAConfig | None = None
+    unisrec: UniSRecConfig | None = None
+    mmmlp: MMMLPConfig | None = None
 
     @field_validator("name")
     @classmethod

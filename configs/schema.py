@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import StrictInt, model_validator
+from typing import Any
+
+from pydantic import Field, StrictInt, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
 
 from configs.cluster_options import ClusterConfig
 from configs.evaluation_options import EvaluationConfig
@@ -44,9 +47,23 @@ class Config(Section):
     graph_options: GraphConfig = GraphConfig()
     model: ModelConfig = ModelConfig()
     table: TableConfig = TableConfig()
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = Field(TrainingConfig(), validate_default=True)
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("training", mode="after")
+    @classmethod
+    def _unit_fits_the_system(cls, training: TrainingConfig, others: ValidationInfo) -> TrainingConfig:
+        """Replace `unit=auto` by the unit that it stands for, and refuse a unit that the system cannot train."""
+        model = others.data.get("model")
+        if model is None:  # its knobs are wrong, which has its own message
+            return training
+        if training.unit == "windows" and not model.system.is_causal:
+            raise ValueError(
+                f"training.unit=windows, but each state of model.name={model.name} sees the whole window, and so the "
+                "item that it should predict; set unit to auto or prefixes"
+            )
+        return training.with_unit_chosen(model.system.is_causal)
 
     @model_validator(mode="after")
     def _metric_is_computed(self) -> Config:
@@ -104,6 +121,12 @@ class Config(Section):
     def reads_graph(self) -> bool:
         """Whether the item graph is needed for training or for ranking."""
         return self.trains_on_graph or self.evaluation.cooccurrence_weight > 0
+
+    def default_of(self, name: str, info: FieldInfo) -> Any:
+        """Return a knob's default as a config like this one saves it: for training.unit, what `auto` stands for."""
+        if name == "training.unit":
+            return TrainingConfig().with_unit_chosen(self.model.system.is_causal).unit
+        return info.get_default(call_default_factory=True)
 
     def with_ablation(self) -> Config:
         """Return the config with the part that `ablation` names switched off; `parse_config` calls this once."""

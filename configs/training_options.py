@@ -64,11 +64,12 @@ class TrainingConfig(Section):
     batch_size: StrictInt = knob(
         512, RESULT, "number of targets in a step, over all ranks; with unit=windows, on average", ge=1
     )
-    unit: Literal["windows", "prefixes"] = knob(
-        "windows",
+    unit: Literal["auto", "windows", "prefixes"] = knob(
+        "auto",
         RESULT,
         "what a training example is; windows: a stretch of a sequence with a target after each item, "
-        "prefixes: the items before one target",
+        "prefixes: the items before one target, auto: windows, or prefixes for a system whose states see the whole "
+        "input. A run saves what auto stands for",
     )
     window_overlap: StrictFloat = knob(
         0.5,
@@ -144,3 +145,9 @@ class TrainingConfig(Section):
         "seconds without progress after which a rank reports which rank it waits for, and aborts",
         gt=0,
     )
+
+    def with_unit_chosen(self, is_causal: bool) -> TrainingConfig:
+        """Return these knobs with `unit=auto` replaced by what it stands for with a causal or another system."""
+        if self.unit != "auto":
+            return self
+        return self.model_copy(update={"unit": "windows" if is_causal else "prefixes"})

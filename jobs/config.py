@@ -60,7 +60,7 @@ def _compared(config: Config) -> Iterator[tuple[str, Any, Any]]:
         for section in sections:
             node = node[section] or {}  # None: the section of another system
         if leaf in node:
-            default = info.get_default(call_default_factory=True)
+            default = config.default_of(name, info)
             yield name, list(default) if isinstance(default, tuple) else default, node[leaf]
 
 

@@ -2,7 +2,8 @@
 
 A model file knows nothing of ranks, tables or loaders. It declares what it needs of an item, and turns looked-up rows
 and a batch into vectors for *channels*. The score of user u and item i is sum_c weight_c * <user_c, item_c>, and the
-loss is sum_c weight_c * cross_entropy_c. Losses, ranking and export are written once, over channels.
+loss is sum_c weight_c * cross_entropy_c. Losses, ranking and export are written once, over channels. A channel may
+score by a cosine; `Recommender` then scales its vectors so that their inner product is the score.
 
 Shapes: B targets of a batch, R items with a role, U items of the union, k centres, d width of an
 embedding row, d_m width of a raw feature, d_c width of channel c.
@@ -44,11 +45,14 @@ class Channel:
         name: the channel's name in records and messages.
         weight: its weight in the score and in the loss.
         is_modality: whether `name` is the name of a modality, which comes from the dataset.
+        cosine_temperature: the channel's score is the cosine of user and item vector, divided by this temperature;
+            None: the score is their inner product.
     """
 
     name: str
     weight: float
-    is_modality: bool = False
+    is_modality: bool = field(default=False, kw_only=True)
+    cosine_temperature: float | None = field(default=None, kw_only=True)
 
     @property
     def label(self) -> str:

@@ -13,13 +13,15 @@ from contracts.item_plan import ItemNeeds, ItemPlan
 from model.blocks.item_views import item_rows
 from model.blocks.losses import channel_cross_entropy, sampled_cross_entropy
 from model.blocks.repeats import RepeatGains, SeenItems, seen_items
+from model.blocks.unit_vectors import unit_vectors
 from model.protocol import Channel, ItemRows
 
 
 class Recommender(nn.Module):
     """A model with the interface that training, ranking, export and recommendation use.
 
-    A system sets `needs` and `channels`, and implements `item_vectors` and `user_vectors`.
+    A system sets `needs` and `channels`, and implements `item_vectors` and `user_vectors`. Everything that computes
+    scores calls `scored_items` and `scored_users` instead, which apply the channels' cosines.
 
     Attributes:
         needs: what the loader must read of each item.
@@ -57,7 +59,7 @@ class Recommender(nn.Module):
             batch: the sequences and targets of the step.
         """
         items = item_rows(rows_Ud, plan)
-        users, vectors = self.user_vectors(items, batch), self.item_vectors(items)
+        users, vectors = self.scored_users(items, batch), self.scored_items(items)
         seen = seen_items(batch, self.repeats.weight) if self.repeats is not None else None
         parts: list[Tensor] = []
         loss = self._loss(users, vectors, batch, seen, parts)
@@ -83,6 +85,25 @@ class Recommender(nn.Module):
             seen,
             parts,
         )
+
+    def scored_items(self, items: ItemRows) -> list[Tensor]:
+        """Return, per channel, the item vectors whose inner products with `scored_users` are scores, [R, d_c].
+
+        They are the vectors of `item_vectors`, with length 1 in a channel that scores by a cosine.
+        """
+        vectors = zip(self.channels, self.item_vectors(items), strict=True)
+        return [vector if c.cosine_temperature is None else unit_vectors(vector) for c, vector in vectors]
+
+    def scored_users(self, items: ItemRows, batch: Batch) -> list[Tensor]:
+        """Return, per channel, the user vectors whose inner products with `scored_items` are scores, [B, d_c].
+
+        They are the vectors of `user_vectors`, with length 1/temperature in a channel that scores by a cosine.
+        """
+        vectors = zip(self.channels, self.user_vectors(items, batch), strict=True)
+        return [
+            vector if c.cosine_temperature is None else unit_vectors(vector) / c.cosine_temperature
+            for c, vector in vectors
+        ]
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:
         """Return, per channel, the vectors of the items with a role, [R, d_c]."""

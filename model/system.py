@@ -64,13 +64,13 @@ class RecommenderSystem(nn.Module):
 
     def encode_items(self, items: ItemRows) -> Tensor:
         """Return the item vectors of all channels side by side, [R, sum_c d_c]."""
-        return torch.cat(self.recommender.item_vectors(items), dim=1)
+        return torch.cat(self.recommender.scored_items(items), dim=1)
 
     def encode_users(self, items: ItemRows, batch: Batch) -> Tensor:
         """Return the user vectors of all channels, each times its weight, so that a score is one inner product.
 
         The shape is [B, sum_c d_c].
         """
-        users = self.recommender.user_vectors(items, batch)
+        users = self.recommender.scored_users(items, batch)
         weighted = [c.weight * user for c, user in zip(self.recommender.channels, users, strict=True)]
         return torch.cat(weighted, dim=1)

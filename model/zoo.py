@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from configs.model_options import own_knobs
 from configs.schema import ModelConfig
+from configs.systems.fdsa import FDSAConfig
+from configs.systems.gru4rec import GRU4RecConfig
+from model.fdsa import FDSA
+from model.gru4rec import GRU4Rec
+from model.gru4recf import GRU4RecF
 from model.mdsrec import MDSRec
+from model.mmmlp import MMMLP
 from model.popularity import Popularity
 from model.protocol import CatalogueInfo
 from model.recommender import Recommender
 from model.sasrec import SASRec
 from model.sasrecf import SASRecF
+from model.unisrec import UniSRec
 
 # ItemKNN's scores are co-occurrence alone. Ranking adds it to the scores of any system, here to scores of zero
 # (`distributed/inference/score_gains.py`).
@@ -18,6 +26,11 @@ MODELS: dict[str, Callable[[ModelConfig, CatalogueInfo], Recommender]] = {
     "mdsrec": MDSRec,
     "sasrec": lambda config, _: SASRec(config),
     "sasrecf": SASRecF,
+    "gru4rec": lambda config, _: GRU4Rec(config, own_knobs(config, GRU4RecConfig)),
+    "gru4recf": lambda config, info: GRU4RecF(config, info, own_knobs(config, GRU4RecConfig)),
+    "fdsa": lambda config, info: FDSA(config, info, own_knobs(config, FDSAConfig)),
+    "unisrec": UniSRec,
+    "mmmlp": MMMLP,
     "itemknn": lambda *_: Popularity(weight=0.0),
     "popularity": lambda *_: Popularity(weight=1.0),
 }

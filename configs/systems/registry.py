@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs.knobs import Section
+from configs.systems.fdsa import FDSAConfig
+from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.mdsrec import MDSRecConfig
+from configs.systems.mmmlp import MMMLPConfig
+from configs.systems.unisrec import UniSRecConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,8 @@ class SystemEntry:
         reads_features: whether the model reads the dataset's item features itself. A system that trains on the graph
             needs them only when the graph is built.
         scores_by_cooccurrence: whether its scores are co-occurrence alone (evaluation.cooccurrence_weight).
+        is_causal: whether the state after an item sees no later item. If so, a window can train a target after each of
+            its items. Otherwise a state would see its own target, so such a system trains prefix rows.
     """
 
     about: str
@@ -32,6 +38,7 @@ class SystemEntry:
     trains_on_graph: bool = False
     reads_features: bool = False
     scores_by_cooccurrence: bool = False
+    is_causal: bool = True
 
 
 SYSTEMS = {
@@ -42,6 +49,24 @@ SYSTEMS = {
     ),
     "sasrec": SystemEntry(about="causal Transformer over item IDs"),
     "sasrecf": SystemEntry(about="SASRec over item IDs and features, concatenated", reads_features=True),
+    "gru4rec": SystemEntry(about="GRU over item IDs", knobs=GRU4RecConfig),
+    "gru4recf": SystemEntry(
+        about="a GRU over item IDs and a GRU over features", knobs=GRU4RecConfig, reads_features=True
+    ),
+    "fdsa": SystemEntry(
+        about="a causal Transformer over item IDs and one over features", knobs=FDSAConfig, reads_features=True
+    ),
+    "unisrec": SystemEntry(
+        about="causal Transformer over adapted text vectors, with or without item IDs; cosine scores",
+        knobs=UniSRecConfig,
+        reads_features=True,
+    ),
+    "mmmlp": SystemEntry(
+        about="MLP-Mixers over item IDs and each feature, which see the whole input",
+        knobs=MMMLPConfig,
+        reads_features=True,
+        is_causal=False,
+    ),
     "itemknn": SystemEntry(
         about="co-occurrence with the items of the user's input; not trained",
         is_trained=False,

@@ -78,7 +78,7 @@ def first_difference(stored: dict[str, Any], config: Config, fixed: Collection[D
     for name, info in sorted(all_knobs(Config), key=lambda knob: knob[0]):
         if decides(info) in fixed and not name.startswith(others):
             wanted = _value_at(new, name, None)
-            found = _value_at(stored, name, info.get_default(call_default_factory=True))
+            found = _value_at(stored, name, config.default_of(name, info))
             if _plain(found) != _plain(wanted):
                 return name, found, wanted
     return None

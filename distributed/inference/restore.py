@@ -63,5 +63,6 @@ def check_restorable(config: Config, checkpoint: str) -> None:
     """
     assert config.run is not None
     inputs = open_inputs(config)
-    if build_system(config, inputs).recommender.needs.id_rows:
+    build_system(config, inputs)
+    if config.model.system.is_trained:
         find_checkpoint(str(RunStorage(config.run).local), checkpoint, inputs.fingerprints)

@@ -95,7 +95,7 @@ class Encoder:
 
     def items_by_channel(self, ids: np.ndarray) -> list[Tensor]:
         """Return for each channel the vectors [n, width of the channel] of items, int64 [n], ascending and unique."""
-        return self.system.recommender.item_vectors(self._item_rows(ids))
+        return self.system.recommender.scored_items(self._item_rows(ids))
 
     def _encode_block(self, ids: np.ndarray) -> Tensor:
         """Return item vectors [n, D]. During the pass for the centres, also add these items to the centres' sums."""

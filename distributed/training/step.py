@@ -11,12 +11,12 @@ While step n computes, later steps are in these stages:
 
 DDP sums dense gradients in buckets during the backward pass. The rows of step n + 1 are read after step n has updated
 them, so the overlap changes no result. On CPU only the exchange of ids overlaps; the other stages run one after the
-other.
+other. A system without an item table is trained without the pipeline (`_StepByStep`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +72,33 @@ class DeviceStep(Pipelineable):
         self.batch.map(record)
 
 
+class _StepByStep:
+    """Takes the place of TorchRec's pipeline for a system without an item table, which the pipeline cannot train.
+
+    Nothing overlaps. There are no ids or rows to exchange ahead of time, and DDP sums gradients in the backward pass.
+    """
+
+    def __init__(
+        self,
+        optimizer: GuardedOptimizer,
+        device: torch.device,
+        forward: Callable[[DeviceStep], tuple[Tensor, Tensor]],
+    ) -> None:
+        self._optimizer, self._device, self._forward = optimizer, device, forward
+
+    def progress(self, steps: Iterator[DeviceStep]) -> Tensor:
+        """Take the next step and return this rank's share of its loss; StopIteration if there is none."""
+        step = next(steps).to(self._device, non_blocking=True)
+        self._optimizer.zero_grad()
+        loss, share = self._forward(step)
+        loss.backward()
+        self._optimizer.step()
+        return share
+
+    def detach(self) -> None:
+        """Do nothing, because there are no modules to detach from."""
+
+
 class TrainSteps:
     """Takes optimiser steps. The shares of the loss that ranks compute sum to the mean over the global batch."""
 
@@ -94,9 +121,13 @@ class TrainSteps:
             sharded.system.recommender.register_forward_pre_hook(
                 lambda _, arguments: (finite_gradient(arguments[0]), *arguments[1:])
             )
-        self._pipeline: TrainPipelineSparseDist[DeviceStep, Tensor] = TrainPipelineSparseDist(
-            sharded.parallel, self._optimizer, world.device, custom_model_fwd=self._forward
-        )
+        self._pipeline: TrainPipelineSparseDist[DeviceStep, Tensor] | _StepByStep
+        if sharded.sharding is None:
+            self._pipeline = _StepByStep(self._optimizer, world.device, self._forward)
+        else:
+            self._pipeline = TrainPipelineSparseDist(
+                sharded.parallel, self._optimizer, world.device, custom_model_fwd=self._forward
+            )
 
     def run(self, steps: Iterable[Step], first: int = 0) -> Iterator[Tensor | None]:
         """Take the steps and yield this rank's share of each loss, in order: a scalar on the device.

@@ -167,14 +167,17 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> 
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
         if device_type is not None:
             choose_optimizer(config.table, sharding, device_type)
+    if config.model.system.is_trained:
         check_targets(training_spans(config, inputs.dataset))
         _candidate_sources(config, inputs)
 
 
 def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
     """Return the spans of all users' sequences, which the steps of an epoch train."""
+    unit = config.training.unit
+    assert unit != "auto", "Config replaces auto by the unit that it stands for"
     return TrainingSpans(
-        data=data, unit=config.training.unit, max_length=config.model.max_length, overlap=config.training.window_overlap
+        data=data, unit=unit, max_length=config.model.max_length, overlap=config.training.window_overlap
     )
 
 

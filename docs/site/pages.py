@@ -29,7 +29,7 @@ SECTIONS = {
         "bad-input",
         "security",
     ],
-    "Understand": ["method", "results", "architecture", "map", "glossary", "log"],
+    "Understand": ["method", "systems", "results", "architecture", "map", "glossary", "log"],
     "Change": ["contributing", "tests", "adding-a-system", "adding-a-format", "adding-a-metric", "changelog"],
 }
 LINK = re.compile(r"(?<=\]\()(?!https?:|#|mailto:)([^)#\s]+)")

@@ -7,6 +7,7 @@ May import `model.cpu`, `model.protocol` and whatever `model` may import, but no
 
 Open `sequence_encoder.py` first (the tower), then `interest_centers.py` (MDSRec's centre attention, Eq. 10-16) and
 `fusion.py` (Eq. 17-19). `sequence_groups.py` pads sequences, `item_table.py` and `item_views.py` make the vectors of
-items, `losses.py` has the losses over channels, and `repeats.py` the learned gains of repeats. `center_chunks.py` and
-`center_memory.py` bound the memory of centre attention.
+items, `feature_maps.py` maps their features, `gru.py` is a GRU over sequences, `losses.py` has the losses over
+channels, and `repeats.py` the learned gains of repeats. `center_chunks.py` and `center_memory.py` bound the memory of
+centre attention.
 """

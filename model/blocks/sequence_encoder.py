@@ -28,7 +28,7 @@ from model.cpu.torch_attention import kernel_attention, tower_attention_work
 
 KeysValues = tuple[Tensor, Tensor]  # each [S, h, L, w]
 
-_NORM_EPS = 1e-12
+NORM_EPS = 1e-12
 
 
 class TransformerLayer(nn.Module):
@@ -45,8 +45,8 @@ class TransformerLayer(nn.Module):
         self.expand = nn.Linear(dim, inner)
         self.contract = nn.Linear(inner, dim)
         self.relu = config.activation == "relu"
-        self.attention_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if norms else None
-        self.ffn_norm = nn.LayerNorm(dim, eps=_NORM_EPS) if norms else None
+        self.attention_norm = nn.LayerNorm(dim, eps=NORM_EPS) if norms else None
+        self.ffn_norm = nn.LayerNorm(dim, eps=NORM_EPS) if norms else None
 
     def keys_values(self, states_SLd: Tensor) -> KeysValues:
         """Return keys and values of the states that enter the layer, [S, h, L, w] each."""
@@ -173,14 +173,11 @@ class SequenceEncoder(nn.Module):
         super().__init__()
         self.rate = config.dropout
         self.positions = nn.Embedding(config.max_length, config.dim)
-        self.input_norm = nn.LayerNorm(config.dim, eps=_NORM_EPS)
+        self.input_norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
 
     def forward(self, items_SLd: Tensor, sequences: Sequences) -> EncodedSequences:
         """Encode the sequences of a group.
-
-        The causal mask hides the padding from every item. The last layer has queries only for the requested states,
-        which is one per sequence for a prefix row or a user to be ranked.
 
         Args:
             items_SLd: [n * S, L, d], n streams one after the other; L <= max_length; padding holds any finite values.
@@ -190,19 +187,35 @@ class SequenceEncoder(nn.Module):
         assert length <= self.positions.num_embeddings, (items_SLd.shape, self.positions.num_embeddings)
         states = self.input_norm(items_SLd + self.positions.weight[:length])
         states = dropout(states, self.rate, self.training)
-        num_streams = len(states) // max(1, len(sequences.lengths))
-        entering, pairs = [], []
-        layers = layers_of(self.layers)
-        for layer in layers:
-            entering.append(states)
-            pairs.append(layer.keys_values(states))
-            visible = None
-            if layer is layers[-1] and not sequences.requests_all:
-                last_items = sequences.last_items().repeat(num_streams, 1)
-                states = states.gather(1, last_items[:, :, None].expand(-1, -1, states.shape[2]))
-                visible = sequences.visible().repeat(num_streams, 1, 1)
-            states = layer(states, layer.attend(states, pairs[-1], visible, self.rate), self.rate)
-        return EncodedSequences(states, entering, pairs)
+        return through_layers(self.layers, states, sequences, self.rate)
+
+
+def through_layers(modules: nn.ModuleList, states_SLd: Tensor, sequences: Sequences, rate: float) -> EncodedSequences:
+    """Pass the states that enter a tower through its layers.
+
+    The causal mask hides the padding from every item. The last layer has queries only for the requested states, which
+    is one per sequence for a prefix row or a user to be ranked.
+
+    Args:
+        modules: the layers, `TransformerLayer`s.
+        states_SLd: [n * S, L, d], n streams one after the other; padding holds any finite values.
+        sequences: the group; each of the n streams has its S sequences.
+        rate: dropout rate inside the layers.
+    """
+    states = states_SLd
+    num_streams = len(states) // max(1, len(sequences.lengths))
+    entering, pairs = [], []
+    layers = layers_of(modules)
+    for layer in layers:
+        entering.append(states)
+        pairs.append(layer.keys_values(states))
+        visible = None
+        if layer is layers[-1] and not sequences.requests_all:
+            last_items = sequences.last_items().repeat(num_streams, 1)
+            states = states.gather(1, last_items[:, :, None].expand(-1, -1, states.shape[2]))
+            visible = sequences.visible().repeat(num_streams, 1, 1)
+        states = layer(states, layer.attend(states, pairs[-1], visible, rate), rate)
+    return EncodedSequences(states, entering, pairs)
 
 
 def layers_of(modules: nn.Module) -> list[TransformerLayer]:

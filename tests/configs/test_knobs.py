@@ -7,6 +7,7 @@ from configs.knobs import Decides, Section, all_knobs, decides, knob
 from configs.loading import dump_config, load_config
 from configs.schema import Config
 from configs.strict_yaml import dump_yaml, parse_yaml
+from configs.systems.registry import SYSTEMS
 from contracts.errors import InputError
 from distributed.checkpoints.run_folder import FIXED_IN_A_RUN, first_difference, open_run_folder
 from graph_builder.graph import LAYOUT_FIELDS
@@ -35,9 +36,10 @@ def test_a_knob_that_does_not_say_is_noticed():
 def test_what_a_knob_decides_is_what_a_continued_run_holds_it_to(tmp_path, name):
     run = tmp_path / "run"
     run.mkdir()
-    config = load_config(None, [f"run={run}"])
-    stored = parse_yaml(dump_config(config))
     *sections, leaf = name.split(".")
+    systems = [f"model.name={section}" for section in sections if section in SYSTEMS]
+    config = load_config(None, [f"run={run}", *systems])
+    stored = parse_yaml(dump_config(config))
     node = stored
     for section in sections:
         node = node[section]

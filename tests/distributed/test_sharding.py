@@ -22,6 +22,7 @@ from distributed.training.trainer import candidate_sampler, training_spans
 from distributed.world import world_of_one
 from tests.distributed.spawn import run_ranks
 from tests.distributed.toy import NUM_ITEMS, toy_data, toy_planner, toy_system
+from tests.systems import TRAINED, settings_without_noise
 
 STEPS = 20
 BATCH = 29  # 7 windows, not divisible by 2 or 3, so that ranks' shares differ
@@ -32,7 +33,11 @@ CASES = [
     ("sasrecf", "sgd"),
     ("mdsrec sampled", "rowwise_adagrad"),
     ("sasrec sampled repeats", "sgd"),
+    ("unisrec repeats", "sgd"),
+    ("unisrec inductive sampled", "sgd"),
+    ("mmmlp sampled", "rowwise_adagrad"),
 ]
+CASES += [(name, "rowwise_adagrad") for name in TRAINED if name not in {model.split()[0] for model, _ in CASES}]
 
 
 def config_of(model, sharding, table_optimizer):
@@ -42,13 +47,13 @@ def config_of(model, sharding, table_optimizer):
         [
             *(["training.negatives.draws=12"] if "sampled" in options else []),
             *(["model.mdsrec.center_samples=5"] if "sampled" in options and name == "mdsrec" else []),
-            *(["model.mdsrec.gumbel_noise=false"] if name == "mdsrec" else []),
+            *settings_without_noise(name),
+            *(["model.unisrec.use_ids=false"] if "inductive" in options else []),
             f"model.learn_repeats={'repeats' in options}",
             f"model.name={name}",
             "model.dim=8",
             "model.max_length=6",  # so that many sequences have a second window, with fewer targets than items
             "model.num_heads=2",
-            "model.dropout=0",
             "model.init_std=0.3",
             f"table.sharding={sharding}",
             f"table.optimizer={table_optimizer}",

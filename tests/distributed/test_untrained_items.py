@@ -65,7 +65,7 @@ def trained(planted: Path, run: Path, model: str, *more: str) -> tuple[dict[str,
     assert metrics is not None
     found = metrics["details"]["test"]["slices"]["target popularity 0"]
     assert found["targets"] == GROUPS * USERS_PER_GROUP
-    if model in ("popularity", "itemknn"):
+    if model in ("popularity", "itemknn") or "model.unisrec.use_ids=false" in more:
         return found, None
     state = weights(run, config)
     (name,) = (name for name in state if name.startswith("table."))
@@ -82,7 +82,7 @@ def test_counts_rank_them_last(planted: Path, tmp_path: Path, model: str) -> Non
     assert found["recall@20"] < 0.1  # by chance 20 of 48
 
 
-@pytest.mark.parametrize("model", ["sasrec", "sasrecf"])
+@pytest.mark.parametrize("model", ["sasrec", "sasrecf", "gru4rec", "gru4recf", "fdsa", "mmmlp"])
 def test_a_full_softmax_pushes_their_id_rows_away(planted: Path, tmp_path: Path, model: str) -> None:
     """These items are candidates in every step and never targets."""
     found, moved = trained(planted, tmp_path / "run", model)
@@ -113,6 +113,20 @@ def test_the_views_of_mdsrec_rank_them_by_their_neighbours(
     Their ID rows are part of the views of trained items, so they get gradients even if they are never drawn.
     """
     found, moved = trained(planted, tmp_path / "run", "mdsrec", *more)
+    assert moved is not None
+    assert moved.all()
+    assert found["recall@20"] > 0.5
+
+
+@pytest.mark.parametrize("more", [(), ("training.negatives.draws=15", "training.negatives.popularity_share=1")])
+def test_unisrec_without_ids_ranks_them_by_their_texts(planted: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    found, _ = trained(planted, tmp_path / "run", "unisrec", "model.unisrec.use_ids=false", *more)
+    assert found["recall@20"] > 0.5
+
+
+def test_unisrec_with_ids_ranks_them_by_their_texts_too(planted: Path, tmp_path: Path) -> None:
+    """Their ID rows are pushed away, as SASRec's are, but the vectors to which they are added are not."""
+    found, moved = trained(planted, tmp_path / "run", "unisrec")
     assert moved is not None
     assert moved.all()
     assert found["recall@20"] > 0.5

@@ -64,7 +64,7 @@ def toy_system(config: Config) -> RecommenderSystem:
     )
     recommender = build_model(config.model, info)
     table = ItemTable(num_items=NUM_ITEMS, dim=config.model.dim, init_std=config.model.init_std, device="meta")
-    return RecommenderSystem(table, recommender)
+    return RecommenderSystem(table if recommender.needs.id_rows else None, recommender)
 
 
 def toy_planner(needs: ItemNeeds) -> ItemPlanner:
@@ -72,5 +72,13 @@ def toy_planner(needs: ItemNeeds) -> ItemPlanner:
         needs=needs,
         num_items=NUM_ITEMS,
         graph=ToyGraph(),
-        features={m: np.ones((NUM_ITEMS, 6), np.float32) for m in needs.features},
+        features={m: x for m, x in toy_features().items() if m in needs.features},
     )
+
+
+def toy_features() -> dict[str, np.ndarray]:
+    """Return random features, float32 [N, 6] each; the last ten items have no image."""
+    random = np.random.default_rng(6)
+    features = {m: random.normal(size=(NUM_ITEMS, 6)).astype(np.float32) for m in MODALITIES}
+    features["image"][-10:] = 0
+    return features

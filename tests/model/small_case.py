@@ -123,11 +123,12 @@ def windows(
     pad: int = 0,
     item_plan: ItemPlan | None = None,
     group_sizes: list[int] | None = None,
+    num_items: int = NUM_ITEMS,
 ) -> Batch:
     """Sequences whose last items each have a target, in consecutive groups of the given sizes (None: one group)."""
-    place = np.arange(NUM_ITEMS)
+    place = np.arange(num_items)
     if item_plan is not None:
-        place = np.full(NUM_ITEMS, -1)
+        place = np.full(num_items, -1)
         place[item_plan.union_ids.numpy()] = np.arange(len(item_plan.union_ids))
     groups, items, states = [], [], []
     rest = list(zip(sequences, targets, strict=True))

@@ -22,6 +22,7 @@ from model.system import RecommenderSystem
 from model.zoo import build_model
 from tests.model import small_case as case
 from tests.model.test_mdsrec import SHAPES, SWITCHES
+from tests.systems import CAUSAL, without_noise
 
 GROUPS = [3, 2, 4]
 
@@ -61,6 +62,15 @@ def test_windows_equal_prefix_rows(switches: dict[str, Any]) -> None:
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_windows_equal_prefix_rows_in_every_shape(shape: dict[str, Any]) -> None:
     check_equal(case.mdsrec_system(case.catalogue(2), case.config(mdsrec=quiet({}), **shape)))
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_windows_equal_prefix_rows_in_every_causal_system(name: str) -> None:
+    table = np.random.default_rng(0).normal(size=(case.NUM_ITEMS, case.DIM))
+    cat = case.catalogue(2)
+    sections = {name: without_noise(name)} if without_noise(name) else {}
+    model = build_model(case.config(name, **sections), cat.info).double()
+    check_equal(RecommenderSystem(case.Rows(table), case.shaken(model)))
 
 
 @pytest.mark.parametrize("learn_repeats", [False, True])

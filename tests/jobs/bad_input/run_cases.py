@@ -66,6 +66,16 @@ CONFIGS = Group(
         Case("a dropout of 1", f"{_TRAIN} --set model.dropout=1"),
         Case("heads that do not divide the width", f"{_TRAIN} --set model.num_heads=3"),
         Case("an unknown model", f"{_TRAIN} --set model.name=bert4rec"),
+        Case("a feature that the dataset lacks", f"{_TRAIN} --set model.name=fdsa --set model.fdsa.features=[sound]"),
+        Case("no feature", f"{_TRAIN} --set model.name=fdsa --set model.fdsa.features=[]"),
+        Case(
+            "windows for a system that sees its whole input",
+            f"{_TRAIN} --set model.name=mmmlp --set training.unit=windows",
+        ),
+        Case(
+            "a system's item feature that the dataset lacks",
+            f"{_TRAIN} --set model.name=unisrec --set model.unisrec.modality=sound",
+        ),
         Case("a metric that is not computed", f"{_TRAIN} --set training.metric=ndcg@7"),
         Case("a cut-off of zero", f"{_TRAIN} --set evaluation.ks=[0,10]"),
         Case("a cut-off twice", f"{_TRAIN} --set evaluation.ks=[10,10]"),

@@ -1,0 +1,60 @@
+"""The item features that a system reads, and a linear map of each to the width of an ID row.
+
+Shapes: R items with a role, d_m width of a feature, d width of an ID row.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from contracts.errors import InputError
+from model.cpu.dropout import dropout
+from model.protocol import CatalogueInfo, ItemRows
+
+
+class FeatureMaps(nn.Module):
+    """W_m x_m + b_m for each feature m. An item without a feature has x_m = 0, so that b_m remains.
+
+    Attributes:
+        names: the features that are read, ascending.
+    """
+
+    def __init__(self, *, info: CatalogueInfo, dim: int, system: str, chosen: tuple[str, ...] | None = None) -> None:
+        """Make a map for each feature.
+
+        Args:
+            info: the catalogue.
+            dim: d.
+            system: the name of the system, for messages.
+            chosen: the features that `model.<system>.features` names; None: every feature of the catalogue.
+
+        Raises:
+            InputError: there are no features, or a named feature does not exist.
+        """
+        super().__init__()
+        if not info.feature_dims:
+            raise InputError(
+                f"model.name={system}: the dataset has no item features; prepare it with --features NAME=FILE, or "
+                "choose a system that reads none (mdsrec models lists them)"
+            )
+        self.names = tuple(sorted(info.feature_dims if chosen is None else set(chosen)))
+        unknown = [name for name in self.names if name not in info.feature_dims]
+        if unknown or not self.names:
+            raise InputError(
+                f"model.{system}.features={list(chosen or ())}: "
+                + (f"the dataset has no feature {unknown[0]!r}; " if unknown else "names no feature; ")
+                + f"name some of {', '.join(sorted(info.feature_dims))}, or null for all"
+            )
+        self.maps = nn.ModuleList(nn.Linear(info.feature_dims[name], dim) for name in self.names)
+
+    def forward(self, items: ItemRows, dtype: torch.dtype, rate: float = 0.0) -> list[Tensor]:
+        """Return the mapped features of the items, [R, d] each, in the order of `names`.
+
+        Args:
+            items: the items of a step.
+            dtype: the dtype of the model's parameters.
+            rate: dropout rate of the raw features.
+        """
+        raw = (dropout(items.features[name].to(dtype), rate, self.training) for name in self.names)
+        return [linear(x) for linear, x in zip(self.maps, raw, strict=True)]

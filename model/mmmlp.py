@@ -1,0 +1,140 @@
+"""MMMLP (Liang et al., WWW 2023): MLP-Mixers over the item IDs and each feature of the input.
+
+Each stream is a matrix of L positions and d columns. A mixer layer mixes its positions, then its columns. The token
+mixer has a weight for each pair of positions and no mask, so every state sees the whole input, and the model trains
+prefix rows only. Scores are products of the state at the last item with the items' ID rows.
+
+The authors' image stream begins with image patches. Features are ready vectors here, and a linear map to the width d
+takes the patches' place.
+
+Shapes: S sequences of a group, L positions, R items with a role, d width of a row, d_m of a feature.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from configs.model_options import ModelConfig, own_knobs
+from configs.systems.mmmlp import MMMLPConfig
+from contracts.batch import Batch
+from contracts.errors import InputError
+from contracts.item_plan import ItemNeeds
+from model.blocks.sequence_encoder import initialise
+from model.blocks.sequence_groups import Sequences, in_groups
+from model.cpu.dropout import dropout
+from model.protocol import CatalogueInfo, Channel, ItemRows
+from model.recommender import Recommender
+
+_NORM_EPS = 1e-12  # of the LayerNorms outside the mixers; those inside have PyTorch's default, as the authors' do
+
+
+class MMMLP(Recommender):
+    """The streams of mixers, concatenated, normalised and joined by a linear map."""
+
+    def __init__(self, config: ModelConfig, info: CatalogueInfo) -> None:
+        """Build the model for a catalogue.
+
+        Raises:
+            InputError: the catalogue does not have a named feature, or none at all.
+        """
+        super().__init__()
+        knobs = own_knobs(config, MMMLPConfig)
+        self.names = _chosen_features(knobs, info)
+        self.needs = ItemNeeds(id_rows=True, features=self.names)
+        self.channels = (Channel("id", 1.0),)
+        self.length = config.max_length
+        self.projections = nn.ModuleList(
+            nn.Linear(info.feature_dims[name], config.dim, bias=False) for name in self.names
+        )
+        # Of the ID stream and then of each feature's. Passes of a stream share the weights of its mixers.
+        self.passes = (config.num_layers, *[knobs.feature_passes] * len(self.names))
+        self.norms = nn.ModuleList(nn.LayerNorm(config.dim, eps=_NORM_EPS) for _ in self.passes)
+        self.mixers = nn.ModuleList(MixerLayer(config, knobs.expansion) for _ in self.passes)
+        joined = len(self.passes) * config.dim
+        self.join_norm = nn.LayerNorm(joined, eps=_NORM_EPS)
+        self.join = nn.Linear(joined, config.dim)
+        initialise(self, config.init_std)  # leaves the token mixers as PyTorch initialises them, as the authors do
+
+    def item_vectors(self, items: ItemRows) -> list[Tensor]:
+        assert items.ids is not None
+        return [items.ids]
+
+    def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
+        assert items.ids is not None
+        projected = [
+            projection(items.features[name].to(items.ids.dtype))
+            for name, projection in zip(self.names, self.projections, strict=True)
+        ]
+        return in_groups(batch, [items.ids, *projected], lambda group, streams: [self._states(group, streams)])
+
+    def _states(self, group: Sequences, streams: list[Tensor]) -> Tensor:
+        """Return the state at the last item of each sequence, [S, 1, d]."""
+        assert group.num_queries == 1, "each state sees the whole input, so a sequence has one state only"
+        mixed = [self._mixed(number, self._padded(group, stream)) for number, stream in enumerate(streams)]
+        last = group.last_items()[:, :, None].expand(-1, -1, len(mixed) * mixed[0].shape[-1])
+        joined = self.join(self.join_norm(torch.cat(mixed, dim=-1).gather(1, last)))
+        # The authors normalise the user's state by the same LayerNorm as the rows that enter the ID stream.
+        state: Tensor = self.norms[0](joined)
+        return state
+
+    def _mixed(self, number: int, stream_SLd: Tensor) -> Tensor:
+        """Return a stream after its passes, [S, L, d]."""
+        stream_SLd = self.norms[number](stream_SLd)
+        for _ in range(self.passes[number]):
+            stream_SLd = self.mixers[number](stream_SLd)
+        return stream_SLd
+
+    def _padded(self, group: Sequences, stream_SLd: Tensor) -> Tensor:
+        """Return a stream with zeros after each sequence's last item, and with `max_length` positions.
+
+        Token mixers read every position, so padding has a value of its own here: the LayerNorm's bias, after the norm.
+        """
+        padded = F.pad(stream_SLd, (0, 0, 0, self.length - group.length))
+        is_item = torch.arange(self.length, device=padded.device) < group.lengths[:, None]
+        return padded.masked_fill(~is_item[:, :, None], 0.0)
+
+
+class MixerLayer(nn.Module):
+    """A token mixer, which mixes the L positions of each column; then a channel mixer, which mixes the d columns."""
+
+    def __init__(self, config: ModelConfig, expansion: int) -> None:
+        super().__init__()
+        dim, length = config.dim, config.max_length
+        self.rate, self.relu = config.dropout, config.activation == "relu"
+        over_positions = partial(nn.Conv1d, kernel_size=1)  # a linear map of the second dimension of [S, L, d]
+        self.token_norm, self.channel_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.token_expand = over_positions(length, expansion * length)
+        self.token_contract = over_positions(expansion * length, length)
+        self.channel_expand = nn.Linear(dim, expansion * dim)
+        self.channel_contract = nn.Linear(expansion * dim, dim)
+
+    def forward(self, stream_SLd: Tensor) -> Tensor:
+        """Return x' + CHANNEL(LayerNorm(x')) with x' = x + TOKEN(LayerNorm(x)), [S, L, d]."""
+        stream_SLd = stream_SLd + self._mlp(self.token_norm(stream_SLd), self.token_expand, self.token_contract)
+        return stream_SLd + self._mlp(self.channel_norm(stream_SLd), self.channel_expand, self.channel_contract)
+
+    def _mlp(self, stream: Tensor, expand: nn.Module, contract: nn.Module) -> Tensor:
+        """Return W2 act(W1 x + b1) + b2 with dropout after both maps; the maps say what they mix."""
+        inner = expand(stream)
+        inner = dropout(F.relu(inner) if self.relu else F.gelu(inner), self.rate, self.training)
+        return dropout(contract(inner), self.rate, self.training)
+
+
+def _chosen_features(knobs: MMMLPConfig, info: CatalogueInfo) -> tuple[str, ...]:
+    if knobs.features is None and not info.feature_dims:
+        raise InputError(
+            "model.name=mmmlp: the dataset has no item features; prepare it with --features NAME=FILE, or set "
+            "model.mmmlp.features=[] for the ID stream alone"
+        )
+    chosen = tuple(sorted(info.feature_dims)) if knobs.features is None else knobs.features
+    for name in chosen:
+        if name not in info.feature_dims:
+            raise InputError(
+                f"model.mmmlp.features: the dataset has no item feature {name!r} (only "
+                f"{', '.join(sorted(info.feature_dims)) or 'none'}); name one of those, or leave the knob at null"
+            )
+    return chosen

@@ -1,0 +1,138 @@
+"""UniSRec (Hou et al., KDD 2022), trained from scratch on one dataset by predicting the next item.
+
+An item is the output of an adaptor, a mixture of experts over the item's text vector; in the transductive setting its
+ID row is added. A SASRec tower encodes the items of the input. The score is the cosine of its state and the item,
+divided by a temperature.
+
+Shapes: S sequences of a group, L positions, R items with a role, G experts, d width of a row, d_m of the feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from configs.model_options import ModelConfig, own_knobs
+from configs.systems.unisrec import UniSRecConfig
+from contracts.batch import Batch
+from contracts.errors import InputError
+from contracts.item_plan import ItemNeeds
+from model.blocks.sequence_encoder import SequenceEncoder, initialise
+from model.blocks.sequence_groups import Sequences, in_groups
+from model.cpu.dropout import dropout
+from model.protocol import CatalogueInfo, Channel, ItemRows
+from model.recommender import Recommender
+
+# What the paper's code adds to the scale of the gate's noise.
+_LEAST_SCALE = 1e-2
+
+
+class UniSRec(Recommender):
+    """A causal Transformer over adapted features, with ID rows (transductive) or without any (inductive)."""
+
+    def __init__(self, config: ModelConfig, info: CatalogueInfo) -> None:
+        """Build the model for a catalogue.
+
+        Raises:
+            InputError: the catalogue does not have the feature that the adaptor reads.
+        """
+        super().__init__()
+        knobs = own_knobs(config, UniSRecConfig)
+        if knobs.modality not in info.feature_dims:
+            raise InputError(
+                f"model.unisrec.modality={knobs.modality}: the dataset has no such item feature (only "
+                f"{', '.join(sorted(info.feature_dims)) or 'none'}); name one of those, or prepare the dataset with "
+                f"--features {knobs.modality}=FILE"
+            )
+        self.modality = knobs.modality
+        self.needs = ItemNeeds(id_rows=knobs.use_ids, features=(knobs.modality,))
+        name = "id" if knobs.use_ids else knobs.modality
+        self.channels = (Channel(name, 1.0, is_modality=not knobs.use_ids, cosine_temperature=knobs.temperature),)
+        self.adaptor = Adaptor(info.feature_dims[knobs.modality], config.dim, knobs)
+        self.encoder = SequenceEncoder(config)
+        initialise(self, config.init_std)
+
+    def item_vectors(self, items: ItemRows) -> list[Tensor]:
+        return [self._adapted(items)]
+
+    def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
+        if not self.adaptor.is_noisy:
+            return in_groups(batch, [self._adapted(items)], lambda group, rows: [self.encoder(rows[0], group).states])
+        # The authors draw the gate's noise for each position of a sequence, and once more for each candidate. So the
+        # experts of each of the R items are computed once, and mixed at each position.
+        streams = self.adaptor.before_noise(self._features(items))
+        ids = [items.ids] if items.ids is not None else []
+
+        def states(group: Sequences, rows: list[Tensor]) -> list[Tensor]:
+            inputs = sum(rows[len(streams) :], self.adaptor.mixed(rows[: len(streams)]))
+            return [self.encoder(inputs, group).states]
+
+        return in_groups(batch, [*streams, *ids], states)
+
+    def _adapted(self, items: ItemRows) -> Tensor:
+        """Return the adapted feature of each item, plus its ID row if there are ID rows, [R, d]."""
+
+        def compute() -> Tensor:
+            adapted: Tensor = self.adaptor(self._features(items))
+            return adapted if items.ids is None else adapted + items.ids
+
+        # In training, the input and the candidates each draw dropout and noise of their own.
+        return compute() if self.training else items.derived("adapted", compute)
+
+    def _features(self, items: ItemRows) -> Tensor:
+        return items.features[self.modality].to(self.adaptor.gate.dtype)
+
+
+class Adaptor(nn.Module):
+    """A mixture of experts, sum_g gate_g(x) * (dropout(x) - b_g) W_g, with learned b_g ("parametric whitening").
+
+    The gate is softmax(x W_gate + epsilon * (softplus(x W_noise) + 0.01)) in training, with epsilon ~ N(0, 1), and
+    softmax(x W_gate) in evaluation. An item without the feature has x = 0.
+
+    Attributes:
+        draw: returns standard normal numbers in the shape of a tensor. They come from the random numbers of the step,
+            as dropout's do. Tests replace it by recorded numbers.
+    """
+
+    def __init__(self, feature_dim: int, dim: int, knobs: UniSRecConfig) -> None:
+        super().__init__()
+        self.rate = knobs.adaptor_dropout
+        self.gate = nn.Parameter(torch.zeros(feature_dim, knobs.num_experts))
+        self.noise = nn.Parameter(torch.zeros_like(self.gate)) if knobs.gate_noise else None
+        self.shifts = nn.Parameter(torch.zeros(knobs.num_experts, feature_dim))
+        self.experts = nn.ModuleList(nn.Linear(feature_dim, dim, bias=False) for _ in range(knobs.num_experts))
+        self.draw: Callable[[Tensor], Tensor] = torch.randn_like
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the gate has noise at present."""
+        return self.training and self.noise is not None
+
+    def forward(self, features_Rm: Tensor) -> Tensor:
+        """Return the adapted features, [R, d]."""
+        return self.mixed(self.before_noise(features_Rm))
+
+    def before_noise(self, features_Rm: Tensor) -> list[Tensor]:
+        """Return all that `mixed` needs of each item: experts [R, G * d], gate logits [R, G], and noise scales [R, G].
+
+        Without noise there are no noise scales.
+        """
+        experts = [
+            expert(dropout(features_Rm, self.rate, self.training) - shift)
+            for expert, shift in zip(self.experts, self.shifts, strict=True)
+        ]
+        parts = [torch.cat(experts, dim=-1), features_Rm @ self.gate]
+        if self.noise is not None and self.training:
+            parts.append(F.softplus(features_Rm @ self.noise) + _LEAST_SCALE)
+        return parts
+
+    def mixed(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the experts of `before_noise` mixed by the gate, with noise drawn for each row, [..., d]."""
+        experts, logits, *scales = parts
+        for scale in scales:
+            logits = logits + self.draw(scale) * scale
+        gates = logits.softmax(dim=-1).to(experts.dtype)
+        return (gates.unsqueeze(-2) @ experts.unflatten(-1, (gates.shape[-1], -1))).squeeze(-2)

@@ -1,0 +1,85 @@
+"""Systems that must learn a planted pattern in a few epochs: a fixed successor of the last item."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from contracts.errors import InputError
+from data.dataset import write_dataset
+from data.prepare.features import AlignedRows
+from data.writing import DatasetContent, Sequences
+from distributed.inference.restore import check_restorable
+from distributed.training.trainer import train
+from distributed.world import world_of_one
+from tests.distributed.runs import config_of
+
+NUM_ITEMS, NUM_USERS, LENGTH, WIDTH = 60, 150, 8, 64
+
+
+def write(root: Path, items: np.ndarray, text: np.ndarray) -> Path:
+    """Write a dataset of users with items [NUM_USERS, LENGTH] each, whose last two are the targets."""
+    content = DatasetContent(
+        sequences=Sequences(
+            offsets=LENGTH * np.arange(NUM_USERS + 1),
+            items=items.astype(np.int64).reshape(-1),
+            timestamps=None,
+            train_end=np.full(NUM_USERS, LENGTH - 2),
+            valid_end=np.full(NUM_USERS, LENGTH - 1),
+        ),
+        user_source_ids=pa.array([f"u{user}" for user in range(NUM_USERS)]),
+        item_source_ids=pa.array([f"i{item}" for item in range(NUM_ITEMS)]),
+        features={"text": AlignedRows(text.astype(np.float32), "text")},
+    )
+    write_dataset(str(root / "dataset"), content)
+    return root
+
+
+@pytest.fixture(scope="module")
+def successors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The next item is a fixed item after the last one. Texts tell items apart and say nothing else."""
+    rng = np.random.default_rng(0)
+    successor = np.roll(rng.permutation(NUM_ITEMS), 1)[np.argsort(rng.permutation(NUM_ITEMS))]
+    items = np.empty((NUM_USERS, LENGTH), dtype=np.int64)
+    items[:, 0] = rng.integers(0, NUM_ITEMS, NUM_USERS)
+    for place in range(1, LENGTH):
+        items[:, place] = successor[items[:, place - 1]]
+    return write(tmp_path_factory.mktemp("successors"), items, rng.normal(size=(NUM_ITEMS, WIDTH)))
+
+
+def recall(folders: Path, run: Path, model: str, *more: str) -> float:
+    """Return Recall@10 on test after a short training; by chance it is 10 of 60."""
+    with world_of_one() as world:
+        metrics = train(config_of(folders, run, model, "graph=null", "training.batch_size=100", *more), world)
+    assert metrics is not None
+    return float(metrics["test"]["recall@10"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("more", [(), ("training.negatives.draws=20",), ("model.mmmlp.feature_passes=1",)])
+def test_mmmlp_learns_the_successor_of_the_last_item(successors: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    assert recall(successors, tmp_path / "run", "mmmlp", "training.max_epochs=12", *more) > 0.8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("model.unisrec.use_ids=true",),
+        ("model.unisrec.use_ids=false",),
+        ("model.unisrec.use_ids=false", "training.negatives.draws=20", "training.precision=bfloat16"),
+    ],
+)
+def test_unisrec_learns_the_successor_of_the_last_item(successors: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    assert recall(successors, tmp_path / "run", "unisrec", "training.max_epochs=12", *more) > 0.8
+
+
+def test_a_run_without_an_item_table_is_checked_for_checkpoints_as_others_are(successors: Path, tmp_path: Path) -> None:
+    settings = ("graph=null", "model.unisrec.use_ids=false", "training.max_epochs=1")
+    config = config_of(successors, tmp_path / "run", "unisrec", *settings)
+    with world_of_one() as world:
+        train(config, world)
+    check_restorable(config, "best")
+    with pytest.raises(InputError, match="--checkpoint 99"):
+        check_restorable(config, "99")

@@ -1,0 +1,101 @@
+"""Compares a system with a fixture: states, scores, loss, and the gradient of every parameter of the authors' code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from contracts.batch import Batch
+from contracts.item_plan import ItemPlan
+from model.blocks.item_table import item_feature
+from model.recommender import Recommender
+from model.system import RecommenderSystem
+from tests.model.parity.fixture import Array, Fixture
+from tests.model.parity.names import Weights
+from tests.model.small_case import Rows
+
+RTOL, ATOL = 1e-9, 1e-11
+
+
+class _Outputs(nn.Module):
+    """Returns what is compared: user vectors, scores and the loss of a batch."""
+
+    def __init__(self, system: RecommenderSystem) -> None:
+        super().__init__()
+        self.system = system
+
+    def forward(self, plan: ItemPlan, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor]:
+        items = self.system.item_rows(plan)
+        states = self.system.recommender.user_vectors(items, batch)
+        scores = self.system.encode_users(items, batch) @ self.system.encode_items(items).T
+        step = SimpleNamespace(feature=item_feature(plan.union_ids), plan=plan, batch=batch)
+        return states, scores, self.system(step)
+
+
+def check_parity(
+    fixture: Fixture,
+    recommender: Recommender,
+    to_ours: Callable[[Weights], Weights],
+    *,
+    states: str = "user_states",
+    scores: str = "scores_without_pad",
+    loss: str = "loss_without_pad",
+    gradients: str = "grad_without_pad",
+    frozen: Sequence[str] = (),
+    without_effect: Sequence[str] = (),
+) -> None:
+    """Fail with a message that names what differs if a system does not compute what the authors' code computes.
+
+    Args:
+        fixture: the numbers.
+        recommender: our model with the fixture's sizes. Its weights are replaced.
+        to_ours: returns every parameter of our system under our names, from the authors' parameters.
+        states: the output with the user vectors, compared with those of our first channel.
+        scores: the output with scores of all items.
+        loss: the output with the loss, and the key in `grad_norms`.
+        gradients: the prefix of the outputs with whole gradients.
+        frozen: the authors' parameters that they do not train.
+        without_effect: the authors' parameters that we left out because results do not depend on them.
+    """
+    assert set(frozen) | set(without_effect) <= set(fixture.weights), "these names are not in the fixture"
+    width = fixture.options["embedding_size"]
+    table = Rows(np.zeros((fixture.num_items, width))) if recommender.needs.id_rows else None
+    outputs = _Outputs(RecommenderSystem(table, recommender.double().eval()))
+    official = {name: x.clone().requires_grad_(name not in frozen) for name, x in fixture.weights.items()}
+    ours = {f"system.{name}": x for name, x in to_ours(official).items()}
+    _check_names(ours, dict(outputs.named_parameters()))
+    found = functional_call(outputs, ours, (fixture.plan(recommender.needs), fixture.batch()), strict=True)
+    _close(f"{fixture.name}: {states}", found[0][0], fixture.outputs[states])
+    _close(f"{fixture.name}: {scores}", found[1], fixture.outputs[scores])
+    _close(f"{fixture.name}: {loss}", found[2], fixture.outputs[loss])
+
+    trained = {name: x for name, x in official.items() if x.requires_grad}
+    found_gradients = torch.autograd.grad(found[2], list(trained.values()), allow_unused=True)
+    by_name = dict(zip(trained, found_gradients, strict=True))
+    norms = fixture.meta["grad_norms"][loss]
+    assert set(norms) == set(trained), f"{fixture.name}: gradients are stored of {sorted(norms)}"
+    for name, norm in norms.items():
+        gradient = by_name[name]
+        if gradient is None:
+            assert name in without_effect, f"{fixture.name}: our loss does not depend on {name}"
+            gradient = torch.zeros_like(official[name])
+        _close(f"{fixture.name}: norm of the gradient of {name}", gradient.norm(), np.asarray(norm))
+        if f"{gradients}/{name}" in fixture.outputs:
+            _close(f"{fixture.name}: gradient of {name}", gradient, fixture.outputs[f"{gradients}/{name}"])
+
+
+def _check_names(ours: Weights, parameters: dict[str, nn.Parameter]) -> None:
+    assert set(ours) == set(parameters), (
+        f"not set: {sorted(set(parameters) - set(ours))}; unknown: {sorted(set(ours) - set(parameters))}"
+    )
+    for name, x in ours.items():
+        assert x.shape == parameters[name].shape, (name, tuple(x.shape), tuple(parameters[name].shape))
+
+
+def _close(what: str, found: Tensor, expected: Array) -> None:
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=RTOL, atol=ATOL, err_msg=what)
