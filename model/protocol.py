@@ -51,8 +51,8 @@ class Channel:
 
     name: str
     weight: float
-    is_modality: bool = False
-    cosine_temperature: float | None = None
+    is_modality: bool = field(default=False, kw_only=True)
+    cosine_temperature: float | None = field(default=None, kw_only=True)
 
     @property
     def label(self) -> str:

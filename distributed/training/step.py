@@ -91,7 +91,7 @@ class _StepByStep:
         step = next(steps).to(self._device, non_blocking=True)
         self._optimizer.zero_grad()
         loss, share = self._forward(step)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._optimizer.step()
         return share
 
