@@ -82,7 +82,9 @@ def test_counts_rank_them_last(planted: Path, tmp_path: Path, model: str) -> Non
     assert found["recall@20"] < 0.1  # by chance 20 of 48
 
 
-@pytest.mark.parametrize("model", ["sasrec", "sasrecf", "gru4rec", "gru4recf", "fdsa", "mmmlp"])
+@pytest.mark.parametrize(
+    "model", ["sasrec", "sasrecf", "gru4rec", "gru4recf", "fdsa", pytest.param("mmmlp", marks=pytest.mark.long)]
+)
 def test_a_full_softmax_pushes_their_id_rows_away(planted: Path, tmp_path: Path, model: str) -> None:
     """These items are candidates in every step and never targets."""
     found, moved = trained(planted, tmp_path / "run", model)
@@ -118,6 +120,7 @@ def test_the_views_of_mdsrec_rank_them_by_their_neighbours(
     assert found["recall@20"] > 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", [(), ("training.negatives.draws=15", "training.negatives.popularity_share=1")])
 def test_unisrec_without_ids_ranks_them_by_their_texts(planted: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
     found, _ = trained(planted, tmp_path / "run", "unisrec", "model.unisrec.use_ids=false", *more)
