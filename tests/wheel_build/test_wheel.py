@@ -145,7 +145,7 @@ def test_it_stands_beside_dasks_distributed(site, site_of_dask, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_pipeline_runs_in_a_folder_with_packages_named_like_ours(site, project):
-    small = ["model.dim=8", "model.num_heads=2", "model.max_length=8", "training.max_epochs=1"]
+    small = ["model.dim=8", "model.num_heads=2", "model.max_length=8", "model.dropout=0.0", "training.max_epochs=1"]
     folders = ["dataset=DATASET", "graph=GRAPH", "graph_options.num_centers=4"]
 
     def verb(name: str, *arguments: str, settings: list[str] | None = None) -> str:
