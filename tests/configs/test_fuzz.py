@@ -4,6 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +40,7 @@ def test_a_mutated_config_is_refused_or_loads(contents):
         refused_or_the_same_again(str(path))
 
 
+@pytest.mark.long
 @settings(derandomize=True, deadline=None, database=None, max_examples=300)
 @given(st.sampled_from(KNOBS), TREES)
 def test_any_value_of_a_knob_is_refused_or_loads(knob, value):

@@ -8,6 +8,8 @@ from distributed.checkpoints.run_storage import RunStorage
 from distributed.rank_task import RankError
 from distributed.ray import launch as ray_train
 
+pytestmark = pytest.mark.long  # the first test of a process waits for Ray Train's import
+
 LOST = WorkerGroupError("lost", {1: ConnectionError("the actor died"), 0: RuntimeError("connection\nclosed by peer")})
 
 

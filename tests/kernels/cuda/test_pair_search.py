@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import pytest
 
 from configs.schema import GraphConfig
 from graph_builder.executor import SerialExecutor
@@ -18,6 +19,7 @@ from kernels.cuda import launchers as cuda_kernels
 from tests.graph_builder.test_neighbors import built, hard_features, specification
 
 
+@pytest.mark.long
 def test_graph_from_device_tasks_has_the_bytes_of_the_cpu(xp, tmp_path, monkeypatch):
     search = DeviceSearch(xp, multiprocessors=4)
     monkeypatch.setattr(neighbor_tasks, "find_search", lambda *_: search)
