@@ -43,9 +43,9 @@ class UniSRec(Recommender):
         knobs = own_knobs(config, UniSRecConfig)
         if knobs.modality not in info.feature_dims:
             raise InputError(
-                f"model.unisrec.modality={knobs.modality}: the dataset has no such item feature (only "
-                f"{', '.join(sorted(info.feature_dims)) or 'none'}); name one of those, or prepare the dataset with "
-                f"--features {knobs.modality}=FILE"
+                f"model.unisrec.modality={knobs.modality}: the dataset has no such item feature (it has "
+                f"{', '.join(sorted(info.feature_dims)) or 'no features'}); name one that it has, or prepare the "
+                f"dataset with --features {knobs.modality}=FILE"
             )
         self.modality = knobs.modality
         self.needs = ItemNeeds(id_rows=knobs.use_ids, features=(knobs.modality,))

@@ -43,6 +43,9 @@ def open_run_folder(config: Config, fixed: Collection[Decides] = FIXED_IN_A_RUN)
 def _check_belongs(folder: Path, config: Config, fixed: Collection[Decides]) -> None:
     """Raise unless the folder is new, is empty, or holds a run that `config` may continue."""
     if not folder.exists():
+        parent = next(parent for parent in folder.absolute().parents if parent.exists())
+        if not parent.is_dir():
+            raise InputError(f"run={folder}: {parent} is a file, so no folder can be made in it; name another folder")
         return
     if not folder.is_dir():
         raise InputError(f"run={folder}: is a file; name a folder")

@@ -32,6 +32,8 @@ def test_what_is_no_run_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: is a file; name a folder"):
         open_run_folder(config_of(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"file is a file, so no folder can be made in it"):
+        open_run_folder(config_of(tmp_path / "file" / "run"))
     (tmp_path / "ray").touch()
     with pytest.raises(InputError, match=r"holds file and no config\.yaml, so it is not a run"):
         open_run_folder(config_of(tmp_path))

@@ -105,5 +105,5 @@ def test_an_empty_batch_keeps_every_parameter_connected() -> None:
 
 def test_a_feature_that_the_dataset_lacks_is_refused() -> None:
     config = ModelConfig(name="unisrec", unisrec={"modality": "sound"})
-    with pytest.raises(InputError, match=r"unisrec\.modality=sound: the dataset has no such item feature \(only image"):
+    with pytest.raises(InputError, match=r"unisrec\.modality=sound: the dataset has no such item feature"):
         build_model(config, CatalogueInfo(num_items=9, feature_dims={"text": 3, "image": 2}))
