@@ -21,7 +21,7 @@ WORKERS := $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1)))
 # Compiled modules are kept beside their sources: without them every rank, worker and command of a test compiles anew.
 export PYTHONDONTWRITEBYTECODE :=
 # Pages that people write; docs/bad-input.md is written by a program.
-PROSE := $(filter-out docs/bad-input.md,$(wildcard *.md docs/*.md tests/*.md))
+PROSE := $(filter-out docs/bad-input.md,$(wildcard *.md docs/*.md tests/*.md tests/*/*.md))
 # make test COVERAGE=1 records which test ran which line, in .coverage. Each process that a test starts is measured too, and
 # loads a plugin of tests/, wherever it starts: hence the path.
 PYTEST := $(if $(COVERAGE),PYTHONPATH=$(CURDIR) )$(BIN)/python -m pytest
