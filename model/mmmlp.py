@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from configs.model_options import ModelConfig, own_knobs
 from configs.systems.mmmlp import MMMLPConfig
 from contracts.batch import Batch
-from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
+from model.blocks.feature_maps import chosen_features
 from model.blocks.sequence_encoder import initialise
 from model.blocks.sequence_groups import Sequences, in_groups
 from model.cpu.dropout import dropout
@@ -43,7 +43,7 @@ class MMMLP(Recommender):
         """
         super().__init__()
         knobs = own_knobs(config, MMMLPConfig)
-        self.names = _chosen_features(knobs, info)
+        self.names = chosen_features(info, "mmmlp", knobs.features)
         self.needs = ItemNeeds(id_rows=True, features=self.names)
         self.channels = (Channel("id", 1.0),)
         self.length = config.max_length
@@ -122,19 +122,3 @@ class MixerLayer(nn.Module):
         inner = expand(stream)
         inner = dropout(F.relu(inner) if self.relu else F.gelu(inner), self.rate, self.training)
         return dropout(contract(inner), self.rate, self.training)
-
-
-def _chosen_features(knobs: MMMLPConfig, info: CatalogueInfo) -> tuple[str, ...]:
-    if knobs.features is None and not info.feature_dims:
-        raise InputError(
-            "model.name=mmmlp: the dataset has no item features; prepare it with --features NAME=FILE, or set "
-            "model.mmmlp.features=[] for the ID stream alone"
-        )
-    chosen = tuple(sorted(info.feature_dims)) if knobs.features is None else knobs.features
-    for name in chosen:
-        if name not in info.feature_dims:
-            raise InputError(
-                f"model.mmmlp.features: the dataset has no item feature {name!r} (only "
-                f"{', '.join(sorted(info.feature_dims)) or 'none'}); name one of those, or leave the knob at null"
-            )
-    return chosen

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from configs.loading import dump_config
-from configs.schema import Config
+from configs.schema import Config, TrainingConfig
 from data.sampling.batches import TrainBatches, check_targets
 from data.sampling.item_planner import ItemPlanner
 from data.sampling.negatives import CandidateSampler, target_counts
@@ -70,15 +70,7 @@ def train(
     if world.is_first:
         write_text(run / "config.yaml", stored_config)
         write_text(run / "plan.txt", sharded.plan + "\n")
-    if sharded.sharding:
-        telemetry.say(f"Where the rows of the item table are, by rank (also in plan.txt):\n{sharded.plan}")
-    if progress.step:
-        ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
-        if decide(progress, config.training) == "stop":
-            telemetry.say(f"nothing is left to train: the run is at step {progress.step}, after epoch {progress.epoch}")
-        else:
-            telemetry.say(f"continuing from step {progress.step}, in epoch {progress.epoch + 1}, on {ranks}")
-
+    _announce(sharded, progress, config.training, world, telemetry)
     with Watchdog(world=world, run=run, seconds=config.training.stall_seconds) as watchdog:
         scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=watchdog.watching(track))
         if sharded.dense_parameters or sharded.sharding:
@@ -112,6 +104,21 @@ def train(
         boards = [str(path.relative_to(run)) for path in (run / "tensorboard").iterdir()]
         storage.push(["config.yaml", "plan.txt", "metrics.jsonl", *boards], ["metrics.json"])
     return metrics
+
+
+def _announce(
+    sharded: ShardedSystem, progress: Progress, training: TrainingConfig, world: World, telemetry: Telemetry
+) -> None:
+    """Say how the item table is split, and at which step a run continues."""
+    if sharded.sharding:
+        telemetry.say(f"Where the rows of the item table are, by rank (also in plan.txt):\n{sharded.plan}")
+    if not progress.step:
+        return
+    if decide(progress, training) == "stop":
+        telemetry.say(f"nothing is left to train: the run is at step {progress.step}, after epoch {progress.epoch}")
+        return
+    ranks = "1 rank" if world.size == 1 else f"{world.size} ranks"
+    telemetry.say(f"continuing from step {progress.step}, in epoch {progress.epoch + 1}, on {ranks}")
 
 
 def _channel_losses(losses: Losses, num_channels: int, progress: Progress, world: World) -> torch.Tensor:

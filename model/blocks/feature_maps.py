@@ -13,6 +13,32 @@ from model.cpu.dropout import dropout
 from model.protocol import CatalogueInfo, ItemRows
 
 
+def chosen_features(info: CatalogueInfo, system: str, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the features that a system reads: those that it names, in its order, or all of the catalogue, ascending.
+
+    Args:
+        info: the catalogue.
+        system: the name of the system, for messages.
+        chosen: the features that `model.<system>.features` names; None: every feature of the catalogue.
+
+    Raises:
+        InputError: all features are chosen and there are none, or a named feature does not exist.
+    """
+    if chosen is None and not info.feature_dims:
+        raise InputError(
+            f"model.name={system}: the dataset has no item features; prepare it with --features NAME=FILE, or choose "
+            "a system that reads none (mdsrec models lists them)"
+        )
+    names = tuple(sorted(info.feature_dims)) if chosen is None else chosen
+    for name in names:
+        if name not in info.feature_dims:
+            raise InputError(
+                f"model.{system}.features={list(names)}: the dataset has no feature {name!r}; name some of "
+                f"{', '.join(sorted(info.feature_dims)) or 'those that it is prepared with'}, or null for all"
+            )
+    return names
+
+
 class FeatureMaps(nn.Module):
     """W_m x_m + b_m for each feature m. An item without a feature has x_m = 0, so that b_m remains.
 
@@ -30,21 +56,14 @@ class FeatureMaps(nn.Module):
             chosen: the features that `model.<system>.features` names; None: every feature of the catalogue.
 
         Raises:
-            InputError: there are no features, or a named feature does not exist.
+            InputError: there are no features, none is named, or a named feature does not exist.
         """
         super().__init__()
-        if not info.feature_dims:
+        self.names = tuple(sorted(set(chosen_features(info, system, chosen))))
+        if not self.names:
             raise InputError(
-                f"model.name={system}: the dataset has no item features; prepare it with --features NAME=FILE, or "
-                "choose a system that reads none (mdsrec models lists them)"
-            )
-        self.names = tuple(sorted(info.feature_dims if chosen is None else set(chosen)))
-        unknown = [name for name in self.names if name not in info.feature_dims]
-        if unknown or not self.names:
-            raise InputError(
-                f"model.{system}.features={list(chosen or ())}: "
-                + (f"the dataset has no feature {unknown[0]!r}; " if unknown else "names no feature; ")
-                + f"name some of {', '.join(sorted(info.feature_dims))}, or null for all"
+                f"model.{system}.features=[]: names no feature; name some of "
+                f"{', '.join(sorted(info.feature_dims))}, or null for all"
             )
         self.maps = nn.ModuleList(nn.Linear(info.feature_dims[name], dim) for name in self.names)
 

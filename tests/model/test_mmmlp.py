@@ -82,7 +82,7 @@ def test_an_empty_batch_keeps_every_parameter_connected() -> None:
     ("features", "having", "message"),
     [
         (None, {}, r"the dataset has no item features; prepare it with --features"),
-        (("sound",), {"text": 3}, r"features: the dataset has no item feature 'sound' \(only text\)"),
+        (("sound",), {"text": 3}, r"features=\['sound'\]: the dataset has no feature 'sound'; name some of text"),
     ],
 )
 def test_features_that_the_dataset_lacks_are_refused(features: Any, having: dict[str, int], message: str) -> None:

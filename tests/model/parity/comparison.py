@@ -25,14 +25,14 @@ RTOL, ATOL = 1e-9, 1e-11
 class _Outputs(nn.Module):
     """Returns what is compared: user vectors, scores and the loss of a batch."""
 
-    def __init__(self, system: RecommenderSystem) -> None:
+    def __init__(self, system: RecommenderSystem, temperature: float) -> None:
         super().__init__()
-        self.system = system
+        self.system, self.temperature = system, temperature
 
-    def forward(self, plan: ItemPlan, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor]:
+    def forward(self, plan: ItemPlan, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         items = self.system.item_rows(plan)
-        states = self.system.recommender.user_vectors(items, batch)
-        scores = self.system.encode_users(items, batch) @ self.system.encode_items(items).T
+        states = self.system.recommender.scored_users(items, batch)[0] * self.temperature
+        scores = self.system.encode_users(items, batch) @ self.system.encode_items(items).T * self.temperature
         step = SimpleNamespace(feature=item_feature(plan.union_ids), plan=plan, batch=batch)
         return states, scores, self.system(step)
 
@@ -48,6 +48,8 @@ def check_parity(
     gradients: str = "grad_without_pad",
     frozen: Sequence[str] = (),
     without_effect: Sequence[str] = (),
+    training: bool = False,
+    temperature: float = 1.0,
 ) -> None:
     """Fail with a message that names what differs if a system does not compute what the authors' code computes.
 
@@ -61,16 +63,17 @@ def check_parity(
         gradients: the prefix of the outputs with whole gradients.
         frozen: the authors' parameters that they do not train.
         without_effect: the authors' parameters that we left out because results do not depend on them.
+        training: whether the system is in training mode, for noise that the fixture has recorded.
+        temperature: what the scores of a cosine are divided by; the fixture's states and scores are not.
     """
     assert set(frozen) | set(without_effect) <= set(fixture.weights), "these names are not in the fixture"
-    width = fixture.options["embedding_size"]
-    table = Rows(np.zeros((fixture.num_items, width))) if recommender.needs.id_rows else None
-    outputs = _Outputs(RecommenderSystem(table, recommender.double().eval()))
+    table = Rows(np.zeros((fixture.num_items, fixture.dim))) if recommender.needs.id_rows else None
+    outputs = _Outputs(RecommenderSystem(table, recommender.double().train(training)), temperature)
     official = {name: x.clone().requires_grad_(name not in frozen) for name, x in fixture.weights.items()}
     ours = {f"system.{name}": x for name, x in to_ours(official).items()}
     _check_names(ours, dict(outputs.named_parameters()))
     found = functional_call(outputs, ours, (fixture.plan(recommender.needs), fixture.batch()), strict=True)
-    _close(f"{fixture.name}: {states}", found[0][0], fixture.outputs[states])
+    _close(f"{fixture.name}: {states}", found[0], fixture.outputs[states])
     _close(f"{fixture.name}: {scores}", found[1], fixture.outputs[scores])
     _close(f"{fixture.name}: {loss}", found[2], fixture.outputs[loss])
 

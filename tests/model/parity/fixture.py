@@ -52,6 +52,11 @@ class Fixture:
         return dict(self.meta["config"])
 
     @property
+    def dim(self) -> int:
+        """Width of an item's ID row and of a user's vector."""
+        return int(self.options.get("embedding_size") or self.options["hidden_size"])
+
+    @property
     def num_items(self) -> int:
         """Number of items without padding."""
         return len(self.outputs["item_vectors"]) - 1
@@ -73,10 +78,10 @@ class Fixture:
         section = {name: own} if own else {}
         return ModelConfig(
             name=name,
-            dim=options["embedding_size"],
+            dim=self.dim,
             num_layers=options["n_layers"],
-            num_heads=options["n_heads"],
-            ffn_dim=options["inner_size"],
+            num_heads=options.get("n_heads", 1),  # a system without attention has neither
+            ffn_dim=options.get("inner_size"),
             activation=options["hidden_act"],
             max_length=options["MAX_ITEM_LIST_LENGTH"],
             dropout=0.0,
