@@ -1,9 +1,9 @@
 # Two commands do everything on a bare machine with Python 3.11+ and make:
 #   make demo    the whole pipeline on a synthetic catalogue, ending with a table
-#   make test    linters, type checker, import contracts, tests
+#   make test    linters, type checker, import contracts, docs, tests
 # and more are for who changes the code (tests/README.md):
 #   make check     after each edit: make test without the tests that spawn ranks, start Ray, need a GPU or take long
-#   make slow      the tests that take minutes each; CI runs them after make test
+#   make slow      the slowest tests; CI runs them after make test
 #   make coverage  make test, and what share of each package it runs; fails below 90 %
 #   make mutants   makes small faults in each package, one at a time, and lists those that no test notices (slow)
 #   make faults    twenty small trainings that are killed at random moments, and the slow tests (an hour)

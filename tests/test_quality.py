@@ -67,7 +67,7 @@ def folder(tmp_path_factory):
     return made
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("model", list(BANDS))
 def test_quality_stays_in_its_band(folder, model):

@@ -16,7 +16,7 @@ _IS_INSTALLED = "." in distributed.__name__
 # The folder that holds the packages: the checkout, or `mdsrec` in site-packages.
 _FOLDER = Path(distributed.__file__ or "").resolve().parent.parent
 # These are not uploaded to a cluster. `.rayignore` has the same list for `ray job submit --working-dir`.
-_NOT_CODE = [".git", ".venv", "demo", "runs", "tests", "docs", "**/__pycache__"]
+_NOT_CODE = [".git", ".venv", "demo", "runs", "tests", "docs", "site", "**/__pycache__"]
 
 
 def found_on_this_machine() -> dict[str, Any]:

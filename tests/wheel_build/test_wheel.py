@@ -125,6 +125,7 @@ def test_its_processes_know_where_its_code_is(site, project):
     assert line.startswith("distributed/watchdog.py:")
 
 
+@pytest.mark.slow
 def test_it_stands_beside_dasks_distributed(site, site_of_dask, tmp_path):
     code = (
         "import distributed, mdsrec, mdsrec.distributed, mdsrec.distributed.launch\n"
