@@ -1,4 +1,4 @@
-"""Knobs in words, for people: type and limits, default, and what happens when a run is continued with another value."""
+"""Describes each knob in words: its type and limits, its default, and whether it may change in a continued run."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _ON_RESUME = {
     Decides.PLACE: "may change, but what lies there must be the same",
 }
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false", NoneType: "null"}
-# pydantic's limits, in the order in which they are said.
+# pydantic's limits, in the order in which they are listed.
 _LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "entries: at least"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a person wants to know of a knob.
+    """The description of a knob.
 
     Attributes:
-        name: dotted, as `--set` takes it.
-        type: what a value is, with its limits.
-        default: as written in a config.
-        meaning: what it does.
-        on_resume: what happens when a run is continued with another value.
+        name: the name with its sections, as `--set` takes it.
+        type: the type of a value, with its limits.
+        default: the default, as it is written in a config.
+        meaning: what the knob means.
+        on_resume: whether a continued run may have another value.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Description:
 
 
 def described_knobs() -> Iterator[Description]:
-    """Every knob, in the order of the schema."""
+    """Yield the description of every knob, in the order of the schema."""
     for name, info in all_knobs(Config):
         yield Description(
             name=name,
@@ -59,7 +59,7 @@ def described_knobs() -> Iterator[Description]:
 
 
 def as_in_a_config(value: Any) -> str:
-    """A value in one line, as one would write it in a config or after `--set`."""
+    """Return a value as one line, in the form that a config or `--set` takes."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
@@ -75,7 +75,7 @@ def _limits(metadata: list[Any]) -> list[str]:
 
 
 def _kind(annotation: Any) -> str:
-    """A type in words: "whole number or null", "list of text", "one of mean, sum"."""
+    """Return a type in words, such as "whole number or null", "list of text" or "one of mean, sum"."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _kind(arguments[0])

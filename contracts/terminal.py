@@ -1,4 +1,4 @@
-"""Whether somebody watches a job on a terminal, so that a progress bar makes sense."""
+"""Decides whether a job shows progress bars."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 
 def shows_bars() -> bool:
-    """Whether standard error is a terminal that can redraw a line.
+    """Return whether standard error is a terminal that can redraw a line.
 
-    It is not where an automatic build (`CI`) keeps a copy of it, or where it is said to have no columns.
+    Returns False too if the environment variable CI is set, or if the terminal is dumb or has no columns.
     """
     if os.environ.get("CI", "").lower() not in ("", "0", "false") or os.environ.get("TERM") == "dumb":
         return False

@@ -1,7 +1,7 @@
-"""Who runs a stage's blocks: this process, or Ray (`ray_tasks.RayExecutor`), with the same functions.
+"""Runs a function over the blocks of a stage, in this process or through Ray (`ray_tasks.RayExecutor`).
 
-A stage is a picklable function of one block. What a function needs besides its block (paths and
-options, never a matrix of N rows) is bound to it with `functools.partial`.
+A stage is a picklable function of one block. Its other arguments are bound with `functools.partial`. They are paths
+and options, and never a matrix of N rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Executor(Protocol):
 
     @property
     def uses_gpu(self) -> bool:
-        """Whether blocks that may run on a GPU are given one."""
+        """Whether a block gets a GPU if its function can use one."""
         ...
 
     def run_blocks(
@@ -41,20 +41,22 @@ class Executor(Protocol):
         label: str | None = None,
         on_gpu: bool = False,
     ) -> Iterator[Result]:
-        """Yields the results in the order of `blocks`.
+        """Yield the results in the order of `blocks`.
 
         Args:
-            label: name of the stage, on a progress bar or in lines (`progress.reporting`); null: neither.
-            on_gpu: the function uses a GPU where it may.
+            function: called with each block.
+            blocks: the blocks of the stage.
+            label: name of the stage, for a progress bar or lines (`progress.reporting`); None: shows neither.
+            on_gpu: whether the function can use a GPU.
 
-        An exception of the function is raised here (an InputError as it is), and the other blocks are
-        abandoned.
+        Raises:
+            Exception: the function raised it. The remaining blocks are not run.
         """
         ...
 
 
 class SerialExecutor:
-    """One block after the other, in this process."""
+    """Runs the blocks in this process, one after another."""
 
     uses_gpu = False
 
@@ -75,8 +77,10 @@ class SerialExecutor:
 def with_progress(
     results: Iterable[Result], total: int, label: str | None, seconds: dict[str, float]
 ) -> Iterator[Result]:
-    """The results of a labelled stage: on a progress bar where there is a terminal, counted for a line (`progress`)
-    where there is none, and timed."""
+    """Yield the results of a stage, show their progress, and add the time that they took to `seconds`.
+
+    A terminal shows a progress bar. Otherwise the results are counted for the lines of `progress`.
+    """
     if label is None or not total:
         yield from results
         return

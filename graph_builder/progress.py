@@ -1,6 +1,6 @@
-"""Where a graph build stands, as a line each half minute: for logs, where there is no terminal to show a bar on.
+"""Prints the progress of a graph build, one line per half minute, where there is no terminal for a progress bar.
 
-The lines come from a thread of their own, because a single block may take longer than half a minute.
+A separate thread prints the lines, because a single block may take longer than half a minute.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class _Stage:
-    """What is being done: how many blocks of how many (None: unknown), since when."""
+    """The current stage of a build, with its number of blocks (None: unknown), those done, and when it began."""
 
     name: str
     total: int | None
@@ -33,25 +33,31 @@ class _Stage:
 
 
 class StageReport:
-    """The stage under way and how far it is. One thread moves it, another reads it."""
+    """The current stage and its progress. One thread updates it, and another reads it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._stage = _Stage(name="beginning", total=None, is_bound=False, began=clock())
 
     def begin(self, name: str, total: int | None = None, *, is_bound: bool = False) -> None:
-        """A new stage, of `total` blocks if that is known; `is_bound`: of so many at most."""
+        """Begin a stage.
+
+        Args:
+            name: the name of the stage, as lines show it.
+            total: number of its blocks; None: unknown.
+            is_bound: whether `total` is an upper bound instead of the exact number.
+        """
         self._stage = _Stage(name=name, total=total, is_bound=is_bound, began=self._clock())
 
     def advance(self) -> None:
-        """One more block is done."""
+        """Count a block that is done."""
         stage = self._stage
         self._stage = _Stage(
             name=stage.name, total=stage.total, is_bound=stage.is_bound, began=stage.began, done=stage.done + 1
         )
 
     def line(self) -> str:
-        """Stage, blocks done, time since it began, rate and time left as far as they are known."""
+        """Return a line with the stage, its blocks done, its time so far and, if known, its rate and time left."""
         stage = self._stage  # one read: the other thread may replace it meanwhile
         elapsed = self._clock() - stage.began
         if stage.total is None:
@@ -74,12 +80,13 @@ def reporting(
     say: Callable[[str], None] | None = None,
     wait: Callable[[float], bool] | None = None,
 ) -> Iterator[StageReport]:
-    """Within, `begin` and `counted` move this report, and its line is said each INTERVAL_SECONDS.
+    """Within this context, `begin` and `counted` update the report, which is printed every INTERVAL_SECONDS.
 
     Args:
-        is_terminal: whether bars are shown, so that no line is needed; None: `shows_bars`.
-        say: what prints a line; None: to standard error.
-        wait: waits so many seconds; whether the build has ended meanwhile. None: really waits.
+        report: the report to update; None: a new one.
+        is_terminal: whether progress bars are shown, so that no lines are needed; None: `shows_bars()`.
+        say: prints a line; None: prints it to standard error.
+        wait: waits for a number of seconds and returns whether the build has ended; None: waits for real.
     """
     report = report or StageReport()
     ended = threading.Event()
@@ -99,19 +106,19 @@ def reporting(
 
 
 def begin(name: str, total: int | None = None, *, is_bound: bool = False) -> None:
-    """`StageReport.begin` of the build under way, if there is one."""
+    """Call `StageReport.begin` for the current build, if there is one."""
     if (report := _current.get()) is not None:
         report.begin(name, total, is_bound=is_bound)
 
 
 def advance() -> None:
-    """`StageReport.advance` of the build under way, if there is one."""
+    """Call `StageReport.advance` for the current build, if there is one."""
     if (report := _current.get()) is not None:
         report.advance()
 
 
 def counted(results: Iterable[Result], name: str, total: int) -> Iterator[Result]:
-    """The results of a stage's blocks, each counted as it comes."""
+    """Yield the results of a stage's blocks, and count each of them."""
     begin(name, total)
     for result in results:
         advance()

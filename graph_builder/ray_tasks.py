@@ -1,6 +1,6 @@
-"""The stages' block functions as Ray tasks. Matrices are read through memory maps by path, not shipped.
+"""Runs the blocks of a stage as Ray tasks. Tasks get the paths of matrices and open them as memory maps.
 
-Every node must see the dataset and graph folders under the same paths.
+Every node must have the dataset and graph folders under the same paths.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from configs.schema import GraphConfig
 from contracts.errors import InputError
 from graph_builder.executor import Block, Result, with_progress
 
-# Tasks in flight per core: enough to hide a slow one, few enough not to flood the scheduler.
+# Submitted tasks per core: enough that a slow task leaves no core idle, and few enough for the scheduler.
 _TASKS_PER_CPU = 4
-# A worker or node that dies takes its blocks with it, and Ray runs these again; a block that kills every worker it
-# meets (too little memory) must not go round for ever.
+# Ray runs the blocks of a lost worker or node again. A block that ends every worker, because memory is too small, must
+# not be run without end.
 _MAX_RETRIES = 5
 
 
 class RayExecutor:
-    """One task per block on the connected cluster; lost tasks are run again by Ray.
+    """Runs one task per block on the connected cluster. Ray runs lost tasks again.
 
     Blocks are deterministic and write to temporary names, so a block that ran twice does no harm.
     """
@@ -53,7 +53,7 @@ class RayExecutor:
         # With backend=cuda and no GPU, the first block raises the kernels' error.
         self.uses_gpu = options.backend != "cpu" and resources.get("GPU", 0) >= 1
         self.num_gpus = options.gpus_per_task if self.uses_gpu else 0.0
-        # What the cluster had when it was joined; it may grow or shrink.
+        # The cluster's resources when it was joined. It may grow or shrink later.
         self.cores = max(1, int(resources.get("CPU", 1)))
         self.gpus = int(resources.get("GPU", 0)) if self.uses_gpu else 0
 
@@ -98,10 +98,11 @@ class RayExecutor:
                 yield ray.get(in_flight[0])
                 in_flight.popleft()
         except (RayTaskError, OutOfMemoryError) as error:
-            # Let the others finish, so that nothing writes once the caller knows. Not ray.cancel: a task that
-            # completes while it is cancelled fails a check inside Ray 2.60 and takes the driver down.
+            # Wait for the other tasks, so that none of them writes after the caller has the error.
+            # Do not use ray.cancel: if a task completes while it is cancelled, a check in Ray 2.60 fails and ends the
+            # driver.
             ray.wait(list(in_flight), num_returns=len(in_flight))
-            # A person's mistake arrives as it was raised; a bug keeps the worker's traceback.
+            # Raise bad input as the worker raised it. Any other error keeps the worker's traceback.
             if isinstance(error, RayTaskError) and isinstance(error.cause, InputError):
                 raise error.cause from None
             raise

@@ -1,7 +1,7 @@
 """python -m tests.mutants: ten mutations a package, and which of them no test notices.
 
-Needs what `make coverage` has recorded. Ends with status 0 whatever survives, since some mutations change nothing that
-matters; with 1 if a test that noticed a mutation fails without one too; with 2 if it could not run.
+Needs the records of `make coverage`. The exit status is 0 even if mutations survive, because some mutations change
+nothing that matters. It is 1 if a test that noticed a mutation also fails without one, and 2 if nothing could be run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NEEDS_A_GPU = "kernels/cuda/"
 
 
 def chosen(package: str, count: int, seed: int, root: Path = ROOT) -> list[tuple[str, Mutation]]:
-    """`count` mutations of a package, each as likely as any other: (file, mutation), the same for the same seed."""
+    """Draw `count` mutations of a package uniformly, as pairs (file, mutation). The same seed draws the same ones."""
     every = [
         (name, mutation)
         for path in sorted((root / package).rglob("*.py"))
@@ -41,20 +41,21 @@ def describe(file: str, mutation: Mutation) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--package", "packages", multiple=True, type=click.Choice(PRODUCT), help="only this one; may be repeated")
-@click.option("--count", default=10, show_default=True, type=click.IntRange(1), help="mutations a package")
-@click.option("--seed", default=0, show_default=True, help="another seed chooses other mutations")
-@click.option("--seconds", default=240.0, show_default=True, help="for the tests of one mutation")
 @click.option(
-    "--data", default=str(ROOT / ".coverage"), show_default=".coverage", help="what `make coverage` has recorded"
+    "--package", "packages", multiple=True, type=click.Choice(PRODUCT), help="mutate only this package; may be repeated"
+)
+@click.option("--count", default=10, show_default=True, type=click.IntRange(1), help="mutations per package")
+@click.option("--seed", default=0, show_default=True, help="chooses the mutations")
+@click.option("--seconds", default=240.0, show_default=True, help="time limit of the tests of one mutation")
+@click.option(
+    "--data", default=str(ROOT / ".coverage"), show_default=".coverage", help="the records of `make coverage`"
 )
 def main(packages: tuple[str, ...], count: int, seed: int, seconds: float, data: str) -> None:
     if not Path(data).exists() or not (recorded := Recorded(Path(data))).has_tests():
         click.echo(f"error: {data} does not tell which test ran which line; run `make coverage` first", err=True)
         sys.exit(2)
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # through the `finally` that ends tests and deletes the copy
+    # Raises SystemExit, so that the blocks below end the tests and delete the copy.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     states: dict[str, Counter[str]] = {package: Counter() for package in packages or PRODUCT}
     listed: list[str] = []
     killers: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Which tests are asked about a mutation: those that ran its lines in the last `make coverage`, the nearest first."""
+"""Chooses the tests for a mutation: those that ran its lines in the last `make coverage`, the nearest first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.packages import ROOT
 
 
 class Recorded:
-    """What `make coverage` has recorded: for each line of each file, the tests that ran it in their own process."""
+    """The records of `make coverage`: for each line of each file, the tests that ran it in their own process."""
 
     def __init__(self, file: Path) -> None:
         self._data = CoverageData(str(file))
@@ -20,7 +20,7 @@ class Recorded:
         return any(self._data.measured_contexts())
 
     def tests(self, file: str, first: int, last: int) -> list[str]:
-        """Of lines `first` to `last` of a file; those of the same package before others, then by name."""
+        """Return the tests that ran lines `first` to `last` of a file, by name: first those of its own package."""
         by_line = self._data.contexts_by_lineno(str(ROOT / file))
         contexts = {context for line in range(first, last + 1) for context in by_line.get(line, ())}
         names = {context.rpartition("|")[0] for context in contexts if context}
@@ -29,9 +29,9 @@ class Recorded:
 
 
 def mirror_of(file: str, root: Path = ROOT) -> list[str]:
-    """The test files for code that no test runs in its own process: compiled loops, ranks, what imports run.
+    """Return the test files for code that no test runs in its own process, such as compiled loops and code of ranks.
 
-    First those of the package whose text names the file's module or its folder, then the rest of the package's.
+    The package's test files that import the file's module or its folder come first, then the package's others.
     """
     path = Path(file)
     words = {".".join(path.with_suffix("").parts), ".".join(path.parent.parts)}

@@ -1,6 +1,7 @@
-"""Runs pytest in a fork of this process, which has imported the large libraries: that takes longer than most trials.
+"""Runs pytest in a fork of this process, which has already imported the large libraries.
 
-This process computes nothing with them, so that it has no threads when it forks.
+Importing them takes longer than most trials. This process computes nothing with them, so it has no threads when it
+forks.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _OURS = (*PRODUCT, "tests", "benchmarks")
 def pytest_in_a_fork(
     root: Path, environment: Mapping[str, str], arguments: Sequence[str], seconds: float
 ) -> tuple[int | None, str]:
-    """Run the tests of the checkout at `root`: (pytest's exit status, None if time was up; its output)."""
+    """Run the tests of the checkout at `root`. Return pytest's exit status, None if time was up, and its output."""
     for name in _LIBRARIES:
         importlib.import_module(name)
     with tempfile.TemporaryFile("w+") as output:
@@ -35,7 +36,7 @@ def pytest_in_a_fork(
         try:
             status = _wait(child, time.monotonic() + seconds)
         finally:
-            # Also processes that it started: a mutation may have left some waiting for each other.
+            # This also ends the processes that it started, which a mutation may have left waiting for each other.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(child, signal.SIGKILL)
         if status is None:
@@ -45,7 +46,7 @@ def pytest_in_a_fork(
 
 
 def _run(root: Path, environment: Mapping[str, str], arguments: Sequence[str], output: IO[str]) -> None:
-    """In the fork: never returns."""
+    """Run pytest in the fork, and end the fork with its status."""
     status = 3  # pytest's status for an error of its own
     try:
         os.setsid()
@@ -62,7 +63,7 @@ def _run(root: Path, environment: Mapping[str, str], arguments: Sequence[str], o
         import numba
         import pytest
 
-        numba.config.reload_config()  # type: ignore[attr-defined]  # the folder of its cache is another one
+        numba.config.reload_config()  # type: ignore[attr-defined]  # its cache folder has changed
         status = int(pytest.main(list(arguments)))
         sys.stdout.flush()
     finally:

@@ -1,7 +1,7 @@
 """Small faults in source text: each mutation changes one expression or one statement and nothing else.
 
-Not mutated are annotations, decorators, docstrings and texts, statements that log, and what is only for the type
-checker. Such a change is either not a fault or one that no test should care for.
+Annotations, decorators, docstrings, texts, statements that log, and code for the type checker alone are not mutated.
+Such a change is either not a fault, or a fault that no test should look for.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ class Mutation:
     """One fault.
 
     Attributes:
-        line, last_line: of the text that is replaced, counted from 1.
-        before, after: that text, and what stands there instead.
+        line: the first line of the text that is replaced, counted from 1.
+        last_line: its last line.
+        before: the text that is replaced.
+        after: the text that replaces it.
         source: the whole file with the fault.
     """
 
@@ -42,9 +44,9 @@ class Mutation:
 
 
 def mutations(source: str) -> list[Mutation]:
-    """Every mutation of a file's text, in the order of the text."""
+    """Return every mutation of a file's text, in the order of the text."""
     whole = source.encode()
-    # Python counts columns in bytes; 0, since it counts lines from 1.
+    # Python counts columns in bytes, and lines from 1: hence the 0 in front.
     starts = [0, *accumulate(map(len, whole.splitlines(keepends=True)), initial=0)]
     found = []
     for node, after in _Finder().of(ast.parse(source)):

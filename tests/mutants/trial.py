@@ -26,8 +26,8 @@ class Outcome:
     """What became of a mutation.
 
     Attributes:
-        state: "killed", "survived", or "undecided": time was up before all tests had run.
-        test: the one that failed, empty where none did or where the tests could not even be collected.
+        state: "killed", "survived", or "undecided" if time was up before all tests had run.
+        test: the test that failed; empty if none failed, or if the tests could not be collected.
     """
 
     state: str
@@ -47,13 +47,13 @@ class Copy:
         self._tests = set(output.splitlines())
 
     def outcome(self, file: str, mutation: Mutation, recorded: Recorded, seconds: float) -> Outcome:
-        """Ask the tests that ran the line, then those that start processes."""
+        """Run the tests that ran the line in the records, then those of the package that start processes."""
         end = time.monotonic() + seconds
         ran = recorded.tests(file, mutation.line, mutation.last_line)
         near = [test for test in ran if test in self._tests]
         mirror = mirror_of(file, self.root)
         original = (self.root / file).read_text()
-        # A cache of compiled loops knows the file of the loop, and not the files of the loops that this one calls.
+        # Numba recompiles a cached loop if its own file has changed, but not if a loop that it calls has.
         shutil.rmtree(fresh := self._caches / "fresh", ignore_errors=True)
         cache = fresh if "numba" in original else self._caches / "kept"
         (self.root / file).write_text(mutation.source)
@@ -70,14 +70,14 @@ class Copy:
             (self.root / file).write_text(original)
 
     def failing(self, tests: Sequence[str]) -> set[str]:
-        """Those of the tests that fail without any mutation."""
+        """Return the tests that fail without any mutation."""
         if not tests:
             return set()
         _, output = self._pytest([*tests], 60.0 * len(tests) + 300, self._caches / "kept")
         return set(_FAILED.findall(output))
 
     def _pytest(self, arguments: Sequence[str], seconds: float, cache: Path) -> tuple[int | None, str]:
-        """Its exit status, None if time was up; and its output."""
+        """Return pytest's exit status, None if time was up, and its output."""
         options = ["-q", "--no-header", "--durations=0", "-rfE", "--timeout=100", "-p", "no:cacheprovider"]
         environment = {"PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(cache)}
         environment |= {"COLUMNS": "1000"}  # so that pytest cuts no name of a test short
