@@ -29,10 +29,10 @@ from data.sampling.batches import TrainBatches
 from data.sampling.item_planner import ItemPlanner
 from distributed.inputs import Inputs
 from distributed.sharding import shard
+from distributed.training.loader import StepOrder, loader_of
 from distributed.training.read_ahead import read_ahead
 from distributed.training.step import TrainSteps
 from distributed.training.trainer import candidate_sampler, train, training_spans
-from distributed.training.training_loop import StepOrder, loader_of
 from distributed.world import World
 from jobs.prepare_data import prepare
 from model.blocks.item_table import ItemTable

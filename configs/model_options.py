@@ -10,6 +10,7 @@ from configs.knobs import RESULT, Section, knob
 from configs.systems.fdsa import FDSAConfig
 from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.mdsrec import MDSRecConfig
+from configs.systems.missrec import MISSRecConfig
 from configs.systems.mmmlp import MMMLPConfig
 from configs.systems.registry import SYSTEMS, SystemEntry
 from configs.systems.unisrec import UniSRecConfig
@@ -43,6 +44,7 @@ class ModelConfig(Section):
     gru4recf: GRU4RecConfig | None = None
     fdsa: FDSAConfig | None = None
     unisrec: UniSRecConfig | None = None
+    missrec: MISSRecConfig | None = None
     mmmlp: MMMLPConfig | None = None
 
     @field_validator("name")

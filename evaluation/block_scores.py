@@ -23,6 +23,10 @@ from torch import Tensor
 from evaluation.item_blocks import ItemBlock
 from evaluation.user_batches import UserBatch
 
+# From users [B, D] and items [n, D] to the scores of every pair, [B, n]. The score of a pair is a function of its two
+# vectors, so that it does not depend on the block that the item is in.
+PairScores = Callable[[Tensor, Tensor], Tensor]
+
 # Scores of a tile on a CPU: 1 MiB, half of a second-level cache. No size from 2^16 to 2^20 is faster. From 2^19 on, the
 # scan takes longer, by up to a tenth of the time of the GEMM.
 TILE_SCORES = 1 << 18
@@ -68,15 +72,20 @@ class BlockScorer(Protocol):
 
 
 @contextmanager
-def scorer_for(device: torch.device) -> Iterator[BlockScorer]:
-    """Yield the scorer for a device: `CachedTiles` with as many threads as torch has on a CPU, else `WholeBlocks`."""
+def scorer_for(device: torch.device, pair_scores: PairScores | None = None) -> Iterator[BlockScorer]:
+    """Yield the scorer for a device: `CachedTiles` with as many threads as torch has on a CPU, else `WholeBlocks`.
+
+    Args:
+        device: the device of the users' and items' vectors.
+        pair_scores: computes the scores of users [B, D] and items [n, D]; None: inner products.
+    """
     if device.type != "cpu":
-        yield WholeBlocks()
+        yield WholeBlocks(pair_scores)
         return
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            yield CachedTiles(pool)
+            yield CachedTiles(pool, pair_scores)
         finally:
             torch.set_num_threads(threads)
 
@@ -84,12 +93,12 @@ def scorer_for(device: torch.device) -> Iterator[BlockScorer]:
 class CachedTiles:
     """Computes float32 scores on a CPU, a tile at a time; each batch runs on one thread."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, pair_scores: PairScores | None = None) -> None:
         # Imported here, because loading compiled code takes seconds, also in processes that rank nothing.
         from kernels.ranking.rank_counts import add_gains, count_tile, offer_tile
 
         self._count_tile, self._offer_tile, self._add_gains = count_tile, offer_tile, add_gains
-        self._pool = pool
+        self._pool, self._pair_scores = pool, pair_scores
         self._buffers = threading.local()
 
     def read_targets(self, users: Sequence[UserBatch], block: ItemBlock, found: Tensor) -> None:
@@ -134,6 +143,9 @@ class CachedTiles:
     def _product(self, batch: UserBatch, block: ItemBlock, first: int) -> np.ndarray:
         """Return scores float32 [B, b] of a tile's columns from `first` on; valid until this thread's next call."""
         columns = block.vectors[first : first + _tile_columns(len(batch))]
+        if self._pair_scores is not None:
+            with torch.no_grad():  # each thread has a grad mode of its own
+                return self._pair_scores(batch.vectors, columns).contiguous().numpy()
         size = len(batch) * len(columns)
         buffer: Tensor | None = getattr(self._buffers, "scores", None)
         if buffer is None or len(buffer) < size:
@@ -144,12 +156,15 @@ class CachedTiles:
 class WholeBlocks:
     """Computes scores on any device with torch's operations, and waits for the device once per block."""
 
+    def __init__(self, pair_scores: PairScores | None = None) -> None:
+        self._pair_scores = pair_scores or _inner_products
+
     def read_targets(self, users: Sequence[UserBatch], block: ItemBlock, found: Tensor) -> None:
         finite = []
         for batch, own in zip(users, _places(users), strict=True):
             rows = np.flatnonzero((batch.targets >= block.start) & (batch.targets < block.stop))
             if len(rows):
-                scores = batch.vectors @ block.vectors.T
+                scores = self._pair_scores(batch.vectors, block.vectors)
                 self._add_gains(scores, batch, block)
                 at = self._move(rows, scores)
                 found[own][at] = scores[at, self._move(batch.targets[rows] - block.start, scores)]
@@ -160,7 +175,7 @@ class WholeBlocks:
         finite = []
         ids = torch.arange(block.start, block.stop, device=targets.device)
         for batch, own in zip(users, _places(users), strict=True):
-            scores = batch.vectors @ block.vectors.T
+            scores = self._pair_scores(batch.vectors, block.vectors)
             finite.append(scores.isfinite().all())
             self._add_gains(scores, batch, block)
             own_scores, own_ids = targets[own, None], self._move(batch.targets, scores)[:, None]
@@ -172,7 +187,7 @@ class WholeBlocks:
     def keep_best(self, users: Sequence[UserBatch], block: ItemBlock, scores: Tensor, items: Tensor) -> None:
         finite = []
         for batch, own in zip(users, _places(users), strict=True):
-            new = batch.vectors @ block.vectors.T
+            new = self._pair_scores(batch.vectors, block.vectors)
             finite.append(new.isfinite().all())
             self._add_gains(new, batch, block)
             values, ids = _block_top(new, block.start, scores.shape[1])
@@ -190,6 +205,10 @@ class WholeBlocks:
     @staticmethod
     def _move(array: np.ndarray, like: Tensor) -> Tensor:
         return torch.from_numpy(array).to(like.device, non_blocking=True)
+
+
+def _inner_products(users: Tensor, items: Tensor) -> Tensor:
+    return users @ items.T
 
 
 def merge_top(ids: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

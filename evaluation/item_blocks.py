@@ -44,6 +44,7 @@ class ItemBlocks:
         held_bytes: vectors are kept between passes if the largest share of any rank takes at most these bytes, so that
             all ranks decide alike; otherwise a rank holds one block of b * D numbers at a time.
         on_round: called in every round of a pass, even if the round is skipped.
+        pair_scores: computes the scores of users [B, D] and items [n, D]; None: inner products.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class ItemBlocks:
         world: int,
         held_bytes: float,
         on_round: Callable[[], None] = lambda: None,
+        pair_scores: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        self.num_items = num_items
+        self.num_items, self.pair_scores = num_items, pair_scores
         self._encode, self._on_round = encode, on_round
         self._item_block, self._rank, self._world = item_block, rank, world
         self._own, self.rounds = blocks_of_rank(num_items, item_block, rank, world)

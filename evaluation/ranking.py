@@ -45,7 +45,7 @@ def count_ranks(groups: Iterable[Sequence[UserBatch]], items: ItemBlocks) -> tup
     """
     parts = [np.zeros((0, 3), dtype=np.int64)]
     for users in groups:
-        with scorer_for(users[0].vectors.device) as scorer:
+        with scorer_for(users[0].vectors.device, items.pair_scores) as scorer:
             scores = _target_scores(users, items, scorer)
             counts = torch.zeros(len(scores), 3, dtype=torch.int64, device=scores.device)
             for block in items.pass_over():
@@ -76,7 +76,7 @@ def top_items(groups: Iterable[Sequence[UserBatch]], items: ItemBlocks, k: int) 
         num_users, like = sum(map(len, users)), users[0].vectors
         best_scores = like.new_full((num_users, k), -torch.inf)
         best_ids = torch.full((num_users, k), -1, dtype=torch.int64, device=like.device)
-        with scorer_for(like.device) as scorer:
+        with scorer_for(like.device, items.pair_scores) as scorer:
             for block in items.pass_over():
                 scorer.keep_best(users, block, best_scores, best_ids)
         for ids, scores in zip(*(x.split([len(u) for u in users]) for x in (best_ids, best_scores)), strict=True):

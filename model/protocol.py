@@ -13,11 +13,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, cast
 
 from torch import Tensor
 
 from contracts.item_plan import SparseRows
 from contracts.modalities import RESERVED
+
+Value = TypeVar("Value")
+
+
+class CatalogueFeatures(Protocol):
+    """The raw features of all items, a block of items at a time."""
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        ...
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Return a feature of items start .. stop - 1, float32 [n, d_m], on the model's device."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +81,7 @@ class ItemRows:
     """The rows and views of the R items with a role, computed from the looked-up rows of a step.
 
     Attributes:
+        item_ids: int64 [R], which items they are.
         ids: [R, d], their ID rows E_id; None for a model without an item table.
         cooccurrence: [R, d], O E_id.
         views: per modality [R, d], A_m E_id.
@@ -75,6 +92,7 @@ class ItemRows:
         popularity: [R, 1], as in `ItemPlan`.
     """
 
+    item_ids: Tensor
     ids: Tensor | None = None
     cooccurrence: Tensor | None = None
     views: dict[str, Tensor] = field(default_factory=dict)
@@ -82,10 +100,10 @@ class ItemRows:
     centers: dict[str, Tensor] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
     popularity: Tensor | None = None
-    _derived: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _derived: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def derived(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    def derived(self, name: str, compute: Callable[[], Value]) -> Value:
         """Return `compute()`, which runs once per step: item and user vectors share its value and autograd graph."""
         if name not in self._derived:
             self._derived[name] = compute()
-        return self._derived[name]
+        return cast(Value, self._derived[name])

@@ -12,6 +12,7 @@ from model.fdsa import FDSA
 from model.gru4rec import GRU4Rec
 from model.gru4recf import GRU4RecF
 from model.mdsrec import MDSRec
+from model.missrec import MISSRec
 from model.mmmlp import MMMLP
 from model.popularity import Popularity
 from model.protocol import CatalogueInfo
@@ -30,6 +31,7 @@ MODELS: dict[str, Callable[[ModelConfig, CatalogueInfo], Recommender]] = {
     "gru4recf": lambda config, info: GRU4RecF(config, info, own_knobs(config, GRU4RecConfig)),
     "fdsa": lambda config, info: FDSA(config, info, own_knobs(config, FDSAConfig)),
     "unisrec": UniSRec,
+    "missrec": MISSRec,
     "mmmlp": MMMLP,
     "itemknn": lambda *_: Popularity(weight=0.0),
     "popularity": lambda *_: Popularity(weight=1.0),

@@ -12,6 +12,7 @@ from configs.knobs import Section
 from configs.systems.fdsa import FDSAConfig
 from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.mdsrec import MDSRecConfig
+from configs.systems.missrec import MISSRecConfig
 from configs.systems.mmmlp import MMMLPConfig
 from configs.systems.unisrec import UniSRecConfig
 
@@ -60,6 +61,12 @@ SYSTEMS = {
         about="causal Transformer over adapted text vectors, with or without item IDs; cosine scores",
         knobs=UniSRecConfig,
         reads_features=True,
+    ),
+    "missrec": SystemEntry(
+        about="a Transformer over adapted features that attends to the user's interests; fused cosine scores",
+        knobs=MISSRecConfig,
+        reads_features=True,
+        is_causal=False,
     ),
     "mmmlp": SystemEntry(
         about="MLP-Mixers over item IDs and each feature, which see the whole input",

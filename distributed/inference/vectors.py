@@ -56,6 +56,7 @@ class Encoder:
 
     def item_blocks(self, *, held_bytes: float, on_round: Callable[[], None]) -> ItemBlocks:
         """Return this rank's blocks of item vectors (`ItemBlocks`). Streamed centres are computed first."""
+        recommender = self.system.recommender
         blocks = ItemBlocks(
             encode=self._encode_block,
             num_items=self._inputs.dataset.num_items,
@@ -64,6 +65,7 @@ class Encoder:
             world=self._world.size,
             held_bytes=held_bytes,
             on_round=on_round,
+            pair_scores=None if recommender.fusion is None else recommender.pair_scores,
         )
         if self.streams_centers:
             self._sums = CenterSums(self._inputs, self._needs.centers)

@@ -83,7 +83,7 @@ def train(
                 checkpoints=checkpoints,
                 progress=progress,
                 loss=torch.tensor(losses[0], dtype=torch.float64, device=world.device),
-                channel_losses=_channel_losses(losses, len(sharded.system.recommender.channels), progress, world),
+                channel_losses=_channel_losses(losses, len(sharded.system.recommender.loss_channels), progress, world),
                 scorer=scorer,
                 telemetry=telemetry,
                 interruption=Interruption(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Iterator
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch.utils.data import DataLoader, Sampler
 
 from configs.schema import Config, TrainingConfig
 from contracts.batch import Step
@@ -26,52 +24,14 @@ from distributed.inputs import Inputs
 from distributed.sharding import ShardedSystem
 from distributed.stop_agreement import Interruption, Request
 from distributed.telemetry import Telemetry
+from distributed.training.epoch_work import begin_epoch
+from distributed.training.loader import StepOrder, loader_of, no_collection_in_forks
 from distributed.training.read_ahead import read_ahead
 from distributed.training.step import TrainSteps
 from distributed.watchdog import Watchdog
 from distributed.world import World
 from storage.durable_files import write_text
 from storage.plain_json import json_text
-
-
-class StepOrder(Sampler[int]):
-    """The numbers of an epoch's steps in order, beginning with `first`."""
-
-    def __init__(self, count: int) -> None:
-        self.first, self._count = 0, count
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self._count))
-
-    def __len__(self) -> int:
-        return self._count - self.first
-
-
-def loader_of(batches: TrainBatches, order: Sampler[int], num_workers: int, world: World) -> DataLoader[Step]:
-    """Return a loader of steps in the given order, whose processes stay alive for the whole run."""
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=order,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=world.device.type == "cuda",
-        generator=torch.Generator(),  # its own, so that the loader does not draw from the default generator
-    )
-
-
-@contextmanager
-def no_collection_in_forks() -> Iterator[None]:
-    """Within this context, a forked process never finalises objects that its parent created.
-
-    Unreachable objects of the parent may own threads, as a process group of an earlier attempt does. A fork does not
-    copy threads, so finalising such an object in the child hangs or crashes.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 @dataclass(kw_only=True)
@@ -129,6 +89,10 @@ class TrainingLoop:
         if training.max_steps is not None:
             last = min(last, progress.epoch_steps + training.max_steps - progress.step)
         count = last - progress.epoch_steps
+        if not progress.epoch_steps:
+            began = time.perf_counter()
+            begin_epoch(self.sharded.system.recommender, self.inputs, self.world, self.config.seed, progress.epoch)
+            progress.epoch_seconds += time.perf_counter() - began
         self.sharded.system.train()
         num_targets: list[int] = []
 
@@ -177,7 +141,7 @@ class TrainingLoop:
         progress.epoch_steps = progress.epoch_targets = progress.epoch_skipped = 0
         progress.epoch_seconds = 0.0
         self.loss, self.channel_losses = torch.zeros_like(self.loss), torch.zeros_like(self.channel_losses)
-        labels = [channel.label for channel in self.sharded.system.recommender.channels]
+        labels = [channel.label for channel in self.sharded.system.recommender.loss_channels]
         by_channel = {label: part / trained for label, part in zip(labels, parts, strict=True)} if trained else {}
         valid = summarise(self.scorer.rank("valid"), self.inputs, self.config)["metrics"]
         is_best = note_validation(progress, valid.get(metric))

@@ -60,6 +60,11 @@ def case_study(
     data, names = inputs.dataset, _Names(inputs.dataset)
     relations = Relations(inputs.graph) if inputs.graph else None
     overlaps, item_cases, item_rule = _items(relations, data, named_items, seed, names, track)
+    if sharded.system.recommender.fusion is not None:
+        raise InputError(
+            f"run {config.run}: the scores of model.name={config.model.name} are no sum over channels, which a case "
+            "page shows; choose a run of another system"
+        )
     scorer = ChannelScorer(Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=track))
     user_cases, user_rule = _users(scorer, named_users, seed, names)
     return CaseStudy(

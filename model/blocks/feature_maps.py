@@ -13,16 +13,20 @@ from model.cpu.dropout import dropout
 from model.protocol import CatalogueInfo, ItemRows
 
 
-def chosen_features(info: CatalogueInfo, system: str, chosen: tuple[str, ...] | None) -> tuple[str, ...]:
+def chosen_features(
+    info: CatalogueInfo, system: str, chosen: tuple[str, ...] | None, *, at_least_one: bool = False
+) -> tuple[str, ...]:
     """Return the features that a system reads: those that it names, in its order, or all of the catalogue, ascending.
 
     Args:
         info: the catalogue.
         system: the name of the system, for messages.
         chosen: the features that `model.<system>.features` names; None: every feature of the catalogue.
+        at_least_one: whether the system cannot do without features.
 
     Raises:
-        InputError: all features are chosen and there are none, or a named feature does not exist.
+        InputError: all features are chosen and there are none, a named feature does not exist, or none is named
+            although the system needs one.
     """
     if chosen is None and not info.feature_dims:
         raise InputError(
@@ -36,6 +40,11 @@ def chosen_features(info: CatalogueInfo, system: str, chosen: tuple[str, ...] | 
                 f"model.{system}.features={list(names)}: the dataset has no feature {name!r}; name some of "
                 f"{', '.join(sorted(info.feature_dims)) or 'those that it is prepared with'}, or null for all"
             )
+    if at_least_one and not names:
+        raise InputError(
+            f"model.{system}.features=[]: names no feature; name some of {', '.join(sorted(info.feature_dims))}, or "
+            "null for all"
+        )
     return names
 
 
@@ -59,12 +68,7 @@ class FeatureMaps(nn.Module):
             InputError: there are no features, none is named, or a named feature does not exist.
         """
         super().__init__()
-        self.names = tuple(sorted(set(chosen_features(info, system, chosen))))
-        if not self.names:
-            raise InputError(
-                f"model.{system}.features=[]: names no feature; name some of "
-                f"{', '.join(sorted(info.feature_dims))}, or null for all"
-            )
+        self.names = tuple(sorted(set(chosen_features(info, system, chosen, at_least_one=True))))
         self.maps = nn.ModuleList(nn.Linear(info.feature_dims[name], dim) for name in self.names)
 
     def forward(self, items: ItemRows, dtype: torch.dtype, rate: float = 0.0) -> list[Tensor]:

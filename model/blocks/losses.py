@@ -53,7 +53,7 @@ def channel_cross_entropy(
     seen_columns = _SeenColumns(seen.items, seen.counts, seen.holds(targets)) if seen is not None else None
     for number, (user, item, channel) in enumerate(zip(users, items, channels, strict=True)):
         with torch.autocast(targets.device.type, enabled=False):
-            user, item = _at_least_float32(user), _at_least_float32(item)
+            user, item = at_least_float32(user), at_least_float32(item)
             gain = seen.gains[number].to(user.dtype) if seen is not None else None
             if len(user) * len(item) <= MAX_LOGITS:
                 # Without rows this is an empty sum, a zero with an autograd graph.
@@ -129,7 +129,7 @@ def sampled_cross_entropy(
     same_BQ = own_B[same_sequence] if same_sequence is not None else None
     for number, (user, item, channel) in enumerate(zip(users, items, channels, strict=True)):
         with torch.autocast(targets.device.type, enabled=False):
-            user, item = _at_least_float32(user), _at_least_float32(item)
+            user, item = at_least_float32(user), at_least_float32(item)
             target, candidate = F.embedding(rows, item).split([num_targets, num_candidates])
             columns = F.pad(candidate, (0, 0, 1, 0))
             gain = seen.gains[number].to(user.dtype) if seen is not None else None
@@ -231,5 +231,6 @@ class _RowChunkedLoss(torch.autograd.Function):
         return grad * user_grad_Bd, grad * target_grad_Bd, None, grad * columns_grad_Cd, None, None, gain_grad, None
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return a tensor in float32, or unchanged if its dtype is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

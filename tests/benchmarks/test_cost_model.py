@@ -63,7 +63,9 @@ def test_operations_are_those_that_torch_counts(name):
     leaf = lambda x: None if x is None else x.detach().requires_grad_()  # noqa: E731
     views = {m: leaf(x) for m, x in made.views.items()}
     centers = {m: leaf(x) for m, x in made.centers.items()}
-    items = ItemRows(ids=leaf(made.ids), cooccurrence=leaf(made.cooccurrence), views=views, centers=centers)
+    items = ItemRows(
+        item_ids=made.item_ids, ids=leaf(made.ids), cooccurrence=leaf(made.cooccurrence), views=views, centers=centers
+    )
 
     model, shape = ModelShape.of(config, len(MODALITIES), NUM_CENTERS), shape_of(step, step.plan)
     forward = forward_flops(model, shape)

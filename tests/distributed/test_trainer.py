@@ -28,8 +28,9 @@ from distributed.inference.scoring import Scorer, summarise
 from distributed.inputs import Inputs, build_system, open_inputs, popularity_order
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
+from distributed.training.loader import no_collection_in_forks
 from distributed.training.trainer import candidate_sampler, check_trainable, train
-from distributed.training.training_loop import decide, ending, no_collection_in_forks, note_validation
+from distributed.training.training_loop import decide, ending, note_validation
 from distributed.world import world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor

@@ -105,7 +105,7 @@ def test_one_rank_equals_brute_force(item_block, per_pass, held_bytes, monkeypat
 
 
 def test_whole_blocks_with_torch_equal_brute_force(monkeypatch):
-    monkeypatch.setattr(ranking, "scorer_for", lambda _: as_on_a_gpu())
+    monkeypatch.setattr(ranking, "scorer_for", lambda *_: as_on_a_gpu())
     with world_of_one():
         check(0, 1, 40, STREAMED, 2)
 
@@ -212,7 +212,7 @@ def test_items_are_held_only_if_the_largest_share_fits():
             assert (first == second) >= expected
 
 
-@pytest.mark.parametrize("scorer", [scorer_for, lambda _: as_on_a_gpu()])
+@pytest.mark.parametrize("scorer", [scorer_for, lambda *_: as_on_a_gpu()])
 @pytest.mark.parametrize(("bad", "target"), [(1, 0), (0, 0), (150, 150), (299, 5)])
 def test_scores_that_are_no_numbers_are_refused(bad, target, scorer, monkeypatch):
     monkeypatch.setattr(ranking, "scorer_for", scorer)

@@ -25,14 +25,16 @@ RTOL, ATOL = 1e-9, 1e-11
 class _Outputs(nn.Module):
     """Returns what is compared: user vectors, scores and the loss of a batch."""
 
-    def __init__(self, system: RecommenderSystem, temperature: float) -> None:
+    def __init__(self, system: RecommenderSystem, temperature: float, scores_are_divided: bool) -> None:
         super().__init__()
         self.system, self.temperature = system, temperature
+        self.scale = 1.0 if scores_are_divided else temperature
 
     def forward(self, plan: ItemPlan, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         items = self.system.item_rows(plan)
         states = self.system.recommender.scored_users(items, batch)[0] * self.temperature
-        scores = self.system.encode_users(items, batch) @ self.system.encode_items(items).T * self.temperature
+        users, vectors = self.system.encode_users(items, batch), self.system.encode_items(items)
+        scores = self.system.recommender.pair_scores(users, vectors) * self.scale
         step = SimpleNamespace(feature=item_feature(plan.union_ids), plan=plan, batch=batch)
         return states, scores, self.system(step)
 
@@ -50,6 +52,7 @@ def check_parity(
     without_effect: Sequence[str] = (),
     training: bool = False,
     temperature: float = 1.0,
+    scores_are_divided: bool = False,
 ) -> None:
     """Fail with a message that names what differs if a system does not compute what the authors' code computes.
 
@@ -65,14 +68,20 @@ def check_parity(
         without_effect: the authors' parameters that we left out because results do not depend on them.
         training: whether the system is in training mode, for noise that the fixture has recorded.
         temperature: what the scores of a cosine are divided by; the fixture's states and scores are not.
+        scores_are_divided: whether the fixture's scores are divided by the temperature too.
     """
     assert set(frozen) | set(without_effect) <= set(fixture.weights), "these names are not in the fixture"
     table = Rows(np.zeros((fixture.num_items, fixture.dim))) if recommender.needs.id_rows else None
-    outputs = _Outputs(RecommenderSystem(table, recommender.double().train(training)), temperature)
+    outputs = _Outputs(RecommenderSystem(table, recommender.double().train(training)), temperature, scores_are_divided)
     official = {name: x.clone().requires_grad_(name not in frozen) for name, x in fixture.weights.items()}
     ours = {f"system.{name}": x for name, x in to_ours(official).items()}
     _check_names(ours, dict(outputs.named_parameters()))
-    found = functional_call(outputs, ours, (fixture.plan(recommender.needs), fixture.batch()), strict=True)
+    found = functional_call(
+        outputs,
+        {**dict(outputs.named_buffers()), **ours},
+        (fixture.plan(recommender.needs), fixture.batch()),
+        strict=True,
+    )
     _close(f"{fixture.name}: {states}", found[0], fixture.outputs[states])
     _close(f"{fixture.name}: {scores}", found[1], fixture.outputs[scores])
     _close(f"{fixture.name}: {loss}", found[2], fixture.outputs[loss])

@@ -59,7 +59,7 @@ class Fixture:
     @property
     def num_items(self) -> int:
         """Number of items without padding."""
-        return len(self.outputs["item_vectors"]) - 1
+        return next(len(x) for name, x in self.outputs.items() if name.startswith("item_vectors")) - 1
 
     @property
     def features(self) -> dict[str, Array]:

@@ -1,0 +1,59 @@
+"""What a model computes before each epoch: by rank 0, received by all, and computed anew each epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from distributed.inputs import build_system, open_inputs
+from distributed.sharding import shard
+from distributed.training.epoch_work import StoredFeatures, begin_epoch
+from distributed.world import World, world_of_one
+from tests.distributed.runs import config_of
+from tests.distributed.spawn import run_ranks
+
+
+def buffers_after(folders: Path, world: World, epoch: int) -> dict[str, torch.Tensor]:
+    config = config_of(folders, folders / "run", "missrec")
+    inputs = open_inputs(config)
+    recommender = shard(build_system(config, inputs), config, inputs.dataset.num_items, world).system.recommender
+    torch.manual_seed(1000 + world.rank)  # the ranks' own random numbers must not matter
+    begin_epoch(recommender, inputs, world, config.seed, epoch)
+    return {name: recommender.get_buffer(name).clone() for name in recommender.epoch_buffers}
+
+
+def test_buffers_depend_on_the_epoch_and_on_nothing_random_besides(folders: Path) -> None:
+    with world_of_one() as world:
+        first, again, later = (buffers_after(folders, world, epoch) for epoch in (0, 0, 1))
+    assert first["interest_of"].max() > 0
+    for name, value in first.items():
+        assert torch.equal(again[name], value)
+        assert not torch.equal(later[name], value)
+
+
+def on_rank(world: World, folders: Path, path: Path) -> None:
+    found = buffers_after(folders, world, 3)
+    torch.save(found, path / f"{world.size}-{world.rank}.pt")
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_every_rank_has_the_buffers_of_rank_0(folders: Path, tmp_path: Path, world: int) -> None:
+    with world_of_one() as one:
+        on_rank(one, folders, tmp_path)
+    run_ranks(world, on_rank, folders, tmp_path)
+    expected = torch.load(tmp_path / "1-0.pt", weights_only=True)
+    for rank in range(world):
+        found = torch.load(tmp_path / f"{world}-{rank}.pt", weights_only=True)
+        for name, value in expected.items():
+            assert torch.equal(found[name], value), (rank, name)
+
+
+def test_features_are_read_as_float32_blocks(folders: Path) -> None:
+    config = config_of(folders, folders / "run", "missrec")
+    inputs = open_inputs(config)
+    stored = StoredFeatures(inputs, torch.device("cpu"))
+    block = stored.rows("text", 3, 9)
+    assert block.dtype == torch.float32
+    assert torch.equal(block, torch.tensor(inputs.dataset.features("text")[3:9]).float())
