@@ -26,6 +26,7 @@ from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
 from model.blocks.clustering import minibatch_kmeans
+from model.blocks.density_peaks import density_peaks
 from model.blocks.feature_maps import chosen_features
 from model.blocks.interest_transformer import InterestDecoder, InterestEncoder, initialise_attention
 from model.blocks.score_fusion import DynamicFusion
@@ -100,6 +101,11 @@ class MISSRec(Recommender):
             )
             self.interests[1 : 1 + len(centers)] = centers
             self.interest_of.view(-1)[torch.cat(places)] = nearest.to(torch.int32) + 1
+
+    def _clustered(self, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        if self.knobs.clustering == "kmeans":
+            return minibatch_kmeans(points, count, self.knobs.clustering_steps)
+        return density_peaks(points, count, math.ceil(self.knobs.neighbor_ratio * len(points)))
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:
         """Return the vectors that the user's vector is compared with: the ID rows, then each adapted feature."""

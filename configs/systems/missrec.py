@@ -39,9 +39,20 @@ class MISSRecConfig(Section):
         "largest number of interests; the time of a clustering grows with their number times the number of items",
         ge=1,
     )
-    clustering_steps: StrictInt = knob(
-        5, RESULT, "number of mini-batches of the k-means that finds the interests before each epoch", ge=1
+    clustering: Literal["kmeans", "density_peaks"] = knob(
+        "kmeans",
+        RESULT,
+        "how interests are found; kmeans: mini-batch k-means, as the released code, density_peaks: DPC-kNN, as the "
+        "paper, whose time grows with the square of the number of features",
     )
+    neighbor_ratio: StrictFloat = knob(
+        0.2,
+        RESULT,
+        "density_peaks: number of nearest vectors that decide a vector's density, divided by the number of vectors",
+        gt=0,
+        le=1,
+    )
+    clustering_steps: StrictInt = knob(5, RESULT, "kmeans: number of mini-batches of each clustering", ge=1)
     diversity_weight: StrictFloat = knob(
         1e-4,
         RESULT,

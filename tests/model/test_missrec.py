@@ -60,6 +60,15 @@ def test_each_item_has_the_interest_nearest_to_its_adapted_feature() -> None:
                 assert distances[found - 1] <= distances.min() + 1e-5, (name, item)
 
 
+def test_density_peaks_give_every_feature_an_interest() -> None:
+    model = model_of(use_ids=False, clustering="density_peaks", interest_ratio=0.2)
+    with torch.no_grad():
+        model.begin_epoch(Features())
+    for column, raw in enumerate(RAW.values()):
+        assert torch.equal(model.interest_of[:, column] > 0, torch.from_numpy(raw.any(axis=1)))
+    assert len(model.interest_of.unique()) == 1 + 5  # none, and a fifth of two features of 11 items
+
+
 def test_with_bias_every_item_has_interests() -> None:
     model = model_of(missing_features="bias")
     with torch.no_grad():

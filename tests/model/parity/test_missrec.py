@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.blocks import density_peaks
 from model.missrec import MISSRec
 from model.zoo import build_model
 from tests.model.parity import names
@@ -89,3 +90,19 @@ def test_parity_missrec(name: str) -> None:
         temperature=fixture.options["temperature"],
         scores_are_divided=True,
     )
+
+
+@pytest.mark.parametrize("max_distances", [2**24, 100], ids=["at once", "in blocks"])
+def test_parity_of_density_peaks(monkeypatch: pytest.MonkeyPatch, max_distances: int) -> None:
+    monkeypatch.setattr(density_peaks, "_MAX_DISTANCES", max_distances)
+    fixture = load("MISSRec_id")
+    tokens = torch.from_numpy(fixture.inputs["dpc_tokens"])
+    count, neighbors = (int(fixture.inputs[name]) for name in ("dpc_num_clusters", "dpc_k_local"))
+    centers, clusters = density_peaks.density_peaks(tokens, count, neighbors)
+    expected = torch.from_numpy(fixture.outputs["dpc_cluster"])
+    # The authors number clusters by their peaks too, in the order in which topk returns them.
+    assert torch.equal(clusters, expected)
+    # The authors divide the sum of a cluster by its size plus 0.0001.
+    sizes = torch.bincount(expected)[:, None].double()
+    theirs = torch.from_numpy(fixture.outputs["dpc_centroids"]) * (sizes + 1e-4) / sizes
+    torch.testing.assert_close(centers, theirs, rtol=1e-9, atol=1e-11)
