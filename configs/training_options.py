@@ -60,6 +60,19 @@ class NegativesConfig(Section):
 class TrainingConfig(Section):
     """Steps, negatives, optimisers, the length of training, and checkpoints."""
 
+    loss: Literal["cross_entropy", "gbce"] = knob(
+        "cross_entropy",
+        RESULT,
+        "loss of each channel; cross_entropy: a softmax over items, gbce: generalised binary cross entropy of gSASRec",
+    )
+    gbce_calibration: StrictFloat = knob(
+        0.75,
+        RESULT,
+        "t of loss=gbce; 0: plain binary cross entropy, which overestimates the positive where negatives are sampled, "
+        "1: fully corrected. Without draws it has no effect",
+        ge=0,
+        le=1,
+    )
     negatives: NegativesConfig = NegativesConfig()
     batch_size: StrictInt = knob(
         512, RESULT, "number of targets in a step, over all ranks; with unit=windows, on average", ge=1
@@ -145,6 +158,15 @@ class TrainingConfig(Section):
         "seconds without progress after which a rank reports which rank it waits for, and aborts",
         gt=0,
     )
+
+    @model_validator(mode="after")
+    def _gbce_has_a_sampling_rate(self) -> TrainingConfig:
+        if self.loss == "gbce" and self.negatives.draws == 0:
+            raise ValueError(
+                "training.loss=gbce, but training.negatives.draws=0: the loss depends on the share of items that is "
+                "drawn; draw some, or leave draws unset for all items"
+            )
+        return self
 
     def with_unit_chosen(self, is_causal: bool) -> TrainingConfig:
         """Return these knobs with `unit=auto` replaced by what it stands for with a causal or another system."""

@@ -19,7 +19,7 @@ from graph_builder.graph import Graph
 from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
-from model.zoo import build_model
+from model.zoo import build_criterion, build_model
 from storage.object_cache import fetched
 
 
@@ -122,6 +122,7 @@ def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:
     )
     torch.manual_seed(config.seed)
     recommender = build_model(config.model, info)
+    recommender.criterion = build_criterion(config.training, dataset.num_items)
     # The table's rows are filled after sharding. Until then the table is on the meta device and takes no memory.
     table = None
     if recommender.needs.id_rows:

@@ -2,8 +2,9 @@
 
 A model file knows nothing of ranks, tables or loaders. It declares what it needs of an item, and turns looked-up rows
 and a batch into vectors for *channels*. The score of user u and item i is sum_c weight_c * <user_c, item_c>, and the
-loss is sum_c weight_c * cross_entropy_c. Losses, ranking and export are written once, over channels. A channel may
-score by a cosine; `Recommender` then scales its vectors so that their inner product is the score.
+loss is sum_c weight_c * loss_c, where loss_c is a cross entropy or gBCE. Losses, ranking and export are written once,
+over channels. A channel may score by a cosine; `Recommender` then scales its vectors so that their inner product is the
+score.
 
 Shapes: B targets of a batch, R items with a role, U items of the union, k centres, d width of an
 embedding row, d_m width of a raw feature, d_c width of channel c.
@@ -55,7 +56,7 @@ class CatalogueInfo:
 
 @dataclass(frozen=True)
 class Channel:
-    """One part of the score and of the loss: an inner product and its cross entropy, both multiplied by `weight`.
+    """One part of the score and of the loss: an inner product and its loss, both multiplied by `weight`.
 
     Attributes:
         name: the channel's name in records and messages.

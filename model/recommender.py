@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from contracts.batch import Batch
 from contracts.item_plan import ItemNeeds, ItemPlan
-from model.blocks.fused_loss import SampledColumns, fused_cross_entropy
+from model.blocks.criterion import Criterion, CrossEntropy
+from model.blocks.fused_loss import SampledColumns, fused_loss
 from model.blocks.item_views import item_rows
-from model.blocks.losses import channel_cross_entropy, sampled_cross_entropy
 from model.blocks.repeats import RepeatGains, SeenItems, seen_items
 from model.blocks.score_fusion import ScoreFusion, fused_scores
 from model.blocks.unit_vectors import unit_vectors
@@ -32,8 +32,9 @@ class Recommender(nn.Module):
             With a fusion, all channels have the same width and the weight 1, and there is one loss.
         epoch_buffers: names of the buffers that `begin_epoch` computes anew before each epoch.
         repeats: learned gains of items that are in the user's input; None: there are none.
-        channel_losses: [C] on the device, the cross entropy of each channel (or of the fused score) summed over the
-            targets of the latest batch, without weights and without gradients; None before the first batch.
+        criterion: the loss of a batch, over channels; cross entropy, unless it is replaced before training.
+        channel_losses: [C] on the device, the loss of each loss channel summed over the targets of the latest batch,
+            without weights and without gradients; None before the first batch.
     """
 
     needs: ItemNeeds
@@ -41,17 +42,19 @@ class Recommender(nn.Module):
     fusion: ScoreFusion | None
     epoch_buffers: tuple[str, ...] = ()
     repeats: RepeatGains | None
+    criterion: Criterion
     channel_losses: Tensor | None
 
     def __init__(self) -> None:
         super().__init__()
         self.fusion = None
         self.repeats = None
+        self.criterion = CrossEntropy()
         self.channel_losses = None
 
     @property
     def loss_channels(self) -> tuple[Channel, ...]:
-        """The channels that have a cross entropy and a gain of their own; with a fusion, one for the fused score."""
+        """The channels that have a loss and a gain of their own; with a fusion, one for the fused score."""
         return self.channels if self.fusion is None else (Channel("fused", 1.0),)
 
     def learn_repeats(self) -> None:
@@ -64,7 +67,7 @@ class Recommender(nn.Module):
         return weights * (self.repeats.weight.detach().cpu() if self.repeats is not None else 0.0)
 
     def forward(self, rows_Ud: Tensor | None, plan: ItemPlan, batch: Batch) -> Tensor:
-        """Return the loss of a batch, a scalar; the softmax is over its candidates, or over all R items with a role.
+        """Return the loss of a batch, a scalar, over its candidates or over all R items with a role.
 
         Args:
             rows_Ud: the looked-up rows of the plan's union; None for a model without an item table.
@@ -80,7 +83,7 @@ class Recommender(nn.Module):
         return loss
 
     def penalty(self, items: ItemRows, batch: Batch) -> Tensor | float:  # noqa: ARG002 - for systems that have one
-        """Return what is added to this rank's part of the loss besides cross entropy; ranks add up."""
+        """Return what is added to this rank's part of the loss besides the criterion; ranks add up."""
         return 0.0
 
     def begin_epoch(self, catalogue: CatalogueFeatures) -> None:
@@ -101,11 +104,12 @@ class Recommender(nn.Module):
                 sampled = SampledColumns(
                     candidates=batch.candidates, log_weights=batch.log_weights, same_sequence=batch.same_sequence
                 )
-            return fused_cross_entropy(users, items, self.fusion, targets, num_targets, sampled, seen, parts)
+            row_loss = self.criterion.row_loss
+            return fused_loss(row_loss, users, items, self.fusion, targets, num_targets, sampled, seen, parts)
         if batch.candidates is None:
-            return channel_cross_entropy(users, items, self.channels, targets, num_targets, seen, parts)
+            return self.criterion.full(users, items, self.channels, targets, num_targets, seen, parts)
         assert batch.log_weights is not None
-        return sampled_cross_entropy(
+        return self.criterion.sampled(
             users,
             items,
             self.channels,

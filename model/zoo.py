@@ -1,13 +1,15 @@
-"""Builds the model that `model.name` names."""
+"""Builds the model that `model.name` names, and the loss that `training.loss` names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from configs.model_options import own_knobs
-from configs.schema import ModelConfig
+from configs.schema import ModelConfig, TrainingConfig
 from configs.systems.fdsa import FDSAConfig
 from configs.systems.gru4rec import GRU4RecConfig
+from model.blocks.criterion import Criterion, CrossEntropy
+from model.blocks.gbce import GBCE
 from model.fdsa import FDSA
 from model.gru4rec import GRU4Rec
 from model.gru4recf import GRU4RecF
@@ -48,3 +50,10 @@ def build_model(config: ModelConfig, info: CatalogueInfo) -> Recommender:
     if config.learn_repeats:
         recommender.learn_repeats()
     return recommender
+
+
+def build_criterion(config: TrainingConfig, num_items: int) -> Criterion:
+    """Return the loss that a config names, for a catalogue of `num_items` items."""
+    if config.loss == "gbce":
+        return GBCE(num_items=num_items, draws=config.negatives.draws, calibration=config.gbce_calibration)
+    return CrossEntropy()

@@ -7,7 +7,8 @@ May import `model.cpu`, `model.protocol` and whatever `model` may import, but no
 
 Open `sequence_encoder.py` first (the tower), then `interest_centers.py` (MDSRec's centre attention, Eq. 10-16) and
 `fusion.py` (Eq. 17-19). `sequence_groups.py` pads sequences, `item_table.py` and `item_views.py` make the vectors of
-items, `feature_maps.py` maps their features, `gru.py` is a GRU over sequences, `losses.py` has the losses over
-channels, and `repeats.py` the learned gains of repeats. `center_chunks.py` and `center_memory.py` bound the memory of
+items, `feature_maps.py` maps their features, `gru.py` is a GRU over sequences, and `repeats.py` has the
+learned gains of repeats. `losses.py` has cross entropy over channels and `gbce.py` gBCE, both in the chunks of
+`row_chunks.py`; `criterion.py` is how a model calls them. `center_chunks.py` and `center_memory.py` bound the memory of
 centre attention.
 """

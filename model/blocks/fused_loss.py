@@ -1,4 +1,4 @@
-"""Full and sampled softmax losses over fused scores, in chunks of bounded memory.
+"""Losses over fused scores, in chunks of bounded memory.
 
 Shapes: B targets of this rank, R items with a role, K candidates, C channels, d_c width of channel c.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from model.blocks.losses import MAX_LOGITS, at_least_float32
+from model.blocks.losses import MAX_LOGITS, RowLossOf, at_least_float32
 from model.blocks.repeats import SeenItems
+from model.blocks.row_chunks import ScoredRowsLoss
 from model.blocks.score_fusion import ScoreFusion, fused_scores
 
 
@@ -34,7 +36,8 @@ class SampledColumns:
     same_sequence: Tensor | None = None
 
 
-def fused_cross_entropy(
+def fused_loss(
+    row_loss_of: RowLossOf,
     users: Sequence[Tensor],
     items: Sequence[Tensor],
     fusion: ScoreFusion,
@@ -44,13 +47,14 @@ def fused_cross_entropy(
     seen: SeenItems | None = None,
     parts: list[Tensor] | None = None,
 ) -> Tensor:
-    """Return sum_b -log softmax(s_b)[target_b] / num_global_targets, where s_b are the fused scores of row b.
+    """Return the loss of the fused scores, summed over the rows b and divided by `num_global_targets`.
 
-    The softmax is over all R items, or its denominator is estimated from candidates, as
-    `losses.sampled_cross_entropy` does. At most MAX_LOGITS scores are in memory at a time; if there are more, they are
-    computed in chunks of rows, and once more in the backward pass.
+    All R items are candidates, or sums over them are estimated from `sampled`, as in `losses.sampled_cross_entropy`.
+    At most MAX_LOGITS scores are in memory at a time; if there are more, they are computed in chunks of rows, and once
+    more in the backward pass.
 
     Args:
+        row_loss_of: makes the loss of rows from the log weights of their columns (`Criterion.row_loss`).
         users: per channel [B, d_c].
         items: per channel [R, d_c].
         fusion: computes a score from those of all channels.
@@ -65,7 +69,7 @@ def fused_cross_entropy(
     """
     with torch.autocast(targets.device.type, enabled=False):
         users, items = [at_least_float32(x) for x in users], [at_least_float32(x) for x in items]
-        rows = _Rows(items=items, fusion=fusion, targets=targets, sampled=sampled, seen=seen)
+        rows = _Rows(row_loss_of=row_loss_of, items=items, fusion=fusion, targets=targets, sampled=sampled, seen=seen)
         size = max(1, MAX_LOGITS // (max(1, rows.num_columns) * len(items)))
         if len(targets) <= size:
             total = rows.loss(users, slice(None))
@@ -78,61 +82,50 @@ def fused_cross_entropy(
 
 
 class _Rows:
-    """Computes the summed loss of some rows."""
+    """Computes the summed loss of some rows.
+
+    The columns are all items. Or column 0 is for targets that are no candidates, and the candidates follow.
+    """
 
     def __init__(
         self,
         *,
+        row_loss_of: RowLossOf,
         items: Sequence[Tensor],
         fusion: ScoreFusion,
         targets: Tensor,
         sampled: SampledColumns | None,
         seen: SeenItems | None,
     ) -> None:
-        self._items, self._fusion, self._targets, self._sampled, self._seen = items, fusion, targets, sampled, seen
-        self._gain = seen.gains[0] if seen is not None else None
-        self.num_columns = len(items[0]) if sampled is None else len(sampled.candidates)
-        # The column of each item among the candidates, where the last one stands for all that are no candidates.
-        self._column_R = targets.new_full((len(items[0]),), self.num_columns)
-        chosen = torch.arange(len(items[0]), device=targets.device) if sampled is None else sampled.candidates
-        self._column_R[chosen] = torch.arange(self.num_columns, device=targets.device)
+        self._items, self._fusion, self._targets, self._seen = items, fusion, targets, seen
+        self._columns, log_weights = list(items), items[0].new_zeros(len(items[0]))
+        self._column_R = torch.arange(len(items[0]), device=targets.device)
+        self._same_BQ: Tensor | None = None
+        if sampled is not None:
+            self._columns = [F.pad(F.embedding(sampled.candidates, item), (0, 0, 1, 0)) for item in items]
+            log_weights = F.pad(sampled.log_weights.detach().to(items[0].dtype), (1, 0), value=-torch.inf)
+            self._column_R = torch.zeros_like(self._column_R)
+            self._column_R[sampled.candidates] = 1 + torch.arange(len(sampled.candidates), device=targets.device)
+            if sampled.same_sequence is not None:
+                self._same_BQ = self._column_R[targets[sampled.same_sequence]]
+        self._row_loss = row_loss_of(log_weights)
+        self.num_columns = len(log_weights)
 
     def loss(self, users: Sequence[Tensor], chunk: slice) -> Tensor:
         """Return the summed loss of the rows in a slice of `users`."""
         users, targets = [user[chunk] for user in users], self._targets[chunk]
-        if self._sampled is None:
-            scores = self._gained(fused_scores(self._fusion, users, self._items), chunk)
-            return F.cross_entropy(scores, targets, reduction="sum")
-        candidates = [F.embedding(self._sampled.candidates, item) for item in self._items]
-        scores = self._gained(fused_scores(self._fusion, users, candidates), chunk)
-        # A row's own target has a column of its own, the first, with weight 1, and not that of a candidate.
-        own = self._own_scores(users, targets, chunk)
-        bias = self._biases(scores, chunk)
-        bias = F.pad(bias, (0, 1)).scatter(1, self._column_R[targets][:, None], -torch.inf)[:, :-1]
-        return (torch.cat([own[:, None], scores + bias], dim=1).logsumexp(dim=1) - own).sum()
+        scores_bC = fused_scores(self._fusion, users, self._columns)
+        score_b = self._target_scores(users, targets)
+        if self._seen is not None:
+            gain, counts_bL = self._seen.gains[0].to(score_b.dtype), self._seen.counts[chunk].to(score_b.dtype)
+            scores_bC = scores_bC.scatter_add(1, self._column_R[self._seen.items[chunk]], gain * counts_bL)
+            score_b = score_b + gain * self._seen.holds(self._targets)[chunk].to(score_b.dtype)
+        same_bQ = self._same_BQ[chunk] if self._same_BQ is not None else None
+        own_b = self._column_R[targets]
+        return cast(Tensor, ScoredRowsLoss.apply(self._row_loss, scores_bC, score_b, own_b, same_bQ))
 
-    def _biases(self, scores: Tensor, chunk: slice) -> Tensor:
-        """Return the logarithms of the candidates' weights, [B, K]: 0 for targets of the row's own sequence."""
-        assert self._sampled is not None
-        bias = self._sampled.log_weights.detach().to(scores.dtype).expand(len(scores), -1)
-        if self._sampled.same_sequence is None:
-            return bias
-        same = self._column_R[self._targets[self._sampled.same_sequence[chunk]]]
-        return F.pad(bias, (0, 1)).scatter(1, same, 0.0)[:, :-1]
-
-    def _own_scores(self, users: Sequence[Tensor], targets: Tensor, chunk: slice) -> Tensor:
-        """Return the score of each row's target, [B]."""
-        own = [F.embedding(targets, item) for item in self._items]
-        scores = [(user * item).sum(dim=1)[None] for user, item in zip(users, own, strict=True)]
-        score = self._fusion(scores, [(item != 0).any(dim=1) for item in own])[0]
-        if self._seen is None or self._gain is None:
-            return score
-        return score + self._gain.to(score.dtype) * self._seen.holds(self._targets)[chunk].to(score.dtype)
-
-    def _gained(self, scores: Tensor, chunk: slice) -> Tensor:
-        """Return scores [B, columns] with the gain added where the row has seen the item."""
-        if self._seen is None or self._gain is None:
-            return scores
-        columns = self._column_R[self._seen.items[chunk]]
-        gains = self._gain.to(scores.dtype) * self._seen.counts[chunk].to(scores.dtype)
-        return F.pad(scores, (0, 1)).scatter_add(1, columns, gains)[:, :-1]
+    def _target_scores(self, users: Sequence[Tensor], targets: Tensor) -> Tensor:
+        """Return the score of each row's target, [b]."""
+        vectors = [F.embedding(targets, item) for item in self._items]
+        scores = [(user * vector).sum(dim=1)[None] for user, vector in zip(users, vectors, strict=True)]
+        return self._fusion(scores, [(vector != 0).any(dim=1) for vector in vectors])[0]

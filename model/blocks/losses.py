@@ -1,24 +1,26 @@
-"""Full and sampled softmax losses over channels, in chunks of bounded memory.
+"""Losses over channels, in chunks of bounded memory: the full and the sampled softmax, and what other losses share.
 
 Shapes: B targets of this rank, R items with a role, K candidates, C columns of logits, d_c width of channel c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from model.blocks.repeats import SeenItems
+from model.blocks.row_chunks import RowChunkedLoss, RowLoss, SeenColumns
 from model.protocol import Channel
 
 # Most logits of a chunk: 64 MiB of float32, for any batch and any number of items.
 MAX_LOGITS = 2**24
+
+# Makes the loss of the rows of one channel from the log weights of the columns, [C], in the dtype of the logits.
+RowLossOf = Callable[[Tensor], RowLoss]
 
 
 def channel_cross_entropy(
@@ -49,25 +51,16 @@ def channel_cross_entropy(
         A scalar. For B = 0 it is 0 and still connected to users and items, so that every rank's backward reaches the
         same parameters.
     """
-    total = torch.zeros((), device=targets.device)
-    seen_columns = _SeenColumns(seen.items, seen.counts, seen.holds(targets)) if seen is not None else None
-    for number, (user, item, channel) in enumerate(zip(users, items, channels, strict=True)):
-        with torch.autocast(targets.device.type, enabled=False):
-            user, item = at_least_float32(user), at_least_float32(item)
-            gain = seen.gains[number].to(user.dtype) if seen is not None else None
-            if len(user) * len(item) <= MAX_LOGITS:
-                # Without rows this is an empty sum, a zero with an autograd graph.
-                logits = user @ item.T
-                if seen is not None and gain is not None:
-                    logits = logits.scatter_add(1, seen.items, gain * seen.counts.to(user.dtype))
-                loss = F.cross_entropy(logits, targets, reduction="sum")
-            else:
-                target, bias = F.embedding(targets, item), item.new_zeros(len(item))
-                loss = _RowChunkedLoss.apply(user, target, targets, item, bias, None, gain, seen_columns)
-            total = total + channel.weight * loss
-        if parts is not None:
-            parts.append(loss.detach())
-    return total / max(num_global_targets, 1)
+    if len(users[0]) * len(items[0]) > MAX_LOGITS:
+        return full_loss(SoftmaxRows, users, items, channels, targets, num_global_targets, seen, parts)
+
+    def loss_of(user: Tensor, item: Tensor, gain: Tensor | None) -> Tensor:
+        logits = user @ item.T
+        if seen is not None and gain is not None:
+            logits = logits.scatter_add(1, seen.items, gain * seen.counts.to(user.dtype))
+        return F.cross_entropy(logits, targets, reduction="sum")  # without rows a zero with an autograd graph
+
+    return _over_channels(loss_of, users, items, channels, num_global_targets, seen, parts)
 
 
 def sampled_cross_entropy(
@@ -115,120 +108,147 @@ def sampled_cross_entropy(
         A scalar, connected to users and items. It is 0 for B = 0 and for K = 0, and a row whose only candidate is its
         target adds 0.
     """
+    return sampled_loss(
+        SoftmaxRows,
+        users,
+        items,
+        channels,
+        targets,
+        candidates,
+        log_weights,
+        num_global_targets,
+        same_sequence,
+        seen,
+        parts,
+    )
+
+
+@dataclass(frozen=True)
+class SoftmaxRows:
+    """-s_t + log sum_c w_c exp(l_c), with w_c = 1 in the target's column and those of the same sequence.
+
+    Attributes:
+        log_weights: log w_c, [C]; -inf for a column that is in no sum.
+    """
+
+    log_weights: Tensor
+
+    def logits(self, user_bd: Tensor, columns_Cd: Tensor, same_bQ: Tensor | None) -> Tensor:
+        logits = torch.addmm(self.log_weights, user_bd, columns_Cd.T)
+        if same_bQ is not None:
+            logits.scatter_(1, same_bQ, logits.gather(1, same_bQ) - self.log_weights[same_bQ])
+        return logits
+
+    def logits_of(self, scores_bC: Tensor, same_bQ: Tensor | None) -> Tensor:
+        logits = scores_bC + self.log_weights
+        if same_bQ is not None:
+            logits.scatter_(1, same_bQ, scores_bC.gather(1, same_bQ))
+        return logits
+
+    def sum_and_gradients(
+        self,
+        logits_bC: Tensor,
+        score_b1: Tensor,
+        own_b1: Tensor,
+        same_bQ: Tensor | None,  # noqa: ARG002
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        log_sum = logits_bC.logsumexp(dim=1, keepdim=True)
+        total = (log_sum - score_b1).sum()
+        probabilities = logits_bC.sub_(log_sum).exp_().scatter_(1, own_b1, 0.0)
+        score_grad = torch.expm1(score_b1 - log_sum)  # p - 1, exact also if p is near 1
+        return total, probabilities, score_grad
+
+
+def full_loss(
+    row_loss_of: RowLossOf,
+    users: Sequence[Tensor],
+    items: Sequence[Tensor],
+    channels: Sequence[Channel],
+    targets: Tensor,
+    num_global_targets: int,
+    seen: SeenItems | None,
+    parts: list[Tensor] | None,
+) -> Tensor:
+    """Return the loss of rows in which every item has a column; arguments as in `channel_cross_entropy`."""
+    seen_columns = SeenColumns(seen.items, seen.counts, seen.holds(targets)) if seen is not None else None
+
+    def loss_of(user: Tensor, item: Tensor, gain: Tensor | None) -> Tensor:
+        row_loss = row_loss_of(item.new_zeros(len(item)))
+        target = F.embedding(targets, item)
+        loss: Tensor = RowChunkedLoss.apply(row_loss, MAX_LOGITS, user, target, targets, item, None, gain, seen_columns)
+        return loss
+
+    return _over_channels(loss_of, users, items, channels, num_global_targets, seen, parts)
+
+
+def sampled_loss(
+    row_loss_of: RowLossOf,
+    users: Sequence[Tensor],
+    items: Sequence[Tensor],
+    channels: Sequence[Channel],
+    targets: Tensor,
+    candidates: Tensor,
+    log_weights: Tensor,
+    num_global_targets: int,
+    same_sequence: Tensor | None,
+    seen: SeenItems | None,
+    parts: list[Tensor] | None,
+) -> Tensor:
+    """Return the loss of rows with a column for each candidate; arguments as in `sampled_cross_entropy`."""
     assert candidates.shape == log_weights.shape, "one weight per candidate"
     num_targets, num_candidates = len(targets), len(candidates)
     rows = torch.cat([targets, candidates])
-    total = torch.zeros((), device=targets.device)
-    # Column 0 is for targets that are not candidates; in other rows it is -inf. A target that is a candidate uses the
-    # candidate's column. So each row has its target exactly once, with weight 1.
-    bias_C = F.pad(log_weights.detach(), (1, 0), value=-torch.inf)
+    # Column 0 is for targets that are not candidates; in other rows its weight is 0. A target that is a candidate uses
+    # the candidate's column. So each row has its target exactly once.
+    log_weights_C = F.pad(log_weights.detach(), (1, 0), value=-torch.inf)
     column_R = torch.zeros(len(items[0]), dtype=torch.int64, device=targets.device)
     column_R[candidates] = torch.arange(1, num_candidates + 1, device=targets.device)
     own_B = column_R[targets]
-    seen_columns = _SeenColumns(column_R[seen.items], seen.counts, seen.holds(targets)) if seen is not None else None
+    seen_columns = SeenColumns(column_R[seen.items], seen.counts, seen.holds(targets)) if seen is not None else None
     same_BQ = own_B[same_sequence] if same_sequence is not None else None
+
+    def loss_of(user: Tensor, item: Tensor, gain: Tensor | None) -> Tensor:
+        target, candidate = F.embedding(rows, item).split([num_targets, num_candidates])
+        columns = F.pad(candidate, (0, 0, 1, 0))
+        row_loss = row_loss_of(log_weights_C.to(user.dtype))
+        loss: Tensor = RowChunkedLoss.apply(
+            row_loss, MAX_LOGITS, user, target, own_B, columns, same_BQ, gain, seen_columns
+        )
+        return loss
+
+    return _over_channels(loss_of, users, items, channels, num_global_targets, seen, parts)
+
+
+def _over_channels(
+    loss_of: Callable[[Tensor, Tensor, Tensor | None], Tensor],
+    users: Sequence[Tensor],
+    items: Sequence[Tensor],
+    channels: Sequence[Channel],
+    num_global_targets: int,
+    seen: SeenItems | None,
+    parts: list[Tensor] | None,
+) -> Tensor:
+    """Return the weighted sum of the channels' losses over `num_global_targets`.
+
+    Args:
+        loss_of: returns a channel's loss summed over rows, from its user vectors, item vectors and gain. It is called
+            without autocast and with vectors of at least float32.
+        users: per channel [B, d_c].
+        items: per channel [R, d_c].
+        channels: names and weights.
+        num_global_targets: number of targets of the step over all ranks.
+        seen: the items whose scores have a gain; None: there are none, and `loss_of` gets no gain.
+        parts: a list to which each channel's loss is appended, without its weight or gradient.
+    """
+    total = torch.zeros((), device=users[0].device)
     for number, (user, item, channel) in enumerate(zip(users, items, channels, strict=True)):
-        with torch.autocast(targets.device.type, enabled=False):
+        with torch.autocast(user.device.type, enabled=False):
             user, item = at_least_float32(user), at_least_float32(item)
-            target, candidate = F.embedding(rows, item).split([num_targets, num_candidates])
-            columns = F.pad(candidate, (0, 0, 1, 0))
-            gain = seen.gains[number].to(user.dtype) if seen is not None else None
-            bias = bias_C.to(user.dtype)
-            loss = _RowChunkedLoss.apply(user, target, own_B, columns, bias, same_BQ, gain, seen_columns)
+            loss = loss_of(user, item, seen.gains[number].to(user.dtype) if seen is not None else None)
             total = total + channel.weight * loss
         if parts is not None:
             parts.append(loss.detach())
     return total / max(num_global_targets, 1)
-
-
-@dataclass(frozen=True)
-class _SeenColumns:
-    """The logits that get a gain.
-
-    Attributes:
-        columns: int64 [B, L], columns of the seen items.
-        counts: float32 [B, L], 1 for a seen item, 0 for padding.
-        targets: float32 [B], 1 if the row has seen its target, else 0.
-    """
-
-    columns: Tensor
-    counts: Tensor
-    targets: Tensor
-
-
-class _RowChunkedLoss(torch.autograd.Function):
-    """Computes sum_b (log sum_c exp(l_bc) - s_b), with l = user @ columns.T + bias and s_b = <user_b, target_b>.
-
-    In column own_b, l_bc is s_b. The gain is added to l_bc and s_b for items that the row has seen.
-
-    The forward computes the gradients too, while a chunk's logits are in memory, and the backward only scales them,
-    which is possible because the loss is a scalar. This takes three matrix products per chunk, where recomputing the
-    softmax would take four, and one buffer holds first the logits and then the probabilities. The cost is that a [C, d]
-    gradient stays in memory until the backward.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        user_Bd: Tensor,
-        target_Bd: Tensor,
-        own_B: Tensor,
-        columns_Cd: Tensor,
-        bias_C: Tensor,
-        same_BQ: Tensor | None,
-        gain: Tensor | None,
-        seen: _SeenColumns | None,
-    ) -> Tensor:
-        """Compute the sum and its gradients.
-
-        Args:
-            ctx: autograd's context.
-            user_Bd: user vectors.
-            target_Bd: vectors of the targets.
-            own_B: int64, each row's column for its target; this row of `columns_Cd` is the target's vector or zero.
-            columns_Cd: vectors of the columns.
-            bias_C: bias of the columns.
-            same_BQ: int64, columns whose bias is not added in a row; None: there are none.
-            gain: a scalar.
-            seen: the logits to which `gain` is added.
-        """
-        user_grad_Bd, target_grad_Bd = torch.empty_like(user_Bd), torch.empty_like(target_Bd)
-        columns_grad_Cd = torch.zeros_like(columns_Cd)
-        gain_grad = torch.zeros_like(gain) if gain is not None else None
-        total = user_Bd.new_zeros(())
-        num_rows = max(1, MAX_LOGITS // max(1, len(columns_Cd)))
-        for start in range(0, len(user_Bd), num_rows):
-            chunk = slice(start, start + num_rows)
-            user, target, own = user_Bd[chunk], target_Bd[chunk], own_B[chunk, None]
-            score = (user * target).sum(dim=1, keepdim=True)
-            logits = torch.addmm(bias_C, user, columns_Cd.T)
-            if same_BQ is not None:
-                same = same_BQ[chunk]
-                logits.scatter_(1, same, logits.gather(1, same) - bias_C[same])
-            if gain is not None and seen is not None:
-                counts = seen.counts[chunk].to(logits.dtype)
-                score += gain * seen.targets[chunk, None].to(logits.dtype)
-                logits.scatter_add_(1, seen.columns[chunk], gain * counts)
-            logits.scatter_(1, own, score)
-            log_sum = logits.logsumexp(dim=1, keepdim=True)
-            total += (log_sum - score).sum()
-            probabilities = logits.sub_(log_sum).exp_().scatter_(1, own, 0.0)
-            score_grad = torch.expm1(score - log_sum)  # p - 1, exact also if p is near 1
-            user_grad_Bd[chunk] = torch.addmm(score_grad * target, probabilities, columns_Cd)
-            target_grad_Bd[chunk] = score_grad * user
-            columns_grad_Cd.addmm_(probabilities.T, user)
-            if gain_grad is not None and seen is not None:
-                gain_grad += (probabilities.gather(1, seen.columns[chunk]) * counts).sum()
-                gain_grad += (score_grad[:, 0] * seen.targets[chunk]).sum()
-        ctx.save_for_backward(user_grad_Bd, target_grad_Bd, columns_grad_Cd, gain_grad)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        user_grad_Bd, target_grad_Bd, columns_grad_Cd, gain_grad = ctx.saved_tensors
-        gain_grad = grad * gain_grad if gain_grad is not None else None
-        return grad * user_grad_Bd, grad * target_grad_Bd, None, grad * columns_grad_Cd, None, None, gain_grad, None
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -129,6 +129,7 @@ def test_overrides_win_over_the_file(tmp_path):
         ("training.negatives.hard_share=1", "training.negatives.hard_share=1: must be below 1"),
         ("training.negatives.hard_share=0.5", "which is unset; set draws too"),
         ("training.negatives={draws: 0, hard_share: 0.5}", "which is 0; set draws too"),
+        ("training={loss: gbce, negatives: {draws: 0}}", "training.negatives.draws=0: the loss depends on the share"),
         ("training.batch_size=many", "training.batch_size='many'"),
         ("dataset", "expected section.field=value"),
         ("dataset.path=x", "dataset"),

@@ -64,6 +64,27 @@ def test_mmmlp_learns_the_successor_of_the_last_item(successors: Path, tmp_path:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
+    ("model", "negatives"),
+    [
+        ("sasrec", "{draws: null}"),
+        ("sasrec", "{draws: 20}"),
+        ("sasrec", "{draws: 10, in_batch: false}"),
+        ("unisrec", "{draws: 20}"),
+    ],
+)
+def test_gbce_learns_the_successor_of_the_last_item(
+    successors: Path, tmp_path: Path, model: str, negatives: str
+) -> None:
+    """Inner products and cosines, over all items and over candidates."""
+    settings = (
+        "training.loss=gbce", f"training.negatives={negatives}", "model.dim=32", "model.init_std=0.1",
+        "model.dropout=0", "training.learning_rate=0.003", "training.batch_size=25", "training.max_epochs=20",
+    )  # fmt: skip
+    assert recall(successors, tmp_path / "run", model, *settings) > 0.8
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
     "more",
     [
         ("model.unisrec.use_ids=true",),

@@ -33,6 +33,8 @@ CASES = [
     ("sasrecf", "sgd"),
     ("mdsrec sampled", "rowwise_adagrad"),
     ("sasrec sampled repeats", "sgd"),
+    ("sasrec gbce sampled repeats", "rowwise_adagrad"),
+    ("mdsrec gbce", "rowwise_adagrad"),
     ("unisrec repeats", "sgd"),
     ("unisrec inductive sampled", "sgd"),
     ("mmmlp sampled", "rowwise_adagrad"),
@@ -46,6 +48,7 @@ def config_of(model, sharding, table_optimizer):
         None,
         [
             *(["training.negatives.draws=12"] if "sampled" in options else []),
+            *(["training.loss=gbce"] if "gbce" in options else []),
             *(["model.mdsrec.center_samples=5"] if "sampled" in options and name == "mdsrec" else []),
             *settings_without_noise(name),
             *(["model.unisrec.use_ids=false"] if "inductive" in options else []),

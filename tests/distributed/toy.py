@@ -10,7 +10,7 @@ from data.sampling.item_planner import ItemPlanner
 from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
-from model.zoo import build_model
+from model.zoo import build_criterion, build_model
 from tests.sequences import Sequences
 
 NUM_ITEMS, NUM_USERS, MODALITIES, NUM_CENTERS = 103, 40, ("image", "text"), 4
@@ -63,6 +63,7 @@ def toy_system(config: Config) -> RecommenderSystem:
         num_centers=dict.fromkeys(MODALITIES, NUM_CENTERS),
     )
     recommender = build_model(config.model, info)
+    recommender.criterion = build_criterion(config.training, NUM_ITEMS)
     table = ItemTable(num_items=NUM_ITEMS, dim=config.model.dim, init_std=config.model.init_std, device="meta")
     return RecommenderSystem(table if recommender.needs.id_rows else None, recommender)
 

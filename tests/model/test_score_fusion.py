@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from model.blocks import fused_loss
-from model.blocks.fused_loss import SampledColumns, fused_cross_entropy
+from model.blocks.fused_loss import SampledColumns
+from model.blocks.fused_loss import fused_loss as loss_of
+from model.blocks.gbce import GBCE
+from model.blocks.losses import RowLossOf, SoftmaxRows
 from model.blocks.repeats import SeenItems
 from model.blocks.score_fusion import DynamicFusion, fused_scores
 
@@ -78,27 +81,40 @@ COUNTS = torch.tensor([[1.0, 1.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0
 SAME = torch.tensor([[0, 1], [1, 0], [2, 2], [3, 4], [4, 3], [5, 5]])
 
 
-def naive_loss(users: list[Tensor], items: list[Tensor], weight: Tensor, gain: Tensor, sampled: Any) -> Tensor:
+CALIBRATED = GBCE(num_items=NUM_ITEMS, draws=5, calibration=0.6)
+
+
+def naive_loss(
+    users: list[Tensor], items: list[Tensor], weight: Tensor, gain: Tensor, sampled: Any, is_gbce: bool
+) -> Tensor:
     """The sum over rows, term by term."""
     scores = every_score(users, items, weight)
     gains = torch.zeros_like(scores).scatter_add(1, SEEN, gain * COUNTS.double())
     scores = scores + gains
     total = torch.zeros((), dtype=torch.float64)
     for row, target in enumerate(TARGETS.tolist()):
-        if sampled is None:
-            terms = list(scores[row].exp())
-        else:
-            near = {int(TARGETS[other]) for other in SAME[row].tolist()} - {target}
+        weights = dict.fromkeys(range(NUM_ITEMS), torch.ones((), dtype=torch.float64))
+        if sampled is not None:
             weights = dict(zip(sampled.candidates.tolist(), sampled.log_weights.exp(), strict=True))
-            terms = [scores[row, target].exp()]
-            terms += [(1.0 if j in near else w) * scores[row, j].exp() for j, w in weights.items() if j != target]
-        total = total + torch.stack(terms).sum().log() - scores[row, target]
+            near = {int(TARGETS[other]) for other in SAME[row].tolist()}
+            weights |= dict.fromkeys(near, torch.ones((), dtype=torch.float64))
+        weights.pop(target, None)
+        positive = scores[row, target]
+        if is_gbce:
+            negatives = sum(w * torch.sigmoid(-scores[row, j]).log() for j, w in weights.items())
+            total = total - (CALIBRATED.beta * torch.sigmoid(positive).log() + CALIBRATED.alpha * negatives) / 6
+        else:
+            others = sum(w * scores[row, j].exp() for j, w in weights.items())
+            total = total + (positive.exp() + others).log() - positive
     return total / 7
 
 
 @pytest.mark.parametrize("max_logits", [2**24, 40], ids=["at once", "in chunks"])
 @pytest.mark.parametrize("is_sampled", [False, True], ids=["full", "sampled"])
-def test_the_loss_is_that_of_the_formula(monkeypatch: pytest.MonkeyPatch, is_sampled: bool, max_logits: int) -> None:
+@pytest.mark.parametrize("is_gbce", [False, True], ids=["softmax", "gBCE"])
+def test_the_loss_is_that_of_the_formula(
+    monkeypatch: pytest.MonkeyPatch, is_gbce: bool, is_sampled: bool, max_logits: int
+) -> None:
     monkeypatch.setattr(fused_loss, "MAX_LOGITS", max_logits)
     users, items, made = vectors(len(TARGETS)), vectors(NUM_ITEMS), fusion()
     gain = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
@@ -110,8 +126,9 @@ def test_the_loss_is_that_of_the_formula(monkeypatch: pytest.MonkeyPatch, is_sam
         )
     parts: list[Tensor] = []
     seen = SeenItems(SEEN, COUNTS, [gain])
-    found = fused_cross_entropy(users, items, made, TARGETS, 7, sampled, seen, parts)
-    expected = naive_loss(users, items, made.weight, gain, sampled)
+    row_loss: RowLossOf = CALIBRATED.row_loss if is_gbce else SoftmaxRows
+    found = loss_of(row_loss, users, items, made, TARGETS, 7, sampled, seen, parts)
+    expected = naive_loss(users, items, made.weight, gain, sampled, is_gbce)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(parts[0], 7 * expected.detach(), rtol=1e-12, atol=0)
     inputs = [*users, *items, made.weight, gain]
@@ -124,8 +141,8 @@ def test_with_every_item_as_candidate_it_is_the_full_softmax() -> None:
     everything = SampledColumns(
         candidates=torch.randperm(NUM_ITEMS), log_weights=torch.zeros(NUM_ITEMS, dtype=torch.float64)
     )
-    full = fused_cross_entropy(users, items, made, TARGETS, 6)
-    sampled = fused_cross_entropy(users, items, made, TARGETS, 6, everything)
+    full = loss_of(SoftmaxRows, users, items, made, TARGETS, 6)
+    sampled = loss_of(SoftmaxRows, users, items, made, TARGETS, 6, everything)
     torch.testing.assert_close(sampled, full, rtol=1e-13, atol=0)
 
 
@@ -133,7 +150,7 @@ def test_with_every_item_as_candidate_it_is_the_full_softmax() -> None:
 def test_without_targets_the_loss_is_zero_and_connected(is_sampled: bool) -> None:
     users, items, made = vectors(0), vectors(NUM_ITEMS), fusion()
     sampled = SampledColumns(candidates=torch.tensor([2, 4]), log_weights=torch.zeros(2)) if is_sampled else None
-    loss = fused_cross_entropy(users, items, made, torch.zeros(0, dtype=torch.int64), 3, sampled)
+    loss = loss_of(SoftmaxRows, users, items, made, torch.zeros(0, dtype=torch.int64), 3, sampled)
     assert loss.item() == 0
     for gradient in torch.autograd.grad(loss, [*items, made.weight]):
         assert not gradient.any()

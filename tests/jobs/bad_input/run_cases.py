@@ -96,6 +96,12 @@ CONFIGS = Group(
             "no candidates",
             f"{_TRAIN} --set training.negatives.draws=0 --set training.negatives.in_batch=false",
         ),
+        Case("a loss that does not exist", f"{_TRAIN} --set training.loss=bce"),
+        Case(
+            "gBCE without draws",
+            f"{_TRAIN} --set training.loss=gbce --set training.negatives.draws=0",
+        ),
+        Case("a calibration of gBCE above 1", f"{_TRAIN} --set training.gbce_calibration=1.5"),
         Case("sampled centres with a full softmax", f"{_TRAIN} --set model.mdsrec.center_samples=4"),
         Case("a negative weight of a modality", f"{_TRAIN} --set model.mdsrec.rho.text=-1"),
         Case("a weight of a modality that is NaN", f"{_TRAIN} --set model.mdsrec.rho.text=.nan"),
