@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import StrictBool, StrictFloat, StrictInt, model_validator
 
-from configs.knobs import LENGTH, RESULT, RUNNING, Section, knob
+from configs.knobs import LENGTH, PLACE, RESULT, RUNNING, Section, knob
 
 
 class NegativesConfig(Section):
@@ -117,6 +117,24 @@ class TrainingConfig(Section):
     patience: StrictInt = knob(
         10, LENGTH, "number of epochs in a row without a better validation metric after which training stops", ge=1
     )
+    start_from: str | None = knob(
+        None,
+        PLACE,
+        "folder or URI of another run; training starts from the weights of its best checkpoint whose names this model "
+        "has, without the states of its optimisers; null: from fresh weights",
+    )
+    leave_out: tuple[str, ...] = knob(
+        (),
+        RESULT,
+        'patterns of names of weights that are not loaded from start_from, such as "table.*" (* stands for any '
+        "characters). RUN/start.txt lists the names",
+    )
+    freeze: tuple[str, ...] = knob(
+        (),
+        RESULT,
+        'patterns of names of weights that are not trained, such as "recommender.encoder.*", whether they were loaded '
+        "or not",
+    )
     metric: str = knob("ndcg@10", RESULT, "validation metric that chooses the best checkpoint, such as recall@20")
     precision: Literal["float32", "bfloat16"] = knob(
         "float32",
@@ -165,6 +183,15 @@ class TrainingConfig(Section):
             raise ValueError(
                 "training.loss=gbce, but training.negatives.draws=0: the loss depends on the share of items that is "
                 "drawn; draw some, or leave draws unset for all items"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_out_of_another_run(self) -> TrainingConfig:
+        if self.leave_out and self.start_from is None:
+            raise ValueError(
+                f"training.leave_out={list(self.leave_out)} says what is not loaded from another run, but "
+                "training.start_from is not set; set it, or remove leave_out"
             )
         return self
 

@@ -12,16 +12,17 @@ from storage.uris import check_uri, is_uri
 
 
 def resolve_paths(config: Config) -> Config:
-    """Return the config with absolute paths of dataset, graph and run. URIs are not changed.
+    """Return the config with absolute paths of dataset, graph, run and the run to start from. URIs are not changed.
 
     Raises:
         InputError: a URI that is not accepted (`storage.uris.check_uri`).
         InputError: a relative path under `ray job submit`. The working dir of such a job is a temporary copy, which
             does not hold the job's inputs and is deleted with its outputs when the job ends.
     """
-    return config.model_copy(
-        update={name: absolute(name, getattr(config, name)) for name in ("dataset", "graph", "run")}
-    )
+    paths = {name: absolute(name, getattr(config, name)) for name in ("dataset", "graph", "run")}
+    start_from = absolute("training.start_from", config.training.start_from)
+    training = config.training.model_copy(update={"start_from": start_from})
+    return config.model_copy(update={**paths, "training": training})
 
 
 def absolute(name: str, path: str | None) -> str | None:

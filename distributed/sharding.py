@@ -2,11 +2,12 @@
 
 The order of the steps matters:
 
-1. choose the sharding of the table;
-2. attach the fused optimiser to the table, which updates its rows inside the backward pass;
-3. plan, and wrap the model in DistributedModelParallel;
-4. fill the table;
-5. make the optimisers of all other parameters.
+1. freeze the parameters that are not to be trained, because DDP reduces the gradients of all others;
+2. choose the sharding of the table;
+3. attach the fused optimiser to the table, which updates its rows inside the backward pass;
+4. plan, and wrap the model in DistributedModelParallel;
+5. fill the table;
+6. make the optimisers of all other parameters that are trained.
 
 A replicated (`data_parallel`) table ignores an optimiser that is attached to it, so the table must be in the dense
 optimiser. A `row_wise` table must not be in it. Both are asserted.
@@ -26,6 +27,7 @@ from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
 from torchrec.distributed import DistributedModelParallel
 from torchrec.distributed.embedding import EmbeddingCollectionSharder
+from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
 from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
 from torchrec.distributed.planner.types import ParameterConstraints
 from torchrec.distributed.types import ModuleSharder, ShardingPlan
@@ -35,6 +37,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from configs.schema import Config, TableConfig
 from contracts.errors import InputError
+from distributed.freezing import freeze
 from distributed.world import World
 from model.blocks.item_table import TABLE
 from model.blocks.repeats import REPEATS
@@ -53,8 +56,8 @@ class ShardedSystem:
     Attributes:
         parallel: the wrapped modules. Calling them returns the training loss; gradients are averaged over ranks.
         system: the same modules without the wrapper, for encoding.
-        optimizer: updates all parameters, including the rows of a fused table.
-        dense_parameters: the parameters that gradient clipping uses (rows of a fused table have no `.grad`).
+        optimizer: updates all parameters that are trained, including the rows of a fused table.
+        dense_parameters: the trained parameters that gradient clipping uses (rows of a fused table have no `.grad`).
         sharding: how the table is distributed; None without a table.
         plan: the sharding plan as text.
     """
@@ -99,34 +102,46 @@ def shard(system: RecommenderSystem, config: Config, num_items: int, world: Worl
 
     The table is filled with N(0, init_std). Each block of rows has its own random stream, keyed by (seed, block), so
     the table is the same for any number of ranks and either sharding. Dense parameters are broadcast from rank 0.
+
+    Raises:
+        InputError: `training.freeze` matches nothing or everything, or see `choose_optimizer`.
     """
     system.recommender.to(world.device)
+    freeze(system, config.training.freeze)
     if system.table is None:
         return _without_table(system, config)
     sharding = choose_sharding(config.table, num_items, config.model.dim)
     name = choose_optimizer(config.table, sharding, world.device.type)
+    if system.table_is_frozen:
+        name = "sgd"  # it takes no steps, and has no states that would need memory
     table_lr = config.table.learning_rate or config.training.learning_rate
     system.ids_as_one = sharding == "row_wise"
     if sharding == "row_wise":
         apply_optimizer_in_backward(_TABLE[name], system.table.parameters(), {"lr": table_lr})
     plan, sharders = _plan(system, sharding, world)
-    parallel = DistributedModelParallel(system, device=world.device, plan=plan, sharders=sharders)
+    wrapper = DefaultDataParallelWrapper(params_to_ignore=_not_for_ddp(system))
+    parallel = DistributedModelParallel(
+        system, device=world.device, plan=plan, sharders=sharders, data_parallel_wrapper=wrapper
+    )
     fill_table(parallel.state_dict(), config.model.init_std, config.seed)
 
-    dense = dict(in_backward_optimizer_filter(parallel.named_parameters()))
+    dense = {key: p for key, p in in_backward_optimizer_filter(parallel.named_parameters()) if p.requires_grad}
     rows = {key: p for key, p in dense.items() if _is_table(key)}
-    rest = {key: p for key, p in dense.items() if not _is_table(key)}
     assert bool(rows) == (sharding == "data_parallel"), f"{sharding} table and dense optimiser disagree: {list(rows)}"
+    if system.table_is_frozen:
+        rows = {}
+    rest = {key: p for key, p in dense.items() if not _is_table(key)}
     parts: list[tuple[str, KeyedOptimizer]] = [("fused", parallel.fused_optimizer)]
     if rows:
         parts.append(("table", KeyedOptimizerWrapper(rows, lambda p: _TABLE[name](p, lr=table_lr))))
     parts += _dense_optimizers(rest, config)
-    text = "\n".join(line for line in str(plan).splitlines() if line.strip()) + f"\ntable optimizer: {name}"
+    steps = "none, because it is frozen" if system.table_is_frozen else name
+    text = "\n".join(line for line in str(plan).splitlines() if line.strip()) + f"\ntable optimizer: {steps}"
     return ShardedSystem(
         parallel=parallel,
         system=parallel.module,
         optimizer=CombinedOptimizer(parts),
-        dense_parameters=list(dense.values()),
+        dense_parameters=[*rows.values(), *rest.values()],
         sharding=sharding,
         plan=text,
     )
@@ -169,6 +184,20 @@ def _plan(
     return planner.collective_plan(system, sharders, dist.group.WORLD), sharders
 
 
+def _not_for_ddp(system: RecommenderSystem) -> list[str]:
+    """Return the parameters of the recommender if all are frozen, else none.
+
+    DDP fails on a module without a parameter to train. It broadcasts the others from rank 0, also frozen ones, so this
+    function broadcasts what DDP will not.
+    """
+    parameters = {f"recommender.{name}": p for name, p in system.recommender.named_parameters()}
+    if any(p.requires_grad for p in parameters.values()):
+        return []
+    for parameter in parameters.values():
+        dist.broadcast(parameter.data, src=0)
+    return list(parameters)
+
+
 def _dense_optimizers(dense: dict[str, nn.Parameter], config: Config) -> list[tuple[str, KeyedOptimizer]]:
     """Return the optimisers of all parameters but the table: "towers", and "repeats" if repeats have learned gains."""
     training = config.training
@@ -186,7 +215,7 @@ def _dense_optimizers(dense: dict[str, nn.Parameter], config: Config) -> list[tu
 
 def _without_table(system: RecommenderSystem, config: Config) -> ShardedSystem:
     """Distribute a system without an item table: in DDP, or unwrapped if it has no parameters."""
-    dense = dict(system.named_parameters())
+    dense = {key: p for key, p in system.named_parameters() if p.requires_grad}
     parallel = nn.parallel.DistributedDataParallel(system) if dense else system
     optimizer = CombinedOptimizer(_dense_optimizers(dense, config))
     return ShardedSystem(

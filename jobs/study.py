@@ -69,7 +69,7 @@ def main(
     failure is reported at the end, with status 1.
     """
     study = read_study(study_path)
-    trials = expand(study, study_path, overrides)
+    trials = [replace(trial, config=resolve_paths(trial.config)) for trial in expand(study, study_path, overrides)]
     folder = _study_folder(output)
     if report_only:
         if not (folder / "trials").exists():
@@ -86,9 +86,8 @@ def main(
         check_seen_by_all_nodes(folder, f"--output {folder}")
         return RayExecutor(config.graph_options), RayTrials(config.cluster, cpus_per_trial, parallel)
 
-    placed = [replace(trial, config=resolve_paths(trial.config)) for trial in trials]
     with naming_ray_logs():
-        unfinished = run_study(study, placed, folder, start)
+        unfinished = run_study(study, trials, folder, start)
     _report(study, trials, folder)
     if any(outcome.state == "failed" for outcome in unfinished):
         click.echo(ray_logs(), err=True)

@@ -44,6 +44,7 @@ class RecommenderSystem(nn.Module):
         assert (table is not None) == recommender.needs.id_rows, "the table must be what the model needs"
         self.table = table
         self.ids_as_one = False  # the form in which the table takes its ids, see `item_feature`
+        self.table_is_frozen = False  # whether training must not change the table
         self.recommender = recommender
 
     def forward(self, step: TrainingStep) -> Tensor:
@@ -53,6 +54,9 @@ class RecommenderSystem(nn.Module):
         pipeline needs this form to find out which rows it can exchange ahead of time.
         """
         rows = None if self.table is None else self.table(step.feature)
+        if rows is not None and self.table_is_frozen:
+            # Without a gradient the fused optimiser of a split table, which runs in the backward pass, never runs.
+            rows = rows.detach()
         loss: Tensor = self.recommender(rows, step.plan, step.batch)
         return loss
 

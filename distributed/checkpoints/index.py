@@ -27,7 +27,7 @@ _StepNumber = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass
-class _Index:
+class Index:
     """The content of checkpoints/index.json: the steps of two checkpoints.
 
     Attributes:
@@ -53,7 +53,7 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
             the existing ones); or the run was trained on another dataset or graph.
     """
     folder = Path(run) / "checkpoints"
-    index = _read_index(run, folder / "index.json")
+    index = read_index(run, folder / "index.json")
     is_step = STEP.fullmatch(which) is not None
     step = {"latest": index.latest, "best": index.best}.get(which, int(which) if is_step else None)
     if step is None and which == "best":
@@ -80,9 +80,10 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
     return path, progress
 
 
-def _read_index(run: str, path: Path) -> _Index:
+def read_index(run: str, path: Path) -> Index:
+    """Read index.json of a run's checkpoints. Raises InputError if it is missing or not an index."""
     try:
-        return TypeAdapter(_Index).validate_json(path.read_bytes(), strict=True)
+        return TypeAdapter(Index).validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:
         raise InputError(f"run {run}: has no checkpoint ({path} is not there); train it with jobs/train.py") from None
     except (OSError, ValueError) as error:

@@ -11,7 +11,9 @@ from configs.schema import Config
 from configs.strict_yaml import read_yaml
 from configs.systems.registry import SYSTEMS
 from contracts.errors import InputError
+from distributed.checkpoints.index import find_checkpoint
 from distributed.checkpoints.run_storage import RunStorage
+from distributed.checkpoints.start import START, open_start
 from storage.durable_files import is_temporary
 from storage.plain_json import json_text
 
@@ -30,7 +32,7 @@ def open_run_folder(config: Config, fixed: Collection[Decides] = FIXED_IN_A_RUN)
 
     Raises:
         InputError: `run` is not set; its folder has files but no run; or it has a run with another config (the message
-            names the first knob that differs, and both values).
+            names the first knob that differs, and both values), or one that started from other weights.
     """
     if config.run is None:
         raise InputError("run: not set; add --set run=RUN, the folder to write checkpoints and metrics to")
@@ -58,14 +60,38 @@ def _check_belongs(folder: Path, config: Config, fixed: Collection[Decides]) -> 
                 f"run={folder}: holds {foreign[0]} and no config.yaml, so it is not a run; name a new folder"
             )
         return
-    difference = first_difference(read_yaml(str(stored)), config, fixed)
+    content = read_yaml(str(stored))
+    difference = first_difference(content, config, fixed)
     if difference is None:
+        _check_start(folder, _value_at(content, "training.start_from", None), config)
         return
     name, old, new = difference[0], _shown(difference[1]), _shown(difference[2])
     advice = "repeat the first command to continue it, or name a new run folder"
     if decides(dict(all_knobs(Config))[name]) == Decides.SCORE:
         advice += f"; to rank a trained run otherwise: jobs/evaluate.py --run {config.run} --set {name}={new}"
     raise InputError(f"run={folder}: was begun with {name}={old} and the command says {new}; {advice}")
+
+
+def _check_start(folder: Path, stored: str | None, config: Config) -> None:
+    """Raise unless a continued run names the same weights to start from.
+
+    The path that the run was begun with is not read again. Another path must hold the same checkpoint, unless the run
+    has no checkpoint yet and so begins again.
+    """
+    given = config.training.start_from
+    if given == stored:
+        return
+    begun = f"run={folder}: was begun with training.start_from={_shown(stored)} and the command says {_shown(given)}"
+    if stored is None or given is None:
+        raise InputError(f"{begun}; repeat the first command to continue it, or name a new run folder")
+    if not (folder / "checkpoints" / "index.json").exists():
+        return
+    recorded = find_checkpoint(str(folder), "latest", {})[1].fingerprints.get(START)
+    if open_start(given).fingerprint != recorded:
+        raise InputError(
+            f"{begun}, whose best checkpoint is another; repeat the first command to continue it (its start_from is "
+            "not read again and may be gone), or name a new run folder"
+        )
 
 
 def first_difference(stored: dict[str, Any], config: Config, fixed: Collection[Decides]) -> tuple[str, Any, Any] | None:

@@ -24,7 +24,7 @@ from storage.uris import check_name, is_uri
 
 _INDEX = "checkpoints/index.json"
 _PROGRESS = "progress.json"
-_SMALL = ("config.yaml", "plan.txt", "metrics*.json*", "evaluation-*.json")
+_SMALL = ("config.yaml", "plan.txt", "start.txt", "metrics*.json*", "evaluation-*.json")
 
 
 class RunStorage:

@@ -40,7 +40,7 @@ from distributed.world import World
 from storage.durable_files import replace_folder, restore_replaced, write_text
 from storage.plain_json import json_text
 
-_SMALL = ("config.yaml", "plan.txt", "metrics.jsonl")  # uploaded with each checkpoint of a run at a URI
+SMALL = ("config.yaml", "plan.txt", "start.txt", "metrics.jsonl")  # uploaded with each checkpoint of a run at a URI
 
 
 @dataclass
@@ -276,7 +276,7 @@ class Checkpoints:
             index = {"latest": progress.step, "best": progress.best_step}
             write_text(self.folder / "index.json", json_text(index, indent=1))
         if self.world.is_first:
-            small = [name for name in _SMALL if (self.storage.local / name).exists()]
+            small = [name for name in SMALL if (self.storage.local / name).exists()]
             self.storage.push(small, [f"checkpoints/{path.name}/progress.json", "checkpoints/index.json"])
 
     def _prune(self, progress: Progress) -> None:

@@ -1,6 +1,7 @@
 """Training on one rank: the course of a run, its epochs, and its optimiser steps.
 
 - `trainer.py`: opens the inputs, shards the model, resumes, trains and evaluates. Begin with `trainer.train`.
+- `start.py`: which weights a new run loads from another run, and which it does not train.
 - `training_loop.py`: the loop over epochs and steps, and when checkpoints are written.
 - `step.py`: optimiser steps in TorchRec's pipeline, which overlaps copying and communication with computation.
 - `nonfinite_guard.py`: why a step with a loss or gradient that is not finite is skipped.

@@ -20,13 +20,15 @@ from data.sequences import SequenceArrays
 from distributed.checkpoints.contents import NO_LOSSES, Losses
 from distributed.checkpoints.index import find_checkpoint
 from distributed.checkpoints.progress import Progress
-from distributed.checkpoints.saving import Checkpoints
+from distributed.checkpoints.saving import SMALL, Checkpoints
+from distributed.checkpoints.start import START
 from distributed.host_memory import keep_freed_memory
 from distributed.inference.scoring import SPLITS, Scorer, summarise
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
 from distributed.stop_agreement import STOP_FILE, STOPPED_FILE, Interruption
 from distributed.telemetry import Telemetry, Track, unwatched, versions
+from distributed.training.start import check_start, start
 from distributed.training.training_loop import TrainingLoop, decide
 from distributed.watchdog import Watchdog
 from distributed.world import World
@@ -63,13 +65,18 @@ def train(
     config = config.model_copy(update={"run": str(run)})
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-    progress, losses = Progress(fingerprints=inputs.result_fingerprints), NO_LOSSES
+    progress, losses, begun = Progress(fingerprints=inputs.result_fingerprints), NO_LOSSES, None
     if checkpoints.exists():
         progress, losses = checkpoints.resume(sharded, inputs.result_fingerprints)
+    else:
+        begun = start(config, inputs, sharded, world)
+        progress.fingerprints |= begun.fingerprints if begun else {}
     telemetry = Telemetry(run=str(run), world=world, resumed_step=progress.step, epochs=progress.epoch)
     if world.is_first:
         write_text(run / "config.yaml", stored_config)
         write_text(run / "plan.txt", sharded.plan + "\n")
+    if begun:
+        begun.announce(run, telemetry)
     _announce(sharded, progress, config.training, world, telemetry)
     with Watchdog(world=world, run=run, seconds=config.training.stall_seconds) as watchdog:
         scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=watchdog.watching(track))
@@ -98,11 +105,11 @@ def train(
                 return None
             if checkpoints.exists():
                 checkpoints.load("best", sharded, inputs.fingerprints, weights_only=True)
-        metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, world)
+        metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, progress, world)
     telemetry.close()
     if world.is_first:
         boards = [str(path.relative_to(run)) for path in (run / "tensorboard").iterdir()]
-        storage.push(["config.yaml", "plan.txt", "metrics.jsonl", *boards], ["metrics.json"])
+        storage.push([*(name for name in SMALL if (run / name).exists()), *boards], ["metrics.json"])
     return metrics
 
 
@@ -156,7 +163,8 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> 
     """Raise the errors of a config before any rank is started.
 
     This builds the model, but does not allocate the rows of its item table. Batches, plans and the sampler of
-    candidates are not built; only their inputs are checked.
+    candidates are not built; only their inputs are checked. Of the checkpoint that a new run starts from, names, shapes
+    and checksums are read.
 
     Args:
         config: the settings.
@@ -166,10 +174,12 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> 
 
     Raises:
         InputError: the model does not fit the dataset or graph, the table's optimiser does not exist on the device,
-            or there is nothing to train on.
+            there is nothing to train on, or the run cannot start as configured (`start.plan_start`).
     """
-    needs = build_system(config, inputs).recommender.needs
+    system = build_system(config, inputs)
+    needs = system.recommender.needs
     inputs.check_needs(needs)
+    check_start(config, inputs, system)
     if needs.id_rows:
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
         if device_type is not None:
@@ -233,6 +243,7 @@ def final_metrics(
     scorer: Scorer,
     sharded: ShardedSystem,
     checkpoints: Checkpoints,
+    progress: Progress,
     world: World,
 ) -> dict[str, Any]:
     """Rank valid and test with the present weights and return the content of RUN/metrics.json; rank 0 writes it."""
@@ -252,6 +263,8 @@ def final_metrics(
         "fingerprints": inputs.result_fingerprints,
         "versions": versions(),
     }
+    if START in progress.fingerprints:
+        metrics["started_from"] = {"run": config.training.start_from, "checkpoint": progress.fingerprints[START]}
     if checkpoints.exists():
         metrics["best_step"] = find_checkpoint(checkpoints.run, "best", inputs.fingerprints)[1].step
     if world.is_first:
@@ -261,7 +274,7 @@ def final_metrics(
 
 
 def count_parameters(sharded: ShardedSystem, inputs: Inputs, config: Config) -> int:
-    """Return the number of trained parameters of the whole system, summed over the shards of its table."""
+    """Return the number of parameters of the whole system, also of frozen ones, summed over the shards of its table."""
     towers = sum(p.numel() for p in sharded.system.recommender.parameters())
     return towers + (inputs.dataset.num_items * config.model.dim if sharded.sharding else 0)
 

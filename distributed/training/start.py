@@ -1,0 +1,235 @@
+"""Decides what a new run loads from the run that `training.start_from` names, and reports it as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tabulate import tabulate
+
+from configs.schema import Config
+from contracts.errors import InputError
+from distributed.checkpoints.run_storage import RunStorage
+from distributed.checkpoints.start import START, StartCheckpoint, open_start
+from distributed.freezing import frozen_names, matching
+from distributed.inputs import Inputs
+from distributed.sharding import ShardedSystem
+from distributed.telemetry import Telemetry
+from distributed.world import World
+from model.blocks.item_table import TABLE
+from model.system import RecommenderSystem
+from storage.durable_files import write_text
+
+_MOST_ROWS = 12  # of the printed table; start.txt has all
+_MOST_NAMED = 5  # names in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """One weight of a new run.
+
+    Attributes:
+        name: its name in `RecommenderSystem.state_dict()`.
+        shape: its shape.
+        origin: "loaded", or "fresh" and why; empty for a weight that the run does not have.
+        training: "trained", "frozen", or "not a parameter" for a buffer; empty likewise.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    origin: str
+    training: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartPlan:
+    """What a new run begins with.
+
+    Attributes:
+        source: the checkpoint that weights are loaded from; None: all weights are fresh.
+        weights: every weight of the new run.
+        unused: the checkpoint's weights that the new model does not have.
+    """
+
+    source: StartCheckpoint | None
+    weights: tuple[Weight, ...]
+    unused: tuple[Weight, ...]
+
+    @property
+    def loaded(self) -> set[str]:
+        """The names of the weights that are loaded."""
+        return {weight.name for weight in self.weights if weight.origin == "loaded"}
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of the checkpoint, as the progress record of the new run keeps it."""
+        return {START: self.source.fingerprint} if self.source else {}
+
+    def announce(self, run: Path, telemetry: Telemetry) -> None:
+        """Print the table on rank 0, and write it in full to RUN/start.txt."""
+        if telemetry.active:
+            write_text(run / "start.txt", self.text(most_rows=None) + "\n")
+        telemetry.say(f"What the run begins with (start.txt has every weight):\n{self.text()}")
+
+    def text(self, most_rows: int | None = _MOST_ROWS) -> str:
+        """Return the table, with weights of one module in one row if there would be more than `most_rows` rows."""
+        lines = []
+        if self.source:
+            at = f"step {self.source.progress.step}, fingerprint {self.source.fingerprint[:12]}"
+            lines.append(f"starting from the best checkpoint of {self.source.run} ({at})")
+        lines.append(tabulate(_rows(self.weights, most_rows), headers=["weight", "shape", "begins", "then"]))
+        if self.unused:
+            names = [row[0] for row in _rows(self.unused, most_rows and _MOST_NAMED)]
+            lines.append(f"not loaded, because this model has no such weight: {', '.join(names)}")
+        return "\n".join(lines)
+
+
+def check_start(config: Config, inputs: Inputs, system: RecommenderSystem) -> None:
+    """Raise the errors of `training.start_from`, `leave_out` and `freeze`, before any rank is started.
+
+    A run that has checkpoints continues from those, so the other run is then not read.
+
+    Args:
+        config: the settings.
+        inputs: the opened dataset and graph.
+        system: the new model, before it is sharded.
+
+    Raises:
+        InputError: see `plan_start` and `open_start`.
+    """
+    frozen_names(system, config.training.freeze)
+    if config.training.start_from is None:
+        return
+    assert config.run is not None
+    if not (RunStorage(config.run).local / "checkpoints" / "index.json").exists():
+        plan_start(config, inputs.dataset.fingerprint, system, open_start(config.training.start_from))
+
+
+def start(config: Config, inputs: Inputs, sharded: ShardedSystem, world: World) -> StartPlan | None:
+    """Load what a new run starts from, into `sharded` in place. A collective.
+
+    Returns:
+        What was loaded and what is frozen; None if the config neither starts from another run nor freezes weights.
+
+    Raises:
+        InputError: see `plan_start` and `open_start`.
+    """
+    training = config.training
+    if training.start_from is None and not training.freeze:
+        return None
+    source = open_start(training.start_from, world) if training.start_from is not None else None
+    plan = plan_start(config, inputs.dataset.fingerprint, sharded.system, source)
+    if source is not None:
+        source.load(sharded, plan.loaded, world)
+    return plan
+
+
+def plan_start(config: Config, dataset: str, system: RecommenderSystem, source: StartCheckpoint | None) -> StartPlan:
+    """Return which weights of a new run are loaded, fresh and frozen.
+
+    A weight is loaded if the checkpoint has one of its name and `training.leave_out` does not match the name.
+
+    Args:
+        config: the settings of the new run.
+        dataset: fingerprint of the new run's dataset.
+        system: the new run's model, sharded or not.
+        source: the checkpoint to start from; None: there is none.
+
+    Raises:
+        InputError: a pattern matches nothing, everything would be frozen, nothing would be loaded, a shape differs, or
+            the item table would be loaded from a run on another dataset.
+    """
+    own = {name: tuple(value.size()) for name, value in system.state_dict().items()}
+    theirs = source.shapes if source else {}
+    left_out = matching("training.leave_out", config.training.leave_out, sorted({*own, *theirs}))
+    frozen = frozen_names(system, config.training.freeze)
+    parameters = {name for name, _ in system.named_parameters()}
+    weights = tuple(
+        Weight(
+            name=name,
+            shape=shape,
+            origin=_origin(name, theirs, left_out, is_new=source is None),
+            training="frozen" if name in frozen else "trained" if name in parameters else "not a parameter",
+        )
+        for name, shape in own.items()
+    )
+    unused = tuple(
+        Weight(name=name, shape=shape, origin="", training="")
+        for name, shape in sorted(theirs.items())
+        if name not in own
+    )
+    plan = StartPlan(source=source, weights=weights, unused=unused)
+    if source is not None:
+        _check_loaded(plan, source, config, dataset)
+    return plan
+
+
+def _origin(name: str, theirs: Collection[str], left_out: Collection[str], is_new: bool) -> str:
+    if is_new:
+        return "fresh"
+    if name in left_out:
+        return "fresh: left out"
+    return "loaded" if name in theirs else "fresh: the other run has none"
+
+
+def _check_loaded(plan: StartPlan, source: StartCheckpoint, config: Config, dataset: str) -> None:
+    """Raise unless the weights that are to be loaded fit; see `plan_start`."""
+    loaded = [weight for weight in plan.weights if weight.origin == "loaded"]
+    knob = f"training.start_from={source.run}"
+    if not loaded:
+        raise InputError(
+            f"{knob}: none of its {len(source.shapes)} weights would be loaded into model.name={config.model.name}, "
+            f"which has {len(plan.weights)}; name a run of the same model, leave out less, or remove start_from"
+        )
+    has_table = any(f".{TABLE}." in weight.name for weight in loaded)
+    if has_table and source.progress.fingerprints.get("dataset") != dataset:
+        raise InputError(
+            f"{knob}: was trained on another dataset than {config.dataset}, so the rows of its item table belong to "
+            'other items; set training.leave_out=["table.*"] to begin with a fresh table'
+        )
+    differing = [weight for weight in loaded if weight.shape != source.shapes[weight.name]]
+    if differing:
+        first, others = differing[0], [weight.name for weight in differing[1:]]
+        more = f" ({_listed(others)} also differ)" if others else ""
+        quoted = ", ".join(f'"{weight.name}"' for weight in differing[:_MOST_NAMED])
+        rest = ", ..." if len(differing) > _MOST_NAMED else ""
+        raise InputError(
+            f"{knob}: {first.name} has shape {list(source.shapes[first.name])} there and {list(first.shape)} in "
+            f"run={config.run}{more}; set training.leave_out=[{quoted}{rest}] to begin with fresh weights, or give "
+            "both runs the same model settings"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+def _rows(weights: Sequence[Weight], most: int | None) -> list[tuple[str, str, str, str]]:
+    """Return the rows of the table, in the order of the weights.
+
+    Names are cut to as many parts as give at most `most` rows. Weights with the same cut name, origin and training
+    share a row. The cut name, such as `recommender.encoder.layers.0.*`, is a pattern that matches them.
+    """
+    depth = max((weight.name.count(".") + 1 for weight in weights), default=1)
+    while True:
+        groups: dict[tuple[str, str, str], list[Weight]] = {}
+        for weight in weights:
+            parts = weight.name.split(".")
+            name = weight.name if len(parts) <= depth else ".".join(parts[:depth]) + ".*"
+            groups.setdefault((name, weight.origin, weight.training), []).append(weight)
+        if most is None or len(groups) <= most or depth == 1:
+            break
+        depth -= 1
+    return [
+        (members[0].name if len(members) == 1 else name, _size(members), origin, then)
+        for (name, origin, then), members in groups.items()
+    ]
+
+
+def _size(weights: Sequence[Weight]) -> str:
+    if len(weights) == 1:
+        return str(list(weights[0].shape))
+    return f"{len(weights)} tensors, {sum(math.prod(weight.shape) for weight in weights):,} numbers"

@@ -1,0 +1,149 @@
+"""What a run that starts from another run refuses, and when it may be continued."""
+
+import json
+import shutil
+
+import pytest
+
+from configs.loading import dump_config, load_config
+from contracts.errors import InputError
+from distributed.checkpoints.run_folder import open_run_folder
+from distributed.inputs import open_inputs
+from distributed.job_paths import resolve_paths
+from distributed.training.trainer import check_trainable, train
+from distributed.world import world_of_one
+from tests.distributed.runs import config_of
+from tests.distributed.start_runs import (
+    SHORT,
+    make_sources,
+    make_unisrec,
+    started,
+)
+
+
+@pytest.fixture(scope="module")
+def sources(folders, tmp_path_factory):
+    return make_sources(folders, tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def unisrec(folders, tmp_path_factory):
+    return make_unisrec(folders, tmp_path_factory.mktemp("unisrec"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["training.freeze=[encoder.positions.weight]"],
+         r"training\.freeze=\[encoder\.positions\.weight\]: matches no weight; the most similar names are r"),
+        (["training.freeze=[table.*, tabel.*]"], r"training\.freeze=\[tabel\.\*\]: matches no weight; .* table\."),
+        (["training.leave_out=[towers.*]"], r"training\.leave_out=\[towers\.\*\]: matches no weight; the most similar"),
+        (['training.freeze=["*"]'], r"freeze=\[\*\]: matches all 32 parameters, so nothing would be trained"),
+        (["training.freeze=[table.*, recommender.*]"], r"matches all 32 parameters"),
+        (['training.leave_out=["*"]'], r"none of its 32 weights would be loaded into model\.name=sasrec, which has 32"),
+        (["model.max_length=9"],
+         r"positions\.weight has shape \[8, 8\] there and \[9, 8\] in run=.*/new; set "
+         r'training\.leave_out=\["recommender\.encoder\.positions\.weight"\] to begin with fresh weights'),
+        (["model.dim=16"], r"item_id\.weight has shape \[70, 8\] there and \[70, 16\] .* and 26 more also differ"),
+    ],
+)  # fmt: skip
+def test_a_start_that_cannot_be_is_refused_before_any_rank_starts(folders, tmp_path, sources, settings, said):
+    config = started(folders, tmp_path / "new", sources / "data_parallel", *settings)
+    with pytest.raises(InputError, match=said) as refused:
+        check_trainable(config, open_inputs(config), "cpu")
+    assert "\n" not in str(refused.value)
+    with world_of_one() as world, pytest.raises(InputError, match=said):
+        train(config, world)
+    assert not (tmp_path / "new/checkpoints").exists()
+
+
+def test_the_item_table_of_another_dataset_is_refused_though_its_shape_fits(folders, tmp_path, unisrec):
+    own = ("model.unisrec.use_ids=true", f"dataset={unisrec}/dataset")
+    config = started(folders, tmp_path / "new", unisrec / "source", *own, model="unisrec")
+    with pytest.raises(
+        InputError, match=r'was trained on another dataset than .*set training\.leave_out=\["table\.\*"\]'
+    ):
+        check_trainable(config, open_inputs(config), "cpu")
+
+
+def test_another_model_without_a_common_weight_is_refused(folders, tmp_path, sources):
+    config = started(folders, tmp_path / "new", sources / "row_wise", "training.leave_out=[table.*]", model="gru4rec")
+    with pytest.raises(InputError, match=r"none of its 32 weights would be loaded into model\.name=gru4rec"):
+        check_trainable(config, open_inputs(config), "cpu")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (shutil.rmtree, r"start_from=.*/source: has no config\.yaml, so it is no run"),
+        (lambda run: shutil.rmtree(run / "checkpoints"), r"training\.start_from: run .*/source: has no checkpoint"),
+        (lambda run: _index(run, "{"), r"training\.start_from: .*index\.json: cannot be read"),
+        (lambda run: _index(run, '{"latest": 16, "best": null}'), "was not validated yet"),
+        (lambda run: _index(run, '{"latest": 16, "best": 99}'), "step-00000099: progress.json"),
+        (lambda run: _shard(run).unlink(), "is missing; restore the file from a copy"),
+        (lambda run: _flip(_shard(run)), r"is damaged \(SHA-256 .*; restore the file"),
+    ],
+    ids=["no run", "no checkpoint", "index", "not validated", "no such step", "a file is gone", "one bit"],
+)
+def test_a_damaged_run_to_start_from_is_refused(folders, tmp_path, sources, damage, said):
+    shutil.copytree(sources / "data_parallel", tmp_path / "source")
+    damage(tmp_path / "source")
+    config = started(folders, tmp_path / "new", tmp_path / "source")
+    with pytest.raises(InputError, match=said) as refused:
+        check_trainable(config, open_inputs(config), "cpu")
+    assert "--checkpoint" not in str(refused.value)
+
+
+def _index(run, content):
+    (run / "checkpoints/index.json").write_text(content)
+
+
+def _shard(run):
+    best = json.loads((run / "checkpoints/index.json").read_text())["best"]
+    return next((run / f"checkpoints/step-{best:08d}").glob("*.safetensors"))
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+
+
+def test_leaving_out_of_nothing_is_refused():
+    with pytest.raises(
+        InputError, match=r"training\.leave_out=\['table\.\*'\] says what is not loaded from another run"
+    ):
+        load_config(None, ["training.leave_out=[table.*]"])
+
+
+def test_a_continued_run_may_move_the_run_it_started_from_but_not_exchange_it(folders, tmp_path, sources):
+    source = sources / "data_parallel"
+    begun = started(folders, tmp_path / "new", source)
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/config.yaml").write_text(dump_config(begun))
+    shutil.copytree(source, tmp_path / "moved")
+    moved, exchanged = (started(folders, tmp_path / "new", path) for path in (tmp_path / "moved", sources / "row_wise"))
+    open_run_folder(exchanged)  # without a checkpoint the run begins again
+    with world_of_one() as world:
+        train(begun, world)
+    open_run_folder(moved)
+    with pytest.raises(
+        InputError, match=r"was begun with training\.start_from=.*/row_wise, whose best checkpoint is another"
+    ):
+        open_run_folder(exchanged)
+    gone = started(folders, tmp_path / "new", tmp_path / "gone")
+    with pytest.raises(InputError, match=r"start_from=.*/gone: has no config"):
+        open_run_folder(gone)
+    with pytest.raises(InputError, match=r"was begun with training\.start_from=.* and the command says null"):
+        open_run_folder(config_of(folders, tmp_path / "new", "sasrec", SHORT))
+    for knob in ("training.freeze=[table.*]", "training.leave_out=[table.*]"):
+        with pytest.raises(InputError, match=r"was begun with training\.(freeze|leave_out)=\[\] and the command says"):
+            open_run_folder(started(folders, tmp_path / "new", source, knob))
+
+
+def test_a_relative_path_is_made_absolute(folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = resolve_paths(started(folders, "new", "../source"))
+    assert config.training.start_from == str(tmp_path.parent / "source")
+    assert resolve_paths(config) == config
+    assert resolve_paths(config_of(folders, "new", "sasrec")).training.start_from is None
