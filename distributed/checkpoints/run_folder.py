@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def _check_start(folder: Path, stored: str | None, config: Config) -> None:
     """Raise unless a continued run names the same weights to start from.
 
     The path that the run was begun with is not read again. Another path must hold the same checkpoint, unless the run
-    has no checkpoint yet and so begins again.
+    has no checkpoint and no metrics yet, and so begins again.
     """
     given = config.training.start_from
     if given == stored:
@@ -84,14 +85,31 @@ def _check_start(folder: Path, stored: str | None, config: Config) -> None:
     begun = f"run={folder}: was begun with training.start_from={_shown(stored)} and the command says {_shown(given)}"
     if stored is None or given is None:
         raise InputError(f"{begun}; repeat the first command to continue it, or name a new run folder")
-    if not (folder / "checkpoints" / "index.json").exists():
-        return
-    recorded = find_checkpoint(str(folder), "latest", {})[1].fingerprints.get(START)
-    if open_start(given).fingerprint != recorded:
+    recorded = recorded_start(folder)
+    if recorded is not None and open_start(given).fingerprint != recorded:
         raise InputError(
             f"{begun}, whose best checkpoint is another; repeat the first command to continue it (its start_from is "
             "not read again and may be gone), or name a new run folder"
         )
+
+
+def recorded_start(folder: Path) -> str | None:
+    """Return the fingerprint of the checkpoint that a run started from.
+
+    None if the run has neither checkpoints nor metrics, or started from no other run.
+
+    Raises:
+        InputError: the run's latest checkpoint or its metrics cannot be read.
+    """
+    if (folder / "checkpoints" / "index.json").exists():
+        return find_checkpoint(str(folder), "latest", {})[1].fingerprints.get(START)
+    metrics = folder / "metrics.json"  # without checkpoints: of a run without an epoch
+    try:
+        return str(json.loads(metrics.read_text())["started_from"]["checkpoint"])
+    except (FileNotFoundError, KeyError):
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{metrics}: cannot be read ({error}); restore it from a copy, or delete it") from None
 
 
 def first_difference(stored: dict[str, Any], config: Config, fixed: Collection[Decides]) -> tuple[str, Any, Any] | None:

@@ -23,7 +23,7 @@ from model.system import RecommenderSystem
 from storage.durable_files import write_text
 
 _MOST_ROWS = 12  # of the printed table; start.txt has all
-_MOST_NAMED = 5  # names in a message
+_MOST_NAMED = 5  # names in a message or in a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,9 @@ class StartPlan:
         if self.source:
             at = f"step {self.source.progress.step}, fingerprint {self.source.fingerprint[:12]}"
             lines.append(f"starting from the best checkpoint of {self.source.run} ({at})")
-        lines.append(tabulate(_rows(self.weights, most_rows), headers=["weight", "shape", "begins", "then"]))
+        lines.append(
+            tabulate(_rows(self.weights, most_rows), headers=["weight", "shape", "at the start", "in training"])
+        )
         if self.unused:
             names = [row[0] for row in _rows(self.unused, most_rows and _MOST_NAMED)]
             lines.append(f"not loaded, because this model has no such weight: {', '.join(names)}")
@@ -191,20 +193,15 @@ def _check_loaded(plan: StartPlan, source: StartCheckpoint, config: Config, data
         )
     differing = [weight for weight in loaded if weight.shape != source.shapes[weight.name]]
     if differing:
-        first, others = differing[0], [weight.name for weight in differing[1:]]
-        more = f" ({_listed(others)} also differ)" if others else ""
-        quoted = ", ".join(f'"{weight.name}"' for weight in differing[:_MOST_NAMED])
-        rest = ", ..." if len(differing) > _MOST_NAMED else ""
+        first = differing[0]
+        more = f" ({len(differing) - 1} more weights also differ)" if len(differing) > 1 else ""
+        shapes = f"{list(source.shapes[first.name])} there and {list(first.shape)} in run={config.run}{more}"
+        names = ", ".join(f'"{weight.name}"' for weight in differing)
+        to_names = f"=[{names}]" if len(differing) <= _MOST_NAMED else " to patterns of their names"
         raise InputError(
-            f"{knob}: {first.name} has shape {list(source.shapes[first.name])} there and {list(first.shape)} in "
-            f"run={config.run}{more}; set training.leave_out=[{quoted}{rest}] to begin with fresh weights, or give "
-            "both runs the same model settings"
+            f"{knob}: {first.name} has shape {shapes}; give both runs the same model settings, or set "
+            f"training.leave_out{to_names} to begin with fresh weights"
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
 
 
 def _rows(weights: Sequence[Weight], most: int | None) -> list[tuple[str, str, str, str]]:

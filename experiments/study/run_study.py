@@ -17,7 +17,8 @@ from configs.schema import Config
 from contracts.errors import InputError
 from data.dataset import Dataset
 from distributed.checkpoints.index import RANKING_GRAPH, DamagedCheckpoint, find_checkpoint
-from distributed.checkpoints.run_folder import FIXED_IN_A_RUN, open_run_folder
+from distributed.checkpoints.run_folder import FIXED_IN_A_RUN, open_run_folder, recorded_start
+from distributed.checkpoints.start import open_start
 from distributed.inputs import open_inputs
 from distributed.run_location import device_type
 from distributed.stop_agreement import STOP_FILE
@@ -61,6 +62,7 @@ def run_study(
     pending = [trial for trial in trials if not is_finished(folder, trial)]
     if pending:
         dataset.validate()
+        check_same_starts(trials, pending, folder)
     with held(folder, study):
         (folder / STOP_FILE).unlink(missing_ok=True)
         write_report(study, trials, folder)
@@ -130,6 +132,26 @@ def check_continued(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> 
         elif (trial_folder(folder, trial) / "checkpoints" / "index.json").exists():
             with contextlib.suppress(DamagedCheckpoint):  # training then resumes from an earlier checkpoint
                 find_checkpoint(str(trial_folder(folder, trial)), "latest", wanted)
+
+
+def check_same_starts(trials: Sequence[Trial], pending: Sequence[Trial], folder: Path) -> None:
+    """Check that trials that start from one run all start from the same checkpoint of it.
+
+    Raises:
+        InputError: the run has another best checkpoint than when an earlier trial started from it.
+    """
+    for run in sorted({trial.config.training.start_from or "" for trial in pending} - {""}):
+        now = open_start(run).fingerprint
+        for trial in trials:
+            recorded = None
+            if trial.config.training.start_from == run:
+                with contextlib.suppress(DamagedCheckpoint):  # training then resumes from an earlier checkpoint
+                    recorded = recorded_start(trial_folder(folder, trial))
+            if recorded not in (None, now):
+                raise InputError(
+                    f"trial {trial.name} in {folder} started from another checkpoint than is now the best of "
+                    f"training.start_from={run}; restore that run, or name another --output"
+                )
 
 
 def _fingerprints(trial: Trial, dataset: Dataset) -> dict[str, str]:

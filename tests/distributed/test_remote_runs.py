@@ -7,7 +7,8 @@ import pytest
 
 from distributed.inference.evaluate import evaluate
 from distributed.inference.restore import run_config
-from distributed.training.trainer import train
+from distributed.inputs import open_inputs
+from distributed.training.trainer import check_trainable, train
 from distributed.world import world_of_one
 from storage.object_cache import work_folder
 from storage.object_store import ObjectFolder
@@ -53,6 +54,19 @@ def test_a_run_at_a_uri_continues_on_other_nodes(folders, tmp_path, s3, monkeypa
     there = ObjectFolder(uri).sizes()
     assert {name.split("/")[1] for name in there if name.startswith("checkpoints/step-")} == kept
     assert {"config.yaml", "metrics.json", "metrics.jsonl", "plan.txt", "evaluation-best.json"} < set(there)
+
+
+def test_a_run_at_a_uri_starts_from_a_run_at_another(folders, tmp_path, s3, monkeypatch):  # noqa: ARG001
+    source, run = (f"s3://{BUCKET}/{tmp_path.name}/{name}" for name in ("source", "new"))
+    with monkeypatch.context() as patch, world_of_one() as world:
+        patch.setenv("MDSREC_CACHE", str(tmp_path / "first"))
+        trained = train(config_of(folders, source, "sasrec", "training.max_epochs=1"), world)
+    monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "second"))
+    config = config_of(folders, run, "sasrec", "training.max_epochs=0", f"training.start_from={source}")
+    check_trainable(config, open_inputs(config), "cpu")
+    with world_of_one() as world:
+        assert train(config, world)["details"] == trained["details"]
+    assert {"config.yaml", "metrics.json", "start.txt"} < set(ObjectFolder(run).sizes())
 
 
 def test_a_damaged_checkpoint_at_a_uri_is_passed_over_on_a_new_node(folders, tmp_path, s3, monkeypatch, capsys):

@@ -26,6 +26,7 @@ _FOLDERS = "--set dataset={here}/dataset --set graph={here}/graph --set run={her
 _TRAIN = f"train --config {{here}}/config.yaml {_FOLDERS}"
 _SASREC = f"{_TRAIN} --set model.name=sasrec"
 _CONTINUE = f"{_SASREC.replace('/new', '/run')} --set cluster.num_workers=1 --set training.max_epochs=1"
+_START = f"{_SASREC} --set training.start_from={{here}}/run"
 _CONFIG = "config.yaml"
 _INDEX = "run/checkpoints/index.json"
 _PROGRESS = "run/checkpoints/step-00000001/progress.json"
@@ -76,6 +77,7 @@ CONFIGS = Group(
             "a system's item feature that the dataset lacks",
             f"{_TRAIN} --set model.name=unisrec --set model.unisrec.modality=sound",
         ),
+        Case("weights left out of no other run", f"{_SASREC} --set training.leave_out=[table.*]"),
         Case("a metric that is not computed", f"{_TRAIN} --set training.metric=ndcg@7"),
         Case("a cut-off of zero", f"{_TRAIN} --set evaluation.ks=[0,10]"),
         Case("a cut-off twice", f"{_TRAIN} --set evaluation.ks=[10,10]"),
@@ -105,6 +107,28 @@ CONFIGS = Group(
         Case("sampled centres with a full softmax", f"{_TRAIN} --set model.mdsrec.center_samples=4"),
         Case("a negative weight of a modality", f"{_TRAIN} --set model.mdsrec.rho.text=-1"),
         Case("a weight of a modality that is NaN", f"{_TRAIN} --set model.mdsrec.rho.text=.nan"),
+    ),
+)
+
+STARTS = Group(
+    "jobs/train.py: starting from another run, and frozen weights",
+    (
+        Case("the run to start from is a dataset", f"{_SASREC} --set training.start_from={{here}}/dataset"),
+        Case("the run to start from was not validated", _START, json_field(_INDEX, "best", value=None)),
+        Case("the run to start from has no checkpoint", _START, remove("run/checkpoints")),
+        Case("the run to start from has a damaged progress record", _START, write(_PROGRESS, "[1]")),
+        Case("the run to start from has a shard with one bit changed", _START, flip(_SHARD, 0.9)),
+        Case("the run to start from has another width", f"{_START} --set model.dim=16"),
+        Case("the run to start from has other positions", f"{_START} --set model.max_length=9"),
+        Case("the run to start from has another dataset", _START.replace("{here}/dataset", "{here}/other")),
+        Case(
+            "the run to start from has no weight of this model",
+            f"{_START.replace('model.name=sasrec', 'model.name=gru4rec')} --set training.leave_out=[table.*]",
+        ),
+        Case("a pattern of weights to leave out that matches none", f"{_START} --set training.leave_out=[towers.*]"),
+        Case("a pattern of weights to freeze that matches none", f"{_SASREC} --set training.freeze=[encoder.*]"),
+        Case("all weights are frozen", f"{_SASREC} --set 'training.freeze=[\"*\"]'"),
+        Case("another start for a run that was begun", f"{_CONTINUE} --set training.start_from={{here}}/run"),
     ),
 )
 
@@ -261,4 +285,4 @@ LISTINGS = Group(
     ),
 )
 
-GROUPS = (CONFIGS, INPUTS, RUNS, RECOMMENDATIONS, CASE_STUDIES, DEMO, LISTINGS)
+GROUPS = (CONFIGS, STARTS, INPUTS, RUNS, RECOMMENDATIONS, CASE_STUDIES, DEMO, LISTINGS)
