@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
+from configs.systems.registry import SYSTEMS
 from distributed.checkpoints.index import find_checkpoint, steps_in
 from distributed.checkpoints.run_folder import open_run_folder
 from distributed.checkpoints.start import START, open_start
 from distributed.inference.scoring import SPLITS, Scorer, summarise
-from distributed.inputs import open_inputs
+from distributed.inputs import build_system, open_inputs
 from distributed.training.start import start
 from distributed.training.trainer import check_trainable, train
 from distributed.world import world_of_one
@@ -143,6 +144,26 @@ def test_random_weights_may_be_frozen_without_another_run(folders, tmp_path, mod
     stem = pattern.removesuffix("*")
     for name, value in weights_at(tmp_path / "run", "latest").items():
         assert same_bytes(value, before[name]) == name.startswith(stem), name
+
+
+TRAINED = [name for name, system in SYSTEMS.items() if system.is_trained]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", TRAINED)
+def test_weights_of_any_system_may_be_frozen(folders, tmp_path, model):
+    """Every second parameter is frozen, so that each module has both kinds."""
+    plain = config_of(folders, tmp_path / "run", model)
+    parameters = [name for name, _ in build_system(plain, open_inputs(plain)).named_parameters()]
+    names = parameters[::2]
+    patterns = f"training.freeze={json.dumps(names)}"
+    config = config_of(folders, tmp_path / "run", model, "training.max_steps=3", "training.weight_decay=0.1", patterns)
+    before = fresh_weights(config)
+    with world_of_one() as world:
+        train(config, world)
+    moved = {name for name, value in weights_at(tmp_path / "run").items() if not same_bytes(value, before[name])}
+    assert not moved & set(names)
+    assert moved >= {name for name in parameters if name not in names and name.endswith("weight")}
 
 
 def test_a_run_says_once_what_it_starts_from_and_records_it(folders, tmp_path, sources, capsys):
