@@ -67,6 +67,12 @@ class EvaluationConfig(Section):
     bootstrap_samples: StrictInt = knob(
         1000, SCORE, "number of bootstrap resamples behind the 95% intervals; 0: no intervals", ge=0
     )
+    save_ranks: StrictBool = knob(
+        True,
+        RUNNING,
+        "whether the rank of every target of valid and test is saved beside the metrics, in a Parquet file of about 25 "
+        "bytes a target; comparisons of runs need these files",
+    )
 
     @property
     def metrics(self) -> tuple[str, ...]:

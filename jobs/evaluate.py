@@ -15,6 +15,7 @@ from distributed.job_paths import absolute, resolve_paths
 from distributed.launch import run_on_workers
 from distributed.run_location import device_type
 from evaluation.metrics_table import metrics_table
+from evaluation.saved_ranks import ranks_path
 from jobs.cli import job, print_ranking_note, validate, verbose_option
 
 
@@ -59,6 +60,8 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     step = result["checkpoint_step"]
     what = "nothing is trained, so there is no checkpoint" if step is None else f"checkpoint {checkpoint} (step {step})"
     print(f"wrote {path}: {what}; with intervals and slices")
+    if config.evaluation.save_ranks:
+        print(f"wrote the rank of every target: {', '.join(ranks_path(path, split).name for split in SPLITS)}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from configs.schema import Config
 from distributed.checkpoints.index import RANKING_GRAPH
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.inference.restore import restore
-from distributed.inference.scoring import SPLITS, Scorer, summarise
+from distributed.inference.scoring import Scorer
+from distributed.inference.split_results import rank_splits, upload_ranks
 from distributed.inputs import Inputs
 from distributed.telemetry import Track, unwatched, versions
 from distributed.world import World
@@ -21,10 +22,14 @@ from storage.plain_json import json_text
 
 
 def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwatched) -> dict[str, Any]:
-    """Rank valid and test with a checkpoint and return the result; rank 0 writes it to `evaluation_path`."""
+    """Rank valid and test with a checkpoint and return the result; rank 0 writes it to `evaluation_path`.
+
+    Rank 0 also saves the rank of every target, see `rank_splits`.
+    """
     inputs, sharded, step = restore(config, checkpoint, world)
     scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world, track=track)
-    splits: dict[str, dict[str, Any]] = {split: summarise(scorer.rank(split), inputs, config) for split in SPLITS}
+    path = evaluation_path(config, checkpoint, inputs) if world.is_first else None
+    splits = rank_splits(scorer, step, path)
     result = {
         "model": config.model.name,
         "checkpoint_step": step,
@@ -35,10 +40,11 @@ def evaluate(config: Config, world: World, checkpoint: str, track: Track = unwat
         "fingerprints": inputs.result_fingerprints,
         "versions": versions(),
     }
-    if world.is_first:
-        path = evaluation_path(config, checkpoint, inputs)
+    if path is not None:
+        storage = RunStorage(config.run or "")
         write_text(path, json_text(result, indent=1) + "\n")
-        RunStorage(config.run or "").push([path.name])
+        upload_ranks(storage, path)
+        storage.push([path.name])
     return result
 
 

@@ -23,7 +23,8 @@ from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.saving import SMALL, Checkpoints
 from distributed.checkpoints.start import START
 from distributed.host_memory import keep_freed_memory
-from distributed.inference.scoring import SPLITS, Scorer, summarise
+from distributed.inference.scoring import Scorer
+from distributed.inference.split_results import rank_splits, upload_ranks
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
 from distributed.stop_agreement import STOP_FILE, STOPPED_FILE, Interruption
@@ -108,6 +109,7 @@ def train(
         metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, progress, world)
     telemetry.close()
     if world.is_first:
+        upload_ranks(storage, run / "metrics.json")
         boards = [str(path.relative_to(run)) for path in (run / "tensorboard").iterdir()]
         storage.push([*(name for name in SMALL if (run / name).exists()), *boards], ["metrics.json"])
     return metrics
@@ -246,8 +248,15 @@ def final_metrics(
     progress: Progress,
     world: World,
 ) -> dict[str, Any]:
-    """Rank valid and test with the present weights and return the content of RUN/metrics.json; rank 0 writes it."""
-    splits: dict[str, dict[str, Any]] = {split: summarise(scorer.rank(split), inputs, config) for split in SPLITS}
+    """Rank valid and test with the present weights and return the content of RUN/metrics.json; rank 0 writes it.
+
+    Rank 0 also saves the rank of every target, see `rank_splits`.
+    """
+    assert config.run is not None
+    path, best_step = Path(config.run) / "metrics.json", None
+    if checkpoints.exists():
+        best_step = find_checkpoint(checkpoints.run, "best", inputs.fingerprints)[1].step
+    splits = rank_splits(scorer, best_step, path)
     epochs = _epochs(config)
     metrics = {
         "model": config.model.name,
@@ -265,11 +274,10 @@ def final_metrics(
     }
     if START in progress.fingerprints:
         metrics["started_from"] = {"run": config.training.start_from, "checkpoint": progress.fingerprints[START]}
-    if checkpoints.exists():
-        metrics["best_step"] = find_checkpoint(checkpoints.run, "best", inputs.fingerprints)[1].step
+    if best_step is not None:
+        metrics["best_step"] = best_step
     if world.is_first:
-        assert config.run is not None
-        write_text(Path(config.run) / "metrics.json", json_text(metrics, indent=1) + "\n")
+        write_text(path, json_text(metrics, indent=1) + "\n")
     return metrics
 
 

@@ -54,6 +54,12 @@ def test_a_run_at_a_uri_continues_on_other_nodes(folders, tmp_path, s3, monkeypa
     there = ObjectFolder(uri).sizes()
     assert {name.split("/")[1] for name in there if name.startswith("checkpoints/step-")} == kept
     assert {"config.yaml", "metrics.json", "metrics.jsonl", "plan.txt", "evaluation-best.json"} < set(there)
+    ranks = {f"{start}ranks-{split}.parquet" for start in ("", "evaluation-best-") for split in ("valid", "test")}
+    assert {name for name in there if "ranks" in name} == ranks
+    assert all((local / name.removeprefix("evaluation-best-")).stat().st_size == there[name] for name in ranks)
+    with world_of_one() as world:
+        evaluate(run_config(uri, ["evaluation.save_ranks=false"]), world, "best")
+    assert {name for name in ObjectFolder(uri).sizes() if "evaluation-best" in name} == {"evaluation-best.json"}
 
 
 def test_a_run_at_a_uri_starts_from_a_run_at_another(folders, tmp_path, s3, monkeypatch):  # noqa: ARG001

@@ -11,6 +11,7 @@ from distributed.checkpoints.index import find_checkpoint
 from distributed.checkpoints.saving import Checkpoints
 from distributed.inference.evaluate import evaluate
 from distributed.inference.restore import run_config
+from distributed.inference.scoring import SPLITS
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.trainer import train
@@ -52,6 +53,8 @@ def evaluate_and_save_again(world, folders, root, writers):
             Checkpoints(str(again), world).save(sharded, progress, loss)
             if world.is_first:
                 (again / "found.json").write_text(json.dumps(found))
+                for split in SPLITS:
+                    (run / f"evaluation-best-ranks-{split}.parquet").rename(again / f"ranks-{split}.parquet")
 
 
 def everything(folders, run, model):
@@ -83,6 +86,8 @@ def test_moves_between_numbers_of_ranks(folders, tmp_path, writers, readers):
                 again = tmp_path / f"{model}-{wrote}-{read}"
                 found = json.loads((again / "found.json").read_text())
                 assert (found["test"], found["details"]) == (own["test"], own["details"]), (model, wrote, read)
+                for name in (f"ranks-{split}.parquet" for split in SPLITS):
+                    assert (again / name).read_bytes() == (tmp_path / f"{model}-{wrote}" / name).read_bytes()
                 assert find_checkpoint(str(again), "latest", {})[1].world == read
                 for name, value in everything(folders, again, model).items():
                     assert torch.equal(value, expected[name]), (model, wrote, read, name)
