@@ -80,6 +80,23 @@ class RunStorage:
                 self._pull_checkpoint(f"checkpoints/step-{step:08d}", there, tensors)
             self._fetch(_INDEX, there[_INDEX])
 
+    def fetch(self, name: str) -> Path:
+        """Return the local path of one file of the run; for a URI, the file is downloaded. It may not exist.
+
+        Raises:
+            InputError: the storage service refuses it.
+        """
+        target = self.local / name
+        if self._remote is not None:
+            with locked(self.local):
+                self.local.mkdir(parents=True, exist_ok=True)
+                there = self._remote.sizes()
+                if name in there:
+                    self._fetch(name, there[name])
+                else:
+                    target.unlink(missing_ok=True)
+        return target
+
     def push(self, paths: Iterable[str], last: Iterable[str] = ()) -> None:
         """Upload files of the run.
 

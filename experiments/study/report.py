@@ -11,7 +11,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from evaluation.result_settings import ranking_note
+from experiments.comparison.table import comparison_table
 from experiments.study.definition import Study, Trial
+from experiments.study.paired_variants import PairedVariants, compare_variants, csv_columns, section
 from experiments.study.plot import chosen_metrics, draw
 from experiments.study.results import (
     Estimate,
@@ -28,21 +30,25 @@ COLUMNS = ("test recall@10", "test recall@20", "test ndcg@10", "test ndcg@20", "
 
 
 def write_report(study: Study, trials: Sequence[Trial], folder: Path) -> str:
-    """Write the four files from the finished trials, and return the table of variants.
+    """Write the four files from the finished trials. Return the table of variants and that of paired comparisons.
 
     Raises:
         InputError: see `read_results`.
     """
     results = read_results(folder, trials)
+    paired = compare_variants(study, trials, folder)
     missing = [trial.name for trial in trials if not is_finished(folder, trial)]
     summaries = summarise_variants(results, study.baseline)
-    write_text(folder / "results.json", _json(study, results, summaries, missing))
-    write_text(folder / "results.csv", _csv(study, results))
-    write_text(folder / "results.md", _page(study, results, summaries, missing, len(trials)))
+    write_text(folder / "results.json", _json(study, results, summaries, paired, missing))
+    write_text(folder / "results.csv", _csv(study, results, paired))
+    write_text(folder / "results.md", _page(study, results, summaries, paired, missing, len(trials)))
     if chosen_metrics(results):
         with replacing(folder / "results.png", one_writer=True) as temporary:
             draw(study, results, summaries, temporary)
-    return variants_table(summaries)
+    tables = [variants_table(summaries)]
+    if paired is not None and paired.comparisons:
+        tables.append(comparison_table(str(study.baseline), paired.comparisons))
+    return "\n\n".join(tables)
 
 
 def variants_table(summaries: Sequence[VariantSummary], style: str = "simple") -> str:
@@ -67,6 +73,7 @@ def _page(
     study: Study,
     results: Sequence[TrialResult],
     summaries: Sequence[VariantSummary],
+    paired: PairedVariants | None,
     missing: Sequence[str],
     num_trials: int,
 ) -> str:
@@ -77,6 +84,7 @@ def _page(
     if summaries:
         told = [caption(study, summaries), "", *ranking_notes(results)]
         lines += ["", variants_table(summaries, "pipe"), "", *told, "", "![Results](results.png)"]
+        lines += section(study, paired)
     return "\n".join(lines) + "\n"
 
 
@@ -99,16 +107,16 @@ def caption(study: Study, summaries: Sequence[VariantSummary]) -> str:
         parts.append(
             f"In brackets: the relative change of the mean against `{study.baseline}`, over the seeds that both have."
         )
-        parts.append(
-            "Runs do not store the ranks of single users, so there is no interval of paired differences over users. "
-            "Only the spread over seeds says how certain a change is."
-        )
     parts.append("Each trial is evaluated with the checkpoint that is best on validation.")
     return " ".join(parts)
 
 
 def _json(
-    study: Study, results: Sequence[TrialResult], summaries: Sequence[VariantSummary], missing: Sequence[str]
+    study: Study,
+    results: Sequence[TrialResult],
+    summaries: Sequence[VariantSummary],
+    paired: PairedVariants | None,
+    missing: Sequence[str],
 ) -> str:
     content = {
         "title": study.title,
@@ -116,17 +124,23 @@ def _json(
         "baseline": study.baseline,
         "trials": [result.record() for result in results],
         "variants": [asdict(summary) for summary in summaries],
+        "paired": None if paired is None else asdict(paired),
         "missing": list(missing),
     }
     return json_text(content, indent=1) + "\n"
 
 
-def _csv(study: Study, results: Sequence[TrialResult]) -> str:
-    """Return CSV text with a row for each finished trial."""
+def _csv(study: Study, results: Sequence[TrialResult], paired: PairedVariants | None) -> str:
+    """Return CSV text with a row for each finished trial.
+
+    The last columns compare the trial's variant with the baseline. They are the same for all trials of a variant.
+    """
+    comparisons = csv_columns(paired)
+    names = list(dict.fromkeys(name for columns in comparisons.values() for name in columns))
     metrics = list(dict.fromkeys(f"{split} {name}" for result in results for split, name in _measured(result)))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", "seed", *study.varied(), *metrics, "best_epoch", "epochs", "seconds"])
+    writer.writerow(["variant", "seed", *study.varied(), *metrics, "best_epoch", "epochs", "seconds", *names])
     for result in results:
         values = {f"{split} {name}": value for (split, name), value in _measured(result).items()}
         writer.writerow(
@@ -138,6 +152,7 @@ def _csv(study: Study, results: Sequence[TrialResult]) -> str:
                 "" if result.best_epoch is None else result.best_epoch,
                 result.epochs,
                 round(result.seconds, 3),
+                *(comparisons.get(result.variant, {}).get(name, "") for name in names),
             ]
         )
     return text.getvalue()

@@ -13,6 +13,7 @@ from experiments.study.definition import Study, expand
 from experiments.study.plot import Axis, chosen_metrics
 from experiments.study.report import write_report
 from experiments.study.results import read_fingerprints, read_results, summarise_variants, trial_folder
+from tests.experiments.saved import save_ranks, some_ranks
 
 BASE = {"base": "configs/demo.yaml", "title": "What matters?"}
 NAMES = [f"{name}@{k}" for name in ("recall", "ndcg") for k in (10, 20, 50)]
@@ -70,9 +71,13 @@ def test_the_files(tmp_path):
     assert "Not finished: ICA-s2." in page
     # Both means are over seeds 0 and 1 only: .3 divided by .15.
     assert "0.3000 ± 0.0000 (+100.0%)" in page
-    assert "no interval of paired differences" in page
+    # Trials of earlier versions have no ranks of single users.
+    unsaved = "none-s0, none-s1, none-s2, ICA-s0, ICA-s1"
+    assert f"Not compared, because their ranks of single users were not saved: {unsaved}." in page
+    assert "jobs/evaluate.py --run STUDY/trials/none-s0" in page
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["missing"] == ["ICA-s2"]
+    assert content["paired"] == {"comparisons": [], "without_ranks": unsaved.split(", "), "refused": {}}
     trial = content["trials"][3]
     assert (trial["variant"], trial["seed"], trial["overrides"]) == ("ICA", 0, {"ablation": "ICA"})
     assert (trial["best_epoch"], trial["epochs"], trial["seconds"]) == (2, 3, 4.5)
@@ -202,3 +207,67 @@ def test_a_trial_is_read_as_it_was_written(tmp_path):
     assert (first.best_epoch, first.epochs, first.seconds) == (3, 4, 6.0)
     assert (second.best_epoch, second.seconds) == (None, 0.0)
     assert read_fingerprints(tmp_path, trials[0]) == {"dataset": "d"}
+
+
+def saved(folder, trial, hits, **more):
+    """Write a finished run and its ranks, of which about the share `hits` is among the best ten."""
+    made(folder, trial, hits)
+    ranks = some_ranks(trial.seed + round(1000 * hits), hits)
+    save_ranks(trial_folder(folder, trial), ranks, seed=trial.seed, **more)
+
+
+def test_variants_are_compared_with_the_baseline_user_by_user(tmp_path):
+    variants = {"none": {"ablation": "none"}, "ICA": {"ablation": "ICA"}, "CRE": {"ablation": "CRE"}}
+    study, trials = study_of(seeds=[0, 1], variants=variants, baseline="none")
+    for trial, hits in zip(trials, [0.2, 0.21, 0.4, 0.41, 0.2, None], strict=True):
+        if hits is not None:
+            saved(tmp_path, trial, hits)
+    said = write_report(study, trials, tmp_path)
+    paired = json.loads((tmp_path / "results.json").read_text())["paired"]
+    assert (paired["without_ranks"], paired["refused"]) == ([], {})
+    found = {(c["system"], c["difference"]["metric"]): c for c in paired["comparisons"]}
+    assert list(found) == [(name, metric) for name in ("ICA", "CRE") for metric in ("recall@10", "ndcg@10")]
+    assert (found["ICA", "recall@10"]["seeds"], found["CRE", "recall@10"]["seeds"]) == ([0, 1], [0])
+    one, other = found["ICA", "recall@10"], found["CRE", "recall@10"]["difference"]
+    assert 0 < one["difference"]["low"] < one["difference"]["difference"] < one["difference"]["high"]
+    assert one["corrected_p"] == pytest.approx(2 * one["difference"]["p"])
+    assert (other["difference"], other["p"]) == (0, 1), "both have the same ranks"
+    page = (tmp_path / "results.md").read_text()
+    assert "## Differences from `none` on test" in page
+    assert f"{one['difference']['low']:+.4f} to {one['difference']['high']:+.4f}" in page
+    assert "With one seed (CRE) samples draw users only" in page
+    assert "p (Holm)" in said
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert [row["difference recall@10"] for row in rows[:2]] == ["", ""]
+    for row in rows[2:4]:
+        assert float(row["low recall@10"]) == one["difference"]["low"]
+        assert float(row["p_holm recall@10"]) == one["corrected_p"]
+    assert float(rows[4]["p ndcg@10"]) == 1
+
+
+def test_variants_that_cannot_be_compared_are_named_and_the_others_are(tmp_path):
+    variants = {name: {"model.dim": dim} for name, dim in (("a", 8), ("b", 16), ("c", 32), ("d", 64), ("e", 128))}
+    study, trials = study_of(seeds=[0], variants=variants, baseline="a")
+    saved(tmp_path, trials[0], 0.2)
+    saved(tmp_path, trials[1], 0.3)
+    saved(tmp_path, trials[2], 0.3, mask_history=True)
+    made(tmp_path, trials[3], 0.3)
+    saved(tmp_path, trials[4], 0.3)
+    (trial_folder(tmp_path, trials[4]) / "ranks-test.parquet").write_bytes(b"PAR1")
+    write_report(study, trials, tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    paired = json.loads((tmp_path / "results.json").read_text())["paired"]
+    assert {c["system"] for c in paired["comparisons"]} == {"b"}
+    assert paired["without_ranks"] == ["d-s0"]
+    reason = "a and c were ranked with different settings, evaluation.mask_history=false and true"
+    assert f"`c` is not compared: {reason}" in page
+    assert "`e` is not compared: " in page
+    assert "e-s0/ranks-test.parquet: is not a readable file of ranks" in paired["refused"]["e"]
+
+
+def test_a_study_without_a_baseline_compares_nothing(tmp_path):
+    study, trials = study_of(seeds=[0], variants=VARIANTS)
+    saved(tmp_path, trials[0], 0.2)
+    write_report(study, trials, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text())["paired"] is None
+    assert "Differences from" not in (tmp_path / "results.md").read_text()
