@@ -81,10 +81,29 @@ class ModelConfig(Section):
         """The named system's own section of knobs; None if it has no knobs of its own."""
         return getattr(self, self.name) if self.system.knobs is not None else None
 
+    @property
+    def is_contrastive(self) -> bool:
+        """Whether the system is trained by contrasting the targets of a batch, not to predict among items."""
+        return getattr(self.own, "objective", "next_item") == "contrastive"
+
+    @property
+    def can_train_windows(self) -> bool:
+        """Whether a window can train a target after each of its items; contrastive training changes whole inputs."""
+        return self.system.is_causal and not self.is_contrastive
+
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> ModelConfig:
         if self.dim % self.num_heads:
             raise ValueError(f"model.dim={self.dim} is not a multiple of model.num_heads={self.num_heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _repeats_have_a_score_to_be_added_to(self) -> ModelConfig:
+        if self.learn_repeats and self.is_contrastive:
+            raise ValueError(
+                f"model.learn_repeats=true, but model.{self.name}.objective=contrastive compares vectors, not scores "
+                "of items of the input, so nothing would be learned; set learn_repeats to false"
+            )
         return self
 
     @model_validator(mode="after")

@@ -63,7 +63,12 @@ class Config(Section):
                 f"training.unit=windows, but each state of model.name={model.name} sees the whole window, and so the "
                 "item that it should predict; set unit to auto or prefixes"
             )
-        return training.with_unit_chosen(model.system.is_causal)
+        if training.unit == "windows" and model.is_contrastive:
+            raise ValueError(
+                f"training.unit=windows, but model.{model.name}.objective=contrastive drops items from inputs, and a "
+                "window would lose targets with them; set unit to auto or prefixes"
+            )
+        return training.with_unit_chosen(model.can_train_windows)
 
     @model_validator(mode="after")
     def _metric_is_computed(self) -> Config:
@@ -106,6 +111,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _contrastive_training_draws_nothing(self) -> Config:
+        if self.model.is_contrastive and self.training.negatives.draws is not None:
+            raise ValueError(
+                f"training.negatives.draws={self.training.negatives.draws}, but the negatives of "
+                f"model.{self.model.name}.objective=contrastive are the other targets of the batch; leave draws unset, "
+                "and choose their number with training.batch_size"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _mdsrec_fits_training(self) -> Config:
         problem = self.model.mdsrec.problem(self.training) if self.model.mdsrec else None
         if problem:
@@ -125,7 +140,7 @@ class Config(Section):
     def default_of(self, name: str, info: FieldInfo) -> Any:
         """Return a knob's default as a config like this one saves it: for training.unit, what `auto` stands for."""
         if name == "training.unit":
-            return TrainingConfig().with_unit_chosen(self.model.system.is_causal).unit
+            return TrainingConfig().with_unit_chosen(self.model.can_train_windows).unit
         return info.get_default(call_default_factory=True)
 
     def with_ablation(self) -> Config:

@@ -195,8 +195,8 @@ class TrainingConfig(Section):
             )
         return self
 
-    def with_unit_chosen(self, is_causal: bool) -> TrainingConfig:
-        """Return these knobs with `unit=auto` replaced by what it stands for with a causal or another system."""
+    def with_unit_chosen(self, windows: bool) -> TrainingConfig:
+        """Return these knobs with `unit=auto` replaced: by windows, or by prefixes for a system without windows."""
         if self.unit != "auto":
             return self
-        return self.model_copy(update={"unit": "windows" if is_causal else "prefixes"})
+        return self.model_copy(update={"unit": "windows" if windows else "prefixes"})

@@ -38,6 +38,7 @@ from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 from configs.schema import Config, TableConfig
 from contracts.errors import InputError
 from distributed.freezing import freeze
+from distributed.gathering import rows_of_all_ranks
 from distributed.world import World
 from model.blocks.item_table import TABLE
 from model.blocks.repeats import REPEATS
@@ -108,6 +109,7 @@ def shard(system: RecommenderSystem, config: Config, num_items: int, world: Worl
     """
     system.recommender.to(world.device)
     freeze(system, config.training.freeze)
+    system.recommender.gather = rows_of_all_ranks
     if system.table is None:
         return _without_table(system, config)
     sharding = choose_sharding(config.table, num_items, config.model.dim)

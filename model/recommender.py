@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from contracts.batch import Batch
 from contracts.item_plan import ItemNeeds, ItemPlan
+from model.blocks.contrastive import Gather, own_rows
 from model.blocks.criterion import Criterion, CrossEntropy
 from model.blocks.fused_loss import SampledColumns, fused_loss
 from model.blocks.item_views import item_rows
@@ -25,7 +26,13 @@ class Recommender(nn.Module):
     A system sets `needs` and `channels`, and implements `item_vectors` and `user_vectors`. Everything that computes
     scores calls `scored_items` and `scored_users` instead, which apply the channels' cosines.
 
+    The loss is a cross entropy for each channel, or one cross entropy of the score if `sums_scores` is set. A system
+    that sets `contrasts` is trained by losses of its own instead, and implements `contrastive_losses`.
+
     Attributes:
+        sums_scores: whether the loss is one cross entropy of the whole score, the sum over channels.
+        contrasts: whether the system is trained by `contrastive_losses`.
+        gather: returns the rows of all ranks from those of this rank, for `contrastive_losses`.
         needs: what the loader must read of each item.
         channels: names and weights, in the order in which `item_vectors` and `user_vectors` return them.
         fusion: computes the score of a pair from its scores in all channels; None: the score is their weighted sum.
@@ -33,10 +40,13 @@ class Recommender(nn.Module):
         epoch_buffers: names of the buffers that `begin_epoch` computes anew before each epoch.
         repeats: learned gains of items that are in the user's input; None: there are none.
         criterion: the loss of a batch, over channels; cross entropy, unless it is replaced before training.
-        channel_losses: [C] on the device, the loss of each loss channel summed over the targets of the latest batch,
-            without weights and without gradients; None before the first batch.
+        channel_losses: [C] on the device, the losses that `loss_labels` names, summed over the targets of the latest
+            batch, without weights and without gradients; None before the first batch.
     """
 
+    sums_scores: bool = False
+    contrasts: bool = False
+    gather: Gather
     needs: ItemNeeds
     channels: tuple[Channel, ...]
     fusion: ScoreFusion | None
@@ -48,26 +58,39 @@ class Recommender(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fusion = None
+        self.gather = own_rows
         self.repeats = None
         self.criterion = CrossEntropy()
         self.channel_losses = None
 
     @property
-    def loss_channels(self) -> tuple[Channel, ...]:
-        """The channels that have a loss and a gain of their own; with a fusion, one for the fused score."""
-        return self.channels if self.fusion is None else (Channel("fused", 1.0),)
+    def has_one_loss(self) -> bool:
+        """Whether one loss is computed from the whole score, instead of one from each channel."""
+        return self.sums_scores or self.fusion is not None
+
+    @property
+    def loss_labels(self) -> tuple[str, ...]:
+        """The names of `channel_losses` in records."""
+        return ("score",) if self.has_one_loss else tuple(channel.label for channel in self.channels)
 
     def learn_repeats(self) -> None:
-        """Give each loss channel a learned gain for items that are in the user's input."""
-        self.repeats = RepeatGains(len(self.loss_channels))
+        """Give each channel, or the one score that has a loss, a learned gain for items in the user's input."""
+        self.repeats = RepeatGains(1 if self.has_one_loss else len(self.channels))
 
     def repeat_gains(self) -> Tensor:
-        """Return each loss channel's weighted gain of an item of the input, float32 [C] on the CPU, or zeros."""
-        weights = torch.tensor([channel.weight for channel in self.loss_channels])
+        """Return each channel's weighted gain of an item of the input, float32 [C] on the CPU; 0 if not learned.
+
+        The gain of a score with one loss is divided among the channels by their weights.
+        """
+        weights = torch.tensor([channel.weight for channel in self.channels])
+        if self.has_one_loss:
+            weights = weights / weights.sum()
         return weights * (self.repeats.weight.detach().cpu() if self.repeats is not None else 0.0)
 
     def forward(self, rows_Ud: Tensor | None, plan: ItemPlan, batch: Batch) -> Tensor:
         """Return the loss of a batch, a scalar, over its candidates or over all R items with a role.
+
+        Candidates of contrastive losses are the targets of the global batch, over all ranks.
 
         Args:
             rows_Ud: the looked-up rows of the plan's union; None for a model without an item table.
@@ -75,6 +98,11 @@ class Recommender(nn.Module):
             batch: the sequences and targets of the step.
         """
         items = item_rows(rows_Ud, plan)
+        if self.contrasts:
+            weighted = self.contrastive_losses(items, batch, plan.union_ids[batch.targets])
+            self.channel_losses = torch.stack([loss.detach() for _, loss in weighted])
+            total = torch.stack([weight * loss for weight, loss in weighted]).sum()
+            return total / max(batch.num_global_targets, 1)
         users, vectors = self.scored_users(items, batch), self.scored_items(items)
         seen = seen_items(batch, self.repeats.weight) if self.repeats is not None else None
         parts: list[Tensor] = []
@@ -97,7 +125,7 @@ class Recommender(nn.Module):
     def _loss(
         self, users: list[Tensor], items: list[Tensor], batch: Batch, seen: SeenItems | None, parts: list[Tensor]
     ) -> Tensor:
-        targets, num_targets = batch.targets, batch.num_global_targets
+        targets, num_targets, channels = batch.targets, batch.num_global_targets, self.channels
         if self.fusion is not None:
             sampled = None
             if batch.candidates is not None and batch.log_weights is not None:
@@ -106,13 +134,16 @@ class Recommender(nn.Module):
                 )
             row_loss = self.criterion.row_loss
             return fused_loss(row_loss, users, items, self.fusion, targets, num_targets, sampled, seen, parts)
+        if self.sums_scores:  # the score is one inner product of concatenated vectors
+            users = [torch.cat([c.weight * user for c, user in zip(channels, users, strict=True)], dim=1)]
+            items, channels = [torch.cat(items, dim=1)], (Channel("score", 1.0),)
         if batch.candidates is None:
-            return self.criterion.full(users, items, self.channels, targets, num_targets, seen, parts)
+            return self.criterion.full(users, items, channels, targets, num_targets, seen, parts)
         assert batch.log_weights is not None
         return self.criterion.sampled(
             users,
             items,
-            self.channels,
+            channels,
             targets,
             batch.candidates,
             batch.log_weights,
@@ -154,4 +185,16 @@ class Recommender(nn.Module):
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
         """Return, per channel, the state that each target is predicted from, [B, d_c]."""
+        raise NotImplementedError
+
+    def contrastive_losses(self, items: ItemRows, batch: Batch, target_ids: Tensor) -> list[tuple[float, Tensor]]:
+        """Return weights and losses, each summed over this rank's targets; only for a system that sets `contrasts`.
+
+        Every rank calls `gather` for the same tensors in the same order, also with an empty batch.
+
+        Args:
+            items: the items of the step: those of histories and targets.
+            batch: the sequences and targets of the step.
+            target_ids: int64 [B], the item ids of the targets, which are the same on all ranks, unlike positions.
+        """
         raise NotImplementedError

@@ -79,7 +79,8 @@ class TrainBatches(Dataset[Step]):
     Without `candidates`, all items are candidates, indices are item ids, and every step has the plan of the whole
     catalogue. With `candidates`, each step has its own plan, of the items in its histories, its targets and its
     candidates. Candidates and the draws of sampled centres depend only on the global batch, so they are the same on all
-    ranks and for any number of ranks.
+    ranks and for any number of ranks. With `step_plans` and no `candidates`, a step's plan has the items of its
+    histories and targets.
 
     A global batch has a fixed number of spans, so that it has `batch_size` targets on average. The last batch may be
     smaller, and is trained too. Use it as DataLoader(batches, batch_size=None,
@@ -93,7 +94,8 @@ class TrainBatches(Dataset[Step]):
         rank: this rank.
         world: number of ranks.
         planner: makes the plan of each step, or that of the catalogue once in the process that needs it.
-        candidates: draws the candidates of a sampled softmax; None: a full softmax.
+        candidates: draws the candidates of a sampled softmax; None: there are none.
+        step_plans: whether each step has its own plan even without candidates, for losses that need no other items.
 
     Raises:
         InputError: there is no training target.
@@ -110,18 +112,20 @@ class TrainBatches(Dataset[Step]):
         world: int,
         planner: ItemPlanner,
         candidates: CandidateSampler | None = None,
+        step_plans: bool = False,
     ) -> None:
         check_targets(spans)
         self._data, self._spans = data, spans
         self.spans_per_step = max(1, round(batch_size * len(spans) / spans.num_targets))
         self._seed, self._rank, self._world = seed, rank, world
         self._planner, self._candidates = planner, candidates
+        self._step_plans = step_plans or candidates is not None
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see set_epoch
 
     @property
     def plan(self) -> ItemPlan | None:
         """The plan to which the indices of all batches refer; None if each step comes with its own plan."""
-        return self._planner.catalogue() if self._candidates is None else None
+        return None if self._step_plans else self._planner.catalogue()
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, and so the order; call it before iterating a loader over the epoch."""
@@ -135,20 +139,25 @@ class TrainBatches(Dataset[Step]):
             raise IndexError(step)
         spans, own = self.spans(step)
         total = int(spans.num_targets.sum())
-        if self._candidates is None:
+        if not self._step_plans:
             return Step(assemble(self._data, spans[own], total, _item_ids))
-        others = (len(spans) - 1) / max(1, len(self._spans) - 1)
-        candidates, log_weights = self._candidates.sample(
-            int(self._epoch), step, target_items(self._data, *spans.targets()), others
-        )
+        sampled = None
+        if self._candidates is not None:
+            others = (len(spans) - 1) / max(1, len(self._spans) - 1)
+            sampled = self._candidates.sample(
+                int(self._epoch), step, target_items(self._data, *spans.targets()), others
+            )
         spans = spans[own]
         targets = target_items(self._data, *spans.targets())
         seen = span_items(self._data, spans)
-        roles = _distinct(np.concatenate([seen, targets, candidates]))
+        roles = _distinct(np.concatenate([seen, targets, *(sampled[:1] if sampled else ())]))
         rng = np.random.default_rng([self._seed, int(self._epoch), step, _CENTER_DRAWS])
         plan = self._planner.plan(roles, rng, seen)
         to_position = partial(positions_of, plan)
         batch = assemble(self._data, spans, total, to_position)
+        if self._candidates is None or sampled is None:
+            return Step(batch, plan)
+        candidates, log_weights = sampled
         batch.candidates, batch.log_weights = as_tensor(to_position(candidates)), as_tensor(log_weights)
         if self._candidates.in_batch and spans.num_targets.max(initial=1) > 1:
             batch.same_sequence = as_tensor(same_sequence_of(spans.num_targets))

@@ -91,7 +91,7 @@ def train(
                 checkpoints=checkpoints,
                 progress=progress,
                 loss=torch.tensor(losses[0], dtype=torch.float64, device=world.device),
-                channel_losses=_channel_losses(losses, len(sharded.system.recommender.loss_channels), progress, world),
+                channel_losses=_channel_losses(losses, len(sharded.system.recommender.loss_labels), progress, world),
                 scorer=scorer,
                 telemetry=telemetry,
                 interruption=Interruption(
@@ -158,6 +158,7 @@ def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, nu
         world=num_ranks,
         planner=planner,
         candidates=sampler,
+        step_plans=config.model.is_contrastive,
     )
 
 

@@ -141,7 +141,7 @@ class TrainingLoop:
         progress.epoch_steps = progress.epoch_targets = progress.epoch_skipped = 0
         progress.epoch_seconds = 0.0
         self.loss, self.channel_losses = torch.zeros_like(self.loss), torch.zeros_like(self.channel_losses)
-        labels = [channel.label for channel in self.sharded.system.recommender.loss_channels]
+        labels = self.sharded.system.recommender.loss_labels
         by_channel = {label: part / trained for label, part in zip(labels, parts, strict=True)} if trained else {}
         valid = summarise(self.scorer.rank("valid"), self.inputs, self.config)["metrics"]
         is_best = note_validation(progress, valid.get(metric))

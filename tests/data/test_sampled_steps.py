@@ -68,17 +68,38 @@ def test_ranks_train_the_same_targets_against_the_same_candidates_in_any_world(w
             assert set(expected.targets.tolist()) <= set(ids_of(part, part.batch.candidates).tolist())
 
 
-def full_batches(data: Sequences) -> TrainBatches:
+def full_batches(data: Sequences, rank: int = 0, world: int = 1, step_plans: bool = False) -> TrainBatches:
     planner = ItemPlanner(needs=ItemNeeds(), num_items=data.num_items, graph=None, features={})
     return TrainBatches(
         data=data,
         spans=TrainingSpans(data=data, unit="windows", max_length=5, overlap=0.5),
         batch_size=16,
         seed=3,
-        rank=0,
-        world=1,
+        rank=rank,
+        world=world,
         planner=planner,
+        step_plans=step_plans,
     )
+
+
+@pytest.mark.parametrize("world", [1, 2, 9])
+def test_a_step_without_candidates_may_have_a_plan_of_its_histories_and_targets(world: int) -> None:
+    data = sequences(30, 5000, 1)
+    ranks = [full_batches(data, rank, world, step_plans=True) for rank in range(world)]
+    assert all(batches.plan is None for batches in ranks)
+    for number in range(len(ranks[0])):
+        parts = [batches[number] for batches in ranks]
+        whole = full_batches(data)[number].batch
+        targets: list[int] = []
+        for part in parts:
+            assert part.batch.candidates is None
+            assert part.batch.num_global_targets == len(whole.targets)
+            needed = [part.batch.history[torch.from_numpy(real_places(part.batch))], part.batch.targets]
+            named = torch.cat([ids_of(part, positions) for positions in needed])
+            assert set(named.tolist()) == set(part.plan.union_ids.tolist()), "nobody else is looked up"
+            targets += ids_of(part, part.batch.targets).tolist()
+        assert sorted(targets) == sorted(whole.targets.tolist())
+        assert world < 9 or any(not len(part.batch.targets) for part in parts), "no rank has an empty share"
 
 
 def test_histories_of_a_sampled_step_are_those_of_the_full_one() -> None:

@@ -80,6 +80,37 @@ def test_the_loss_is_that_of_a_softmax_over_cosines(learn_repeats: bool) -> None
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
+class Summed(TwoChannels):
+    """The same model, trained by one cross entropy of the whole score."""
+
+    sums_scores = True
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+@pytest.mark.parametrize("learn_repeats", [False, True])
+def test_a_summed_score_has_one_cross_entropy_and_one_gain(learn_repeats: bool, sampled: bool) -> None:
+    sequences, targets = case.histories()
+    built = RecommenderSystem(system().table, Summed(learn_repeats)).double()
+    if learn_repeats:
+        built.recommender.repeats.weight.data.fill_(0.5)
+    batch = case.batch(sequences, targets)
+    if sampled:
+        everything = {"candidates": torch.randperm(case.NUM_ITEMS), "log_weights": torch.zeros(case.NUM_ITEMS)}
+        batch = replace(batch, **everything)
+    loss = case.loss(built, case.plan(case.catalogue(1), built.recommender.needs), batch)
+    by_channel = numpy_logits(built.table.weight.detach().numpy(), [s[-1] for s in sequences])
+    scores = sum(channel.weight * logits for channel, logits in zip(CHANNELS, by_channel, strict=True))
+    for row, sequence in enumerate(sequences):
+        scores[row, list(set(sequence))] += 0.5 if learn_repeats else 0.0
+    expected = -log_softmax(scores)[np.arange(len(targets)), targets]
+    assert loss.item() == pytest.approx(expected.mean(), rel=1e-12)
+    assert built.recommender.channel_losses.tolist() == pytest.approx([expected.sum()], rel=1e-12)
+    assert built.recommender.loss_labels == ("score",)
+    gains = built.recommender.repeat_gains()
+    assert gains.shape == (2,)
+    assert float(gains.sum()) == pytest.approx(0.5 if learn_repeats else 0.0)
+
+
 def test_with_every_item_a_sampled_softmax_gives_the_same() -> None:
     sequences, targets = case.histories()
     built = system()
