@@ -12,6 +12,7 @@ from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.mdsrec import MDSRecConfig
 from configs.systems.missrec import MISSRecConfig
 from configs.systems.mmmlp import MMMLPConfig
+from configs.systems.msm4sr import MSM4SRConfig
 from configs.systems.registry import SYSTEMS, SystemEntry
 from configs.systems.unisrec import UniSRecConfig
 
@@ -46,6 +47,7 @@ class ModelConfig(Section):
     unisrec: UniSRecConfig | None = None
     missrec: MISSRecConfig | None = None
     mmmlp: MMMLPConfig | None = None
+    msm4sr: MSM4SRConfig | None = None
 
     @field_validator("name")
     @classmethod

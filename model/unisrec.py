@@ -20,6 +20,7 @@ from configs.systems.unisrec import UniSRecConfig
 from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
+from model.blocks.experts import mixture
 from model.blocks.sequence_encoder import SequenceEncoder, initialise
 from model.blocks.sequence_groups import Sequences, in_groups
 from model.cpu.dropout import dropout
@@ -134,5 +135,4 @@ class Adaptor(nn.Module):
         experts, logits, *scales = parts
         for scale in scales:
             logits = logits + self.draw(scale) * scale
-        gates = logits.softmax(dim=-1).to(experts.dtype)
-        return (gates.unsqueeze(-2) @ experts.unflatten(-1, (gates.shape[-1], -1))).squeeze(-2)
+        return mixture(experts, logits)

@@ -8,6 +8,7 @@ from configs.model_options import own_knobs
 from configs.schema import ModelConfig, TrainingConfig
 from configs.systems.fdsa import FDSAConfig
 from configs.systems.gru4rec import GRU4RecConfig
+from configs.systems.msm4sr import MSM4SRConfig
 from model.blocks.criterion import Criterion, CrossEntropy
 from model.blocks.gbce import GBCE
 from model.fdsa import FDSA
@@ -16,6 +17,7 @@ from model.gru4recf import GRU4RecF
 from model.mdsrec import MDSRec
 from model.missrec import MISSRec
 from model.mmmlp import MMMLP
+from model.msm4sr import MSM4SR
 from model.popularity import Popularity
 from model.protocol import CatalogueInfo
 from model.recommender import Recommender
@@ -35,6 +37,7 @@ MODELS: dict[str, Callable[[ModelConfig, CatalogueInfo], Recommender]] = {
     "unisrec": UniSRec,
     "missrec": MISSRec,
     "mmmlp": MMMLP,
+    "msm4sr": lambda config, info: MSM4SR(config, info, own_knobs(config, MSM4SRConfig)),
     "itemknn": lambda *_: Popularity(weight=0.0),
     "popularity": lambda *_: Popularity(weight=1.0),
 }

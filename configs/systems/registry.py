@@ -14,6 +14,7 @@ from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.mdsrec import MDSRecConfig
 from configs.systems.missrec import MISSRecConfig
 from configs.systems.mmmlp import MMMLPConfig
+from configs.systems.msm4sr import MSM4SRConfig
 from configs.systems.unisrec import UniSRecConfig
 
 
@@ -73,6 +74,11 @@ SYSTEMS = {
         knobs=MMMLPConfig,
         reads_features=True,
         is_causal=False,
+    ),
+    "msm4sr": SystemEntry(
+        about="causal Transformer over adapted text and image, with item IDs or pre-trained without; cosine scores",
+        knobs=MSM4SRConfig,
+        reads_features=True,
     ),
     "itemknn": SystemEntry(
         about="co-occurrence with the items of the user's input; not trained",

@@ -26,7 +26,9 @@ def test_every_system_has_a_model_and_its_section():
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_the_registry_says_what_the_model_needs(name):
-    info = CatalogueInfo(num_items=9, modalities=("text",), feature_dims={"text": 3}, num_centers={"text": 2})
+    names = ("image", "text")
+    dims, centers = dict.fromkeys(names, 3), dict.fromkeys(names, 2)
+    info = CatalogueInfo(num_items=9, modalities=names, feature_dims=dims, num_centers=centers)
     config = load_config(None, [f"model.name={name}", "evaluation.cooccurrence_weight=1"])
     needs = build_model(config.model, info).needs
     assert SYSTEMS[name].reads_features == bool(needs.features)

@@ -30,9 +30,9 @@ class _Outputs(nn.Module):
         self.system, self.temperature = system, temperature
         self.scale = 1.0 if scores_are_divided else temperature
 
-    def forward(self, plan: ItemPlan, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, plan: ItemPlan, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor]:
         items = self.system.item_rows(plan)
-        states = self.system.recommender.scored_users(items, batch)[0] * self.temperature
+        states = [states * self.temperature for states in self.system.recommender.scored_users(items, batch)]
         users, vectors = self.system.encode_users(items, batch), self.system.encode_items(items)
         scores = self.system.recommender.pair_scores(users, vectors) * self.scale
         step = SimpleNamespace(feature=item_feature(plan.union_ids), plan=plan, batch=batch)
@@ -44,8 +44,8 @@ def check_parity(
     recommender: Recommender,
     to_ours: Callable[[Weights], Weights],
     *,
-    states: str = "user_states",
-    scores: str = "scores_without_pad",
+    states: str | Sequence[str] = "user_states",
+    scores: str | None = "scores_without_pad",
     loss: str = "loss_without_pad",
     gradients: str = "grad_without_pad",
     frozen: Sequence[str] = (),
@@ -53,6 +53,8 @@ def check_parity(
     training: bool = False,
     temperature: float = 1.0,
     scores_are_divided: bool = False,
+    features: Callable[[Weights], Weights] | None = None,
+    parts: Sequence[str] = (),
 ) -> None:
     """Fail with a message that names what differs if a system does not compute what the authors' code computes.
 
@@ -60,8 +62,8 @@ def check_parity(
         fixture: the numbers.
         recommender: our model with the fixture's sizes. Its weights are replaced.
         to_ours: returns every parameter of our system under our names, from the authors' parameters.
-        states: the output with the user vectors, compared with those of our first channel.
-        scores: the output with scores of all items.
+        states: the outputs with the user vectors, compared with those of our first channels.
+        scores: the output with scores of all items; None: there is none.
         loss: the output with the loss, and the key in `grad_norms`.
         gradients: the prefix of the outputs with whole gradients.
         frozen: the authors' parameters that they do not train.
@@ -69,6 +71,9 @@ def check_parity(
         training: whether the system is in training mode, for noise that the fixture has recorded.
         temperature: what the scores of a cosine are divided by; the fixture's states and scores are not.
         scores_are_divided: whether the fixture's scores are divided by the temperature too.
+        features: returns item features without padding, by name, from the authors' parameters, whose gradients then
+            include the way through the features; None: the fixture's.
+        parts: the outputs with the parts of the loss, compared with our first parts.
     """
     assert set(frozen) | set(without_effect) <= set(fixture.weights), "these names are not in the fixture"
     table = Rows(np.zeros((fixture.num_items, fixture.dim))) if recommender.needs.id_rows else None
@@ -76,14 +81,18 @@ def check_parity(
     official = {name: x.clone().requires_grad_(name not in frozen) for name, x in fixture.weights.items()}
     ours = {f"system.{name}": x for name, x in to_ours(official).items()}
     _check_names(ours, dict(outputs.named_parameters()))
-    found = functional_call(
-        outputs,
-        {**dict(outputs.named_buffers()), **ours},
-        (fixture.plan(recommender.needs), fixture.batch()),
-        strict=True,
-    )
-    _close(f"{fixture.name}: {states}", found[0], fixture.outputs[states])
-    _close(f"{fixture.name}: {scores}", found[1], fixture.outputs[scores])
+    plan, batch = fixture.plan(recommender.needs), fixture.batch()
+    if features is not None:
+        plan.features = features(official)
+    found = functional_call(outputs, {**dict(outputs.named_buffers()), **ours}, (plan, batch), strict=True)
+    for name, of_channel in zip([states] if isinstance(states, str) else states, found[0], strict=False):
+        _close(f"{fixture.name}: {name}", of_channel, fixture.outputs[name])
+    if scores is not None:
+        _close(f"{fixture.name}: {scores}", found[1], fixture.outputs[scores])
+    if parts:
+        assert recommender.channel_losses is not None
+        for name, part in zip(parts, recommender.channel_losses / batch.num_global_targets, strict=False):
+            _close(f"{fixture.name}: {name}", part, fixture.outputs[name])
     _close(f"{fixture.name}: {loss}", found[2], fixture.outputs[loss])
 
     trained = {name: x for name, x in official.items() if x.requires_grad}

@@ -59,7 +59,8 @@ class Fixture:
     @property
     def num_items(self) -> int:
         """Number of items without padding."""
-        return next(len(x) for name, x in self.outputs.items() if name.startswith("item_vectors")) - 1
+        of_items = [x for name, x in self.outputs.items() if name.startswith("item_vectors")]
+        return len(of_items[0] if of_items else self.inputs["text_feat"]) - 1
 
     @property
     def features(self) -> dict[str, Array]:
