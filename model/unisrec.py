@@ -1,8 +1,11 @@
-"""UniSRec (Hou et al., KDD 2022), trained from scratch on one dataset by predicting the next item.
+"""UniSRec (Hou et al., KDD 2022), trained to predict the next item, or pre-trained to contrast the targets of a batch.
 
 An item is the output of an adaptor, a mixture of experts over the item's text vector; in the transductive setting its
 ID row is added. A SASRec tower encodes the items of the input. The score is the cosine of its state and the item,
 divided by a temperature.
+
+Pre-training (`objective: contrastive`) has no item IDs. Beside the next item, the state of an input should find that of
+a changed copy, which lacks some items, or in which words of some items' texts were dropped.
 
 Shapes: S sequences of a group, L positions, R items with a role, G experts, d width of a row, d_m of the feature.
 """
@@ -20,9 +23,12 @@ from configs.systems.unisrec import UniSRecConfig
 from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
+from model.blocks.augmentation import random_positions, without_items
+from model.blocks.contrastive import contrastive_loss
 from model.blocks.experts import mixture
 from model.blocks.sequence_encoder import SequenceEncoder, initialise
 from model.blocks.sequence_groups import Sequences, in_groups
+from model.blocks.unit_vectors import unit_vectors
 from model.cpu.dropout import dropout
 from model.protocol import CatalogueInfo, Channel, ItemRows
 from model.recommender import Recommender
@@ -32,7 +38,12 @@ _LEAST_SCALE = 1e-2
 
 
 class UniSRec(Recommender):
-    """A causal Transformer over adapted features, with ID rows (transductive) or without any (inductive)."""
+    """A causal Transformer over adapted features, with ID rows (transductive) or without any (inductive).
+
+    Attributes:
+        draw_dropped: chooses, from a group and a share, the positions that a changed copy lacks or has with words
+            dropped, bool [S, L]. Tests replace it by recorded positions.
+    """
 
     def __init__(self, config: ModelConfig, info: CatalogueInfo) -> None:
         """Build the model for a catalogue.
@@ -41,19 +52,24 @@ class UniSRec(Recommender):
             InputError: the catalogue does not have the feature that the adaptor reads.
         """
         super().__init__()
-        knobs = own_knobs(config, UniSRecConfig)
-        if knobs.modality not in info.feature_dims:
-            raise InputError(
-                f"model.unisrec.modality={knobs.modality}: the dataset has no such item feature (it has "
-                f"{', '.join(sorted(info.feature_dims)) or 'no features'}); name one that it has, or prepare the "
-                f"dataset with --features {knobs.modality}=FILE"
-            )
-        self.modality = knobs.modality
-        self.needs = ItemNeeds(id_rows=knobs.use_ids, features=(knobs.modality,))
+        self.knobs = knobs = own_knobs(config, UniSRecConfig)
+        self.contrasts = knobs.objective == "contrastive"
+        features = {"modality": knobs.modality}
+        if self.contrasts and knobs.word_drop_modality is not None:
+            features["word_drop_modality"] = knobs.word_drop_modality
+        for knob, name in features.items():
+            if name not in info.feature_dims:
+                raise InputError(
+                    f"model.unisrec.{knob}={name}: the dataset has no such item feature (it has "
+                    f"{', '.join(sorted(info.feature_dims)) or 'no features'}); name one that it has, or prepare the "
+                    f"dataset with --features {name}=FILE"
+                )
+        self.needs = ItemNeeds(id_rows=knobs.use_ids, features=tuple(features.values()))
         name = "id" if knobs.use_ids else knobs.modality
         self.channels = (Channel(name, 1.0, is_modality=not knobs.use_ids, cosine_temperature=knobs.temperature),)
         self.adaptor = Adaptor(info.feature_dims[knobs.modality], config.dim, knobs)
         self.encoder = SequenceEncoder(config)
+        self.draw_dropped: Callable[[Sequences, float], Tensor] = random_positions
         initialise(self, config.init_std)
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:
@@ -84,7 +100,48 @@ class UniSRec(Recommender):
         return compute() if self.training else items.derived("adapted", compute)
 
     def _features(self, items: ItemRows) -> Tensor:
-        return items.features[self.modality].to(self.adaptor.gate.dtype)
+        return items.features[self.knobs.modality].to(self.adaptor.gate.dtype)
+
+    @property
+    def loss_labels(self) -> tuple[str, ...]:
+        return ("item", "sequence") if self.contrasts else super().loss_labels
+
+    def contrastive_losses(self, items: ItemRows, batch: Batch, target_ids: Tensor) -> list[tuple[float, Tensor]]:
+        """Return the losses of a state that should find its target, and of one that should find the changed copy's."""
+        states = self.scored_users(items, batch)[0]
+        targets = unit_vectors(self.adaptor(self._features(items)[batch.targets]))
+        copies = unit_vectors(self._changed_copies(items, batch))
+        ids, losses = self.gather(target_ids), []
+        for weight, right in ((1.0, targets), (self.knobs.sequence_weight, copies)):
+            wrong = self.gather(right)
+            losses.append((weight, contrastive_loss([(states, right)], [(states, wrong)], target_ids, ids)))
+        return losses
+
+    def _changed_copies(self, items: ItemRows, batch: Batch) -> Tensor:
+        """Return the states of changed copies of the inputs, [B, d]. One kind of change is drawn for a whole batch."""
+        streams = self.adaptor.before_noise(self._features(items))
+        drops_words = self.training and bool(torch.rand(()) < self.knobs.word_drop_share)  # on the CPU: no waiting
+        others = self.adaptor.before_noise(self._with_dropped_words(items)) if drops_words else []
+
+        def states(group: Sequences, rows: list[Tensor]) -> list[Tensor]:
+            parts, others = rows[: len(streams)], rows[len(streams) :]
+            if self.training:
+                changed = self.draw_dropped(group, self.knobs.item_dropout)
+                if drops_words:
+                    parts = [
+                        torch.where(changed[:, :, None], other, part) for part, other in zip(parts, others, strict=True)
+                    ]
+                else:
+                    group, parts = without_items(group, parts, changed)
+            return [self.encoder(self.adaptor.mixed(parts), group).states]
+
+        return in_groups(batch, [*streams, *others], states)[0]
+
+    def _with_dropped_words(self, items: ItemRows) -> Tensor:
+        """Return vectors of texts from which words were dropped, [R, d_m], or vectors with dropout in their place."""
+        if self.knobs.word_drop_modality is None:
+            return dropout(self._features(items), self.knobs.word_dropout, self.training)
+        return items.features[self.knobs.word_drop_modality].to(self.adaptor.gate.dtype)
 
 
 class Adaptor(nn.Module):

@@ -157,6 +157,20 @@ def test_the_successor_of_the_last_item_is_learned(successors: Path, tmp_path: P
     assert learned(successors, tmp_path / "run", name, "training.max_epochs=8") > 0.8  # at random 1 of 40
 
 
+PRE_TRAINING = {
+    "unisrec": ("model.unisrec.objective=contrastive", "model.unisrec.use_ids=false"),
+    "msm4sr": ("model.msm4sr.objective=contrastive", "model.msm4sr.mixup=0.5"),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", PRE_TRAINING)
+def test_contrastive_pre_training_learns_the_successor(successors: Path, tmp_path: Path, name: str) -> None:
+    """Inputs are changed as the authors change them, and an item is known by its features alone."""
+    settings = ("training.max_epochs=8", f"model.{name}.item_dropout=0.2", *PRE_TRAINING[name])
+    assert learned(successors, tmp_path / "run", name, *settings) > 0.5  # at random 1 of 40
+
+
 CLASSES, KNOWN, NEW = (
     6,
     90,

@@ -107,3 +107,63 @@ def test_a_feature_that_the_dataset_lacks_is_refused() -> None:
     config = ModelConfig(name="unisrec", unisrec={"modality": "sound"})
     with pytest.raises(InputError, match=r"unisrec\.modality=sound: the dataset has no such item feature"):
         build_model(config, CatalogueInfo(num_items=9, feature_dims={"text": 3, "image": 2}))
+
+
+def pre_training(**knobs: Any) -> RecommenderSystem:
+    return system_of(objective="contrastive", use_ids=False, **knobs)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["items dropped", "words dropped"])
+def test_pre_training_changes_the_copy_only(share: float) -> None:
+    system = pre_training(gate_noise=False, word_drop_share=share, item_dropout=0.5, word_dropout=0.5).train()
+    found = []
+    for seed in (1, 2, 1):
+        loss_of(system, seed)
+        found.append(system.recommender.channel_losses.tolist())
+    assert found[0] == found[2], "the step's random numbers decide"
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]
+    assert torch.equal(loss_of(system.eval(), seed=1), loss_of(system, seed=2))
+
+
+def test_without_a_feature_of_dropped_words_the_vector_has_dropout() -> None:
+    """With an item dropout near 1, each item of the copy is the changed one."""
+    knobs: dict[str, Any] = {"word_drop_share": 1.0, "item_dropout": 0.999, "gate_noise": False}
+    batch = case.batch(*case.histories())
+    copies = []
+    for rate in (0.0, 0.6):
+        system = pre_training(word_dropout=rate, **knobs).train()
+        items = system.item_rows(case.plan(case.catalogue(2), system.recommender.needs))
+        copies.append(system.recommender._changed_copies(items, batch))
+    torch.testing.assert_close(copies[0], system.recommender.user_vectors(items, batch)[0])
+    assert not torch.allclose(copies[1], copies[0])
+
+
+def test_the_feature_of_dropped_words_is_read_in_pre_training_only() -> None:
+    info = CatalogueInfo(num_items=9, feature_dims={"text": 3, "words": 3})
+    knobs = {"use_ids": False, "word_drop_modality": "words"}
+    for objective, read in (("contrastive", ("text", "words")), ("next_item", ("text",))):
+        config = ModelConfig(name="unisrec", unisrec={"objective": objective, **knobs})
+        assert build_model(config, info).needs.features == read
+    with pytest.raises(InputError, match=r"unisrec\.word_drop_modality=sound: the dataset has no such item feature"):
+        pre_training(word_drop_modality="sound")
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_every_parameter_gets_a_gradient_in_pre_training_also_on_a_rank_without_targets(share: float) -> None:
+    system = pre_training(word_drop_share=share, sequence_weight=0.5).train()
+    loss_of(system).backward()
+    assert all(p.grad is not None and p.grad.any() for p in system.parameters())
+    system.zero_grad()
+    plan = case.plan(case.catalogue(2), system.recommender.needs)
+    case.loss(system, plan, case.windows([], [])).backward()
+    assert all(p.grad is not None and not p.grad.any() for p in system.parameters())
+
+
+def test_pre_training_scores_without_ids_and_names_its_losses() -> None:
+    system = pre_training()
+    assert system.table is None
+    assert system.recommender.loss_labels == ("item", "sequence")
+    assert [channel.name for channel in system.recommender.channels] == ["text"]
+    with pytest.raises(ValueError, match=r"use_ids=true, but objective=contrastive"):
+        system_of(objective="contrastive")

@@ -23,20 +23,22 @@ RTOL, ATOL = 1e-9, 1e-11
 
 
 class _Outputs(nn.Module):
-    """Returns what is compared: user vectors, scores and the loss of a batch."""
+    """Returns what is compared: user vectors, the loss of a batch, and scores if there are any to compare with."""
 
-    def __init__(self, system: RecommenderSystem, temperature: float, scores_are_divided: bool) -> None:
+    def __init__(self, system: RecommenderSystem, temperature: float, scale: float | None) -> None:
+        """Make the module; `scale` multiplies the scores, None: there are no scores to compare with."""
         super().__init__()
-        self.system, self.temperature = system, temperature
-        self.scale = 1.0 if scores_are_divided else temperature
+        self.system, self.temperature, self.scale = system, temperature, scale
 
-    def forward(self, plan: ItemPlan, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor]:
+    def forward(self, plan: ItemPlan, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor | None]:
         items = self.system.item_rows(plan)
         states = [states * self.temperature for states in self.system.recommender.scored_users(items, batch)]
-        users, vectors = self.system.encode_users(items, batch), self.system.encode_items(items)
-        scores = self.system.recommender.pair_scores(users, vectors) * self.scale
         step = SimpleNamespace(feature=item_feature(plan.union_ids), plan=plan, batch=batch)
-        return states, scores, self.system(step)
+        loss = self.system(step)
+        if self.scale is None:
+            return states, loss, None
+        users, vectors = self.system.encode_users(items, batch), self.system.encode_items(items)
+        return states, loss, self.system.recommender.pair_scores(users, vectors) * self.scale
 
 
 def check_parity(
@@ -47,7 +49,7 @@ def check_parity(
     states: str | Sequence[str] = "user_states",
     scores: str | None = "scores_without_pad",
     loss: str = "loss_without_pad",
-    gradients: str = "grad_without_pad",
+    gradients: str | None = "grad_without_pad",
     frozen: Sequence[str] = (),
     without_effect: Sequence[str] = (),
     training: bool = False,
@@ -65,7 +67,7 @@ def check_parity(
         states: the outputs with the user vectors, compared with those of our first channels.
         scores: the output with scores of all items; None: there is none.
         loss: the output with the loss, and the key in `grad_norms`.
-        gradients: the prefix of the outputs with whole gradients.
+        gradients: the prefix of the outputs with whole gradients; None: there are no gradients, nor norms of them.
         frozen: the authors' parameters that they do not train.
         without_effect: the authors' parameters that we left out because results do not depend on them.
         training: whether the system is in training mode, for noise that the fixture has recorded.
@@ -77,7 +79,9 @@ def check_parity(
     """
     assert set(frozen) | set(without_effect) <= set(fixture.weights), "these names are not in the fixture"
     table = Rows(np.zeros((fixture.num_items, fixture.dim))) if recommender.needs.id_rows else None
-    outputs = _Outputs(RecommenderSystem(table, recommender.double().train(training)), temperature, scores_are_divided)
+    scale = 1.0 if scores_are_divided else temperature
+    system = RecommenderSystem(table, recommender.double().train(training))
+    outputs = _Outputs(system, temperature, scale if scores is not None else None)
     official = {name: x.clone().requires_grad_(name not in frozen) for name, x in fixture.weights.items()}
     ours = {f"system.{name}": x for name, x in to_ours(official).items()}
     _check_names(ours, dict(outputs.named_parameters()))
@@ -88,15 +92,17 @@ def check_parity(
     for name, of_channel in zip([states] if isinstance(states, str) else states, found[0], strict=False):
         _close(f"{fixture.name}: {name}", of_channel, fixture.outputs[name])
     if scores is not None:
-        _close(f"{fixture.name}: {scores}", found[1], fixture.outputs[scores])
+        _close(f"{fixture.name}: {scores}", found[2], fixture.outputs[scores])
     if parts:
         assert recommender.channel_losses is not None
         for name, part in zip(parts, recommender.channel_losses / batch.num_global_targets, strict=False):
             _close(f"{fixture.name}: {name}", part, fixture.outputs[name])
-    _close(f"{fixture.name}: {loss}", found[2], fixture.outputs[loss])
+    _close(f"{fixture.name}: {loss}", found[1], fixture.outputs[loss])
+    if gradients is None:
+        return
 
     trained = {name: x for name, x in official.items() if x.requires_grad}
-    found_gradients = torch.autograd.grad(found[2], list(trained.values()), allow_unused=True)
+    found_gradients = torch.autograd.grad(found[1], list(trained.values()), allow_unused=True)
     by_name = dict(zip(trained, found_gradients, strict=True))
     norms = fixture.meta["grad_norms"][loss]
     assert set(norms) == set(trained), f"{fixture.name}: gradients are stored of {sorted(norms)}"
