@@ -82,7 +82,7 @@ class TrainingConfig(Section):
         RESULT,
         "what a training example is; windows: a stretch of a sequence with a target after each item, "
         "prefixes: the items before one target, auto: windows, or prefixes for a system whose states see the whole "
-        "input. A run saves what auto stands for",
+        "input and for contrastive pre-training. A run saves what auto stands for",
     )
     window_overlap: StrictFloat = knob(
         0.5,

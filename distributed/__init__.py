@@ -7,7 +7,7 @@ Modules of this folder, by what you want to know:
 
 - `rank_task.py`: what every rank runs, and which errors justify another attempt.
 - `launch.py`: how a job starts its ranks. `run_location.py`: where they run, and on which device.
-- `world.py`: a rank's number, its device, and collectives.
+- `world.py`: a rank's number, its device, and collectives. `gathering.py`: the rows of all ranks, with gradients.
 - `inputs.py`: the dataset and graph of a run, and the model that is built for them.
 - `sharding.py`: how the item table is split over ranks, and which optimisers update the model.
 - `stop_agreement.py`: when a training writes a checkpoint or stops. `stop_signals.py`: SIGTERM and Ctrl-C.

@@ -1,7 +1,7 @@
 """The recommenders: each turns the items of a step into vectors of users and of items.
 
 Each system is a file: `mdsrec.py`, `sasrec.py`, `sasrecf.py`, `gru4rec.py`, `gru4recf.py`, `fdsa.py`, `unisrec.py`,
-`mmmlp.py`, `popularity.py`. `zoo.py` builds a system from its name.
+`mmmlp.py`, `msm4sr.py`, `popularity.py`. `zoo.py` builds a system from its name.
 ItemKNN has no model of its own: it is `Popularity` with weight 0, and `distributed/inference/score_gains.py` adds its
 scores, which are co-occurrence. `system.py` joins a recommender with its item table.
 

@@ -75,8 +75,8 @@ class MSM4SR(Recommender):
         self.names = chosen_features(info, "msm4sr", knobs.features)
         if len(set(self.names)) != 2 or len(self.names) != 2:
             raise InputError(
-                f"model.msm4sr.features={list(self.names)}: MSM4SR reads two different features; name two of "
-                f"{', '.join(sorted(info.feature_dims))}"
+                f"model.msm4sr.features={list(self.names)}: MSM4SR reads two different features; name two (the dataset "
+                f"has {', '.join(sorted(info.feature_dims))}), or prepare the dataset with --features NAME=FILE"
             )
         self.contrasts, self.knobs = knobs.objective == "contrastive", knobs
         self.needs = ItemNeeds(id_rows=not self.contrasts, features=self.names)

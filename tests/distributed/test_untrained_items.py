@@ -24,12 +24,22 @@ from tests.distributed.runs import config_of, weights
 
 GROUPS, SIZE, USERS_PER_GROUP, LENGTH = 8, 6, 12, 9
 NUM_ITEMS = GROUPS * SIZE
+_MSM4SR_WITHOUT_IDS = "model.msm4sr.objective=contrastive"
 UNTRAINED = np.arange(0, NUM_ITEMS, SIZE)  # the first of each group
 
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("untrained")
+    return write_planted(tmp_path_factory.mktemp("untrained"), ("text",))
+
+
+@pytest.fixture(scope="module")
+def planted_with_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with a second feature that says the same as the text."""
+    return write_planted(tmp_path_factory.mktemp("untrained-image"), ("image", "text"))
+
+
+def write_planted(root: Path, features: tuple[str, ...]) -> Path:
     rng = np.random.default_rng(0)
     histories = []
     for user in range(GROUPS * USERS_PER_GROUP):
@@ -47,7 +57,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         user_source_ids=pa.array([f"u{user}" for user in range(len(histories))]),
         item_source_ids=pa.array([f"i{item}" for item in range(NUM_ITEMS)]),
-        features={"text": AlignedRows(text.astype(np.float32), "text")},
+        features={name: AlignedRows(text.astype(np.float32), name) for name in features},
     )
     dataset = write_dataset(str(root / "dataset"), content)
     assert np.flatnonzero(dataset.popularity() == 0).tolist() == UNTRAINED.tolist()
@@ -65,7 +75,7 @@ def trained(planted: Path, run: Path, model: str, *more: str) -> tuple[dict[str,
     assert metrics is not None
     found = metrics["details"]["test"]["slices"]["target popularity 0"]
     assert found["targets"] == GROUPS * USERS_PER_GROUP
-    if model in ("popularity", "itemknn") or "model.unisrec.use_ids=false" in more:
+    if model in ("popularity", "itemknn") or {"model.unisrec.use_ids=false", _MSM4SR_WITHOUT_IDS} & set(more):
         return found, None
     state = weights(run, config)
     (name,) = (name for name in state if name.startswith("table."))
@@ -132,4 +142,12 @@ def test_unisrec_with_ids_ranks_them_by_their_texts_too(planted: Path, tmp_path:
     found, moved = trained(planted, tmp_path / "run", "unisrec")
     assert moved is not None
     assert moved.all()
+    assert found["recall@20"] > 0.5
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("more", [(), (_MSM4SR_WITHOUT_IDS,)], ids=["with ids", "pre-trained without"])
+def test_msm4sr_ranks_them_by_their_features(planted_with_image: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    found, moved = trained(planted_with_image, tmp_path / "run", "msm4sr", *more)
+    assert moved is None or moved.all()
     assert found["recall@20"] > 0.5

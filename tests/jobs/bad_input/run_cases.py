@@ -78,6 +78,29 @@ CONFIGS = Group(
             f"{_TRAIN} --set model.name=unisrec --set model.unisrec.modality=sound",
         ),
         Case("weights left out of no other run", f"{_SASREC} --set training.leave_out=[table.*]"),
+        Case(
+            "contrastive pre-training with item IDs",
+            f"{_TRAIN} --set model.name=unisrec --set model.unisrec.objective=contrastive",
+        ),
+        Case(
+            "contrastive pre-training in windows",
+            f"{_TRAIN} --set model.name=msm4sr --set model.msm4sr.objective=contrastive --set training.unit=windows",
+        ),
+        Case(
+            "contrastive pre-training with draws",
+            f"{_TRAIN} --set model.name=msm4sr --set model.msm4sr.objective=contrastive "
+            "--set training.negatives.draws=8",
+        ),
+        Case(
+            "contrastive pre-training with learned repeats",
+            f"{_TRAIN} --set model.name=msm4sr --set model.msm4sr.objective=contrastive --set model.learn_repeats=true",
+        ),
+        Case("one feature for a system of two", f"{_TRAIN} --set model.name=msm4sr --set model.msm4sr.features=[text]"),
+        Case(
+            "a feature of dropped words that the dataset lacks",
+            f"{_TRAIN} --set model.name=unisrec --set model.unisrec.objective=contrastive "
+            "--set model.unisrec.use_ids=false --set model.unisrec.word_drop_modality=words",
+        ),
         Case("a metric that is not computed", f"{_TRAIN} --set training.metric=ndcg@7"),
         Case("a cut-off of zero", f"{_TRAIN} --set evaluation.ks=[0,10]"),
         Case("a cut-off twice", f"{_TRAIN} --set evaluation.ks=[10,10]"),
