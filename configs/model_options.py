@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import StrictBool, StrictFloat, StrictInt, field_validator, model_validator
 
 from configs.knobs import RESULT, Section, knob
+from configs.systems.bert4rec import BERT4RecConfig
 from configs.systems.fdsa import FDSAConfig
 from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.mdsrec import MDSRecConfig
@@ -15,6 +16,7 @@ from configs.systems.mmmlp import MMMLPConfig
 from configs.systems.msm4sr import MSM4SRConfig
 from configs.systems.registry import SYSTEMS, SystemEntry
 from configs.systems.unisrec import UniSRecConfig
+from configs.training_options import Unit
 
 Knobs = TypeVar("Knobs", bound=Section)
 
@@ -43,6 +45,7 @@ class ModelConfig(Section):
     mdsrec: MDSRecConfig | None = None
     gru4rec: GRU4RecConfig | None = None
     gru4recf: GRU4RecConfig | None = None
+    bert4rec: BERT4RecConfig | None = None
     fdsa: FDSAConfig | None = None
     unisrec: UniSRecConfig | None = None
     missrec: MISSRecConfig | None = None
@@ -89,9 +92,12 @@ class ModelConfig(Section):
         return getattr(self.own, "objective", "next_item") == "contrastive"
 
     @property
-    def can_train_windows(self) -> bool:
-        """Whether a window can train a target after each of its items; contrastive training changes whole inputs."""
-        return self.system.is_causal and not self.is_contrastive
+    def units(self) -> tuple[Unit, ...]:
+        """The training examples that the system can be trained on, the default first.
+
+        Contrastive training changes whole inputs, so it trains prefix rows.
+        """
+        return ("prefixes",) if self.is_contrastive else self.system.units
 
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> ModelConfig:

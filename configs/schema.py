@@ -58,17 +58,19 @@ class Config(Section):
         model = others.data.get("model")
         if model is None:  # its knobs are wrong, which has its own message
             return training
-        if training.unit == "windows" and not model.system.is_causal:
-            raise ValueError(
-                f"training.unit=windows, but each state of model.name={model.name} sees the whole window, and so the "
-                "item that it should predict; set unit to auto or prefixes"
-            )
         if training.unit == "windows" and model.is_contrastive:
             raise ValueError(
                 f"training.unit=windows, but model.{model.name}.objective=contrastive drops items from inputs, and a "
                 "window would lose targets with them; set unit to auto or prefixes"
             )
-        return training.with_unit_chosen(model.can_train_windows)
+        training = training.with_unit_chosen(model.name, model.units)
+        if training.unit == "masks" and training.negatives.draws is not None and training.negatives.in_batch:
+            raise ValueError(
+                f"training.negatives.in_batch=true with draws={training.negatives.draws}, but with training.unit=masks "
+                "the weights of in-batch candidates would be wrong for items that the row sees unmasked; set in_batch "
+                "to false, or set unit to prefixes"
+            )
+        return training
 
     @model_validator(mode="after")
     def _metric_is_computed(self) -> Config:
@@ -140,7 +142,7 @@ class Config(Section):
     def default_of(self, name: str, info: FieldInfo) -> Any:
         """Return a knob's default as a config like this one saves it: for training.unit, what `auto` stands for."""
         if name == "training.unit":
-            return TrainingConfig().with_unit_chosen(self.model.can_train_windows).unit
+            return TrainingConfig().with_unit_chosen(self.model.name, self.model.units).unit
         return info.get_default(call_default_factory=True)
 
     def with_ablation(self) -> Config:

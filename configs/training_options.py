@@ -8,6 +8,9 @@ from pydantic import StrictBool, StrictFloat, StrictInt, model_validator
 
 from configs.knobs import LENGTH, PLACE, RESULT, RUNNING, Section, knob
 
+# What a training example is.
+Unit = Literal["windows", "prefixes", "masks"]
+
 
 class NegativesConfig(Section):
     """The candidates of a sampled softmax, the same on all ranks.
@@ -75,14 +78,15 @@ class TrainingConfig(Section):
     )
     negatives: NegativesConfig = NegativesConfig()
     batch_size: StrictInt = knob(
-        512, RESULT, "number of targets in a step, over all ranks; with unit=windows, on average", ge=1
+        512, RESULT, "number of targets in a step, over all ranks; with unit=windows or masks, on average", ge=1
     )
-    unit: Literal["auto", "windows", "prefixes"] = knob(
+    unit: Literal["auto"] | Unit = knob(
         "auto",
         RESULT,
         "what a training example is; windows: a stretch of a sequence with a target after each item, "
-        "prefixes: the items before one target, auto: windows, or prefixes for a system whose states see the whole "
-        "input and for contrastive pre-training. A run saves what auto stands for",
+        "prefixes: the items before one target, masks: a stretch of a sequence in which masks replace some items, "
+        "which are the targets, auto: windows for a causal system, masks for a system that has a mask, prefixes for "
+        "others and for contrastive pre-training. A run saves what auto stands for",
     )
     window_overlap: StrictFloat = knob(
         0.5,
@@ -195,8 +199,18 @@ class TrainingConfig(Section):
             )
         return self
 
-    def with_unit_chosen(self, windows: bool) -> TrainingConfig:
-        """Return these knobs with `unit=auto` replaced: by windows, or by prefixes for a system without windows."""
-        if self.unit != "auto":
+    def with_unit_chosen(self, system: str, units: tuple[Unit, ...]) -> TrainingConfig:
+        """Return these knobs with `unit=auto` replaced by the first unit of a system.
+
+        Raises:
+            ValueError: the system cannot be trained on this unit.
+        """
+        if self.unit == "auto":
+            return self.model_copy(update={"unit": units[0]})
+        if self.unit in units:
             return self
-        return self.model_copy(update={"unit": "windows" if windows else "prefixes"})
+        reason = f"model.name={system} has no mask that could take the place of an item"
+        if self.unit == "windows":
+            reason = f"each state of model.name={system} sees the whole window, and so the item that it should predict"
+        possible = ", ".join(["auto", *units[:-1]]) + f" or {units[-1]}"
+        raise ValueError(f"training.unit={self.unit}, but {reason}; set unit to {possible}")

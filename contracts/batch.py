@@ -40,17 +40,21 @@ class Batch:
     are requested of sequence s, then B is the sum of Q_s. Sequences are in the order of their groups. Targets are in
     the order of the spans that the batch was made from. `states` links targets to sequences.
 
+    In a batch with masks, the requested states are those at the masked places, and each target is predicted from the
+    state at its own place.
+
     S may be 0, on a rank whose share of the last step is empty.
 
     Attributes:
         users: int64 [B], user ids.
         history: int64 [P], for each group of `groups` its S_g x L_g items, as positions in the plan's order. The items
-            of a sequence are oldest first, right-padded with 0.
+            of a sequence are oldest first, right-padded with 0. A masked item is 0 too.
         lengths: int64 [S], >= 1, number of items of each sequence without padding.
         num_states: int64 [S], Q_s in 1..length.
         groups: how `history` is divided into groups.
         states: int64 [B], index of each target's state among the S_g * Q_g padded states of all groups. State q of a
-            sequence is the one after its item number length - Q_s + q; states with q >= Q_s are padding.
+            sequence is the one after its item number length - Q_s + q, or with masks the one at its masked place number
+            q; states with q >= Q_s are padding.
         targets: int64 [B], positions in the plan's order.
         positions: int64 [B], 0-based index of the target in the user's whole sequence.
         num_global_targets: number of targets of this step over all ranks; the loss is divided by it.
@@ -59,6 +63,7 @@ class Batch:
         log_weights: float32 [K], log of (number of times that a candidate was drawn / expected number).
         same_sequence: int64 [B, Q], for each target the targets of the same sequence, as indices into `targets`; the
             target's own index is the padding. None if targets are not candidates, or no sequence has several.
+        masked: bool [P], which places of `history` a mask takes; None: there are no masks.
     """
 
     users: torch.Tensor
@@ -73,6 +78,7 @@ class Batch:
     candidates: torch.Tensor | None = None
     log_weights: torch.Tensor | None = None
     same_sequence: torch.Tensor | None = None
+    masked: torch.Tensor | None = None
 
     def map(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         """Return the same batch with every tensor passed through `move`, such as to a device."""

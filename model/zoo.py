@@ -9,6 +9,7 @@ from configs.schema import ModelConfig, TrainingConfig
 from configs.systems.fdsa import FDSAConfig
 from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.msm4sr import MSM4SRConfig
+from model.bert4rec import BERT4Rec
 from model.blocks.criterion import Criterion, CrossEntropy
 from model.blocks.gbce import GBCE
 from model.fdsa import FDSA
@@ -33,6 +34,7 @@ MODELS: dict[str, Callable[[ModelConfig, CatalogueInfo], Recommender]] = {
     "sasrecf": SASRecF,
     "gru4rec": lambda config, _: GRU4Rec(config, own_knobs(config, GRU4RecConfig)),
     "gru4recf": lambda config, info: GRU4RecF(config, info, own_knobs(config, GRU4RecConfig)),
+    "bert4rec": BERT4Rec,
     "fdsa": lambda config, info: FDSA(config, info, own_knobs(config, FDSAConfig)),
     "unisrec": UniSRec,
     "missrec": MISSRec,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from configs.systems.registry import SYSTEMS
 
 TRAINED = [name for name, system in SYSTEMS.items() if system.is_trained]
-CAUSAL = [name for name in TRAINED if SYSTEMS[name].is_causal]
+CAUSAL = [name for name in TRAINED if "windows" in SYSTEMS[name].units]
 
 
 def without_noise(name: str) -> dict[str, float | bool]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs.knobs import Section
+from configs.systems.bert4rec import BERT4RecConfig
 from configs.systems.fdsa import FDSAConfig
 from configs.systems.gru4rec import GRU4RecConfig
 from configs.systems.mdsrec import MDSRecConfig
@@ -16,6 +17,7 @@ from configs.systems.missrec import MISSRecConfig
 from configs.systems.mmmlp import MMMLPConfig
 from configs.systems.msm4sr import MSM4SRConfig
 from configs.systems.unisrec import UniSRecConfig
+from configs.training_options import Unit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,10 @@ class SystemEntry:
         reads_features: whether the model reads the dataset's item features itself. A system that trains on the graph
             needs them only when the graph is built.
         scores_by_cooccurrence: whether its scores are co-occurrence alone (evaluation.cooccurrence_weight).
-        is_causal: whether the state after an item sees no later item. If so, a window can train a target after each of
-            its items. Otherwise a state would see its own target, so such a system trains prefix rows.
+        units: the training examples that it can be trained on, the default first. A causal system has "windows": its
+            state after an item sees no later item, so that a window can train a target after each of its items. In
+            other systems a state would see its own target. They train prefix rows, or "masks" if they can put a mask
+            in the place of an item.
     """
 
     about: str
@@ -40,7 +44,7 @@ class SystemEntry:
     trains_on_graph: bool = False
     reads_features: bool = False
     scores_by_cooccurrence: bool = False
-    is_causal: bool = True
+    units: tuple[Unit, ...] = ("windows", "prefixes")
 
 
 SYSTEMS = {
@@ -55,6 +59,11 @@ SYSTEMS = {
     "gru4recf": SystemEntry(
         about="a GRU over item IDs and a GRU over features", knobs=GRU4RecConfig, reads_features=True
     ),
+    "bert4rec": SystemEntry(
+        about="bidirectional Transformer over item IDs, which is trained to fill in masked items",
+        knobs=BERT4RecConfig,
+        units=("masks", "prefixes"),
+    ),
     "fdsa": SystemEntry(
         about="a causal Transformer over item IDs and one over features", knobs=FDSAConfig, reads_features=True
     ),
@@ -67,13 +76,13 @@ SYSTEMS = {
         about="a Transformer over adapted features that attends to the user's interests; fused cosine scores",
         knobs=MISSRecConfig,
         reads_features=True,
-        is_causal=False,
+        units=("prefixes",),
     ),
     "mmmlp": SystemEntry(
         about="MLP-Mixers over item IDs and each feature, which see the whole input",
         knobs=MMMLPConfig,
         reads_features=True,
-        is_causal=False,
+        units=("prefixes",),
     ),
     "msm4sr": SystemEntry(
         about="causal Transformer over adapted text and image, with item IDs or pre-trained without; cosine scores",

@@ -38,17 +38,24 @@ def assemble(
     Returns:
         A Batch with targets in the order of the spans; -1 for a target without an item (split "next").
     """
-    order, sizes = group_by_length(spans.lengths, spans.num_targets < spans.lengths)
+    # The number of masks does not divide groups, because only the last layer of a tower has fewer states with fewer.
+    is_partial = (spans.num_targets < spans.lengths) & (spans.masked is None)
+    order, sizes = group_by_length(spans.lengths, is_partial)
     lengths, num_states = spans.lengths[order], spans.num_targets[order]
     firsts = np.cumsum(sizes) - sizes
     longest = np.maximum.reduceat(lengths, firsts)
     most_states = np.maximum.reduceat(num_states, firsts)
     # The start of each sequence's padded items, and of its padded states, in the order of the groups.
     item_offsets, state_offsets = offsets_of(np.repeat(longest, sizes)), offsets_of(np.repeat(most_states, sizes))
-    history = np.zeros(item_offsets[-1], dtype=np.int64)
-    history[ragged_indices(item_offsets[:-1], lengths)] = to_position(span_items(data, spans[order]))
+    history, masked = np.zeros(item_offsets[-1], dtype=np.int64), None
+    ordered, places = spans[order], ragged_indices(item_offsets[:-1], lengths)
+    history[places] = to_position(span_items(data, ordered))
     state_start = np.empty(len(spans), dtype=np.int64)
     state_start[order] = state_offsets[:-1]
+    if ordered.masked is not None:
+        masked = np.zeros(len(history), dtype=bool)
+        masked[places] = ordered.masked
+        history[masked] = 0  # so that no model can read what it should predict
     users, positions = spans.targets()
     targets = target_items(data, users, positions)
     known = targets >= 0
@@ -63,11 +70,12 @@ def assemble(
         targets=as_tensor(targets),
         positions=as_tensor(positions),
         num_global_targets=num_global_targets,
+        masked=as_tensor(masked) if masked is not None else None,
     )
 
 
 def span_items(data: SequenceArrays, spans: Spans) -> np.ndarray:
-    """Return the ids of the items that the spans see, one span after the other, int64."""
+    """Return the ids of the items of the spans, masked ones included, one span after the other, int64."""
     return np.asarray(
         data.items[ragged_indices(data.offsets[spans.users] + spans.starts, spans.lengths)], dtype=np.int64
     )
@@ -167,7 +175,7 @@ class TrainBatches(Dataset[Step]):
         """Return the spans of global batch `step`, which are the same on all ranks, and those that this rank trains."""
         size = len(self._spans)
         slots = global_batch(step, size, self.spans_per_step)
-        spans = self._spans.locate(shuffled(slots, size, self._seed, int(self._epoch)))
+        spans = self._spans.locate(shuffled(slots, size, self._seed, int(self._epoch)), int(self._epoch))
         return spans, balanced_share(spans.lengths, self._rank, self._world)
 
 

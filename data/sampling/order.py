@@ -88,9 +88,9 @@ def _network(values: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
     high, low = values >> low_bits, values & low_mask
     for number, key in enumerate(keys):
         if number % 2:
-            low = low ^ (_splitmix(high ^ key) & low_mask)
+            low = low ^ (splitmix(high ^ key) & low_mask)
         else:
-            high = high ^ (_splitmix(low ^ key) & high_mask)
+            high = high ^ (splitmix(low ^ key) & high_mask)
     return (high << low_bits) | low
 
 
@@ -98,12 +98,12 @@ def _round_keys(seed: int, epoch: int) -> np.ndarray:
     """Return the keys of the rounds, uint64 [_ROUNDS]. Seed and epoch are hashed one after the other, so as not to
     cancel each other.
     """
-    key = _splitmix(np.full(_ROUNDS, seed & _WORD, dtype=np.uint64))
-    key = _splitmix(key ^ np.uint64(epoch & _WORD))
-    return _splitmix(key ^ np.arange(_ROUNDS, dtype=np.uint64))
+    key = splitmix(np.full(_ROUNDS, seed & _WORD, dtype=np.uint64))
+    key = splitmix(key ^ np.uint64(epoch & _WORD))
+    return splitmix(key ^ np.arange(_ROUNDS, dtype=np.uint64))
 
 
-def _splitmix(values: np.ndarray) -> np.ndarray:
+def splitmix(values: np.ndarray) -> np.ndarray:
     """Apply SplitMix64's output function (Steele, Lea & Flood 2014), modulo 2^64; uint64 -> uint64."""
     values = values + np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from configs.loading import dump_config
+from configs.model_options import own_knobs
 from configs.schema import Config, TrainingConfig
+from configs.systems.bert4rec import BERT4RecConfig
 from data.sampling.batches import TrainBatches, check_targets
 from data.sampling.item_planner import ItemPlanner
+from data.sampling.masks import Masks
 from data.sampling.negatives import CandidateSampler, target_counts
 from data.sampling.spans import TrainingSpans
 from data.sequences import SequenceArrays
@@ -196,8 +199,16 @@ def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
     """Return the spans of all users' sequences, which the steps of an epoch train."""
     unit = config.training.unit
     assert unit != "auto", "Config replaces auto by the unit that it stands for"
+    masks: Masks | None = None
+    if unit == "masks":
+        knobs = own_knobs(config.model, BERT4RecConfig)
+        unit, masks = knobs.rows, Masks(ratio=knobs.mask_ratio, last_share=knobs.last_share, seed=config.seed)
     return TrainingSpans(
-        data=data, unit=unit, max_length=config.model.max_length, overlap=config.training.window_overlap
+        data=data,
+        unit=unit,
+        max_length=config.model.max_length,
+        overlap=config.training.window_overlap,
+        masks=masks,
     )
 
 
@@ -234,6 +245,8 @@ def _candidate_sources(config: Config, inputs: Inputs) -> tuple[np.ndarray | Non
         return None, []
     counted = options.in_batch or options.popularity_share > 0
     counts = target_counts(data, data.popularity()) if counted else None
+    if counts is not None and config.training.unit == "masks":  # a first item can be masked, and so be a target
+        counts = data.popularity().astype(np.int64)
     if graph is None or not options.hard_share:
         return counts, []
     chosen = config.model.graph_modalities

@@ -26,15 +26,15 @@ def item_rows(rows_Ud: Tensor | None, plan: ItemPlan) -> ItemRows:
             without an item table.
         plan: the items of the step.
     """
-    ids = plan.union_ids[: plan.num_roles]
+    item_ids = plan.union_ids[: plan.num_roles]
     if rows_Ud is None:
         assert plan.cooccurrence is None, "co-occurrence needs the rows of an item table"
         assert not plan.views, "graph views need the rows of an item table"
-        return ItemRows(item_ids=ids, center_rows=plan.centers, features=plan.features, popularity=plan.popularity)
+        return ItemRows(item_ids=item_ids, center_rows=plan.centers, features=plan.features, popularity=plan.popularity)
     assert len(rows_Ud) >= len(plan.union_ids), (rows_Ud.shape, plan.union_ids.shape)
     rows_Ud = rows_Ud[: len(plan.union_ids)]
     return ItemRows(
-        item_ids=ids,
+        item_ids=item_ids,
         ids=rows_Ud[: plan.num_roles],
         cooccurrence=sparse_product(plan.cooccurrence, rows_Ud) if plan.cooccurrence is not None else None,
         views={modality: sparse_product(rows, rows_Ud) for modality, rows in plan.views.items()},

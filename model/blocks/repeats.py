@@ -53,18 +53,20 @@ class RepeatGains(nn.Module):
 
 def seen_items(batch: Batch, gains: Tensor) -> SeenItems:
     """Return the items that the states of a batch's targets have seen; `gains` float32 [C]."""
-    items, last = _inputs_of_targets(batch)
-    steps = torch.arange(items.shape[1], device=items.device)
-    real = steps <= last[:, None]
-    # Padding becomes copies of the row's first item. After sorting, only the first of equal items counts.
-    items = items.where(real, items[:, :1]).sort(dim=1).values
-    counts = torch.ones_like(items, dtype=torch.float32)
-    counts[:, 1:] = (items[:, 1:] != items[:, :-1]).float()
+    items, seen = _inputs_of_targets(batch)
+    # The other places become copies of a seen item. After sorting, only the first of equal items counts.
+    first = seen.int().argmax(dim=1, keepdim=True)
+    items = items.where(seen, items.gather(1, first)).sort(dim=1).values
+    counts = seen.any(dim=1, keepdim=True).float().repeat(1, items.shape[1])
+    counts[:, 1:] *= (items[:, 1:] != items[:, :-1]).float()
     return SeenItems(items, counts, gains.unbind())
 
 
 def _inputs_of_targets(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return each target's padded sequence, int64 [B, L], and the index of the last item that its state has seen."""
+    """Return each target's padded sequence, int64 [B, L], and the places that its state has seen, bool [B, L].
+
+    With masks, that is every item of the sequence that is not masked.
+    """
     groups = groups_of(batch)
     longest = max(group.length for group in groups)
     histories = batch.history.split([group.count * group.length for group in groups])
@@ -74,5 +76,10 @@ def _inputs_of_targets(batch: Batch) -> tuple[Tensor, Tensor]:
     ]
     counts = torch.cat([torch.full_like(group.lengths, group.num_queries) for group in groups])
     row = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)[batch.states]
-    last = torch.cat([group.last_items().flatten() for group in groups])[batch.states]
-    return torch.cat(padded)[row], last
+    places = torch.arange(longest, device=counts.device)
+    if batch.masked is not None:
+        unmasked = [group.is_item() & ~group.masked for group in groups if group.masked is not None]
+        seen = torch.cat([F.pad(places, (0, longest - places.shape[1])) for places in unmasked])[row]
+    else:
+        seen = places <= torch.cat([group.last_items().flatten() for group in groups])[batch.states][:, None]
+    return torch.cat(padded)[row], seen

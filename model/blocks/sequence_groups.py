@@ -24,14 +24,17 @@ class Sequences:
     Attributes:
         length: L.
         lengths: int64 [S], 1..L.
-        num_states: int64 [S], Q_s: the states after a sequence's last Q_s items are requested.
+        num_states: int64 [S], Q_s: the states after a sequence's last Q_s items are requested, or with masks those at
+            its Q_s masked places.
         num_queries: Q, the largest Q_s; it is L if all states of all sequences are requested.
+        masked: bool [S, L], places that a mask takes; None: there are no masks.
     """
 
     length: int
     lengths: Tensor
     num_states: Tensor
     num_queries: int
+    masked: Tensor | None = None
 
     @property
     def count(self) -> int:
@@ -40,6 +43,15 @@ class Sequences:
     @property
     def requests_all(self) -> bool:
         return self.num_queries == self.length
+
+    def is_item(self) -> Tensor:
+        """Return which places hold an item or a mask, and not padding, bool [S, L]."""
+        return torch.arange(self.length, device=self.lengths.device) < self.lengths[:, None]
+
+    def masked_places(self) -> Tensor:
+        """Return the places of the masks of each sequence, int64 [S, Q], ascending; then those of other items."""
+        assert self.masked is not None, "sequences without masks"
+        return self.masked.int().argsort(dim=1, descending=True, stable=True)[:, : self.num_queries]
 
     def last_items(self) -> Tensor:
         """Return the index of the last item that each state may see, int64 [S, Q]; padding states see items too."""
@@ -94,9 +106,13 @@ def groups_of(batch: Batch) -> list[Sequences]:
     groups = batch.groups or (_EMPTY,)
     counts = [group.count for group in groups]
     ragged = zip(batch.lengths.split(counts), batch.num_states.split(counts), strict=True)
+    masked: list[Tensor | None] = [None] * len(groups)
+    if batch.masked is not None:
+        places = batch.masked.split([group.count * group.length for group in groups])
+        masked = [flat.view(group.count, group.length) for flat, group in zip(places, groups, strict=True)]
     return [
-        Sequences(length=group.length, lengths=lengths, num_states=num_states, num_queries=group.states)
-        for group, (lengths, num_states) in zip(groups, ragged, strict=True)
+        Sequences(length=group.length, lengths=lengths, num_states=num_states, num_queries=group.states, masked=mask)
+        for group, (lengths, num_states), mask in zip(groups, ragged, masked, strict=True)
     ]
 
 

@@ -9,17 +9,20 @@ from configs.systems.registry import SYSTEMS
 from contracts.errors import InputError
 from distributed.checkpoints.run_folder import open_run_folder
 
-CAUSAL = [name for name, system in SYSTEMS.items() if system.is_causal]
-WHOLE_INPUT = [name for name, system in SYSTEMS.items() if not system.is_causal]
+CAUSAL = [name for name, system in SYSTEMS.items() if "windows" in system.units]
+MASKED = [name for name, system in SYSTEMS.items() if "masks" in system.units]
+WHOLE_INPUT = [name for name, system in SYSTEMS.items() if system.units == ("prefixes",)]
 
 
 def config_of(name, *more):
     return load_config(None, [f"model.name={name}", "evaluation.cooccurrence_weight=1", *more])
 
 
-def test_there_are_systems_of_both_kinds():
+def test_there_are_systems_of_every_kind():
     assert {"mdsrec", "sasrec", "sasrecf"} <= set(CAUSAL)
     assert WHOLE_INPUT
+    assert MASKED
+    assert {*CAUSAL, *WHOLE_INPUT, *MASKED} == set(SYSTEMS)
 
 
 @pytest.mark.parametrize("name", CAUSAL)
@@ -37,6 +40,30 @@ def test_systems_that_see_their_whole_input_train_prefix_rows(name):
         InputError, match=rf"training\.unit=windows, but each state of model\.name={name} sees the whole"
     ):
         config_of(name, "training.unit=windows")
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_systems_that_have_a_mask_train_masks(name):
+    assert config_of(name).training.unit == "masks"
+    assert config_of(name, "training.unit=prefixes").training.unit == "prefixes"
+    with pytest.raises(InputError, match=r"sees the whole window, .*; set unit to auto, masks or prefixes"):
+        config_of(name, "training.unit=windows")
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *WHOLE_INPUT])
+def test_masks_are_refused_by_systems_that_have_none(name):
+    with pytest.raises(InputError, match=rf"training\.unit=masks, but model\.name={name} has no mask"):
+        config_of(name, "training.unit=masks")
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_candidates_of_masked_rows_are_drawn_without_the_batch(name):
+    """Their weights would count an item that a row sees as if the row could have it as a target of another span."""
+    with pytest.raises(InputError, match=r"in_batch=true with draws=9, but with training\.unit=masks .* in_batch"):
+        config_of(name, "training.negatives.draws=9")
+    alone = config_of(name, "training.negatives.draws=9", "training.negatives.in_batch=false")
+    assert alone.training.unit == "masks"
+    assert config_of(name, "training.negatives.draws=9", "training.unit=prefixes").training.negatives.in_batch
 
 
 def test_auto_is_replaced_however_a_config_is_made(tmp_path):

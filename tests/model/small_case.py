@@ -155,6 +155,26 @@ def windows(
     )
 
 
+def masked(
+    sequences: list[list[int]],
+    masks: list[list[int]],
+    pad: int = 0,
+    item_plan: ItemPlan | None = None,
+    group_sizes: list[int] | None = None,
+    num_items: int = NUM_ITEMS,
+) -> Batch:
+    """Sequences whose items at some ascending places are masked and are the targets, in consecutive groups."""
+    targets = [[s[place] for place in places] for s, places in zip(sequences, masks, strict=True)]
+    made = windows(sequences, targets, pad, item_plan, group_sizes, num_items)
+    flags, rest = [], list(zip(sequences, masks, strict=True))
+    for group in made.groups:
+        members, rest = rest[: group.count], rest[group.count :]
+        flags += [n in places for s, places in members for n in range(group.length)]
+    made.masked = torch.tensor(flags, dtype=torch.bool)
+    made.history[made.masked] = 0
+    return made
+
+
 def prefixes_of(sequences: list[list[int]], targets: list[list[int]]) -> tuple[list[list[int]], list[int]]:
     """The prefix rows of the same targets: one sequence each, up to the item that the target follows."""
     cut = [s[: len(s) - len(t) + 1 + n] for s, t in zip(sequences, targets, strict=True) for n in range(len(t))]

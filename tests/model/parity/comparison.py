@@ -30,10 +30,10 @@ class _Outputs(nn.Module):
         super().__init__()
         self.system, self.temperature, self.scale = system, temperature, scale
 
-    def forward(self, plan: ItemPlan, batch: Batch) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    def forward(self, plan: ItemPlan, batch: Batch, trained: Batch) -> tuple[list[Tensor], Tensor, Tensor | None]:
         items = self.system.item_rows(plan)
         states = [states * self.temperature for states in self.system.recommender.scored_users(items, batch)]
-        step = SimpleNamespace(feature=item_feature(plan.union_ids), plan=plan, batch=batch)
+        step = SimpleNamespace(feature=item_feature(plan.union_ids), plan=plan, batch=trained)
         loss = self.system(step)
         if self.scale is None:
             return states, loss, None
@@ -57,6 +57,8 @@ def check_parity(
     scores_are_divided: bool = False,
     features: Callable[[Weights], Weights] | None = None,
     parts: Sequence[str] = (),
+    ranked: Batch | None = None,
+    trained: Batch | None = None,
 ) -> None:
     """Fail with a message that names what differs if a system does not compute what the authors' code computes.
 
@@ -64,7 +66,8 @@ def check_parity(
         fixture: the numbers.
         recommender: our model with the fixture's sizes. Its weights are replaced.
         to_ours: returns every parameter of our system under our names, from the authors' parameters.
-        states: the outputs with the user vectors, compared with those of our first channels.
+        states: the outputs with the user vectors, compared with those of our first channels. Ours may have further
+            coordinates, which must be 1: they multiply an item's bias.
         scores: the output with scores of all items; None: there is none.
         loss: the output with the loss, and the key in `grad_norms`.
         gradients: the prefix of the outputs with whole gradients; None: there are no gradients, nor norms of them.
@@ -76,6 +79,8 @@ def check_parity(
         features: returns item features without padding, by name, from the authors' parameters, whose gradients then
             include the way through the features; None: the fixture's.
         parts: the outputs with the parts of the loss, compared with our first parts.
+        ranked: the batch of states and scores; None: the fixture's rows.
+        trained: the batch of the loss; None: the fixture's rows.
     """
     assert set(frozen) | set(without_effect) <= set(fixture.weights), "these names are not in the fixture"
     table = Rows(np.zeros((fixture.num_items, fixture.dim))) if recommender.needs.id_rows else None
@@ -85,27 +90,29 @@ def check_parity(
     official = {name: x.clone().requires_grad_(name not in frozen) for name, x in fixture.weights.items()}
     ours = {f"system.{name}": x for name, x in to_ours(official).items()}
     _check_names(ours, dict(outputs.named_parameters()))
-    plan, batch = fixture.plan(recommender.needs), fixture.batch()
+    plan, batches = fixture.plan(recommender.needs), (ranked or fixture.batch(), trained or fixture.batch())
     if features is not None:
         plan.features = features(official)
-    found = functional_call(outputs, {**dict(outputs.named_buffers()), **ours}, (plan, batch), strict=True)
+    found = functional_call(outputs, {**dict(outputs.named_buffers()), **ours}, (plan, *batches), strict=True)
     for name, of_channel in zip([states] if isinstance(states, str) else states, found[0], strict=False):
-        _close(f"{fixture.name}: {name}", of_channel, fixture.outputs[name])
+        width = fixture.outputs[name].shape[1]
+        assert (of_channel[:, width:] == 1).all(), f"{fixture.name}: further coordinates of {name}"
+        _close(f"{fixture.name}: {name}", of_channel[:, :width], fixture.outputs[name])
     if scores is not None:
         _close(f"{fixture.name}: {scores}", found[2], fixture.outputs[scores])
     if parts:
         assert recommender.channel_losses is not None
-        for name, part in zip(parts, recommender.channel_losses / batch.num_global_targets, strict=False):
+        for name, part in zip(parts, recommender.channel_losses / batches[1].num_global_targets, strict=False):
             _close(f"{fixture.name}: {name}", part, fixture.outputs[name])
     _close(f"{fixture.name}: {loss}", found[1], fixture.outputs[loss])
     if gradients is None:
         return
 
-    trained = {name: x for name, x in official.items() if x.requires_grad}
-    found_gradients = torch.autograd.grad(found[1], list(trained.values()), allow_unused=True)
-    by_name = dict(zip(trained, found_gradients, strict=True))
+    moved = {name: x for name, x in official.items() if x.requires_grad}
+    found_gradients = torch.autograd.grad(found[1], list(moved.values()), allow_unused=True)
+    by_name = dict(zip(moved, found_gradients, strict=True))
     norms = fixture.meta["grad_norms"][loss]
-    assert set(norms) == set(trained), f"{fixture.name}: gradients are stored of {sorted(norms)}"
+    assert set(norms) == set(moved), f"{fixture.name}: gradients are stored of {sorted(norms)}"
     for name, norm in norms.items():
         gradient = by_name[name]
         if gradient is None:
