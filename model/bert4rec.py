@@ -32,17 +32,18 @@ class BERT4Rec(Recommender):
 
     def __init__(self, config: ModelConfig, info: CatalogueInfo) -> None:
         super().__init__()
+        knobs = own_knobs(config, BERT4RecConfig)
         self.needs = ItemNeeds(id_rows=True)
         self.channels = (Channel("id", 1.0),)
         self.rate = config.dropout
+        self.from_latest = knobs.position_zero == "latest"
         self.mask = nn.Parameter(torch.empty(config.dim))  # what a masked item has in place of its ID row
         self.positions = nn.Embedding(config.max_length + 1, config.dim)  # of the input, and of a mask after it
         self.input_norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers))
         self.output = nn.Linear(config.dim, config.dim)
         self.output_norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
-        has_bias = own_knobs(config, BERT4RecConfig).output_bias
-        self.output_bias = nn.Parameter(torch.zeros(info.num_items)) if has_bias else None
+        self.output_bias = nn.Parameter(torch.zeros(info.num_items)) if knobs.output_bias else None
         initialise(self, config.init_std)
         nn.init.normal_(self.mask, std=config.init_std)
 
@@ -64,27 +65,30 @@ class BERT4Rec(Recommender):
         """Return the states at the masks, [S, Q, d]. A batch without masks gets one after each input."""
         if group.masked is not None:
             rows_SLd = torch.where(group.masked[:, :, None], self.mask, rows_SLd)
-            return self._encoded(rows_SLd, group.is_item(), group.masked_places())
+            return self._encoded(rows_SLd, group.lengths, group.masked_places())
         assert group.num_queries == 1, "each state sees the whole input, so a sequence has one state only"
         places = torch.arange(group.length + 1, device=rows_SLd.device)
-        last_S1 = group.lengths[:, None]
-        rows_SLd = torch.where((places == last_S1)[:, :, None], self.mask, F.pad(rows_SLd, (0, 0, 0, 1)))
-        return self._encoded(rows_SLd, places <= last_S1, last_S1)
+        after_S1 = group.lengths[:, None]
+        rows_SLd = torch.where((places == after_S1)[:, :, None], self.mask, F.pad(rows_SLd, (0, 0, 0, 1)))
+        return self._encoded(rows_SLd, group.lengths + 1, after_S1)
 
-    def _encoded(self, rows_SLd: Tensor, is_item_SL: Tensor, wanted_SQ: Tensor) -> Tensor:
+    def _encoded(self, rows_SLd: Tensor, lengths_S: Tensor, wanted_SQ: Tensor) -> Tensor:
         """Return the states at the wanted places, [S, Q, d]; each sees everything but padding.
 
         Args:
             rows_SLd: ID rows and masks; padding holds any finite values.
-            is_item_SL: bool, which places are not padding.
+            lengths_S: int64, numbers of places without padding.
             wanted_SQ: int64, places. The last layer has queries for these only.
         """
-        states = self.input_norm(rows_SLd + self.positions.weight[: rows_SLd.shape[1]])
+        places = torch.arange(rows_SLd.shape[1], device=rows_SLd.device)
+        positions = (lengths_S[:, None] - 1 - places).clamp(min=0) if self.from_latest else places
+        visible_S1L = (places < lengths_S[:, None])[:, None]
+        states = self.input_norm(rows_SLd + self.positions(positions))
         states = dropout(states, self.rate, self.training)
         layers = layers_of(self.layers)
         for layer in layers:
             keys_values = layer.keys_values(states)
             if layer is layers[-1]:
                 states = states.gather(1, wanted_SQ[:, :, None].expand(-1, -1, states.shape[2]))
-            states = layer(states, layer.attend(states, keys_values, is_item_SL[:, None], self.rate), self.rate)
+            states = layer(states, layer.attend(states, keys_values, visible_S1L, self.rate), self.rate)
         return states

@@ -25,6 +25,12 @@ class BERT4RecConfig(Section):
     last_share: StrictFloat = knob(
         0.5, RESULT, "share of the rows in which only the last item is masked, as in a ranking", ge=0, le=1
     )
+    position_zero: Literal["oldest", "latest"] = knob(
+        "latest",
+        RESULT,
+        "end of a row at which positions begin; oldest: its oldest item, as in RecBole, latest: its last item, so that "
+        "in a ranking the mask has position 0, the item before it 1, and so on, for inputs of any length",
+    )
     output_bias: StrictBool = knob(
         True,
         RESULT,

@@ -8,6 +8,7 @@ import torch
 
 from configs.loading import load_config
 from configs.schema import TableConfig
+from configs.systems.registry import SYSTEMS
 from contracts.batch import Step
 from contracts.errors import InputError
 from data.sampling.batches import TrainBatches, assemble
@@ -38,6 +39,8 @@ CASES = [
     ("unisrec repeats", "sgd"),
     ("unisrec inductive sampled", "sgd"),
     ("mmmlp sampled", "rowwise_adagrad"),
+    ("bert4rec sampled repeats", "sgd"),
+    ("bert4rec", "rowwise_adagrad"),
 ]
 CASES += [(name, "rowwise_adagrad") for name in TRAINED if name not in {model.split()[0] for model, _ in CASES}]
 
@@ -49,6 +52,7 @@ def config_of(model, sharding, table_optimizer):
         [
             *(["training.negatives.draws=12"] if "sampled" in options else []),
             *(["training.loss=gbce"] if "gbce" in options else []),
+            *(["training.negatives.in_batch=false"] if "sampled" in options and "masks" in SYSTEMS[name].units else []),
             *(["model.mdsrec.center_samples=5"] if "sampled" in options and name == "mdsrec" else []),
             *settings_without_noise(name),
             *(["model.unisrec.use_ids=false"] if "inductive" in options else []),

@@ -21,7 +21,7 @@ from tests.model.parity.names import Weights
 
 
 def model_of(fixture: Fixture) -> Recommender:
-    config = fixture.config("bert4rec")
+    config = fixture.config("bert4rec", position_zero="oldest")
     return build_model(config.model_copy(update={"max_length": config.max_length - 1}), fixture.info)
 
 
