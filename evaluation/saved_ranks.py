@@ -144,11 +144,13 @@ def open_ranks(path: Path) -> SavedRanks:
     try:
         with pq.ParquetFile(path) as parquet:
             schema, num_targets = parquet.schema_arrow, parquet.metadata.num_rows
-        facts = RankFacts(**json.loads((schema.metadata or {})[_FACTS]))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        if {field.name: field.type for field in schema} != _COLUMNS or _FACTS not in (schema.metadata or {}):
+            raise _unreadable(path, f"it has the columns {', '.join(schema.names)}, and was not written as ranks")
+        facts = RankFacts(**json.loads(schema.metadata[_FACTS]))
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
-    if {field.name: field.type for field in schema} != _COLUMNS:
-        raise _unreadable(path, f"its columns are {', '.join(schema.names)}")
     return SavedRanks(path=path, facts=facts, num_targets=num_targets)
 
 

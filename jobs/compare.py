@@ -165,8 +165,8 @@ def _system(name: str, runs: Sequence[_NamedRun], split: str, result: str) -> Sy
         if found is None:
             again = "" if result == METRICS_FILE else " and the settings of this result"
             raise InputError(
-                f"run {run.run}: has no {ranks_path(Path(result), split).name} of its present {result}; write it with "
-                f"jobs/evaluate.py --run {run.run}{again}"
+                f"run {run.run}: has no {ranks_path(Path(result), split).name}, or one of another checkpoint than its "
+                f"{result}; write it with jobs/evaluate.py --run {run.run}{again}"
             )
         if found.facts.seed in by_seed:
             raise InputError(

@@ -58,8 +58,6 @@ def why_not_comparable(one: RankFacts, other: RankFacts) -> str | None:
     datasets = [facts.fingerprints.get("dataset", "")[:12] for facts in (one, other)]
     if datasets[0] != datasets[1]:
         return f"were evaluated on different datasets, with fingerprints {datasets[0]} and {datasets[1]}"
-    if one.split != other.split:
-        return f"were evaluated on different splits, {one.split} and {other.split}"
     for name in _COMMON_SETTINGS:
         values = [json.dumps(facts.settings.get(name)).strip('"') for facts in (one, other)]
         if values[0] != values[1]:

@@ -23,6 +23,7 @@ from graph_builder.executor import SerialExecutor
 from jobs import (
     build_graph,
     case_study,
+    compare,
     config,
     demo,
     evaluate,
@@ -43,6 +44,7 @@ JOBS = {
     "recommend": recommend.main,
     "export": export.main,
     "study": study.main,
+    "compare": compare.main,
     "case_study": case_study.main,
     "demo": demo.main,
     "knobs": knobs.main,

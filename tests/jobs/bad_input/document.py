@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fingerprints import restore
-from tests.jobs.bad_input import feature_cases, graph_cases, prepare_cases, run_cases, study_cases
+from tests.jobs.bad_input import compare_cases, feature_cases, graph_cases, prepare_cases, run_cases, study_cases
 from tests.jobs.bad_input.case import Case, Group, message_of, run_case, without_a_cluster
 from tests.jobs.bad_input.world import make_world
 
@@ -24,6 +24,7 @@ GROUPS: tuple[Group, ...] = (
     *graph_cases.GROUPS,
     *run_cases.GROUPS,
     *study_cases.GROUPS,
+    *compare_cases.GROUPS,
 )
 _HEAD = "| what is wrong | what the user sees |"
 _OPENING = """# Bad input
