@@ -22,8 +22,8 @@ from model.blocks.item_table import TABLE
 from model.system import RecommenderSystem
 from storage.durable_files import write_text
 
-_MOST_ROWS = 12  # of the printed table; start.txt has all
-_MOST_NAMED = 5  # names in a message or in a line
+_MOST_ROWS = 40  # of the printed table; start.txt has all
+_MOST_NAMED = 5  # names in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,23 +68,32 @@ class StartPlan:
         return {START: self.source.fingerprint} if self.source else {}
 
     def announce(self, run: Path, telemetry: Telemetry) -> None:
-        """Print the table on rank 0, and write it in full to RUN/start.txt."""
+        """Print the table by modules on rank 0, and write it with every weight to RUN/start.txt."""
         if telemetry.active:
-            write_text(run / "start.txt", self.text(most_rows=None) + "\n")
-        telemetry.say(f"What the run begins with (start.txt has every weight):\n{self.text()}")
+            write_text(run / "start.txt", self.text(by_module=False) + "\n")
+        telemetry.say(f"What the run begins with (start.txt has every weight):\n{self.text(by_module=True)}")
 
-    def text(self, most_rows: int | None = _MOST_ROWS) -> str:
-        """Return the table, with weights of one module in one row if there would be more than `most_rows` rows."""
+    def text(self, by_module: bool) -> str:
+        """Return the table: a row for each weight, or for each module whose weights all begin and train alike."""
         lines = []
         if self.source:
             at = f"step {self.source.progress.step}, fingerprint {self.source.fingerprint[:12]}"
             lines.append(f"starting from the best checkpoint of {self.source.run} ({at})")
-        lines.append(
-            tabulate(_rows(self.weights, most_rows), headers=["weight", "shape", "at the start", "in training"])
-        )
-        if self.unused:
-            names = [row[0] for row in _rows(self.unused, most_rows and _MOST_NAMED)]
-            lines.append(f"not loaded, because this model has no such weight: {', '.join(names)}")
+        every = [*self.weights, *self.unused]
+        groups = _by_module(every) if by_module else {weight.name: [weight] for weight in every}
+        rows: list[tuple[str, str, str, str]] = []
+        unused: list[str] = []
+        for name, (first, *others) in groups.items():
+            if first in self.unused:
+                unused.append(name)
+            else:
+                rows.append((name, _size([first, *others]), first.origin, first.training))
+        shown = rows[:_MOST_ROWS] if by_module else rows
+        lines.append(tabulate(shown, headers=["weight", "shape", "at the start", "in training"]))
+        if len(shown) < len(rows):
+            lines.append(f"and {len(rows) - len(shown)} more rows")
+        if unused:
+            lines.append(f"not loaded, because this model has no such weight: {', '.join(unused)}")
         return "\n".join(lines)
 
 
@@ -204,26 +213,27 @@ def _check_loaded(plan: StartPlan, source: StartCheckpoint, config: Config, data
         )
 
 
-def _rows(weights: Sequence[Weight], most: int | None) -> list[tuple[str, str, str, str]]:
-    """Return the rows of the table, in the order of the weights.
+def _by_module(weights: Sequence[Weight]) -> dict[str, list[Weight]]:
+    """Return the weights by the largest modules whose weights all have the same origin and training, in their order.
 
-    Names are cut to as many parts as give at most `most` rows. Weights with the same cut name, origin and training
-    share a row. The cut name, such as `recommender.encoder.layers.0.*`, is a pattern that matches them.
+    A module's name is a pattern that matches its weights, such as `recommender.encoder.layers.0.*`. A module has at
+    least two parts in its name.
     """
-    depth = max((weight.name.count(".") + 1 for weight in weights), default=1)
-    while True:
-        groups: dict[tuple[str, str, str], list[Weight]] = {}
-        for weight in weights:
-            parts = weight.name.split(".")
-            name = weight.name if len(parts) <= depth else ".".join(parts[:depth]) + ".*"
-            groups.setdefault((name, weight.origin, weight.training), []).append(weight)
-        if most is None or len(groups) <= most or depth == 1:
-            break
-        depth -= 1
-    return [
-        (members[0].name if len(members) == 1 else name, _size(members), origin, then)
-        for (name, origin, then), members in groups.items()
-    ]
+    kinds: dict[str, set[tuple[str, str]]] = {}
+    for weight in weights:
+        for module in _modules(weight):
+            kinds.setdefault(module, set()).add((weight.origin, weight.training))
+    found: dict[str, list[Weight]] = {}
+    for weight in weights:
+        name = next((module for module in _modules(weight) if len(kinds[module]) == 1), weight.name)
+        found.setdefault(name, []).append(weight)
+    return {members[0].name if len(members) == 1 else name: members for name, members in found.items()}
+
+
+def _modules(weight: Weight) -> list[str]:
+    """Return the patterns of the modules that hold a weight, the largest first."""
+    parts = weight.name.split(".")
+    return [".".join([*parts[:depth], "*"]) for depth in range(2, len(parts))]
 
 
 def _size(weights: Sequence[Weight]) -> str:

@@ -1,6 +1,7 @@
 """A run that starts from another run or freezes weights: what is loaded, fresh, frozen, printed and recorded."""
 
 import json
+import re
 import shutil
 from fnmatch import fnmatchcase
 
@@ -15,7 +16,7 @@ from distributed.checkpoints.run_folder import open_run_folder
 from distributed.checkpoints.start import START, open_start
 from distributed.inference.scoring import SPLITS, Scorer, summarise
 from distributed.inputs import build_system, open_inputs
-from distributed.training.start import start
+from distributed.training.start import plan_start, start
 from distributed.training.trainer import check_trainable, train
 from distributed.world import world_of_one
 from tests.distributed.runs import config_of, records
@@ -122,6 +123,15 @@ def test_frozen_weights_stay_bit_for_bit_and_the_others_move(folders, tmp_path, 
         for name, value in found.items():
             is_frozen = any(fnmatchcase(name, pattern) for pattern in FROZEN[what])
             assert same_bytes(value, begun[name]) == is_frozen, (sharding, what, name)
+    if ranks == 2:  # one rank starts from what two wrote
+        source = tmp_path / "row_wise all but the table"
+        with world_of_one() as world:
+            config = started(folders, tmp_path / "new", source, "table.sharding=data_parallel")
+            inputs, sharded = system_for(config, world)
+            start(config, inputs, sharded, world)
+            found = own_values(sharded)
+        for name, value in weights_at(source).items():
+            assert same_bytes(value, found[name][1]), name
 
 
 @pytest.mark.parametrize(
@@ -183,8 +193,10 @@ def test_a_run_says_once_what_it_starts_from_and_records_it(folders, tmp_path, s
     assert rows[TABLE].split(maxsplit=3)[3] == "fresh: left out  trained"
     assert rows[POSITIONS].split(maxsplit=3)[3].split() == ["loaded", "frozen"]
     assert set(weights_at(source)) <= set(rows)  # every weight is listed in the file, and printed by module
-    assert "recommender.encoder.layers.0.*" in said
-    assert "recommender.encoder.layers.0.query.weight" not in said
+    begun, _, _ = said.partition("Where the rows of the item table are")
+    assert [line.split()[0] for line in begun.splitlines()[4:]] == [
+        TABLE, POSITIONS, "recommender.encoder.input_norm.*", "recommender.encoder.layers.*",
+    ]  # fmt: skip
     (progress,) = tmp_path.glob("new/checkpoints/step-*/progress.json")
     fingerprint = open_start(str(source)).fingerprint
     assert json.loads(progress.read_text())["fingerprints"][START] == fingerprint
@@ -195,6 +207,19 @@ def test_a_run_says_once_what_it_starts_from_and_records_it(folders, tmp_path, s
     assert "starting from" not in capsys.readouterr().out
     assert (tmp_path / "new/start.txt").read_text() == text
     assert again["started_from"] == metrics["started_from"]
+
+
+def test_a_long_table_is_printed_in_part(folders):
+    config = config_of(folders, "unused", "mdsrec", "model.num_layers=4", 'training.freeze=["*.bias"]')
+    inputs = open_inputs(config)
+    system = build_system(config, inputs)
+    plan = plan_start(config, inputs.dataset.fingerprint, system, None)
+    names = set(system.state_dict())
+    listed = {line.split()[0] for line in plan.text(by_module=False).splitlines()}
+    assert names < listed
+    printed = plan.text(by_module=True).splitlines()
+    assert len(printed) == 2 + 40 + 1
+    assert re.fullmatch(r"and \d+ more rows", printed[-1])
 
 
 def test_a_small_model_and_names_that_are_not_loaded_are_listed(folders, tmp_path, sources, capsys):
