@@ -114,14 +114,14 @@ class MSM4SR(Recommender):
 
     def _states(self, items: ItemRows, batch: Batch) -> list[Tensor]:
         changes = self.training and self.contrasts
-        # A batch draws its shares once, whatever the number of its groups.
-        most = torch.tensor([self.knobs.item_dropout, self.knobs.mixup], device=batch.lengths.device)
-        dropped_share, exchanged_share = torch.rand_like(most) * most if changes else most
+        # A batch draws its two shares once, whatever the number of its groups.
+        draws = torch.rand(2, device=batch.lengths.device) if changes else torch.zeros(2)
 
         def states(group: Sequences, streams: list[Tensor]) -> list[Tensor]:
             if changes:
-                group, streams = without_items(group, streams, self.draw_dropped(group, dropped_share))
-                exchanged = self.draw_exchanged(group, exchanged_share)[:, :, None]
+                dropped = self.draw_dropped(group, draws[0] * self.knobs.item_dropout)
+                group, streams = without_items(group, streams, dropped)
+                exchanged = self.draw_exchanged(group, draws[1] * self.knobs.mixup)[:, :, None]
                 streams = [torch.where(exchanged, other, one) for one, other in (streams, streams[::-1])]
             return list(self.encoder(torch.cat(streams), group).states.chunk(2))
 

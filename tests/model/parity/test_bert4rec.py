@@ -83,6 +83,8 @@ def test_parity_of_bert4recs_states_at_masks(mask: str, key: str) -> None:
 
     model.load_state_dict(own(fixture.weights))
     with torch.no_grad():
-        found = model.user_vectors(ItemRows(item_ids=torch.arange(len(items)), ids=items), trained(fixture, mask))[0].numpy()
+        found = model.user_vectors(ItemRows(item_ids=torch.arange(len(items)), ids=items), trained(fixture, mask))[
+            0
+        ].numpy()
     expected = fixture.outputs[key][fixture.inputs[mask]]
     np.testing.assert_allclose(found[:, : fixture.dim], expected, rtol=RTOL, atol=ATOL)
