@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from data.dataset import Dataset
 from evaluation.metrics import ranking_metrics
 from jobs import build_graph, evaluate, prepare_data, recommend, train
+from tests.distributed.start_runs import same_bytes, weights_at
 
 pytestmark = pytest.mark.ray
 SMALL = [
@@ -98,6 +99,18 @@ def check_recommendations(root):
         history = {items[i] for i in dataset.items[dataset.offsets[number] : dataset.offsets[number + 1]]}
         assert not history & set(table[table.user == users[number]].item), "the history is masked by default"
     assert "exists" in invoke(recommend, "--run", root / "run", "--output", output, status=2)
+
+
+def test_two_workers_start_from_a_run_of_one(root):
+    sasrec = ("--set", "model.name=sasrec", "--set", "training.max_epochs=1")
+    invoke(train, *arguments(root, "source", *sasrec, "--set", "cluster.num_workers=1"))
+    own = ("--set", "table.sharding=row_wise", "--set", "training.freeze=[table.*]")
+    said = invoke(train, *arguments(root, "tuned", *sasrec, *own, "--set", f"training.start_from={root}/source"))
+    assert f"starting from the best checkpoint of {root}/source (step " in said
+    assert json.loads((root / "tuned/metrics.json").read_text())["num_workers"] == 2
+    source, tuned = (weights_at(root / run) for run in ("source", "tuned"))
+    for name, value in tuned.items():
+        assert same_bytes(value, source[name]) == name.startswith("table."), name
 
 
 def test_popularity_needs_no_training(root):
