@@ -54,6 +54,7 @@ def test_a_local_run_is_left_alone(tmp_path, s3) -> None:
     storage.pull()
     storage.push(["config.yaml"], last=["checkpoints/index.json"])
     storage.remove("checkpoints/step-00000001")
+    assert storage.fetch("metrics.json") == tmp_path / "run/metrics.json"
     assert storage.local == tmp_path / "run"
     assert not storage.is_remote
     assert not storage.has("stop")
@@ -113,6 +114,21 @@ def test_the_uri_holds_the_truth(node) -> None:
     node("b").remove("checkpoints")
     old.pull()
     assert files(old.local) == {}
+
+
+def test_a_single_file_is_that_of_the_uri(node) -> None:
+    first = node("a")
+    first.local.mkdir(parents=True)
+    (first.local / "ranks-test.parquet").write_text("one")
+    first.push(["ranks-test.parquet"])
+    other = node("b")
+    assert other.fetch("ranks-test.parquet").read_text() == "one"
+    assert list(files(other.local)) == ["ranks-test.parquet"]
+    (first.local / "ranks-test.parquet").write_text("two")
+    first.push(["ranks-test.parquet"])
+    assert other.fetch("ranks-test.parquet").read_text() == "two"
+    first.discard("ranks-test.parquet")
+    assert not other.fetch("ranks-test.parquet").exists(), "a file of an earlier run of that name"
 
 
 def test_readers_see_whole_checkpoints_only(node, s3) -> None:

@@ -258,7 +258,7 @@ def test_a_run_of_earlier_versions_did_not_note_the_graph_of_its_ranking(folders
             del content["fingerprints"]["ranking_graph"]
             path.write_text(json.dumps(content))
         evaluate(run_config(str(tmp_path)), world, "best")
-        assert [path.name for path in tmp_path.glob("evaluation-*")] == ["evaluation-best.json"]
+        assert [path.name for path in tmp_path.glob("evaluation-*.json")] == ["evaluation-best.json"]
         longer = config_of(folders, tmp_path, "sasrec", "training.max_epochs=2", "evaluation.cooccurrence_weight=1")
         assert train(longer, world)["epochs"] == 2
 

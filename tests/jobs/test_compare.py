@@ -1,10 +1,15 @@
 """jobs/compare.py: names of systems, their seeds, and the table; its mistakes are in bad_input/compare_cases.py."""
 
+import json
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from distributed.training.trainer import train
+from distributed.world import world_of_one
 from jobs import compare
+from tests.distributed.runs import config_of
 from tests.experiments.saved import save_ranks, some_ranks
 
 
@@ -83,3 +88,18 @@ def test_other_results_of_the_same_runs(runs):
         save_ranks(runs / run, some_ranks(seed, 0.5), result=name, mask_history=True)
     output = said("--runs", runs / "a", runs / "b", "--baseline", "a", "--result", name)
     assert "items that the user already has are hidden" in output
+
+
+def test_runs_of_training_differ_by_what_their_metrics_do(folders, tmp_path):
+    with world_of_one() as world:
+        for model, weight in (("popularity", 0), ("itemknn", 1)):
+            weight = f"evaluation.cooccurrence_weight={weight}"
+            train(config_of(folders, tmp_path / model, model, weight, "evaluation.ks=[10,20]"), world)
+    metrics = {
+        model: json.loads((tmp_path / model / "metrics.json").read_text()) for model in ("popularity", "itemknn")
+    }
+    for split in ("valid", "test"):
+        arguments = ("--runs", tmp_path / "popularity", tmp_path / "itemknn", "--baseline", "popularity")
+        found = rows(said(*arguments, "--split", split, "--metric", "ndcg@20"))["itemknn", "ndcg@20"]
+        assert found["baseline"] == f"{metrics['popularity'][split]['ndcg@20']:.4f}"
+        assert found["own"] == f"{metrics['itemknn'][split]['ndcg@20']:.4f}"

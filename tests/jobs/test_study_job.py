@@ -53,6 +53,10 @@ def test_a_study_is_trained_kept_and_reported(tmp_path, arguments):
     results = json.loads((tmp_path / "study/results.json").read_text())
     assert [trial["variant"] for trial in results["trials"]] == ["mdsrec", "sasrec"]
     assert results["missing"] == []
+    assert [(c["system"], c["difference"]["metric"]) for c in results["paired"]["comparisons"]] == [
+        ("mdsrec", "recall@10"),
+        ("mdsrec", "ndcg@10"),
+    ]
     assert "2 of 2 trials are finished" in (tmp_path / "study/results.md").read_text()
     assert (tmp_path / "study/results.png").exists()
     assert len(list((tmp_path / "study/graphs").glob("*/manifest.json"))) == 1
