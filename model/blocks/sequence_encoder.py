@@ -93,7 +93,8 @@ def attention(queries_ShQw: Tensor, keys_values: KeysValues, visible_SQL: Tensor
     Args:
         queries_ShQw: the queries of every head.
         keys_values: [S, h, L, w] each.
-        visible_SQL: bool, the keys that each query sees; None: a causal mask, with Q = L.
+        visible_SQL: bool, the keys that each query sees, of which one is real; [S, 1, L]: all queries see the same
+            keys; None: a causal mask, with Q = L.
         rate: dropout rate of the attention weights; 0: no dropout.
     """
     keys, values = keys_values

@@ -43,7 +43,7 @@ def test_models_are_those_of_the_registry_with_what_they_need():
         "mdsrec": "training, graph", "sasrec": "training", "sasrecf": "training, features",
         "gru4rec": "training", "gru4recf": "training, features", "fdsa": "training, features",
         "unisrec": "training, features", "mmmlp": "training, features", "missrec": "training, features",
-        "msm4sr": "training, features",
+        "msm4sr": "training, features", "bert4rec": "training",
         "itemknn": "graph", "popularity": "nothing",
     }  # fmt: skip
     assert max(map(len, shown.splitlines())) <= 100

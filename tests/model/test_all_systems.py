@@ -154,7 +154,12 @@ def successors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 @pytest.mark.parametrize("name", TRAINED)
 def test_the_successor_of_the_last_item_is_learned(successors: Path, tmp_path: Path, name: str) -> None:
-    assert learned(successors, tmp_path / "run", name, "training.max_epochs=8") > 0.8  # at random 1 of 40
+    settings = ["training.max_epochs=8"]
+    if SYSTEMS[name].units[0] == "masks":
+        # Many masks have few items around them, so it takes longer. Inputs are no longer than training rows, because
+        # a state at a mask knows which items are near it by positions alone, and these must have been trained.
+        settings = ["training.max_epochs=20", "training.learning_rate=0.005", "model.max_length=6"]
+    assert learned(successors, tmp_path / "run", name, *settings) > 0.8  # at random 1 of 40
 
 
 PRE_TRAINING = {

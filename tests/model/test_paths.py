@@ -137,11 +137,15 @@ def test_the_feed_forward(activation: str, shape: tuple[int, ...]) -> None:
     )
 
 
-@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("masked", ["causal", "each query alike", "no"])
 @pytest.mark.parametrize(("sequences", "length"), [(3, 7), (1, 1), (0, 4)])
-def test_the_attention_of_a_tower(masked: bool, sequences: int, length: int) -> None:
+def test_the_attention_of_a_tower(masked: str, sequences: int, length: int) -> None:
     assert set(attention.paths) == {Path.PLAIN, Path.TORCH_KERNEL}
-    visible = torch.ones(length, length, dtype=torch.bool).tril(1).expand(sequences, -1, -1) if masked else None
+    visible = None
+    if masked == "causal":
+        visible = torch.ones(length, length, dtype=torch.bool).tril(1).expand(sequences, -1, -1)
+    elif masked == "each query alike":  # of the last sequence, every key is visible
+        visible = (torch.arange(length) <= length - sequences + torch.arange(sequences)[:, None])[:, None]
     inputs = list(torch.randn(3, sequences, HEADS, length, WIDTH).unbind())
 
     def compute(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -66,12 +66,28 @@ CONFIGS = Group(
         Case("a batch size of zero", f"{_TRAIN} --set training.batch_size=0"),
         Case("a dropout of 1", f"{_TRAIN} --set model.dropout=1"),
         Case("heads that do not divide the width", f"{_TRAIN} --set model.num_heads=3"),
-        Case("an unknown model", f"{_TRAIN} --set model.name=bert4rec"),
+        Case("an unknown model", f"{_TRAIN} --set model.name=caser"),
         Case("a feature that the dataset lacks", f"{_TRAIN} --set model.name=fdsa --set model.fdsa.features=[sound]"),
         Case("no feature", f"{_TRAIN} --set model.name=fdsa --set model.fdsa.features=[]"),
         Case(
             "windows for a system that sees its whole input",
             f"{_TRAIN} --set model.name=mmmlp --set training.unit=windows",
+        ),
+        Case(
+            "masks for a system that has no mask",
+            f"{_TRAIN} --set model.name=sasrec --set training.unit=masks",
+        ),
+        Case(
+            "candidates from the batch for masked items",
+            f"{_TRAIN} --set model.name=bert4rec --set training.negatives.draws=64",
+        ),
+        Case(
+            "positions from neither end of a row",
+            f"{_TRAIN} --set model.name=bert4rec --set model.bert4rec.position_zero=middle",
+        ),
+        Case(
+            "every item masked",
+            f"{_TRAIN} --set model.name=bert4rec --set model.bert4rec.mask_ratio=1.0",
         ),
         Case(
             "a system's item feature that the dataset lacks",
