@@ -141,7 +141,7 @@ class MSM4SR(Recommender):
             queries = [[view] for view in views[0]]
         else:
             views = queries = [[unit_vectors(project(h)) for h in states] for project in self.projections]
-        targets = [vector[batch.targets] for vector in self.scored_items(items)]
+        targets = [F.embedding(batch.targets, vectors) for vectors in self.scored_items(items)]
         losses = [(1.0, self._next_item(*of_feature, target_ids)) for of_feature in zip(queries, targets, strict=True)]
         agreement = torch.stack([self._cross_modal(one, other, target_ids) for one, other in views]).sum()
         return [*losses, (self.knobs.cross_modal_weight, agreement)]

@@ -12,10 +12,13 @@ import torch
 from configs.loading import load_config
 from configs.schema import Config
 from data.sampling.batches import TrainBatches
+from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.step import TrainSteps
+from distributed.training.trainer import _batches as batches_of_a_run
 from distributed.training.trainer import training_spans
 from distributed.world import World, world_of_one
+from tests.distributed.runs import config_of as run_config
 from tests.distributed.spawn import run_ranks
 from tests.distributed.test_sharding import run_steps
 from tests.distributed.toy import NUM_ITEMS, toy_data, toy_planner, toy_system
@@ -90,6 +93,16 @@ def test_losses_and_weights_agree_for_any_number_of_ranks(tmp_path: Path) -> Non
     run_ranks(2, without_gathering, tmp_path)
     alone = json.loads((tmp_path / "unisrec 29 on 2.json").read_text())["losses"]
     assert alone[0][0] < first["unisrec 29"] - 0.1, "fewer negatives would not have been noticed"
+
+
+@pytest.mark.parametrize(("settings", "has_step_plans"), [((), False), (("model.msm4sr.objective=contrastive",), True)])
+def test_a_run_plans_the_items_of_each_step_if_it_needs_no_others(
+    folders: Path, tmp_path: Path, settings: tuple[str, ...], has_step_plans: bool
+) -> None:
+    config = run_config(folders, tmp_path / "run", "msm4sr", *settings)
+    inputs = open_inputs(config)
+    planner = inputs.planner(build_system(config, inputs).recommender.needs)
+    assert (batches_of_a_run(config, inputs, planner, 0, 1).plan is None) == has_step_plans
 
 
 def without_gathering(world: World, folder: Path) -> None:

@@ -176,3 +176,9 @@ def test_pre_training_has_no_item_table_and_fine_tuning_no_projections() -> None
         assert isinstance(model, MSM4SR)
         assert model.needs.id_rows == (objective == "next_item")
         assert (model.projections is None) == (objective == "next_item")
+
+
+def test_fine_tuning_has_every_weight_of_pre_training_and_an_item_table() -> None:
+    pre_trained, tuned = (system_of(objective=objective).state_dict() for objective in ("contrastive", "next_item"))
+    assert set(tuned) - set(pre_trained) == {"table.weight"}
+    assert all(tuned[name].shape == weight.shape for name, weight in pre_trained.items())

@@ -167,3 +167,9 @@ def test_pre_training_scores_without_ids_and_names_its_losses() -> None:
     assert [channel.name for channel in system.recommender.channels] == ["text"]
     with pytest.raises(ValueError, match=r"use_ids=true, but objective=contrastive"):
         system_of(objective="contrastive")
+
+
+def test_fine_tuning_has_every_weight_of_pre_training_and_an_item_table() -> None:
+    pre_trained, tuned = pre_training().state_dict(), system_of().state_dict()
+    assert set(tuned) - set(pre_trained) == {"table.weight"}
+    assert all(tuned[name].shape == weight.shape for name, weight in pre_trained.items())
