@@ -49,22 +49,12 @@ class UniSRec(Recommender):
         """Build the model for a catalogue.
 
         Raises:
-            InputError: the catalogue does not have the feature that the adaptor reads.
+            InputError: the catalogue does not have the features that the adaptor reads, or their widths differ.
         """
         super().__init__()
         self.knobs = knobs = own_knobs(config, UniSRecConfig)
         self.contrasts = knobs.objective == "contrastive"
-        features = {"modality": knobs.modality}
-        if self.contrasts and knobs.word_drop_modality is not None:
-            features["word_drop_modality"] = knobs.word_drop_modality
-        for knob, name in features.items():
-            if name not in info.feature_dims:
-                raise InputError(
-                    f"model.unisrec.{knob}={name}: the dataset has no such item feature (it has "
-                    f"{', '.join(sorted(info.feature_dims)) or 'no features'}); name one that it has, or prepare the "
-                    f"dataset with --features {name}=FILE"
-                )
-        self.needs = ItemNeeds(id_rows=knobs.use_ids, features=tuple(features.values()))
+        self.needs = ItemNeeds(id_rows=knobs.use_ids, features=_features_read(knobs, info))
         name = "id" if knobs.use_ids else knobs.modality
         self.channels = (Channel(name, 1.0, is_modality=not knobs.use_ids, cosine_temperature=knobs.temperature),)
         self.adaptor = Adaptor(info.feature_dims[knobs.modality], config.dim, knobs)
@@ -118,7 +108,7 @@ class UniSRec(Recommender):
         return losses
 
     def _changed_copies(self, items: ItemRows, batch: Batch) -> Tensor:
-        """Return the states of changed copies of the inputs, [B, d]. One kind of change is drawn for a whole batch."""
+        """Return the states of changed copies of the inputs, [B, d]; all of them have the same kind of change."""
         streams = self.adaptor.before_noise(self._features(items))
         drops_words = self.training and bool(torch.rand(()) < self.knobs.word_drop_share)  # on the CPU: no waiting
         others = self.adaptor.before_noise(self._with_dropped_words(items)) if drops_words else []
@@ -142,6 +132,26 @@ class UniSRec(Recommender):
         if self.knobs.word_drop_modality is None:
             return dropout(self._features(items), self.knobs.word_dropout, self.training)
         return items.features[self.knobs.word_drop_modality].to(self.adaptor.gate.dtype)
+
+
+def _features_read(knobs: UniSRecConfig, info: CatalogueInfo) -> tuple[str, ...]:
+    features = {"modality": knobs.modality}
+    if knobs.objective == "contrastive" and knobs.word_drop_modality is not None:
+        features["word_drop_modality"] = knobs.word_drop_modality
+    for knob, name in features.items():
+        if name not in info.feature_dims:
+            raise InputError(
+                f"model.unisrec.{knob}={name}: the dataset has no such item feature (it has "
+                f"{', '.join(sorted(info.feature_dims)) or 'no features'}); name one that it has, or prepare the "
+                f"dataset with --features {name}=FILE"
+            )
+        width, expected = info.feature_dims[name], info.feature_dims[knobs.modality]
+        if width != expected:
+            raise InputError(
+                f"model.unisrec.{knob}={name}: its vectors have {width} numbers, and those of "
+                f"modality={knobs.modality} have {expected}; name a feature that the same encoder computed"
+            )
+    return tuple(features.values())
 
 
 class Adaptor(nn.Module):

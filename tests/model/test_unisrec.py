@@ -147,6 +147,10 @@ def test_the_feature_of_dropped_words_is_read_in_pre_training_only() -> None:
         assert build_model(config, info).needs.features == read
     with pytest.raises(InputError, match=r"unisrec\.word_drop_modality=sound: the dataset has no such item feature"):
         pre_training(word_drop_modality="sound")
+    with pytest.raises(
+        InputError, match=r"word_drop_modality=image: its vectors have 5 numbers, and those of .* have 6;"
+    ):
+        pre_training(word_drop_modality="image")
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
