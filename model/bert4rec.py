@@ -30,6 +30,8 @@ class BERT4Rec(Recommender):
     The score is one inner product, of [state, 1] and [row, bias].
     """
 
+    of_items = ("output_bias",)
+
     def __init__(self, config: ModelConfig, info: CatalogueInfo) -> None:
         super().__init__()
         knobs = own_knobs(config, BERT4RecConfig)

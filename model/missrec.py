@@ -50,6 +50,7 @@ class MISSRec(Recommender):
     interests: Tensor
     interest_of: Tensor
     epoch_buffers = ("interests", "interest_of")
+    of_items = ("interest_of",)
 
     def __init__(self, config: ModelConfig, info: CatalogueInfo) -> None:
         """Build the model for a catalogue.

@@ -38,6 +38,8 @@ class Recommender(nn.Module):
         fusion: computes the score of a pair from its scores in all channels; None: the score is their weighted sum.
             With a fusion, all channels have the same width and the weight 1, and there is one loss.
         epoch_buffers: names of the buffers that `begin_epoch` computes anew before each epoch.
+        of_items: names of the parameters and buffers that have an entry for each item of the catalogue. They mean
+            nothing to a run on another dataset.
         repeats: learned gains of items that are in the user's input; None: there are none.
         criterion: the loss of a batch, over channels; cross entropy, unless it is replaced before training.
         channel_losses: [C] on the device, the losses that `loss_labels` names, summed over the targets of the latest
@@ -51,6 +53,7 @@ class Recommender(nn.Module):
     channels: tuple[Channel, ...]
     fusion: ScoreFusion | None
     epoch_buffers: tuple[str, ...] = ()
+    of_items: tuple[str, ...] = ()
     repeats: RepeatGains | None
     criterion: Criterion
     channel_losses: Tensor | None

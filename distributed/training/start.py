@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -173,7 +174,8 @@ def plan_start(config: Config, dataset: str, system: RecommenderSystem, source: 
     )
     plan = StartPlan(source=source, weights=weights, unused=unused)
     if source is not None:
-        _check_loaded(plan, source, config, dataset)
+        of_items = {f"recommender.{name}" for name in system.recommender.of_items}
+        _check_loaded(plan, source, config, dataset, of_items)
     return plan
 
 
@@ -185,8 +187,13 @@ def _origin(name: str, theirs: Collection[str], left_out: Collection[str], is_ne
     return "loaded" if name in theirs else "fresh: the other run has none"
 
 
-def _check_loaded(plan: StartPlan, source: StartCheckpoint, config: Config, dataset: str) -> None:
-    """Raise unless the weights that are to be loaded fit; see `plan_start`."""
+def _check_loaded(
+    plan: StartPlan, source: StartCheckpoint, config: Config, dataset: str, of_items: Collection[str]
+) -> None:
+    """Raise unless the weights that are to be loaded fit; see `plan_start`.
+
+    Besides the item table, the weights of these names, `of_items`, have an entry for each item.
+    """
     loaded = [weight for weight in plan.weights if weight.origin == "loaded"]
     knob = f"training.start_from={source.run}"
     if not loaded:
@@ -194,11 +201,12 @@ def _check_loaded(plan: StartPlan, source: StartCheckpoint, config: Config, data
             f"{knob}: none of its {len(source.shapes)} weights would be loaded into model.name={config.model.name}, "
             f"which has {len(plan.weights)}; name a run of the same model, leave out less, or remove start_from"
         )
-    has_table = any(f".{TABLE}." in weight.name for weight in loaded)
-    if has_table and source.progress.fingerprints.get("dataset") != dataset:
+    tables = ["table.*"] if any(f".{TABLE}." in weight.name for weight in loaded) else []
+    tables += [weight.name for weight in loaded if weight.name in of_items]
+    if tables and source.progress.fingerprints.get("dataset") != dataset:
         raise InputError(
-            f"{knob}: was trained on another dataset than {config.dataset}, so the rows of its item table belong to "
-            'other items; set training.leave_out=["table.*"] to begin with a fresh table'
+            f"{knob}: was trained on another dataset than {config.dataset}, so {' and '.join(tables)} there belong to "
+            f"other items; set training.leave_out={json.dumps(tables)} to begin with fresh ones"
         )
     differing = [weight for weight in loaded if weight.shape != source.shapes[weight.name]]
     if differing:

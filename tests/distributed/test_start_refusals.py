@@ -7,9 +7,12 @@ import pytest
 
 from configs.loading import dump_config, load_config
 from contracts.errors import InputError
+from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.run_folder import open_run_folder
-from distributed.inputs import open_inputs
+from distributed.checkpoints.start import StartCheckpoint
+from distributed.inputs import build_system, open_inputs
 from distributed.job_paths import resolve_paths
+from distributed.training.start import plan_start
 from distributed.training.trainer import check_trainable, train
 from distributed.world import world_of_one
 from tests.distributed.runs import config_of
@@ -65,6 +68,20 @@ def test_the_item_table_of_another_dataset_is_refused_though_its_shape_fits(fold
         InputError, match=r'was trained on another dataset than .*set training\.leave_out=\["table\.\*"\]'
     ):
         check_trainable(config, open_inputs(config), "cpu")
+
+
+@pytest.mark.parametrize(("name", "weight"), [("bert4rec", "output_bias"), ("missrec", "interest_of")])
+def test_other_weights_of_single_items_are_refused_too(folders, tmp_path, name, weight):
+    config = started(folders, tmp_path / "new", tmp_path / "other", "training.leave_out=[table.*]", model=name)
+    inputs = open_inputs(config)
+    system = build_system(config, inputs)
+    shapes = {key: tuple(value.size()) for key, value in system.state_dict().items()}
+    source = StartCheckpoint(
+        run="OTHER", path=tmp_path, progress=Progress(fingerprints={"dataset": "b"}), shapes=shapes
+    )
+    with pytest.raises(InputError, match=rf'leave_out=\["recommender\.{weight}"\] to begin with fresh ones'):
+        plan_start(config, "a", system, source)
+    assert f"recommender.{weight}" in plan_start(config, "b", system, source).loaded
 
 
 def test_another_model_without_a_common_weight_is_refused(folders, tmp_path, sources):
