@@ -15,9 +15,9 @@ from distributed.inference.scoring import SPLITS
 from distributed.job_paths import absolute
 from evaluation.result_settings import described
 from evaluation.saved_ranks import SavedRanks, ranks_path
+from experiments.comparison.comparison_table import comparison_table, explanation
 from experiments.comparison.paired_runs import System, compare_pair, corrected, shared_seeds
 from experiments.comparison.run_ranks import METRICS_FILE, RESULT_FILE, find_ranks, why_not_comparable
-from experiments.comparison.table import comparison_table, explanation
 from jobs.cli import NamedPath, job
 from storage.paths import expand_home
 from storage.uris import is_uri

@@ -9,9 +9,9 @@ from pathlib import Path
 from contracts.errors import InputError
 from evaluation.paired import Difference
 from evaluation.saved_ranks import SavedRanks
+from experiments.comparison.comparison_table import comparison_table, explanation
 from experiments.comparison.paired_runs import Comparison, System, compare_pair, corrected, shared_seeds
 from experiments.comparison.run_ranks import find_ranks, why_not_comparable
-from experiments.comparison.table import comparison_table, explanation
 from experiments.study.definition import Study, Trial
 from experiments.study.results import is_finished, trial_folder
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from evaluation.result_settings import ranking_note
-from experiments.comparison.table import comparison_table
+from experiments.comparison.comparison_table import comparison_table
 from experiments.study.definition import Study, Trial
 from experiments.study.paired_variants import PairedVariants, compare_variants, csv_columns, section
 from experiments.study.plot import chosen_metrics, draw

@@ -9,9 +9,9 @@ import pytest
 from contracts.errors import InputError
 from evaluation import saved_ranks
 from evaluation.paired import PairedChunk, compare, pair_users
+from experiments.comparison.comparison_table import comparison_table, explanation
 from experiments.comparison.paired_runs import System, compare_pair, corrected, shared_seeds
 from experiments.comparison.run_ranks import find_ranks, why_not_comparable
-from experiments.comparison.table import comparison_table, explanation
 from tests.experiments.saved import save_ranks, some_ranks
 
 METRICS = ("recall@10", "ndcg@10")
