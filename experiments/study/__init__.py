@@ -1,1 +1,1 @@
-"""Studies: many trainings, compared by one command. Begin with definition.py (the study file), then life.py."""
+"""Studies: many trainings, compared by one command. Begin with definition.py (the study file), then run_study.py."""
