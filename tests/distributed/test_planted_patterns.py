@@ -96,6 +96,21 @@ def test_unisrec_learns_the_successor_of_the_last_item(successors: Path, tmp_pat
     assert recall(successors, tmp_path / "run", "unisrec", "training.max_epochs=12", *more) > 0.8
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("model.bert4rec.rows=windows", "training.max_epochs=60", "training.patience=60"),
+        ("training.negatives.draws=100", "training.negatives.in_batch=false", "training.precision=bfloat16"),
+        ("training.unit=prefixes", "training.negatives.draws=20", "table.sharding=row_wise"),
+    ],
+)
+def test_bert4rec_learns_the_successor(successors: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    """Inputs are no longer than training rows, as positions that were not trained tell nothing."""
+    settings = ("model.max_length=5", "model.dim=16", "training.max_epochs=25", "training.patience=25", *more)
+    assert recall(successors, tmp_path / "run", "bert4rec", *settings) > 0.8
+
+
 def test_a_run_without_an_item_table_is_checked_for_checkpoints_as_others_are(successors: Path, tmp_path: Path) -> None:
     settings = ("graph=null", "model.unisrec.use_ids=false", "training.max_epochs=1")
     config = config_of(successors, tmp_path / "run", "unisrec", *settings)
