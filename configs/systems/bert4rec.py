@@ -1,4 +1,4 @@
-"""BERT4Rec's knobs, with RecBole's defaults."""
+"""BERT4Rec's knobs, with RecBole's defaults except for `position_zero`."""
 
 from __future__ import annotations
 
