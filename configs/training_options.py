@@ -76,6 +76,12 @@ class TrainingConfig(Section):
         ge=0,
         le=1,
     )
+    gbce_prior_offset: StrictBool = knob(
+        False,
+        RESULT,
+        "whether loss=gbce adds the logarithm of the odds of a positive to all scores, so that training does not begin "
+        "by lowering all scores alike; rankings do not depend on it. false: as the paper",
+    )
     negatives: NegativesConfig = NegativesConfig()
     batch_size: StrictInt = knob(
         512, RESULT, "number of targets in a step, over all ranks; with unit=windows or masks, on average", ge=1

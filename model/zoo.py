@@ -60,5 +60,10 @@ def build_model(config: ModelConfig, info: CatalogueInfo) -> Recommender:
 def build_criterion(config: TrainingConfig, num_items: int) -> Criterion:
     """Return the loss that a config names, for a catalogue of `num_items` items."""
     if config.loss == "gbce":
-        return GBCE(num_items=num_items, draws=config.negatives.draws, calibration=config.gbce_calibration)
+        return GBCE(
+            num_items=num_items,
+            draws=config.negatives.draws,
+            calibration=config.gbce_calibration,
+            prior_offset=config.gbce_prior_offset,
+        )
     return CrossEntropy()

@@ -26,11 +26,18 @@ account for. Without draws (draws=0) there is no sampling rate, and alpha would 
 Without sampling, all other items are negatives: k = N - 1, alpha = beta = 1, and the loss is plain binary cross entropy
 over all items, whatever t is.
 
+Offset. With all scores equal, the loss is least at log(beta / k), which is far below 0. To get there from scores of 0,
+all item rows and all states move in one common direction, until users hardly differ. Training then stays for a long
+time, or for good, at scores that are the same for every user. With `prior_offset` the logits are s + log(beta / k), so
+that scores of 0 are already there. The offset is the same for every item, so it changes no ranking. The paper has none.
+SigLIP (Zhai et al., ICCV 2023), which has as unequal numbers of positives and negatives, begins with such a bias.
+
 Shapes: B targets of this rank, b rows of a chunk, C columns of logits, Q targets of a sequence.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,11 +58,13 @@ class GBCE:
         num_items: N, the items of the catalogue, at least 1.
         draws: number of items that are drawn in a step, at least 1; None: all items are candidates.
         calibration: t, in [0, 1].
+        prior_offset: whether logits are scores plus log(beta / k); False: logits are scores, as in the paper.
     """
 
     num_items: int
     draws: int | None
     calibration: float
+    prior_offset: bool = False
 
     @property
     def num_negatives(self) -> int:
@@ -72,6 +81,11 @@ class GBCE:
     def beta(self) -> float:
         """The power of the positive's probability."""
         return 1 - self.calibration * (1 - self.alpha)
+
+    @property
+    def offset(self) -> float:
+        """The number that is added to every score; 0 without `prior_offset`, or if there are no negatives."""
+        return math.log(self.beta / self.num_negatives) if self.prior_offset and self.num_negatives else 0.0
 
     def full(
         self,
@@ -126,7 +140,7 @@ class GBCE:
     def row_loss(self, log_weights: Tensor) -> GBCERows:
         """Return the loss of rows whose columns have these weights, log w_c [C]."""
         scale = 1 / (self.num_negatives + 1)
-        return GBCERows(self.beta * scale, self.alpha * scale, log_weights)
+        return GBCERows(self.beta * scale, self.alpha * scale, self.offset, log_weights)
 
 
 @dataclass(frozen=True)
@@ -139,11 +153,13 @@ class GBCERows:
     Attributes:
         positive: beta / (k + 1).
         negative: alpha / (k + 1).
+        offset: what is added to all scores and logits.
         log_weights: log w_c, [C]; -inf for a column that is in no sum.
     """
 
     positive: float
     negative: float
+    offset: float
     log_weights: Tensor
 
     def logits(self, user_bd: Tensor, columns_Cd: Tensor, same_bQ: Tensor | None) -> Tensor:  # noqa: ARG002
@@ -155,6 +171,8 @@ class GBCERows:
     def sum_and_gradients(
         self, logits_bC: Tensor, score_b1: Tensor, own_b1: Tensor, same_bQ: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        logits_bC.add_(self.offset)
+        score_b1 = score_b1 + self.offset
         weights_bC = (self.negative * self.log_weights.exp()).expand_as(logits_bC).clone()
         if same_bQ is not None:
             weights_bC.scatter_(1, same_bQ, self.negative)

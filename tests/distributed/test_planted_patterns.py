@@ -63,14 +63,18 @@ def test_mmmlp_learns_the_successor_of_the_last_item(successors: Path, tmp_path:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("negatives", ["{draws: null}", "{draws: 10, in_batch: false}"])
+def test_gbce_that_begins_at_the_prior_learns_as_quickly_as_cross_entropy(
+    successors: Path, tmp_path: Path, negatives: str
+) -> None:
+    """With the settings of the other tests, with which gBCE as in the paper learns nothing."""
+    settings = ("training.loss=gbce", f"training.negatives={negatives}", "training.max_epochs=12")
+    assert recall(successors, tmp_path / "run", "sasrec", *settings, "training.gbce_prior_offset=true") > 0.8
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("model", "negatives"),
-    [
-        ("sasrec", "{draws: null}"),
-        ("sasrec", "{draws: 20}"),
-        ("sasrec", "{draws: 10, in_batch: false}"),
-        ("unisrec", "{draws: 20}"),
-    ],
+    ("model", "negatives"), [("sasrec", "{draws: null}"), ("sasrec", "{draws: 20}"), ("unisrec", "{draws: 20}")]
 )
 def test_gbce_learns_the_successor_of_the_last_item(
     successors: Path, tmp_path: Path, model: str, negatives: str

@@ -224,6 +224,35 @@ def test_a_config_chooses_it() -> None:
     assert build_criterion(training, 50) == GBCE(num_items=50, draws=7, calibration=0.5)
     assert build_criterion(TrainingConfig(loss="gbce"), 50) == GBCE(num_items=50, draws=None, calibration=0.75)
     assert not isinstance(build_criterion(TrainingConfig(), 50), GBCE)
+    assert build_criterion(TrainingConfig(loss="gbce", gbce_prior_offset=True), 50).prior_offset  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("draws", [4, None])
+def test_the_prior_offset_makes_scores_of_zero_the_best_constant(draws: int | None) -> None:
+    """The loss is that of scores which are larger by the offset, and no constant score has a lower one than 0."""
+    gbce, plain = GBCE(12, draws, 0.6, prior_offset=True), GBCE(12, draws, 0.6)
+    beta, k = (1 - 0.6 * 7 / 11, 4) if draws else (1.0, 11)
+    assert gbce.offset == pytest.approx(math.log(beta / k), rel=1e-12)
+    assert plain.offset == GBCE(1, 5, 0.6, prior_offset=True).offset == 0
+    targets, everything = torch.tensor([0, 7, 7]), (torch.arange(12), torch.zeros(12))
+
+    def loss(gbce: GBCE, score: float, users: list[Tensor], items: list[Tensor]) -> Tensor:
+        """A last column of ones and of scores adds a constant to all scores."""
+        users = [torch.cat([users[0], torch.ones(3, 1, dtype=torch.float64)], dim=1)]
+        items = [torch.cat([items[0], torch.full((12, 1), score, dtype=torch.float64)], dim=1)]
+        if draws is None:
+            return gbce.full(users, items, ONE_CHANNEL, targets, 1)
+        return gbce.sampled(users, items, ONE_CHANNEL, targets, *everything, 1)
+
+    users, items = vectors(3)[:1], vectors(12)[:1]
+    for score in (0.0, 0.3):
+        same(
+            value_and_gradients(lambda *both, score=score: loss(gbce, score, *both), users, items),
+            value_and_gradients(lambda *both, score=score: loss(plain, score + gbce.offset, *both), users, items),
+        )
+    zeros = [torch.zeros(3, 1, dtype=torch.float64)], [torch.zeros(12, 1, dtype=torch.float64)]
+    at = {score: loss(gbce, score, *zeros).item() for score in (-0.01, 0.0, 0.01)}
+    assert at[0.0] < min(at[-0.01], at[0.01])
 
 
 NUM_ITEMS, NUM_SPANS, BATCH, REPEATS = 40, 60, 6, 1500
