@@ -15,8 +15,9 @@ from data.sampling.batches import TrainBatches
 from distributed.inputs import Inputs, build_system
 from distributed.sharding import shard
 from distributed.training.epoch_work import begin_epoch
+from distributed.training.final_metrics import count_parameters
 from distributed.training.step import TrainSteps
-from distributed.training.trainer import candidate_sampler, count_parameters, training_spans
+from distributed.training.trainer import candidate_sampler, training_spans
 from distributed.world import World
 
 
