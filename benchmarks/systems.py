@@ -98,6 +98,8 @@ def config_of(name: str, config_path: str | None, overrides: tuple[str, ...], dr
     own = [f"model.name={name}", *([f"training.negatives.draws={draws}"] if draws else [])]
     if draws and name == "mdsrec":
         own.append(f"model.mdsrec.center_samples={_CENTER_SAMPLES}")
+    if draws and SYSTEMS[name].units[0] == "masks":  # in-batch candidates have no right weights there
+        own.append("training.negatives.in_batch=false")
     return load_config(config_path, [*own, *overrides])
 
 
