@@ -148,10 +148,6 @@ class MSM4SR(Recommender):
 
     def _next_item(self, queries: list[Tensor], targets: Tensor, target_ids: Tensor) -> Tensor:
         """-log( sum_q e^{q_b.z_b} / sum_q sum_j e^{q_b.z_j} ): the target's feature among those of other targets."""
-        if self.knobs.mask_missing:  # a target without the feature is nobody's positive or negative
-            has_feature = targets.detach().any(dim=1)
-            queries, targets = [query[has_feature] for query in queries], targets[has_feature]
-            target_ids = target_ids[has_feature]
         scaled = [query / self.knobs.temperature for query in queries]
         candidates, ids = self.gather(targets), self.gather(target_ids)
         positives, negatives = [(q, targets) for q in scaled], [(q, candidates) for q in scaled]

@@ -27,8 +27,8 @@ class MSM4SRConfig(Section):
     mask_missing: StrictBool = knob(
         True,
         RESULT,
-        "whether a feature that an item lacks gives a zero vector and no contrastive loss; false: the adaptor's output "
-        "for a feature of zeros, as in the authors' code",
+        "whether a feature that an item lacks gives a zero vector, whose cosine is 0; false: the adaptor's output for "
+        "a feature of zeros, as in the authors' code",
     )
     temperature: StrictFloat = knob(0.07, RESULT, "number by which cosines are divided in a softmax", gt=0)
     item_dropout: StrictFloat = knob(

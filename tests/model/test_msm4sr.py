@@ -100,19 +100,18 @@ def test_without_ids_a_missing_feature_is_a_zero_vector_or_the_adaptors_bias() -
         assert vectors["image"][others].any(dim=1).all()
 
 
-def test_a_target_without_a_feature_is_in_no_next_item_loss_of_it() -> None:
+def test_a_target_without_a_feature_has_the_score_0_in_the_loss_of_it() -> None:
     system = system_of(objective="contrastive").eval()
-    histories, targets = [[1, 3], [4], [8, 9, 1], [7]], [3, 0, 9, 14]
-    assert not set(targets) & set(NO_IMAGE)
-    batch = case.batch([*histories, [1]], [*targets, NO_IMAGE[0]])
-    case.loss(system, plan_of(system), batch)
-    with_it = system.recommender.channel_losses
-    case.loss(system, plan_of(system), case.batch(histories, targets))
-    without = system.recommender.channel_losses
-    labels = system.recommender.loss_labels
-    assert labels == ("text", "image", "cross-modal")
-    torch.testing.assert_close(with_it[1], without[1], rtol=1e-12, atol=0)
-    assert with_it[0] > without[0]
+    histories, targets = [[1, 3], [4], [8, 9, 1], [7]], [3, 0, 9, NO_IMAGE[0]]
+    plan, batch = plan_of(system), case.batch(histories, targets)
+    case.loss(system, plan, batch)
+    items = system.item_rows(plan)
+    users, vectors = system.recommender.scored_users(items, batch)[1], system.recommender.scored_items(items)[1]
+    scores = users @ vectors[targets].T
+    assert not scores[:, 3].any()
+    expected = torch.nn.functional.cross_entropy(scores, torch.arange(4), reduction="sum")
+    torch.testing.assert_close(system.recommender.channel_losses[1], expected.detach(), rtol=1e-12, atol=0)
+    assert system.recommender.loss_labels == ("text", "image", "cross-modal")
 
 
 def test_rows_with_the_same_target_are_no_negatives() -> None:
