@@ -75,7 +75,9 @@ class TimedSystem:
         return perf_counter() - began
 
     def seconds_before_epoch(self) -> float:
-        """Return the seconds of what the system computes before each epoch; the items that it maps do not count."""
+        """Return the seconds of what the system computes before each epoch, 0 for most; what it maps does not count."""
+        if not self._recommender.epoch_buffers:
+            return 0.0
         self._mapped.append(0)
         began = perf_counter()
         begin_epoch(self._recommender, self._inputs, self._world, self._config.seed, epoch=0)
