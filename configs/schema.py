@@ -123,6 +123,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _contrastive_training_has_its_own_loss(self) -> Config:
+        if self.model.is_contrastive and self.training.loss != "cross_entropy":
+            raise ValueError(
+                f"training.loss={self.training.loss}, but model.{self.model.name}.objective=contrastive has losses of "
+                "its own; set training.loss to cross_entropy, or the objective to next_item"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _mdsrec_fits_training(self) -> Config:
         problem = self.model.mdsrec.problem(self.training) if self.model.mdsrec else None
         if problem:

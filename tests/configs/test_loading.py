@@ -162,6 +162,13 @@ def test_a_bad_file_is_named(tmp_path, content, message):
         load_config(str(tmp_path / "missing.yaml"))
 
 
+def test_contrastive_training_refuses_a_loss_that_it_would_not_use():
+    contrastive = ["model.name=msm4sr", "model.msm4sr.objective=contrastive"]
+    assert load_config(None, contrastive).training.loss == "cross_entropy"
+    with pytest.raises(InputError, match=r"loss=gbce, but model\.msm4sr\.objective=contrastive has losses of its own"):
+        load_config(None, [*contrastive, "training.loss=gbce"])
+
+
 def test_hard_negatives_need_a_model_with_a_graph():
     hard = ["training.negatives.draws=9", "training.negatives.hard_share=0.5"]
     assert load_config(None, hard).training.negatives.hard_share == 0.5

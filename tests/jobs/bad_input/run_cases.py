@@ -142,6 +142,10 @@ CONFIGS = Group(
             "gBCE without draws",
             f"{_TRAIN} --set training.loss=gbce --set training.negatives.draws=0",
         ),
+        Case(
+            "gBCE in contrastive pre-training",
+            f"{_TRAIN} --set model.name=msm4sr --set model.msm4sr.objective=contrastive --set training.loss=gbce",
+        ),
         Case("a calibration of gBCE above 1", f"{_TRAIN} --set training.gbce_calibration=1.5"),
         Case("sampled centres with a full softmax", f"{_TRAIN} --set model.mdsrec.center_samples=4"),
         Case("a negative weight of a modality", f"{_TRAIN} --set model.mdsrec.rho.text=-1"),
