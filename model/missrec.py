@@ -97,9 +97,7 @@ class MISSRec(Recommender):
         self.interest_of.zero_()
         points = torch.cat(vectors)
         if len(points):
-            centers, nearest = minibatch_kmeans(
-                points, min(self.num_interests, len(points)), self.knobs.clustering_steps
-            )
+            centers, nearest = self._clustered(points, min(self.num_interests, len(points)))
             self.interests[1 : 1 + len(centers)] = centers
             self.interest_of.view(-1)[torch.cat(places)] = nearest.to(torch.int32) + 1
 

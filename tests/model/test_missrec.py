@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from configs.model_options import ModelConfig
 from contracts.item_plan import ItemPlan
+from model import missrec
 from model.blocks.item_views import item_rows
 from model.missrec import MISSRec
 from model.protocol import CatalogueInfo
@@ -60,7 +62,8 @@ def test_each_item_has_the_interest_nearest_to_its_adapted_feature() -> None:
                 assert distances[found - 1] <= distances.min() + 1e-5, (name, item)
 
 
-def test_density_peaks_give_every_feature_an_interest() -> None:
+def test_density_peaks_give_every_feature_an_interest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(missrec, "minibatch_kmeans")
     model = model_of(use_ids=False, clustering="density_peaks", interest_ratio=0.2)
     with torch.no_grad():
         model.begin_epoch(Features())
