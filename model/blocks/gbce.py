@@ -50,7 +50,7 @@ from model.blocks.repeats import SeenItems
 from model.protocol import Channel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GBCE:
     """gBCE as a `Criterion`, with its constants.
 
@@ -140,10 +140,12 @@ class GBCE:
     def row_loss(self, log_weights: Tensor) -> GBCERows:
         """Return the loss of rows whose columns have these weights, log w_c [C]."""
         scale = 1 / (self.num_negatives + 1)
-        return GBCERows(self.beta * scale, self.alpha * scale, self.offset, log_weights)
+        return GBCERows(
+            positive=self.beta * scale, negative=self.alpha * scale, offset=self.offset, log_weights=log_weights
+        )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GBCERows:
     """-(positive * log sigmoid(s_t) + negative * sum over columns c, but the target's, of w_c * log sigmoid(-l_c)).
 

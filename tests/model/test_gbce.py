@@ -66,7 +66,8 @@ def test_the_sampled_loss_equals_the_papers_formula(monkeypatch: pytest.MonkeyPa
     log_weights = torch.randn(5, dtype=torch.float64)
     same(
         value_and_gradients(
-            GBCE(12, 4, t).sampled, users, items, CHANNELS, torch.tensor(targets), torch.tensor(candidates),
+            GBCE(num_items=12, draws=4, calibration=t).sampled,
+            users, items, CHANNELS, torch.tensor(targets), torch.tensor(candidates),
             log_weights, 1,
         ),
         value_and_gradients(
@@ -90,11 +91,13 @@ def test_without_sampling_it_is_binary_cross_entropy_over_all_items(
             for u, i, channel in zip(users, items, CHANNELS, strict=True)
         ) / torch.tensor(20.0)  # fmt: skip
 
-    full = value_and_gradients(GBCE(12, None, 0.75).full, users, items, CHANNELS, torch.tensor(targets), 20)
+    full = value_and_gradients(
+        GBCE(num_items=12, draws=None, calibration=0.75).full, users, items, CHANNELS, torch.tensor(targets), 20
+    )
     same(full, value_and_gradients(library, users, items))
     everything = torch.randperm(12), torch.zeros(12)
     for draws in (11, 300):  # more draws than other items stand for all of them
-        sampled = GBCE(12, draws, 0.75).sampled
+        sampled = GBCE(num_items=12, draws=draws, calibration=0.75).sampled
         same(value_and_gradients(sampled, users, items, CHANNELS, torch.tensor(targets), *everything, 20), full)
 
 
@@ -117,13 +120,13 @@ def test_targets_trained_together_weigh_one_and_seen_items_get_their_gain(
     gains = torch.tensor([-1.5, 0.8], dtype=torch.float64, requires_grad=True)
     both = SeenItems(torch.tensor(padded), counts, gains.unbind())
     leaves = [*users, *items, gains]
-    found = GBCE(12, 4, 0.6).sampled(
+    found = GBCE(num_items=12, draws=4, calibration=0.6).sampled(
         users, items, CHANNELS, torch.tensor(targets), torch.tensor(candidates), log_weights, 1, same_sequence, both
     )
     expected = plain_loss((12, 4, 0.6), users, items, targets, candidates, weights, seen, gains)
     same((found, torch.autograd.grad(found, leaves)), (expected, torch.autograd.grad(expected, leaves)))
     everything = list(range(12))
-    full = GBCE(12, None, 0.6).full(users, items, CHANNELS, torch.tensor(targets), 1, both)
+    full = GBCE(num_items=12, draws=None, calibration=0.6).full(users, items, CHANNELS, torch.tensor(targets), 1, both)
     expected = plain_loss((12, 11, 0.6), users, items, targets, everything, [[1.0] * 12] * 5, seen, gains)
     same((full, torch.autograd.grad(full, leaves)), (expected, torch.autograd.grad(expected, leaves)))
 
@@ -132,7 +135,10 @@ def test_targets_trained_together_weigh_one_and_seen_items_get_their_gain(
 def test_chunks_leave_value_and_gradients(monkeypatch: pytest.MonkeyPatch, max_logits: int) -> None:
     users, items, targets = vectors(26), vectors(20), torch.randint(20, (26,))
     sample = torch.randperm(20)[:15], torch.randn(15)
-    for loss, more in ((GBCE(20, 6, 0.5).sampled, sample), (GBCE(20, None, 0.5).full, ())):
+    for loss, more in (
+        (GBCE(num_items=20, draws=6, calibration=0.5).sampled, sample),
+        (GBCE(num_items=20, draws=None, calibration=0.5).full, ()),
+    ):
         monkeypatch.setattr(losses, "MAX_LOGITS", 2**24)
         whole = value_and_gradients(loss, users, items, CHANNELS, targets, *more, 7)
         monkeypatch.setattr(losses, "MAX_LOGITS", max_logits)
@@ -143,7 +149,10 @@ def test_no_tensor_is_larger_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> No
     users, items, targets = vectors(100), vectors(80), torch.randint(80, (100,))
     sample = torch.randperm(80)[:60], torch.randn(60)
     monkeypatch.setattr(losses, "MAX_LOGITS", 1000)
-    for loss, more in ((GBCE(80, 6, 0.5).sampled, sample), (GBCE(80, None, 0.5).full, ())):
+    for loss, more in (
+        (GBCE(num_items=80, draws=6, calibration=0.5).sampled, sample),
+        (GBCE(num_items=80, draws=None, calibration=0.5).full, ()),
+    ):
         with LargestTensor() as largest:
             value_and_gradients(loss, users, items, CHANNELS, targets, *more, 7)
         assert 500 < largest.numel <= 1000
@@ -157,7 +166,7 @@ def test_large_scores_have_finite_losses_and_exact_gradients(dtype: torch.dtype,
     item = torch.tensor([[1.0], [-1.0], [1.0]], dtype=dtype, requires_grad=True)
     small, large = math.log1p(math.exp(-size)), size + math.log1p(math.exp(-size))
     loss, (user_grad, item_grad) = value_and_gradients(
-        GBCE(3, None, 1.0).full, [user], [item], ONE_CHANNEL, torch.tensor([0, 0]), 1
+        GBCE(num_items=3, draws=None, calibration=1.0).full, [user], [item], ONE_CHANNEL, torch.tensor([0, 0]), 1
     )
     # Row 0: target size, others -size and size. Row 1: target -size, others size and -size.
     assert loss.item() == pytest.approx((3 * small + 3 * large) / 3, rel=1e-6)
@@ -170,9 +179,9 @@ def test_large_scores_have_finite_losses_and_exact_gradients(dtype: torch.dtype,
 @pytest.mark.parametrize("num_items", [1, 9])
 def test_no_targets_give_a_connected_zero(num_items: int) -> None:
     users, items, nothing = vectors(0), vectors(num_items), torch.zeros(0, dtype=torch.int64)
-    gbce = GBCE(num_items, 5, 0.75)
+    gbce = GBCE(num_items=num_items, draws=5, calibration=0.75)
     for loss in (
-        GBCE(num_items, None, 0.75).full(users, items, CHANNELS, nothing, 0),
+        GBCE(num_items=num_items, draws=None, calibration=0.75).full(users, items, CHANNELS, nothing, 0),
         gbce.sampled(users, items, CHANNELS, nothing, nothing, torch.zeros(0), 0),
         gbce.sampled(users, items, CHANNELS, nothing, torch.tensor([0]), torch.zeros(1), 0),
     ):
@@ -186,14 +195,15 @@ def test_without_negatives_the_positives_part_remains(candidates: list[int]) -> 
     users, items = vectors(2), vectors(9)
     weights = torch.full((len(candidates),), 2.0)
     found = value_and_gradients(
-        GBCE(9, 3, 0.75).sampled, users, items, CHANNELS, torch.tensor([4, 4]), torch.tensor(candidates).long(),
+        GBCE(num_items=9, draws=3, calibration=0.75).sampled,
+        users, items, CHANNELS, torch.tensor([4, 4]), torch.tensor(candidates).long(),
         weights, 1,
     )  # fmt: skip
     same(found, value_and_gradients(lambda *both: plain_loss((9, 3, 0.75), *both, [4, 4], [], [[], []]), users, items))
 
 
 def test_a_catalogue_of_one_item_has_no_negatives() -> None:
-    gbce = GBCE(1, 5, 0.75)
+    gbce = GBCE(num_items=1, draws=5, calibration=0.75)
     assert (gbce.num_negatives, gbce.alpha, gbce.beta) == (0, 1.0, 1.0)
     loss = gbce.full([torch.zeros(2, 3)], [torch.zeros(1, 3)], ONE_CHANNEL, torch.tensor([0, 0]), 2)
     assert loss.item() == pytest.approx(math.log(2))
@@ -202,7 +212,7 @@ def test_a_catalogue_of_one_item_has_no_negatives() -> None:
 def test_logits_are_float32_under_autocast_and_for_half_vectors() -> None:
     user, item = torch.randn(5, 64, requires_grad=True), torch.randn(9, 64, requires_grad=True)
     operands = (ONE_CHANNEL, torch.arange(5), torch.arange(3, 9), torch.randn(6), 5)
-    loss = GBCE(9, 4, 0.75).sampled
+    loss = GBCE(num_items=9, draws=4, calibration=0.75).sampled
     exact, exact_grads = value_and_gradients(loss, [user], [item], *operands)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         under, grads = value_and_gradients(loss, [user], [item], *operands)
@@ -214,7 +224,7 @@ def test_logits_are_float32_under_autocast_and_for_half_vectors() -> None:
 
 def test_the_parts_are_each_channels_own_loss() -> None:
     users, items, targets, parts = vectors(5), vectors(4), torch.tensor([0, 3, 3, 1, 2]), list[Tensor]()
-    loss = GBCE(4, None, 0.75).full(users, items, CHANNELS, targets, 10, parts=parts)
+    loss = GBCE(num_items=4, draws=None, calibration=0.75).full(users, items, CHANNELS, targets, 10, parts=parts)
     assert not any(part.requires_grad for part in parts)
     assert loss.item() == pytest.approx((parts[0] + 0.3 * parts[1]).item() / 10, rel=1e-12)
 
@@ -230,10 +240,13 @@ def test_a_config_chooses_it() -> None:
 @pytest.mark.parametrize("draws", [4, None])
 def test_the_prior_offset_makes_scores_of_zero_the_best_constant(draws: int | None) -> None:
     """The loss is that of scores which are larger by the offset, and no constant score has a lower one than 0."""
-    gbce, plain = GBCE(12, draws, 0.6, prior_offset=True), GBCE(12, draws, 0.6)
+    gbce, plain = (
+        GBCE(num_items=12, draws=draws, calibration=0.6, prior_offset=True),
+        GBCE(num_items=12, draws=draws, calibration=0.6),
+    )
     beta, k = (1 - 0.6 * 7 / 11, 4) if draws else (1.0, 11)
     assert gbce.offset == pytest.approx(math.log(beta / k), rel=1e-12)
-    assert plain.offset == GBCE(1, 5, 0.6, prior_offset=True).offset == 0
+    assert plain.offset == GBCE(num_items=1, draws=5, calibration=0.6, prior_offset=True).offset == 0
     targets, everything = torch.tensor([0, 7, 7]), (torch.arange(12), torch.zeros(12))
 
     def loss(gbce: GBCE, score: float, users: list[Tensor], items: list[Tensor]) -> Tensor:
@@ -279,7 +292,7 @@ def test_value_and_gradient_are_unbiased_for_any_candidates(
     def sampled(step: int) -> Tensor:
         batch = of_spans[np.append(0, 1 + rng.choice(NUM_SPANS - 1, BATCH - 1, replace=False))]
         ids, log_weights = sampler.sample(0, step, batch)
-        loss = GBCE(NUM_ITEMS, 8, 0.75).sampled(
+        loss = GBCE(num_items=NUM_ITEMS, draws=8, calibration=0.75).sampled(
             [user], [item], ONE_CHANNEL, target, torch.from_numpy(ids), torch.from_numpy(log_weights), 1
         )
         return torch.cat([loss.detach()[None], *(grad.flatten() for grad in torch.autograd.grad(loss, [user, item]))])
