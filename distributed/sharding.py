@@ -218,7 +218,7 @@ def _dense_optimizers(dense: dict[str, nn.Parameter], config: Config) -> list[tu
 def _without_table(system: RecommenderSystem, config: Config) -> ShardedSystem:
     """Distribute a system without an item table: in DDP, or unwrapped if it has no parameters."""
     dense = {key: p for key, p in system.named_parameters() if p.requires_grad}
-    parallel = nn.parallel.DistributedDataParallel(system) if dense else system
+    parallel = nn.parallel.DistributedDataParallel(system, broadcast_buffers=False) if dense else system
     optimizer = CombinedOptimizer(_dense_optimizers(dense, config))
     return ShardedSystem(
         parallel=parallel,

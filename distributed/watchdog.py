@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,6 +68,7 @@ class Watchdog:
         self._every = min(seconds / 4, 5.0)
         self._watched = threading.get_ident()
         self._step, self._alive_at = 0, time.monotonic()
+        self._is_resting = False
         self._done = threading.Event()
         self._store = _get_default_store()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -86,6 +87,16 @@ class Watchdog:
         if self._thread.ident is None:
             self._thread.start()
 
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Within this context nothing counts as a stall, for work whose time is not bounded. Heartbeats go on."""
+        self._is_resting = True
+        try:
+            yield
+        finally:
+            self._alive_at = time.monotonic()
+            self._is_resting = False
+
     def watching(self, track: Track) -> Track:
         """Return a `Track` that calls `alive` for each item of a loop and otherwise does what `track` does."""
 
@@ -98,6 +109,8 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._done.wait(self._every):
+            if self._is_resting:
+                self._alive_at = time.monotonic()
             silent = time.monotonic() - self._alive_at
             line, collective = self._place()
             beat = Beat(step=self._step, line=line, collective=collective, silent=silent, time=time.time())

@@ -50,7 +50,6 @@ class MISSRec(Recommender):
     interests: Tensor
     interest_of: Tensor
     epoch_buffers = ("interests", "interest_of")
-    of_items = ("interest_of",)
 
     def __init__(self, config: ModelConfig, info: CatalogueInfo) -> None:
         """Build the model for a catalogue.
@@ -85,21 +84,33 @@ class MISSRec(Recommender):
 
     def begin_epoch(self, catalogue: CatalogueFeatures) -> None:
         """Find the interests: cluster the adapted features of all items, whatever the feature."""
-        vectors, places = [], []
-        for start in range(0, catalogue.num_items, _BLOCK):
-            stop = min(start + _BLOCK, catalogue.num_items)
-            for column, name in enumerate(self.names):
-                raw = catalogue.rows(name, start, stop).to(self.interests.dtype)
-                rows = self._present(raw).nonzero()[:, 0]
-                vectors.append(self.adaptors[column](raw[rows]))
-                places.append((start + rows) * len(self.names) + column)
+        points, places = self._points(catalogue)
         self.interests.zero_()
         self.interest_of.zero_()
-        points = torch.cat(vectors)
         if len(points):
             centers, nearest = self._clustered(points, min(self.num_interests, len(points)))
             self.interests[1 : 1 + len(centers)] = centers
-            self.interest_of.view(-1)[torch.cat(places)] = nearest.to(torch.int32) + 1
+            self.interest_of.view(-1)[places] = nearest.to(torch.int32) + 1
+
+    def _points(self, catalogue: CatalogueFeatures) -> tuple[Tensor, Tensor]:
+        """Return the adapted features of all items [n, d], and the place of each in `interest_of`, int64 [n].
+
+        All of them are in memory at once, on rank 0: 4 M d bytes for each item.
+        """
+        room = catalogue.num_items * len(self.names)
+        points = self.interests.new_empty(room, self.interests.shape[1])
+        places = torch.empty(room, dtype=torch.int64, device=points.device)
+        count = 0
+        for start in range(0, catalogue.num_items, _BLOCK):
+            stop = min(start + _BLOCK, catalogue.num_items)
+            for column, name in enumerate(self.names):
+                raw = catalogue.rows(name, start, stop).to(points.dtype)
+                rows = self._present(raw).nonzero()[:, 0]
+                found = slice(count, count + len(rows))
+                points[found] = self.adaptors[column](raw[rows])
+                places[found] = (start + rows) * len(self.names) + column
+                count += len(rows)
+        return points[:count], places[:count]
 
     def _clustered(self, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
         if self.knobs.clustering == "kmeans":

@@ -142,26 +142,27 @@ class MSM4SR(Recommender):
         else:
             views = queries = [[unit_vectors(project(h)) for h in states] for project in self.projections]
         targets = [F.embedding(batch.targets, vectors) for vectors in self.scored_items(items)]
-        losses = [(1.0, self._next_item(*of_feature, target_ids)) for of_feature in zip(queries, targets, strict=True)]
-        agreement = torch.stack([self._cross_modal(one, other, target_ids) for one, other in views]).sum()
+        ids = (target_ids, self.gather(target_ids))
+        losses = [(1.0, self._next_item(*of_feature, *ids)) for of_feature in zip(queries, targets, strict=True)]
+        agreement = torch.stack([self._cross_modal(one, other, *ids) for one, other in views]).sum()
         return [*losses, (self.knobs.cross_modal_weight, agreement)]
 
-    def _next_item(self, queries: list[Tensor], targets: Tensor, target_ids: Tensor) -> Tensor:
+    def _next_item(self, queries: list[Tensor], targets: Tensor, own_ids: Tensor, all_ids: Tensor) -> Tensor:
         """-log( sum_q e^{q_b.z_b} / sum_q sum_j e^{q_b.z_j} ): the target's feature among those of other targets."""
         scaled = [query / self.knobs.temperature for query in queries]
-        candidates, ids = self.gather(targets), self.gather(target_ids)
+        candidates = self.gather(targets)
         positives, negatives = [(q, targets) for q in scaled], [(q, candidates) for q in scaled]
-        return contrastive_loss(positives, negatives, target_ids, ids)
+        return contrastive_loss(positives, negatives, own_ids, all_ids)
 
-    def _cross_modal(self, one: Tensor, other: Tensor, target_ids: Tensor) -> Tensor:
+    def _cross_modal(self, one: Tensor, other: Tensor, own_ids: Tensor, all_ids: Tensor) -> Tensor:
         """The mean of -log( e^{t_b.v_b} / (sum_j e^{t_b.v_j} + sum_{j != b} e^{u_b.u_j}) ) for u = t and for u = v.
 
         Both halves have the negatives t_b.v_j, as the authors' code has.
         """
-        scaled, ids = [view / self.knobs.temperature for view in (one, other)], self.gather(target_ids)
+        scaled = [view / self.knobs.temperature for view in (one, other)]
         all_one, all_other = self.gather(one), self.gather(other)
         halves = [
-            contrastive_loss([(scaled[0], other)], [(scaled[0], all_other), within], target_ids, ids)
+            contrastive_loss([(scaled[0], other)], [(scaled[0], all_other), within], own_ids, all_ids)
             for within in ((scaled[0], all_one), (scaled[1], all_other))
         ]
         return torch.stack(halves).mean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from contracts.errors import InputError
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.inference.scoring import SPLITS, Ranked, Scorer, summarise
 from evaluation.result_settings import score_settings
@@ -57,13 +58,19 @@ def _save(ranked: Ranked, facts: RankFacts, scorer: Scorer, path: Path) -> None:
     if not scorer.config.evaluation.save_ranks:
         path.unlink(missing_ok=True)
         return
-    write_ranks(
-        path,
-        facts,
-        users=ranked.users,
-        positions=ranked.positions,
-        items=ranked.items,
-        ranks=ranked.ranks,
-        user_names=scorer.inputs.dataset.user_source_ids(),
-        item_names=scorer.inputs.dataset.item_source_ids(),
-    )
+    try:
+        write_ranks(
+            path,
+            facts,
+            users=ranked.users,
+            positions=ranked.positions,
+            items=ranked.items,
+            ranks=ranked.ranks,
+            user_names=scorer.inputs.dataset.user_source_ids(),
+            item_names=scorer.inputs.dataset.item_source_ids(),
+        )
+    except OSError as error:
+        raise InputError(
+            f"{path}: could not be written ({error.strerror or error}); free space or correct the permissions and "
+            "repeat the command, or set evaluation.save_ranks=false"
+        ) from None

@@ -2,7 +2,8 @@
 
 Rank 0 computes, and every rank receives the same bytes. The result is in the model's buffers, which are part of a
 checkpoint. So a run that resumes within an epoch reads them, and one that resumes between two epochs computes them
-again from the same weights and random numbers.
+again from the same weights and random numbers. On CPUs that gives the same bits. On a GPU sums may be added in another
+order, and the result may differ in its last digits.
 """
 
 from __future__ import annotations

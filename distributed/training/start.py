@@ -20,6 +20,7 @@ from distributed.sharding import ShardedSystem
 from distributed.telemetry import Telemetry
 from distributed.world import World
 from model.blocks.item_table import TABLE
+from model.recommender import Recommender
 from model.system import RecommenderSystem
 from storage.durable_files import write_text
 
@@ -62,6 +63,10 @@ class StartPlan:
     def loaded(self) -> set[str]:
         """The names of the weights that are loaded."""
         return {weight.name for weight in self.weights if weight.origin == "loaded"}
+
+    def has_epoch_buffers(self, recommender: Recommender) -> bool:
+        """Return whether everything that the model computes before each epoch was loaded."""
+        return self.loaded >= {f"recommender.{name}" for name in recommender.epoch_buffers}
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -158,11 +163,14 @@ def plan_start(config: Config, dataset: str, system: RecommenderSystem, source: 
     left_out = matching("training.leave_out", config.training.leave_out, sorted({*own, *theirs}))
     frozen = frozen_names(system, config.training.freeze)
     parameters = {name for name, _ in system.named_parameters()}
+    # What the model computes from the catalogue before each epoch means nothing to another catalogue.
+    is_other = source is not None and source.progress.fingerprints.get("dataset") != dataset
+    stale = {f"recommender.{name}" for name in system.recommender.epoch_buffers if is_other}
     weights = tuple(
         Weight(
             name=name,
             shape=shape,
-            origin=_origin(name, theirs, left_out, is_new=source is None),
+            origin=_origin(name, theirs, left_out, is_new=source is None, is_stale=name in stale),
             training="frozen" if name in frozen else "trained" if name in parameters else "not a parameter",
         )
         for name, shape in own.items()
@@ -179,9 +187,11 @@ def plan_start(config: Config, dataset: str, system: RecommenderSystem, source: 
     return plan
 
 
-def _origin(name: str, theirs: Collection[str], left_out: Collection[str], is_new: bool) -> str:
+def _origin(name: str, theirs: Collection[str], left_out: Collection[str], *, is_new: bool, is_stale: bool) -> str:
     if is_new:
         return "fresh"
+    if is_stale:
+        return "fresh: of another dataset"
     if name in left_out:
         return "fresh: left out"
     return "loaded" if name in theirs else "fresh: the other run has none"
@@ -204,17 +214,18 @@ def _check_loaded(
     tables = ["table.*"] if any(f".{TABLE}." in weight.name for weight in loaded) else []
     tables += [weight.name for weight in loaded if weight.name in of_items]
     if tables and source.progress.fingerprints.get("dataset") != dataset:
+        left_out = json.dumps([*config.training.leave_out, *tables])
         raise InputError(
-            f"{knob}: was trained on another dataset than {config.dataset}, so {' and '.join(tables)} there belong to "
-            f"other items; set training.leave_out={json.dumps(tables)} to begin with fresh ones"
+            f"{knob}: was trained on another dataset than {config.dataset}, so the entries of its "
+            f"{' and '.join(tables)} are of other items; set training.leave_out={left_out} to begin with fresh ones"
         )
     differing = [weight for weight in loaded if weight.shape != source.shapes[weight.name]]
     if differing:
         first = differing[0]
         more = f" ({len(differing) - 1} more weights also differ)" if len(differing) > 1 else ""
         shapes = f"{list(source.shapes[first.name])} there and {list(first.shape)} in run={config.run}{more}"
-        names = ", ".join(f'"{weight.name}"' for weight in differing)
-        to_names = f"=[{names}]" if len(differing) <= _MOST_NAMED else " to patterns of their names"
+        names = json.dumps([*config.training.leave_out, *(weight.name for weight in differing)])
+        to_names = f"={names}" if len(differing) <= _MOST_NAMED else " to patterns of their names"
         raise InputError(
             f"{knob}: {first.name} has shape {shapes}; give both runs the same model settings, or set "
             f"training.leave_out{to_names} to begin with fresh weights"

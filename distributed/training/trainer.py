@@ -28,6 +28,7 @@ from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.sharding import ShardedSystem, choose_optimizer, choose_sharding, shard
 from distributed.stop_agreement import STOP_FILE, STOPPED_FILE, Interruption
 from distributed.telemetry import Telemetry, Track, unwatched
+from distributed.training.epoch_work import begin_epoch
 from distributed.training.final_metrics import final_metrics
 from distributed.training.start import check_start, start
 from distributed.training.training_loop import TrainingLoop, decide
@@ -104,6 +105,9 @@ def train(
                 return None
             if checkpoints.exists():
                 checkpoints.load("best", sharded, inputs.fingerprints, weights_only=True)
+            elif not (begun and begun.has_epoch_buffers(sharded.system.recommender)):
+                with watchdog.resting():  # no epoch was trained, so nothing was computed before one
+                    begin_epoch(sharded.system.recommender, inputs, world, config.seed, 0)
         metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, progress, world)
     telemetry.close()
     if world.is_first:

@@ -91,7 +91,8 @@ class TrainingLoop:
         count = last - progress.epoch_steps
         if not progress.epoch_steps:
             began = time.perf_counter()
-            begin_epoch(self.sharded.system.recommender, self.inputs, self.world, self.config.seed, progress.epoch)
+            with self.watchdog.resting():
+                begin_epoch(self.sharded.system.recommender, self.inputs, self.world, self.config.seed, progress.epoch)
             progress.epoch_seconds += time.perf_counter() - began
         self.sharded.system.train()
         num_targets: list[int] = []

@@ -140,7 +140,9 @@ def check_same_starts(trials: Sequence[Trial], pending: Sequence[Trial], folder:
     Raises:
         InputError: the run has another best checkpoint than when an earlier trial started from it.
     """
-    for run in sorted({trial.config.training.start_from or "" for trial in pending} - {""}):
+    # A trial that has checkpoints continues from those and does not read the other run, which may be gone.
+    new = [t for t in pending if not (trial_folder(folder, t) / "checkpoints" / "index.json").exists()]
+    for run in sorted({trial.config.training.start_from or "" for trial in new} - {""}):
         now = open_start(run).fingerprint
         for trial in trials:
             recorded = None

@@ -19,9 +19,10 @@ def density_peaks(vectors_nd: Tensor, num_centers: int, num_neighbors: int) -> t
     """Return the centres [K, d], and for each vector the number of its cluster, int64 [n].
 
     A vector's density is exp(-mean of the squared distances to its `num_neighbors` nearest vectors), of which it is
-    one itself. Its separation is the distance to the nearest vector that is denser; for the densest vector it is the
-    largest distance of all. The K vectors with the largest products of density and separation are the peaks. Every
-    vector joins the nearest peak, and a centre is the mean of its vectors. Distances are divided by sqrt(d).
+    one itself. Its separation is the distance to the nearest vector that is denser; for the densest vector it is
+    the largest distance of all. Of equally dense vectors, such as copies, the one with the lower number counts as
+    denser. The K vectors with the largest products of density and separation are the peaks. Every vector joins the
+    nearest peak, and a centre is the mean of its vectors. Distances are divided by sqrt(d).
 
     Args:
         vectors_nd: the vectors, n >= K.
@@ -37,10 +38,13 @@ def density_peaks(vectors_nd: Tensor, num_centers: int, num_neighbors: int) -> t
         near.append((nearest * nearest).mean(dim=1))
         largest = torch.maximum(largest, distances_bn.max())
     density_n = torch.cat(near).neg().exp()
+    numbers_n = torch.arange(count, device=vectors_nd.device)
     separations, first = [], 0
     for distances_bn in _distances(vectors_nd, vectors_nd):
-        own = density_n[first : first + len(distances_bn), None]
-        separations.append(distances_bn.where(density_n > own, largest).min(dim=1).values)
+        place_b1 = numbers_n[first : first + len(distances_bn), None]
+        own_b1 = density_n[place_b1]
+        is_denser_bn = (density_n > own_b1) | ((density_n == own_b1) & (numbers_n < place_b1))
+        separations.append(distances_bn.where(is_denser_bn, largest).min(dim=1).values)
         first += len(distances_bn)
     peaks = (density_n * torch.cat(separations)).topk(num_centers).indices
     of_n = torch.cat([distances.argmin(dim=1) for distances in _distances(vectors_nd, vectors_nd[peaks])])

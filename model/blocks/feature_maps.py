@@ -40,6 +40,9 @@ def chosen_features(
                 f"model.{system}.features={list(names)}: the dataset has no feature {name!r}; name some of "
                 f"{', '.join(sorted(info.feature_dims)) or 'those that it is prepared with'}, or null for all"
             )
+    repeated = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if repeated is not None:
+        raise InputError(f"model.{system}.features={list(names)}: names {repeated!r} twice; name each feature once")
     if at_least_one and not names:
         raise InputError(
             f"model.{system}.features=[]: names no feature; name some of {', '.join(sorted(info.feature_dims))}, or "

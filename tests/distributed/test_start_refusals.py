@@ -70,18 +70,29 @@ def test_the_item_table_of_another_dataset_is_refused_though_its_shape_fits(fold
         check_trainable(config, open_inputs(config), "cpu")
 
 
-@pytest.mark.parametrize(("name", "weight"), [("bert4rec", "output_bias"), ("missrec", "interest_of")])
-def test_other_weights_of_single_items_are_refused_too(folders, tmp_path, name, weight):
+def of_another_dataset(folders, tmp_path, name):
+    """A config that leaves out the table, its system, and a checkpoint of the same system on dataset "b"."""
     config = started(folders, tmp_path / "new", tmp_path / "other", "training.leave_out=[table.*]", model=name)
-    inputs = open_inputs(config)
-    system = build_system(config, inputs)
+    system = build_system(config, open_inputs(config))
     shapes = {key: tuple(value.size()) for key, value in system.state_dict().items()}
-    source = StartCheckpoint(
-        run="OTHER", path=tmp_path, progress=Progress(fingerprints={"dataset": "b"}), shapes=shapes
-    )
-    with pytest.raises(InputError, match=rf'leave_out=\["recommender\.{weight}"\] to begin with fresh ones'):
+    progress = Progress(fingerprints={"dataset": "b"})
+    return config, system, StartCheckpoint(run="OTHER", path=tmp_path, progress=progress, shapes=shapes)
+
+
+def test_other_weights_of_single_items_are_refused_too(folders, tmp_path):
+    config, system, source = of_another_dataset(folders, tmp_path, "bert4rec")
+    named = r'leave_out=\["table\.\*", "recommender\.output_bias"\] to begin with fresh ones'
+    with pytest.raises(InputError, match=named):
         plan_start(config, "a", system, source)
-    assert f"recommender.{weight}" in plan_start(config, "b", system, source).loaded
+    assert "recommender.output_bias" in plan_start(config, "b", system, source).loaded
+
+
+def test_what_is_computed_before_each_epoch_is_not_loaded_from_another_dataset(folders, tmp_path):
+    config, system, source = of_another_dataset(folders, tmp_path, "missrec")
+    other, same = (plan_start(config, dataset, system, source) for dataset in ("a", "b"))
+    assert same.has_epoch_buffers(system.recommender)
+    assert not other.has_epoch_buffers(system.recommender)
+    assert other.loaded == same.loaded - {"recommender.interests", "recommender.interest_of"}
 
 
 def test_another_model_without_a_common_weight_is_refused(folders, tmp_path, sources):

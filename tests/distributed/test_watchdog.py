@@ -49,6 +49,17 @@ def test_a_thread_that_moves_is_not_ended_and_a_thread_that_hangs_is(tmp_path, c
     assert "test_a_thread_that_moves" in (tmp_path / "stalls/rank-0.txt").read_text()
 
 
+def test_a_thread_that_rests_is_not_ended(tmp_path):
+    ended = []
+    with world_of_one() as world, Watchdog(world=world, run=tmp_path, seconds=0.4, end=ended.append) as watchdog:
+        watchdog.alive(1)
+        with watchdog.resting():
+            time.sleep(1.2)
+        assert not ended
+        while not ended:  # the rest is over
+            time.sleep(0.05)
+
+
 def one_rank_dawdles(world, folder):
     told = []
     with Watchdog(world=world, run=folder, seconds=3.0, end=told.append) as watchdog:

@@ -69,7 +69,7 @@ def training(root, run, *settings, status=0):
 
 
 def results(run):
-    """Return a run's results that do not depend on time."""
+    """Return a run's results that depend neither on time nor on the process."""
     metrics = json.loads((run / "metrics.json").read_text())
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     index = json.loads((run / "checkpoints/index.json").read_text())
@@ -78,7 +78,8 @@ def results(run):
         tensors |= {(file.name, name): value.tolist() for name, value in load_file(file).items()}
     assert tensors
     kept = [{key: record[key] for key in ("step", "epoch", "loss", "valid")} for record in records]
-    timeless = {key: value for key, value in metrics.items() if not key.endswith(("per_epoch", "per_second"))}
+    measured = ("per_epoch", "per_second", "memory_gib")
+    timeless = {key: value for key, value in metrics.items() if not key.endswith(measured)}
     return timeless, kept, index, tensors, pq.read_table(run / "r.parquet").to_pydict()
 
 

@@ -37,7 +37,8 @@ OURS = [
     r"(valid|test ) ( +\d\.\d{4}){6}",
     r"Ranking: items that the user already has are kept \(evaluation\.mask_history\), .*",
     r"Share of targets that are already in the user's history: valid \d+\.\d%, test \d+\.\d%\..*",
-    r"wrote run /\S+ \(sasrec\): checkpoints, config\.yaml, metrics\.json, metrics\.jsonl, plan\.txt, tensorboard",
+    r"wrote run /\S+ \(sasrec\): checkpoints, config\.yaml, metrics\.json, metrics\.jsonl, plan\.txt, "
+    r"ranks-test\.parquet, ranks-valid\.parquet, tensorboard",
 ]
 # Both jobs run in one process, so that Ray starts once, as in the demo.
 TWO_JOBS = """

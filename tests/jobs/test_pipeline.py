@@ -68,7 +68,7 @@ def test_train_continue_evaluate_recommend(root):
 
     metrics = json.loads((root / "run/metrics.json").read_text())
     assert {"recall@10", "recall@20", "recall@50", "ndcg@10", "ndcg@20"} <= set(metrics["test"])
-    assert {"seconds_per_epoch", "targets_per_second", "num_parameters", "seed", "versions"} <= set(metrics)
+    assert {"seconds_per_epoch", "targets_per_second", "num_parameters", "peak_memory_gib", "seed"} <= set(metrics)
     assert metrics["details"]["test"]["targets"] == 300
     for name in ("config.yaml", "plan.txt", "checkpoints/index.json"):
         assert (root / "run" / name).exists(), name

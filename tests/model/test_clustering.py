@@ -7,6 +7,7 @@ import torch
 
 from model.blocks import clustering
 from model.blocks.clustering import minibatch_kmeans, nearest_centers
+from model.blocks.density_peaks import density_peaks
 
 
 def test_clusters_that_are_far_apart_are_found() -> None:
@@ -39,6 +40,14 @@ def test_a_step_moves_centres_as_a_plain_loop_does(monkeypatch: pytest.MonkeyPat
                 centers[number] += (torch.stack(own) - centers[number]).sum(dim=0) / totals[number]
     torch.testing.assert_close(found, centers, rtol=1e-12, atol=1e-12)
     assert torch.equal(labels, ((points[:, None] - found) ** 2).sum(dim=2).argmin(dim=1))
+
+
+def test_copies_of_a_vector_are_one_peak_of_density() -> None:
+    torch.manual_seed(0)
+    different, copied = torch.randn(60, 8), torch.randn(1, 8)
+    _, clusters = density_peaks(torch.cat([different, copied.expand(40, -1)]), 50, 20)
+    assert len(clusters[60:].unique()) == 1
+    assert len(clusters[:60].unique()) >= 49
 
 
 def test_blocks_give_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,7 +158,7 @@ def test_another_number_of_targets_scales_the_loss() -> None:
             ["text"],
             r"features=\['text'\]: MSM4SR reads two different .* has audio, image, text\)",
         ),
-        (["text", "text"], "reads two different features"),
+        (["text", "text"], "names 'text' twice"),
         (None, "reads two different features"),
     ],
 )

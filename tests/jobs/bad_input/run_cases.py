@@ -68,6 +68,7 @@ CONFIGS = Group(
         Case("heads that do not divide the width", f"{_TRAIN} --set model.num_heads=3"),
         Case("an unknown model", f"{_TRAIN} --set model.name=caser"),
         Case("a feature that the dataset lacks", f"{_TRAIN} --set model.name=fdsa --set model.fdsa.features=[sound]"),
+        Case("a feature named twice", f"{_TRAIN} --set model.name=missrec --set model.missrec.features=[text,text]"),
         Case("no feature", f"{_TRAIN} --set model.name=fdsa --set model.fdsa.features=[]"),
         Case(
             "windows for a system that sees its whole input",
