@@ -120,6 +120,11 @@ class Config(Section):
                 f"model.{self.model.name}.objective=contrastive are the other targets of the batch; leave draws unset, "
                 "and choose their number with training.batch_size"
             )
+        if self.model.is_contrastive and self.training.batch_size == 1:
+            raise ValueError(
+                f"training.batch_size=1, but the negatives of model.{self.model.name}.objective=contrastive are the "
+                "other targets of the batch, so there would be none; set batch_size to 2 or more"
+            )
         return self
 
     @model_validator(mode="after")

@@ -166,7 +166,7 @@ def _system(name: str, runs: Sequence[_NamedRun], split: str, result: str) -> Sy
             again = "" if result == METRICS_FILE else " and the settings of this result"
             raise InputError(
                 f"run {run.run}: has no {ranks_path(Path(result), split).name}, or one of another checkpoint than its "
-                f"{result}; write it with jobs/evaluate.py --run {run.run}{again}"
+                f"{result}; write it with jobs/evaluate.py --run {run.run} --set evaluation.save_ranks=true{again}"
             )
         if found.facts.seed in by_seed:
             raise InputError(

@@ -109,6 +109,10 @@ CONFIGS = Group(
             "--set training.negatives.draws=8",
         ),
         Case(
+            "contrastive pre-training one target at a time",
+            f"{_TRAIN} --set model.name=msm4sr --set model.msm4sr.objective=contrastive --set training.batch_size=1",
+        ),
+        Case(
             "contrastive pre-training with learned repeats",
             f"{_TRAIN} --set model.name=msm4sr --set model.msm4sr.objective=contrastive --set model.learn_repeats=true",
         ),
