@@ -1,7 +1,7 @@
 """MISSRec's encoder of interests, and its decoder, which reads items and attends to encoded interests.
 
-Both are post-norm Transformers as PyTorch's `nn.Transformer`: neither has a causal mask, and each ends with a
-LayerNorm. The feed-forward has dropout after its second map only, as in all towers here.
+Both are post-norm Transformers as PyTorch's `nn.Transformer`: neither has a causal mask, each ends with a LayerNorm,
+and the feed-forward has dropout also between its two maps.
 
 Shapes: S sequences, L positions, T interests of a sequence, Q requested states, d width.
 """
@@ -12,12 +12,30 @@ import math
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from configs.schema import ModelConfig
-from model.blocks.sequence_encoder import NORM_EPS, TransformerLayer, attention, layers_of, split_heads
+from model.blocks.sequence_encoder import NORM_EPS, TransformerLayer, attention, split_heads
 from model.blocks.sequence_groups import Sequences
 from model.cpu.dropout import dropout
+
+
+class Layer(TransformerLayer):
+    """A layer whose feed-forward has dropout after the activation too, unlike those of the other towers here."""
+
+    def after(self, states: Tensor, attended: Tensor, rate: float) -> Tensor:
+        """Return LayerNorm(h + W2 dropout(act(W1 h + b1)) + b2) with h = LayerNorm(states + attended), [..., d].
+
+        The result of the attention, `attended`, and that of the feed-forward have dropout too.
+        """
+        assert self.attention_norm is not None, "built without norms"
+        assert self.ffn_norm is not None, "built without norms"
+        rate = rate if self.training else 0.0
+        h = self.attention_norm(states + dropout(attended, rate, True))
+        inner = self.expand(h)
+        inner = dropout(F.relu(inner) if self.relu else F.gelu(inner), rate, True)
+        return cast(Tensor, self.ffn_norm(h + dropout(self.contract(inner), rate, True)))
 
 
 class InterestEncoder(nn.Module):
@@ -26,18 +44,20 @@ class InterestEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.rate = config.dropout
-        self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.num_layers // 2))
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers // 2))
         self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
 
     def forward(self, interests_STd: Tensor, is_interest_ST: Tensor) -> Tensor:
         """Return the encoded interests, [S, T, d]; meaningless where `is_interest_ST` is false."""
         states, visible = interests_STd, is_interest_ST[:, None].expand(-1, interests_STd.shape[1], -1)
-        for layer in layers_of(self.layers):
-            states = layer(states, layer.attend(states, layer.keys_values(states), visible, self.rate), self.rate)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            attended = layer.attend(states, layer.keys_values(states), visible, self.rate)
+            states = layer.after(states, attended, self.rate)
         return cast(Tensor, self.norm(states))
 
 
-class DecoderLayer(TransformerLayer):
+class DecoderLayer(Layer):
     """Self-attention among items with a residual and a LayerNorm; then, as in any layer, attention and feed-forward.
 
     The attention of the base class is that to the interests.
@@ -89,7 +109,7 @@ class InterestDecoder(nn.Module):
             queries = layer.among_items(queries, states_SLd, is_item_SL, self.rate)
             visible = is_interest_ST[:, None].expand(-1, queries.shape[1], -1)
             attended = layer.attend(queries, layer.keys_values(memory_STd), visible, self.rate)
-            states_SLd = queries = layer(queries, attended, self.rate)
+            states_SLd = queries = layer.after(queries, attended, self.rate)
         return cast(Tensor, self.norm(queries))
 
 
