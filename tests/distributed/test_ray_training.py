@@ -24,6 +24,7 @@ def inputs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_disturbed_training_ends_as_an_undisturbed_one(inputs, two_nodes):
     calm, struck = (Trial(inputs, "mdsrec", name, two_nodes) for name in ("calm", "struck"))
