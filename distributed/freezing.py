@@ -44,7 +44,7 @@ def frozen_names(system: RecommenderSystem, patterns: Collection[str]) -> set[st
     if frozen and len(frozen) == len(names):
         raise InputError(
             f"training.freeze={_shown(patterns)}: matches all {len(names)} parameters, so nothing would be trained; "
-            "freeze fewer, or rank with a run as it is with jobs/evaluate.py"
+            "freeze fewer; to rank without training, use jobs/evaluate.py --run RUN"
         )
     return frozen
 

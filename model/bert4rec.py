@@ -53,7 +53,6 @@ class BERT4Rec(Recommender):
         assert items.ids is not None
         if self.output_bias is None:
             return [items.ids]
-        assert items.item_ids is not None
         bias = self.output_bias.index_select(0, items.item_ids)
         return [torch.cat([items.ids, bias[:, None]], dim=1)]
 

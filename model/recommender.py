@@ -26,11 +26,11 @@ class Recommender(nn.Module):
     A system sets `needs` and `channels`, and implements `item_vectors` and `user_vectors`. Everything that computes
     scores calls `scored_items` and `scored_users` instead, which apply the channels' cosines.
 
-    The loss is a cross entropy for each channel, or one cross entropy of the score if `sums_scores` is set. A system
+    The loss is the criterion's for each channel, or for the whole score if `sums_scores` or `fusion` is set. A system
     that sets `contrasts` is trained by losses of its own instead, and implements `contrastive_losses`.
 
     Attributes:
-        sums_scores: whether the loss is one cross entropy of the whole score, the sum over channels.
+        sums_scores: whether there is one loss, of the sum over channels, instead of one of each channel.
         contrasts: whether the system is trained by `contrastive_losses`.
         gather: returns the rows of all ranks from those of this rank, for `contrastive_losses`.
         needs: what the loader must read of each item.
@@ -114,7 +114,7 @@ class Recommender(nn.Module):
         return loss
 
     def penalty(self, items: ItemRows, batch: Batch) -> Tensor | float:  # noqa: ARG002 - for systems that have one
-        """Return what is added to this rank's part of the loss besides the criterion; ranks add up."""
+        """Return what is added to this rank's part of the loss; the parts of all ranks add up to the step's loss."""
         return 0.0
 
     def begin_epoch(self, catalogue: CatalogueFeatures) -> None:

@@ -146,7 +146,8 @@ def start(config: Config, inputs: Inputs, sharded: ShardedSystem, world: World) 
 def plan_start(config: Config, dataset: str, system: RecommenderSystem, source: StartCheckpoint | None) -> StartPlan:
     """Return which weights of a new run are loaded, fresh and frozen.
 
-    A weight is loaded if the checkpoint has one of its name and `training.leave_out` does not match the name.
+    A weight is loaded if the checkpoint has one of its name and `training.leave_out` does not match the name. If the
+    other run has another dataset, what the model computes from the dataset before each epoch is not loaded.
 
     Args:
         config: the settings of the new run.
@@ -156,7 +157,7 @@ def plan_start(config: Config, dataset: str, system: RecommenderSystem, source: 
 
     Raises:
         InputError: a pattern matches nothing, everything would be frozen, nothing would be loaded, a shape differs, or
-            the item table would be loaded from a run on another dataset.
+            the item table, or other weights of single items, would be loaded from a run on another dataset.
     """
     own = {name: tuple(value.size()) for name, value in system.state_dict().items()}
     theirs = source.shapes if source else {}
@@ -191,7 +192,7 @@ def _origin(name: str, theirs: Collection[str], left_out: Collection[str], *, is
     if is_new:
         return "fresh"
     if is_stale:
-        return "fresh: of another dataset"
+        return "fresh: computed from the dataset, which is another"
     if name in left_out:
         return "fresh: left out"
     return "loaded" if name in theirs else "fresh: the other run has none"

@@ -20,6 +20,7 @@ from data.sampling.spans import TrainingSpans
 from data.sequences import SequenceArrays
 from distributed.checkpoints.contents import NO_LOSSES, Losses
 from distributed.checkpoints.progress import Progress
+from distributed.checkpoints.run_storage import RunStorage
 from distributed.checkpoints.saving import SMALL, Checkpoints
 from distributed.host_memory import keep_freed_memory
 from distributed.inference.scoring import Scorer
@@ -111,10 +112,16 @@ def train(
         metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, progress, world)
     telemetry.close()
     if world.is_first:
-        upload_ranks(storage, run / "metrics.json")
-        boards = [str(path.relative_to(run)) for path in (run / "tensorboard").iterdir()]
-        storage.push([*(name for name in SMALL if (run / name).exists()), *boards], ["metrics.json"])
+        _upload(storage)
     return metrics
+
+
+def _upload(storage: RunStorage) -> None:
+    """Upload the files of a finished run, metrics.json last; nothing happens if the run is a local folder."""
+    run = storage.local
+    upload_ranks(storage, run / "metrics.json")
+    boards = [str(path.relative_to(run)) for path in (run / "tensorboard").iterdir()]
+    storage.push([*(name for name in SMALL if (run / name).exists()), *boards], ["metrics.json"])
 
 
 def _announce(

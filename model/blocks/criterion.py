@@ -1,23 +1,30 @@
 """The loss that a recommender is trained with, in the form that `Recommender` calls; cross entropy is the default.
 
-Shapes: B targets of this rank, R items with a role, K candidates, Q targets of a sequence, d_c width of channel c.
+Shapes: B targets of this rank, R items with a role, K candidates, Q targets of a sequence, C columns of logits, d_c
+width of channel c.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from torch import Tensor
 
-from model.blocks.losses import SoftmaxRows, channel_cross_entropy, sampled_cross_entropy
+from model.blocks.losses import SoftmaxRows, channel_cross_entropy, full_loss, sampled_loss
 from model.blocks.repeats import SeenItems
 from model.blocks.row_chunks import RowLoss
 from model.protocol import Channel
 
 
-class Criterion(Protocol):
-    """A loss over channels in two forms: over all items, and estimated from candidates."""
+class Criterion:
+    """A loss over channels in two forms: over all items, and estimated from candidates.
+
+    A loss of its own implements `row_loss`; the two forms follow from it.
+    """
+
+    def row_loss(self, log_weights: Tensor) -> RowLoss:
+        """Return the loss of rows whose columns have these weights, log w_c [C], in the dtype of the logits."""
+        raise NotImplementedError
 
     def full(
         self,
@@ -29,8 +36,12 @@ class Criterion(Protocol):
         seen: SeenItems | None = None,
         parts: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return the loss over all items; see `channel_cross_entropy`."""
-        ...
+        """Return the sum over channels of weight * loss / num_global_targets, with all R items as candidates.
+
+        Arguments, dtypes and memory are those of `channel_cross_entropy`. For B = 0 the result is 0 and connected to
+        users and items.
+        """
+        return full_loss(self.row_loss, users, items, channels, targets, num_global_targets, seen, parts)
 
     def sampled(
         self,
@@ -45,17 +56,27 @@ class Criterion(Protocol):
         seen: SeenItems | None = None,
         parts: list[Tensor] | None = None,
     ) -> Tensor:
-        """Return the loss with sums over all items estimated from candidates; see `sampled_cross_entropy`."""
-        ...
+        """Return `full` with the sums over all items estimated from K candidates.
 
-    def row_loss(self, log_weights: Tensor) -> RowLoss:
-        """Return the loss of rows whose columns have these weights, log w_c [C]; `fused_loss` calls it."""
-        ...
+        Arguments, dtypes and memory are those of `sampled_cross_entropy`.
+        """
+        return sampled_loss(
+            self.row_loss,
+            users,
+            items,
+            channels,
+            targets,
+            candidates,
+            log_weights,
+            num_global_targets,
+            same_sequence,
+            seen,
+            parts,
+        )
 
 
-class CrossEntropy:
+class CrossEntropy(Criterion):
     """The full and the sampled softmax."""
 
-    full = staticmethod(channel_cross_entropy)
-    sampled = staticmethod(sampled_cross_entropy)
     row_loss = SoftmaxRows
+    full = staticmethod(channel_cross_entropy)  # has a faster form for few logits

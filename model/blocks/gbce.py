@@ -24,7 +24,7 @@ not count. k only sets alpha, so it sets how much positives weigh against negati
 candidates counted, the batch size would change that. They reduce the variance of the estimate, which the weights
 account for. Without draws (draws=0) there is no sampling rate, and alpha would be 0, so the config refuses that.
 Without sampling, all other items are negatives: k = N - 1, alpha = beta = 1, and the loss is plain binary cross entropy
-over all items, whatever t is.
+over all items, whatever t is. Chunks need a few more buffers of their size than those of cross entropy.
 
 Offset. With all scores equal, the loss is least at log(beta / k), which is far below 0. To get there from scores of 0,
 all item rows and all states move in one common direction, until users hardly differ. Training then stays for a long
@@ -38,20 +38,17 @@ Shapes: B targets of this rank, b rows of a chunk, C columns of logits, Q target
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.blocks.losses import full_loss, sampled_loss
-from model.blocks.repeats import SeenItems
-from model.protocol import Channel
+from model.blocks.criterion import Criterion
 
 
 @dataclass(frozen=True, kw_only=True)
-class GBCE:
+class GBCE(Criterion):
     """gBCE as a `Criterion`, with its constants.
 
     Attributes:
@@ -68,7 +65,7 @@ class GBCE:
 
     @property
     def num_negatives(self) -> int:
-        """K, the number of negatives that the loss stands for."""
+        """k, the number of negatives that the loss stands for."""
         others = self.num_items - 1
         return others if self.draws is None else min(self.draws, others)
 
@@ -86,56 +83,6 @@ class GBCE:
     def offset(self) -> float:
         """The number that is added to every score; 0 without `prior_offset`, or if there are no negatives."""
         return math.log(self.beta / self.num_negatives) if self.prior_offset and self.num_negatives else 0.0
-
-    def full(
-        self,
-        users: Sequence[Tensor],
-        items: Sequence[Tensor],
-        channels: Sequence[Channel],
-        targets: Tensor,
-        num_global_targets: int,
-        seen: SeenItems | None = None,
-        parts: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Return the sum over channels of weight * loss / num_global_targets, with all items as candidates.
-
-        Arguments, dtypes and memory are those of `channel_cross_entropy`, except that a few more buffers of a chunk's
-        size exist. For B = 0 the result is 0 and connected to users and items.
-        """
-        assert len(items[0]) == self.num_items, "every item of the catalogue is a candidate"
-        return full_loss(self.row_loss, users, items, channels, targets, num_global_targets, seen, parts)
-
-    def sampled(
-        self,
-        users: Sequence[Tensor],
-        items: Sequence[Tensor],
-        channels: Sequence[Channel],
-        targets: Tensor,
-        candidates: Tensor,
-        log_weights: Tensor,
-        num_global_targets: int,
-        same_sequence: Tensor | None = None,
-        seen: SeenItems | None = None,
-        parts: list[Tensor] | None = None,
-    ) -> Tensor:
-        """Return `full` with the sum over all items estimated from K candidates, as above.
-
-        Arguments, dtypes and memory are those of `sampled_cross_entropy`. For K = 0, and for a row whose only candidate
-        is its target, the positive's part remains.
-        """
-        return sampled_loss(
-            self.row_loss,
-            users,
-            items,
-            channels,
-            targets,
-            candidates,
-            log_weights,
-            num_global_targets,
-            same_sequence,
-            seen,
-            parts,
-        )
 
     def row_loss(self, log_weights: Tensor) -> GBCERows:
         """Return the loss of rows whose columns have these weights, log w_c [C]."""

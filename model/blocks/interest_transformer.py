@@ -21,7 +21,7 @@ from model.blocks.sequence_groups import Sequences
 from model.cpu.dropout import dropout
 
 
-class Layer(TransformerLayer):
+class InterestLayer(TransformerLayer):
     """A layer whose feed-forward has dropout after the activation too, unlike those of the other towers here."""
 
     def after(self, states: Tensor, attended: Tensor, rate: float) -> Tensor:
@@ -44,23 +44,23 @@ class InterestEncoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.rate = config.dropout
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers // 2))
+        self.layers = nn.ModuleList(InterestLayer(config) for _ in range(config.num_layers // 2))
         self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
 
     def forward(self, interests_STd: Tensor, is_interest_ST: Tensor) -> Tensor:
         """Return the encoded interests, [S, T, d]; meaningless where `is_interest_ST` is false."""
         states, visible = interests_STd, is_interest_ST[:, None].expand(-1, interests_STd.shape[1], -1)
         for layer in self.layers:
-            assert isinstance(layer, Layer)
+            assert isinstance(layer, InterestLayer)
             attended = layer.attend(states, layer.keys_values(states), visible, self.rate)
             states = layer.after(states, attended, self.rate)
         return cast(Tensor, self.norm(states))
 
 
-class DecoderLayer(Layer):
-    """Self-attention among items with a residual and a LayerNorm; then, as in any layer, attention and feed-forward.
+class DecoderLayer(InterestLayer):
+    """Items attend to each other, with a residual and a LayerNorm; then to the interests; then the feed-forward.
 
-    The attention of the base class is that to the interests.
+    The base class has the maps of the attention to the interests.
     """
 
     def __init__(self, config: ModelConfig) -> None:
