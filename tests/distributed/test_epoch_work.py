@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from distributed.inputs import build_system, open_inputs
-from distributed.sharding import shard
+from configs.schema import Config
+from distributed.inference.scoring import Scorer
+from distributed.inputs import Inputs, build_system, open_inputs
+from distributed.sharding import ShardedSystem, shard
+from distributed.training import trainer
 from distributed.training.epoch_work import StoredFeatures, begin_epoch
 from distributed.world import World, world_of_one
 from tests.distributed.runs import config_of
@@ -57,3 +61,19 @@ def test_features_are_read_as_float32_blocks(folders: Path) -> None:
     block = stored.rows("text", 3, 9)
     assert block.dtype == torch.float32
     assert torch.equal(block, torch.tensor(inputs.dataset.features("text")[3:9]).float())
+
+
+def test_a_run_of_no_epochs_ranks_with_interests_too(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked: list[int] = []
+    final_metrics = trainer.final_metrics
+
+    def noting(config: Config, inputs: Inputs, scorer: Scorer, sharded: ShardedSystem, *others: Any) -> dict[str, Any]:
+        ranked.append(int(sharded.system.recommender.get_buffer("interest_of").max()))
+        return final_metrics(config, inputs, scorer, sharded, *others)
+
+    monkeypatch.setattr(trainer, "final_metrics", noting)
+    with world_of_one() as world:
+        trainer.train(config_of(folders, tmp_path / "run", "missrec", "training.max_epochs=0"), world)
+    assert ranked[0] > 0

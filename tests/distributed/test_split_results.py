@@ -1,11 +1,14 @@
 """Saved ranks: those of the metrics, the same bytes for any number of ranks, and none of an earlier result."""
 
+import errno
 import json
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from contracts.errors import InputError
+from distributed.inference import split_results
 from distributed.inference.evaluate import evaluate
 from distributed.inference.restore import run_config
 from distributed.inference.scoring import SPLITS, Scorer
@@ -109,3 +112,18 @@ def test_without_saving_no_ranks_of_an_earlier_result_stay(run):
         evaluate(config, world, "best")
     assert not list(run.glob("*ranks*"))
     assert (run / "evaluation-best.json").exists(), "saving ranks is not one of the settings that a name states"
+
+
+def test_ranks_that_cannot_be_written_end_a_training_in_one_line(folders, tmp_path, monkeypatch):
+    def full_disk(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(split_results, "write_ranks", full_disk)
+    config = config_of(folders, tmp_path / "run", "sasrec", "training.max_epochs=1")
+    with world_of_one() as world:
+        said = r"ranks-valid\.parquet: could not be written \(No space left on device\); free space .*save_ranks=false"
+        with pytest.raises(InputError, match=said):
+            train(config, world)
+        monkeypatch.undo()
+        assert train(config, world) is not None  # there is space now: only the ranking is repeated
+    assert (tmp_path / "run/metrics.json").exists()

@@ -7,6 +7,10 @@ import pytest
 
 from contracts.errors import InputError
 from distributed.checkpoints.start import open_start
+from experiments.study.definition import Trial
+from experiments.study.results import trial_folder
+from experiments.study.run_study import check_same_starts
+from tests.distributed.runs import config_of
 from tests.distributed.start_runs import make_sources
 from tests.experiments.test_study import finished, study
 
@@ -55,3 +59,14 @@ def test_a_variant_that_cannot_start_is_refused_before_any_trial(tmp_path, study
     with pytest.raises(InputError, match=r"trial b-s0: training\.freeze=\[tabel\.\*\]: matches no weight"):
         study({"a": SASREC, "b": {**SASREC, "training.freeze": ["tabel.*"]}})
     assert not (tmp_path / "study/trials").exists()
+
+
+def test_a_trial_that_has_checkpoints_does_not_need_the_other_run(folders, tmp_path):
+    config = config_of(folders, None, "sasrec", f"training.start_from={tmp_path}/gone")
+    trial = Trial(variant="tuned", seed=0, overrides={}, graph_seed=0, config=config)
+    with pytest.raises(InputError, match="gone"):
+        check_same_starts([trial], [trial], tmp_path)
+    checkpoints = trial_folder(tmp_path, trial) / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "index.json").write_text('{"latest": 1, "best": 1}')
+    check_same_starts([trial], [trial], tmp_path)
