@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from configs.schema import Config
 from distributed.inference.scoring import Scorer
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.sharding import ShardedSystem, shard
-from distributed.training import trainer
+from distributed.training import trainer, training_loop
 from distributed.training.epoch_work import StoredFeatures, begin_epoch
+from distributed.watchdog import Watchdog
 from distributed.world import World, world_of_one
 from tests.distributed.runs import config_of
 from tests.distributed.spawn import run_ranks
@@ -77,3 +80,21 @@ def test_a_run_of_no_epochs_ranks_with_interests_too(
     with world_of_one() as world:
         trainer.train(config_of(folders, tmp_path / "run", "missrec", "training.max_epochs=0"), world)
     assert ranked[0] > 0
+
+
+def test_the_watchdog_rests_during_the_work_before_each_epoch(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def resting(_: Watchdog) -> Iterator[None]:
+        seen.append("rest")
+        yield
+        seen.append("end")
+
+    monkeypatch.setattr(Watchdog, "resting", resting)
+    monkeypatch.setattr(training_loop, "begin_epoch", lambda *_: seen.append("work"))
+    with world_of_one() as world:
+        trainer.train(config_of(folders, tmp_path / "run", "missrec", "training.max_epochs=2"), world)
+    assert seen == ["rest", "work", "end"] * 2

@@ -10,6 +10,7 @@ from torch import Tensor
 from configs.model_options import ModelConfig
 from contracts.item_plan import ItemPlan
 from model import missrec
+from model.blocks import interest_transformer
 from model.blocks.item_views import item_rows
 from model.missrec import MISSRec
 from model.protocol import CatalogueInfo
@@ -124,3 +125,19 @@ def test_the_penalty_is_the_mean_square_of_mean_interests() -> None:
         for encoded, real in zip(memory, is_interest, strict=True):
             expected = expected + 0.5 * (encoded[real].mean(dim=0) ** 2).sum() / 8
     torch.testing.assert_close(torch.as_tensor(model.penalty(items, batch)), expected)
+
+
+def test_each_layer_has_dropout_between_the_maps_of_its_feed_forward_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, float]] = []
+
+    def noted(x: Tensor, rate: float, training: bool) -> Tensor:
+        calls.append((x.shape[-1], rate if training else 0.0))
+        return x
+
+    monkeypatch.setattr(interest_transformer, "dropout", noted)
+    config = ModelConfig(name="missrec", dim=8, num_heads=2, ffn_dim=20, dropout=0.3)
+    layer = interest_transformer.InterestLayer(config)
+    for mode, rate in ((True, 0.3), (False, 0.0)):
+        calls.clear()
+        layer.train(mode).after(torch.randn(2, 3, 8), torch.randn(2, 3, 8), config.dropout)
+        assert calls == [(8, rate), (20, rate), (8, rate)]
