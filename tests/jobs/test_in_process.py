@@ -90,6 +90,7 @@ def train_and_recommend(root, run, *settings):
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("first_ray")
 @pytest.mark.timeout(600)

@@ -64,6 +64,7 @@ def training(folders, run, *settings):
     return [sys.executable, str(ROOT / "jobs/train.py"), *stated]
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(300)
 def test_through_ray_every_line_is_ours(folders, tmp_path):

@@ -101,6 +101,7 @@ def check_recommendations(root):
     assert "exists" in invoke(recommend, "--run", root / "run", "--output", output, status=2)
 
 
+@pytest.mark.slow
 def test_two_workers_start_from_a_run_of_one(root):
     sasrec = ("--set", "model.name=sasrec", "--set", "training.max_epochs=1")
     invoke(train, *arguments(root, "source", *sasrec, "--set", "cluster.num_workers=1"))
