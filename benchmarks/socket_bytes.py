@@ -14,7 +14,9 @@ import zlib
 import torch
 import torch.distributed as dist
 
-_BYTES_SENT = 200  # offset of tcpi_bytes_sent in struct tcp_info (Linux 4.19 and later), retransmissions included
+# Offset of two counters of eight bytes in struct tcp_info (Linux 4.19 and later): tcpi_bytes_sent, which includes what was
+# sent again, and tcpi_bytes_retrans, which is that part of it. A busy machine sends again.
+_BYTES_SENT = 200
 _MOST_CONNECTIONS = 1024
 
 
@@ -55,5 +57,6 @@ def _key(end: tuple[str, int]) -> int:
 
 def _sent(number: int) -> int:
     with socket.socket(fileno=os.dup(number)) as connection:
-        information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_SENT + 8)
-    return int(struct.unpack_from("<Q", information, _BYTES_SENT)[0])
+        information = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_SENT + 16)
+    sent, again = struct.unpack_from("<QQ", information, _BYTES_SENT)
+    return int(sent - again)

@@ -85,6 +85,7 @@ def check(folder: Path, undisturbed: tuple[Path, dict[str, bytes], Counter[str]]
     assert not wanted - started
 
 
+@pytest.mark.slow
 def test_worker_and_node_are_killed(
     cluster: Any, undisturbed: tuple[Path, dict[str, bytes], Counter[str]], tmp_path: Path
 ) -> None:
