@@ -39,6 +39,7 @@ class Study(Section):
     base: str = Field(min_length=1, description="preset, a path from the repository's root")
     title: str = Field(min_length=1, description="the question that the study answers, in one sentence")
     seeds: tuple[Annotated[StrictInt, Field(ge=0, lt=2**31)], ...]
+    settings: dict[str, Any] = Field({}, description="{section.field: value} of all variants; a variant's own come after")
     variants: dict[str, dict[str, Any]] | None = Field(None, description="name to {section.field: value}")
     grid: dict[str, list[Any]] | None = Field(
         None, description="section.field to its values; every combination of values is a variant"
@@ -84,6 +85,9 @@ class Study(Section):
                 raise ValueError(
                     f"variant {name!r} cannot name a folder; use at most 100 letters, digits and . _ = , + -"
                 )
+        for key in self.settings:
+            if key.split(".")[0] in _NOT_VARIED:
+                raise ValueError(f"settings: {key} cannot be among them; the study's command or the preset sets it")
         for key in self.varied():
             if key.split(".")[0] in _NOT_VARIED:
                 raise ValueError(f"{key} cannot be varied: {', '.join(_NOT_VARIED)} cannot differ between variants")
@@ -174,7 +178,8 @@ def expand(study: Study, path: str, overrides: Iterable[str] = ()) -> list[Trial
     trials = []
     for variant, knobs in study.named_variants().items():
         for seed in study.seeds:
-            config = _load(study, f"{path}, variant {variant}", given, {**knobs, "seed": seed, **_ONE_RANK})
+            assigned = {**study.settings, **knobs, "seed": seed, **_ONE_RANK}
+            config = _load(study, f"{path}, variant {variant}", given, assigned)
             trials.append(
                 Trial(variant=variant, seed=seed, overrides=dict(knobs), graph_seed=graph_seed, config=config)
             )
@@ -193,11 +198,12 @@ def _check_not_the_studys(override: str, study: Study, path: str) -> None:
     key = override.partition("=")[0].strip()
     if any(_overlap(key, name) for name in _NOT_SET):
         raise InputError(f"--set {override}: a study sets {key} itself; leave out this --set")
-    for varied in study.varied():
-        if _overlap(key, varied):
-            raise InputError(
-                f"--set {override}: study {path} already varies {varied}; leave out this --set, or change the file"
-            )
+    for word, keys in (("varies", study.varied()), ("sets", study.settings)):
+        for known in keys:
+            if _overlap(key, known):
+                raise InputError(
+                    f"--set {override}: study {path} already {word} {known}; leave out this --set, or change the file"
+                )
 
 
 def _overlap(key: str, other: str) -> bool:

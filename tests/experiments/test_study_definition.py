@@ -49,6 +49,21 @@ def test_a_grid_is_the_product_of_its_values(tmp_path):
     assert found == [(1, True), (1, False), (5, True), (5, False)]
 
 
+def test_settings_are_of_all_variants_and_a_variants_own_counts(tmp_path):
+    settings = {"model.dim": 16, "training.patience": 3}
+    path = written(tmp_path, settings=settings, variants={"a": {}, "b": {"model.dim": 32}}, seeds=[0])
+    study = read_study(path)
+    trials = expand(study, path)
+    assert [(t.config.model.dim, t.config.training.patience) for t in trials] == [(16, 3), (32, 3)]
+    assert [t.overrides for t in trials] == [{}, {"model.dim": 32}]
+    assert study.varied() == ("model.dim",)
+    with pytest.raises(InputError, match=r"already sets training\.patience; leave out this --set"):
+        expand(study, path, ["training.patience=4"])
+    path = written(tmp_path, settings={"model.dims": 16}, variants={"a": {}})
+    with pytest.raises(InputError, match=r"variant a: .*did you mean model\.dim\?"):
+        expand(read_study(path), path)
+
+
 def test_knobs_of_one_name_are_told_apart():
     grid = {"training.learning_rate": [0.1], "table.learning_rate": [0.2, None]}
     names = list(Study(**SOUND, grid=grid).named_variants())
@@ -88,6 +103,8 @@ def test_the_presets_seed_makes_the_graphs(tmp_path):
         ({"variants": {"a": {"seed": 3}}}, "seed cannot be varied"),
         ({"variants": {"a": {"cluster.num_workers": 3}}}, "cluster.num_workers cannot be varied"),
         ({"grid": {"dataset": ["a", "b"]}}, "dataset cannot be varied"),
+        ({"variants": ABLATIONS, "settings": {"dataset": "a"}}, "settings: dataset cannot be among them"),
+        ({"variants": ABLATIONS, "settings": [1]}, "settings=[1]: "),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, fields, message):
@@ -127,7 +144,7 @@ def test_a_preset_that_is_not_there(tmp_path):
         expand(read_study(path), path)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs/studies").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/studies").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_the_studies_here_expand(path):
     study = read_study(str(path))
     trials = expand(study, str(path), ["dataset=somewhere"])
