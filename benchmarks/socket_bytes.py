@@ -14,8 +14,8 @@ import zlib
 import torch
 import torch.distributed as dist
 
-# Offset of two counters of eight bytes in struct tcp_info (Linux 4.19 and later): tcpi_bytes_sent, which includes what was
-# sent again, and tcpi_bytes_retrans, which is that part of it. A busy machine sends again.
+# Offset of two counters of eight bytes in struct tcp_info (Linux 4.19 and later): tcpi_bytes_sent, which includes what
+# was sent again, and tcpi_bytes_retrans, which is that part of it. A busy machine sends again.
 _BYTES_SENT = 200
 _MOST_CONNECTIONS = 1024
 

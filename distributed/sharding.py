@@ -149,6 +149,24 @@ def shard(system: RecommenderSystem, config: Config, num_items: int, world: Worl
     )
 
 
+def unsharded(system: RecommenderSystem, device: torch.device) -> ShardedSystem:
+    """Return a new system whole in this process, without a process group: for ranking, and not for training.
+
+    The table is not filled. A checkpoint must be loaded into it.
+    """
+    system.recommender.to(device)
+    if system.table is not None:
+        system.table.to_empty(device=device)
+    return ShardedSystem(
+        parallel=system,
+        system=system,
+        optimizer=CombinedOptimizer([]),
+        dense_parameters=list(system.parameters()),
+        sharding=None,
+        plan="not distributed",
+    )
+
+
 def fill_table(state: dict[str, Tensor], std: float, seed: int) -> None:
     """Fill this rank's rows of the table in place with N(0, std). A row's values do not depend on the sharding."""
     for key, value in state.items():

@@ -22,6 +22,8 @@ T = TypeVar("T")
 class World:
     """This process's place among the ranks of a run, and collectives over the default process group.
 
+    With one rank, no method needs the group. `World.alone` is such a place without a group.
+
     Attributes:
         rank: this process's number, from 0.
         size: how many ranks there are.
@@ -44,12 +46,19 @@ class World:
     def current(cls, device: torch.device) -> World:
         return cls(dist.get_rank(), dist.get_world_size(), device)
 
+    @classmethod
+    def alone(cls, device: torch.device) -> World:
+        return cls(0, 1, device)
+
     def barrier(self) -> None:
         """Wait for every rank. It is an all-reduce, which gloo and NCCL both keep in order with other collectives."""
-        dist.all_reduce(torch.zeros(1, device=self.device))
+        if self.size > 1:
+            dist.all_reduce(torch.zeros(1, device=self.device))
 
     def sum(self, value: float) -> float:
         """Return the sum over ranks, in float64."""
+        if self.size == 1:
+            return float(value)
         total = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return float(total)
@@ -73,7 +82,8 @@ class World:
 
     def sum_tensor(self, value: torch.Tensor) -> torch.Tensor:
         """Replace a tensor by its sum over ranks, in place, and return it."""
-        dist.all_reduce(value)
+        if self.size > 1:
+            dist.all_reduce(value)
         return value
 
 

@@ -41,8 +41,18 @@ class BlockScorer(Protocol):
     FloatingPointError if a score is not finite.
     """
 
-    def read_targets(self, users: Sequence[UserBatch], block: ItemBlock, found: Tensor) -> None:
-        """Write the scores of the targets that are in the block into `found` [n]."""
+    def read_pairs(
+        self, users: Sequence[UserBatch], block: ItemBlock, rows: np.ndarray, items: np.ndarray, found: Tensor
+    ) -> None:
+        """Write the scores of some pairs of a user and an item of the block into `found` [p]; -inf for a hidden pair.
+
+        Args:
+            users: the batches.
+            block: the items.
+            rows: the pairs' users, int64 [p] in 0 .. n - 1.
+            items: the pairs' items, int64 [p], ascending.
+            found: [p].
+        """
         ...
 
     def count(self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, counts: Tensor) -> None:
@@ -101,17 +111,23 @@ class CachedTiles:
         self._pool, self._pair_scores = pool, pair_scores
         self._buffers = threading.local()
 
-    def read_targets(self, users: Sequence[UserBatch], block: ItemBlock, found: Tensor) -> None:
+    def read_pairs(
+        self, users: Sequence[UserBatch], block: ItemBlock, rows: np.ndarray, items: np.ndarray, found: Tensor
+    ) -> None:
+        out = found.numpy()
+
         def work(batch: UserBatch, own: slice) -> None:
-            rows = np.flatnonzero((batch.targets >= block.start) & (batch.targets < block.stop))
-            columns = batch.targets[rows] - block.start
-            width = _tile_columns(len(batch))
-            for first in np.unique(columns // width * width).tolist():
+            mine = np.flatnonzero((rows >= own.start) & (rows < own.stop))
+            columns, width = items[mine] - block.start, _tile_columns(len(batch))
+            firsts, begins = np.unique(columns // width * width, return_index=True)
+            ends = np.append(begins, len(mine))
+            for number, first in enumerate(firsts.tolist()):
+                of_tile = mine[ends[number] : ends[number + 1]]
                 scores = self._product(batch, block, first)
+                at = rows[of_tile] - own.start, items[of_tile] - block.start - first
+                _check_finite(bool(np.isfinite(scores[at]).all()), block)
                 self._add_gains(scores, block.start + first, *_gains(batch))
-                inside = (columns >= first) & (columns < first + width)
-                found[own].numpy()[rows[inside]] = scores[rows[inside], columns[inside] - first]
-            _check_finite(bool(found[own].isfinite()[rows].all()), block)
+                out[of_tile] = scores[at]
 
         self._each(users, work)
 
@@ -159,16 +175,18 @@ class WholeBlocks:
     def __init__(self, pair_scores: PairScores | None = None) -> None:
         self._pair_scores = pair_scores or _inner_products
 
-    def read_targets(self, users: Sequence[UserBatch], block: ItemBlock, found: Tensor) -> None:
+    def read_pairs(
+        self, users: Sequence[UserBatch], block: ItemBlock, rows: np.ndarray, items: np.ndarray, found: Tensor
+    ) -> None:
         finite = []
         for batch, own in zip(users, _places(users), strict=True):
-            rows = np.flatnonzero((batch.targets >= block.start) & (batch.targets < block.stop))
-            if len(rows):
+            mine = np.flatnonzero((rows >= own.start) & (rows < own.stop))
+            if len(mine):
                 scores = self._pair_scores(batch.vectors, block.vectors)
+                at = self._move(rows[mine] - own.start, scores), self._move(items[mine] - block.start, scores)
+                finite.append(scores[at].isfinite().all())
                 self._add_gains(scores, batch, block)
-                at = self._move(rows, scores)
-                found[own][at] = scores[at, self._move(batch.targets[rows] - block.start, scores)]
-                finite.append(found[own][at].isfinite().all())
+                found[self._move(mine, scores)] = scores[at]
         _check_finite(not finite or bool(torch.stack(finite).all()), block)
 
     def count(self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, counts: Tensor) -> None:

@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from evaluation.block_scores import BlockScorer, merge_top, scorer_for
+from evaluation.collectives import gather_equal, maximum_of_ranks, sum_of_ranks
 from evaluation.item_blocks import ItemBlocks
 from evaluation.user_batches import UserBatch
 
@@ -46,12 +46,12 @@ def count_ranks(groups: Iterable[Sequence[UserBatch]], items: ItemBlocks) -> tup
     parts = [np.zeros((0, 3), dtype=np.int64)]
     for users in groups:
         with scorer_for(users[0].vectors.device, items.pair_scores) as scorer:
-            scores = _target_scores(users, items, scorer)
+            targets = np.concatenate([batch.targets for batch in users])
+            scores = _pair_scores(users, items, scorer, np.arange(len(targets)), targets)
             counts = torch.zeros(len(scores), 3, dtype=torch.int64, device=scores.device)
             for block in items.pass_over():
                 scorer.count(users, block, scores, counts)
-        dist.all_reduce(counts)
-        parts.append(counts.cpu().numpy())
+        parts.append(sum_of_ranks(counts).cpu().numpy())
     higher, tied, before = np.ascontiguousarray(np.concatenate(parts).T)
     return higher, tied, before
 
@@ -84,19 +84,44 @@ def top_items(groups: Iterable[Sequence[UserBatch]], items: ItemBlocks, k: int) 
             yield ids.masked_fill(scores == -torch.inf, -1), scores
 
 
-def _target_scores(users: Sequence[UserBatch], items: ItemBlocks, scorer: BlockScorer) -> Tensor:
-    """Return each target's score [n], from a product with the same operands as the one that its rank is counted in."""
-    targets = np.concatenate([batch.targets for batch in users])
-    found = users[0].vectors.new_full((len(targets),), -torch.inf)
-    for block in items.pass_over(items.rounds_of(targets)):
-        scorer.read_targets(users, block, found)
-    dist.all_reduce(found, op=dist.ReduceOp.MAX)
-    return found
+def score_pairs(users: Sequence[UserBatch], items: ItemBlocks, rows: np.ndarray, asked: np.ndarray) -> Tensor:
+    """Return the scores of some pairs of a user and an item, the same on every rank. A collective.
+
+    A score is that of `top_items` for the same batches, to the last digit. The items' blocks are visited once.
+
+    Args:
+        users: the user batches, which hold users 0 .. n - 1 in order; the same on every rank.
+        items: this rank's blocks.
+        rows: the pairs' users, int64 [p].
+        asked: the pairs' items, int64 [p].
+
+    Returns:
+        [p]; -inf for a hidden pair.
+
+    Raises:
+        FloatingPointError: a score is not finite.
+    """
+    with scorer_for(users[0].vectors.device, items.pair_scores) as scorer:
+        return _pair_scores(users, items, scorer, rows, asked)
+
+
+def _pair_scores(
+    users: Sequence[UserBatch], items: ItemBlocks, scorer: BlockScorer, rows: np.ndarray, asked: np.ndarray
+) -> Tensor:
+    """Return the scores [p] of pairs, each from a product with the same operands as all other scores of the pair."""
+    order = np.argsort(asked, kind="stable")
+    rows, asked = rows[order], asked[order]
+    found = users[0].vectors.new_full((len(asked),), -torch.inf)
+    for block in items.pass_over(items.rounds_of(asked)):
+        begin, end = np.searchsorted(asked, [block.start, block.stop])
+        if end > begin:
+            scorer.read_pairs(users, block, rows[begin:end], asked[begin:end], found[begin:end])
+    found = maximum_of_ranks(found)
+    scores = torch.empty_like(found)
+    scores[torch.from_numpy(order).to(found.device)] = found
+    return scores
 
 
 def _gather_columns(mine: Tensor) -> Tensor:
     """Return every rank's columns side by side, [B, W * K]."""
-    mine = mine.contiguous()
-    of_ranks = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
-    dist.all_gather(of_ranks, mine)
-    return torch.cat(of_ranks, dim=1)
+    return torch.cat(gather_equal(mine), dim=1)

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.distributed as dist
 from torch import Tensor
+
+from evaluation.collectives import gather_equal, num_ranks
 
 
 @dataclass(kw_only=True)
@@ -79,10 +79,8 @@ def exchange(mine: Iterable[Tensor], num_users: int, batch_size: int) -> Iterato
 
 def _gather(mine: Tensor, max_rows: int) -> list[Tensor]:
     """Return the rows of every rank, in the order of ranks, each padded to `max_rows`."""
-    if dist.get_world_size() == 1:
+    if num_ranks() == 1:
         return [mine]
     padded = mine.new_zeros(max_rows, *mine.shape[1:])
     padded[: len(mine)] = mine
-    of_ranks = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
-    dist.all_gather(of_ranks, padded)
-    return of_ranks
+    return gather_equal(padded)

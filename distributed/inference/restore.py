@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+
 from configs.loading import load_config, override_config
 from configs.schema import Config
 from contracts.errors import InputError
@@ -12,7 +14,7 @@ from distributed.checkpoints.run_storage import RunStorage
 from distributed.checkpoints.saving import Checkpoints
 from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs, build_system, open_inputs
-from distributed.sharding import ShardedSystem, shard
+from distributed.sharding import ShardedSystem, shard, unsharded
 from distributed.world import World
 
 
@@ -48,11 +50,25 @@ def restore(config: Config, checkpoint: str, world: World) -> tuple[Inputs, Shar
         keep_freed_memory()
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
+    return inputs, sharded, _fill(sharded, config, checkpoint, inputs, world)
+
+
+def restore_alone(config: Config, checkpoint: str, device: torch.device) -> tuple[Inputs, ShardedSystem, int | None]:
+    """Do the same as `restore` in this process, without a process group, for ranking only."""
+    assert config.run is not None
+    inputs = open_inputs(config)
+    sharded = unsharded(build_system(config, inputs), device)
+    return inputs, sharded, _fill(sharded, config, checkpoint, inputs, World.alone(device))
+
+
+def _fill(sharded: ShardedSystem, config: Config, checkpoint: str, inputs: Inputs, world: World) -> int | None:
+    """Load the weights of a checkpoint and return its step; None for a model without parameters."""
+    assert config.run is not None
     if not (sharded.dense_parameters or sharded.sharding):
-        return inputs, sharded, None
+        return None
     checkpoints = Checkpoints(config.run, world)
     progress, _ = checkpoints.load(checkpoint, sharded, inputs.fingerprints, weights_only=True)
-    return inputs, sharded, progress.step
+    return progress.step
 
 
 def check_restorable(config: Config, checkpoint: str) -> None:

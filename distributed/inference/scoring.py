@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from configs.schema import Config
-from data.sequences import Split, Targets, repeats_history, target_items
+from data.sequences import SequenceArrays, Split, Targets, repeats_history, target_items
 from distributed.inference.score_gains import GainRates, ScoreGains
 from distributed.inference.vectors import Encoder
 from distributed.inputs import Inputs
@@ -50,6 +51,10 @@ class Ranked:
     ranks: np.ndarray
 
 
+# From users int64 [B] to items that are hidden from them: item ids and rows of these users, int64 [m] each.
+HiddenItems = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
 class Scorer:
     """Scores users against the whole catalogue with a sharded system. Every method is a collective.
 
@@ -60,6 +65,7 @@ class Scorer:
     passes over all items.
 
     Attributes:
+        data: the sequences of the users; the dataset's, unless `for_users_of` gave others.
         encoder: computes the vectors of users and items.
         gains: computes the gains of pairs of a user and an item.
         held_bytes: item vectors are kept between passes over the items if they take at most this many bytes.
@@ -74,6 +80,7 @@ class Scorer:
         self.config = config
         self.world = world
         self.track = track
+        self.data: SequenceArrays = inputs.dataset
         self.encoder = Encoder(system=sharded.system, inputs=inputs, config=config, world=world)
         self.gains = ScoreGains(
             data=inputs.dataset, graph=inputs.graph, max_length=config.model.max_length, options=config.evaluation
@@ -81,16 +88,22 @@ class Scorer:
         self.held_bytes = config.evaluation.held_items_gib * 2**30
         self.users_per_pass = config.evaluation.users_per_pass
 
+    def for_users_of(self, data: SequenceArrays) -> Scorer:
+        """Return a scorer of other users' sequences over the same items; it shares everything else with this one."""
+        other = copy(self)
+        other.data, other.gains = data, replace(self.gains, data=data)
+        return other
+
     def rank(self, split: Split) -> Ranked:
         """Return the rank of every target of "valid" or "test" among all items. Memory: about 100 bytes a target."""
-        data, targets = self.inputs.dataset, Targets(self.inputs.dataset, split)
+        data, targets = self.data, Targets(self.data, split)
         self.begin(split)
         users, positions = targets.locate(np.arange(len(targets), dtype=np.int64))
         items = target_items(data, users, positions)
         # Ordered by target, so that the targets of a batch and of a group lie in few blocks of items.
         order = np.argsort(items, kind="stable")
         with self.evaluating(len(users), f"ranking {split}", item_passes=2) as (blocks, tick):
-            groups = self._groups(users[order], positions[order], self.config.evaluation.mask_history, blocks, tick)
+            groups = self.groups(users[order], positions[order], self.config.evaluation.mask_history, blocks, tick)
             counts = np.stack(count_ranks(groups, blocks))
         counts[:, order] = counts.copy()
         ranks = ranks_from_counts(counts[0], counts[1], counts[2], self.config.evaluation.ties)
@@ -98,11 +111,11 @@ class Scorer:
 
     def recommend(self, k: int, mask_history: bool) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield the k best next items of batches of users: users [B], item ids [B, K] (-1: none), scores [B, K]."""
-        targets = Targets(self.inputs.dataset, "next")
+        targets = Targets(self.data, "next")
         users, positions = targets.locate(np.arange(len(targets), dtype=np.int64))
         done = 0
         with self.evaluating(len(users), "ranking next", item_passes=1) as (blocks, tick):
-            for ids, scores in top_items(self._groups(users, positions, mask_history, blocks, tick), blocks, k):
+            for ids, scores in top_items(self.groups(users, positions, mask_history, blocks, tick), blocks, k):
                 yield users[done : done + len(ids)], ids.cpu().numpy(), scores.cpu().numpy()
                 done += len(ids)
 
@@ -133,10 +146,26 @@ class Scorer:
         with torch.no_grad(), self._progress(num_users, label, item_passes) as tick:
             yield self.encoder.item_blocks(held_bytes=self.held_bytes, on_round=tick), tick
 
-    def _groups(
-        self, users: np.ndarray, positions: np.ndarray, hide: bool, blocks: ItemBlocks, tick: Callable[[], None]
+    def groups(
+        self,
+        users: np.ndarray,
+        positions: np.ndarray,
+        hide: bool,
+        blocks: ItemBlocks,
+        tick: Callable[[], None],
+        hidden: HiddenItems | None = None,
     ) -> Iterator[list[UserBatch]]:
-        """Encode batches of targets (users and positions, int64 [n] each) and yield them in groups on every rank."""
+        """Encode batches of targets (users and positions, int64 [n] each) and yield them in groups on every rank.
+
+        Args:
+            users: the targets' users.
+            positions: their places in the users' sequences.
+            hide: whether items of histories are hidden.
+            blocks: this rank's items.
+            tick: called once for each batch of users that is encoded.
+            hidden: other items to hide: a function of users int64 [B] that returns item ids and rows of these users,
+                int64 [m] each.
+        """
         size = self.config.evaluation.user_batch
         encoded = exchange(self._own_vectors(users, positions, tick), len(users), size)
         parts = (slice(first, first + size) for first in range(0, len(users), size))
@@ -148,6 +177,7 @@ class Scorer:
                 hide=hide,
                 rates=self.rates(len(vectors)),
                 blocks=blocks,
+                hidden=hidden,
             )
             for part, vectors in zip(parts, encoded, strict=True)
         )
@@ -176,7 +206,7 @@ class Scorer:
         for number in range(world.rank, self._user_rounds(len(users)) * world.size, world.size):
             tick()
             part = slice(number * size, (number + 1) * size)
-            yield self.encoder.users(users[part], positions[part])
+            yield self.encoder.users(self.data, users[part], positions[part])
 
     def user_batch(
         self,
@@ -187,6 +217,7 @@ class Scorer:
         hide: bool,
         rates: GainRates,
         blocks: ItemBlocks,
+        hidden: HiddenItems | None = None,
     ) -> tuple[UserBatch, int]:
         """Return a batch of users with the gains of their pairs with this rank's items.
 
@@ -197,12 +228,17 @@ class Scorer:
             hide: whether items of histories are hidden.
             rates: the gains of each user.
             blocks: this rank's items.
+            hidden: other items to hide, as in `groups`.
 
         Returns:
             The batch, and the number of its pairs with a gain, counted over the items of all ranks.
         """
-        targets = target_items(self.inputs.dataset, users, positions)
+        targets = target_items(self.data, users, positions)
         items, rows, gains = self.gains.pairs(users, positions, targets, hide, rates)
+        if hidden is not None:
+            more, of_users = hidden(users)
+            items, rows = np.concatenate([items, more]), np.concatenate([rows, of_users])
+            gains = np.concatenate([gains, np.full(len(more), -np.inf, dtype=np.float32)])
         own = blocks.owns(items)
         return user_batch(vectors, targets, items[own], rows[own], gains[own]), len(items)
 

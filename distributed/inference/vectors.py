@@ -11,16 +11,16 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from configs.schema import Config
 from data.sampling.batches import assemble, span_items
 from data.sampling.item_planner import positions_of
 from data.sampling.spans import spans_before
-from data.sequences import target_items
+from data.sequences import SequenceArrays, target_items
 from distributed.inputs import Inputs
 from distributed.world import World
+from evaluation.collectives import gather_equal
 from evaluation.item_blocks import ItemBlocks
 from model.protocol import ItemRows
 from model.system import RecommenderSystem
@@ -74,13 +74,12 @@ class Encoder:
             self._centers, self._sums = self._sums.means(), None
         return blocks
 
-    def users(self, users: np.ndarray, positions: np.ndarray) -> Tensor:
-        """Return the vectors [B, D] of users, each at a position of the user's sequence (both int64 [B]).
+    def users(self, data: SequenceArrays, users: np.ndarray, positions: np.ndarray) -> Tensor:
+        """Return the vectors [B, D] of users of `data`, each at a position of the user's sequence (both int64 [B]).
 
         Exact centres that are not streamed need the rows of the whole catalogue. Otherwise only the rows of the
         inputs' items and of the targets are looked up.
         """
-        data = self._inputs.dataset
         spans = spans_before(users, positions, self._config.model.max_length)
         if self._needs.centers and not self.streams_centers:
             if self._catalogue is None:
@@ -139,9 +138,7 @@ class CenterSums:
             labels = torch.from_numpy(self._graph.clusters(m)[ids]).to(view.device)
             clustered = labels >= 0
             block.index_add_(0, labels[clustered], view[clustered].double())
-            blocks = [torch.empty_like(block) for _ in range(dist.get_world_size())]
-            dist.all_gather(blocks, block)
-            for other in blocks:
+            for other in gather_equal(block):
                 self._sums[m] = self._sums[m] + other if m in self._sums else other
 
     def means(self) -> dict[str, Tensor]:

@@ -53,7 +53,7 @@ class ChannelScorer:
         self._scorer.begin("test")
         with self._scorer.evaluating(len(users), "scoring cases", item_passes=2) as (blocks, _):
             widths = [x.shape[1] for x in self._encoder.items_by_channel(np.zeros(0, dtype=np.int64))]
-            views = in_views(self._encoder.users(users, positions), widths, len(self.channels) - len(widths))
+            views = in_views(self._encoder.users(data, users, positions), widths, len(self.channels) - len(widths))
             batch, _ = self._scorer.user_batch(
                 users=np.tile(users, len(views)),
                 positions=np.tile(positions, len(views)),

@@ -39,7 +39,7 @@ class Study(Section):
     base: str = Field(min_length=1, description="preset, a path from the repository's root")
     title: str = Field(min_length=1, description="the question that the study answers, in one sentence")
     seeds: tuple[Annotated[StrictInt, Field(ge=0, lt=2**31)], ...]
-    settings: dict[str, Any] = Field({}, description="{section.field: value} of all variants; a variant's own come after")
+    settings: dict[str, Any] = Field({}, description="{section.field: value} of all variants, before their own")
     variants: dict[str, dict[str, Any]] | None = Field(None, description="name to {section.field: value}")
     grid: dict[str, list[Any]] | None = Field(
         None, description="section.field to its values; every combination of values is a variant"

@@ -44,7 +44,7 @@ def sizes_of_groups(scorer):
     scorer.user_batch = counting
     positions = scorer.inputs.dataset.valid_end.astype(np.int64)
     with scorer.evaluating(USERS, "test", item_passes=1) as (blocks, tick):
-        groups = scorer._groups(np.arange(USERS), positions, True, blocks, tick)
+        groups = scorer.groups(np.arange(USERS), positions, True, blocks, tick)
         return [len(held) for held in groups], pairs
 
 
