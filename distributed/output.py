@@ -25,7 +25,7 @@ _BAR_SECONDS = 0.5  # between two updates of a progress bar that a Ray worker se
 # The user sees the warnings of these packages, and not those of other libraries.
 _OWN_PACKAGES = (
     "configs", "contracts", "data", "distributed", "evaluation", "experiments", "graph_builder", "kernels", "model",
-    "storage",
+    "serving", "storage",
 )  # fmt: skip
 
 _is_marked = False

@@ -5,5 +5,5 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = (
     "contracts", "configs", "storage", "kernels", "data", "graph_builder", "model", "evaluation", "distributed",
-    "experiments", "jobs", "mdsrec",
+    "experiments", "serving", "jobs", "mdsrec",
 )  # fmt: skip

@@ -6,6 +6,7 @@ table, and reads the row range that it needs. So any number of ranks can load a 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,9 @@ def fill(sharded: ShardedSystem, path: Path, progress: Progress, world: World, *
         for key, entry in stored.items()
         if key.startswith(("loss/", "channel_losses/")) and isinstance(entry, TensorStorageMetadata)
     }
-    dcp.load({**wanted, **losses}, storage_reader=reader, no_dist=world.size == 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # one process may have no group
+        dcp.load({**wanted, **losses}, storage_reader=reader, no_dist=world.size == 1)
     return losses_of_rank(losses, progress.world, world.rank, world.size)
 
 

@@ -96,16 +96,17 @@ class Encoder:
 
     def items_by_channel(self, ids: np.ndarray) -> list[Tensor]:
         """Return for each channel the vectors [n, width of the channel] of items, int64 [n], ascending and unique."""
-        return self.system.recommender.scored_items(self._item_rows(ids))
+        return self.system.recommender.scored_items(self.item_rows(ids))
 
     def _encode_block(self, ids: np.ndarray) -> Tensor:
         """Return item vectors [n, D]. During the pass for the centres, also add these items to the centres' sums."""
-        items = self._item_rows(ids)
+        items = self.item_rows(ids)
         if self._sums is not None:
             self._sums.add(ids, items)
         return self.system.encode_items(items)
 
-    def _item_rows(self, ids: np.ndarray) -> ItemRows:
+    def item_rows(self, ids: np.ndarray) -> ItemRows:
+        """Return the rows and views of items int64 [n]."""
         return self.system.item_rows(self._item_planner.plan(ids).map(self._move))
 
     def _move(self, tensor: Tensor) -> Tensor:

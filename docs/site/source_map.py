@@ -14,7 +14,7 @@ import mdformat
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "map.md"
 PACKAGES = (
-    "mdsrec", "jobs", "experiments", "distributed", "evaluation", "model", "graph_builder", "data", "kernels",
+    "mdsrec", "jobs", "experiments", "serving", "distributed", "evaluation", "model", "graph_builder", "data", "kernels",
     "storage", "configs", "contracts", "benchmarks",
 )  # fmt: skip
 HEAD = """# The map

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from data.sequences import target_items
+from distributed.inference.channel_parts import ChannelParts
 from distributed.inference.score_gains import GainRates
 from distributed.inference.scoring import Scorer
 from evaluation.metrics import ranks_from_counts
 from evaluation.ranking import count_ranks, top_items
 from experiments.case_page.cases import Ranking
-from experiments.case_page.relations import COOCCURRENCE
 from model.protocol import Channel
 
 
@@ -35,6 +35,7 @@ class ChannelScorer:
         self.inputs = scorer.inputs
         self._scorer, self._encoder = scorer, scorer.encoder
         self._recommender = scorer.system.recommender
+        self._parts = ChannelParts(scorer)
         self._options = scorer.config.evaluation
 
     def study(self, users: np.ndarray, positions: np.ndarray, k: int) -> Ranking:
@@ -67,8 +68,7 @@ class ChannelScorer:
             shown = best.cpu().numpy().reshape(len(views), len(users), -1)
             targets = target_items(data, users, positions)
             asked = np.concatenate([shown, np.tile(targets, (len(views), 1))[:, :, None]], axis=2)
-            parts = self._gained(users, positions, asked)
-            parts[..., : len(widths)] += self._parts(views, asked)
+            parts = self._parts.of(users, positions, views[0], asked)
         return Ranking(
             users=users,
             positions=positions,
@@ -79,27 +79,10 @@ class ChannelScorer:
             target_parts=parts[0, :, -1],
         )
 
-    def _parts(self, views: Tensor, items: np.ndarray) -> np.ndarray:
-        """Compute every channel's part of the scores of items int64 [V, B, K].
-
-        Returns:
-            float64 [V, B, K, C]; 0 where the item is -1.
-        """
-        ids, place = np.unique(np.maximum(items, 0), return_inverse=True)
-        vectors = self._encoder.items_by_channel(ids)
-        found = torch.from_numpy(place.reshape(items.shape)).to(views.device)
-        users = views[0].split([x.shape[1] for x in vectors], dim=1)
-        parts = [
-            torch.einsum("bd,vbkd->vbk", user.double(), x.double()[found])
-            for user, x in zip(users, vectors, strict=True)
-        ]
-        return torch.stack(parts, dim=-1).cpu().numpy() * (items >= 0)[..., None]
-
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The model's channels; then co-occurrence, if it is added to scores."""
-        weight = self._options.cooccurrence_weight
-        return (*self._recommender.channels, *([Channel(COOCCURRENCE, weight)] if weight else []))
+        return self._parts.channels
 
     def _rates_of_views(self, num_users: int) -> GainRates:
         """The rates of gains for each ranking and user: [V * B], all users of the first ranking first."""
@@ -108,30 +91,6 @@ class ChannelScorer:
         of_repeats = np.concatenate([whole.repeats, repeats, np.zeros(others, np.float32)])
         related = np.concatenate([whole.cooccurrence, np.zeros_like(repeats), whole.cooccurrence[:others]])
         return GainRates(repeats=np.repeat(of_repeats, num_users), cooccurrence=np.repeat(related, num_users))
-
-    def _gained(self, users: np.ndarray, positions: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """Compute the gains of items int64 [V, B, K] by channel.
-
-        Returns:
-            float64 [V, B, K, C]; 0 where the item is -1.
-        """
-        asked = np.arange(len(users))[:, None] * self.inputs.dataset.num_items + items
-        ones, none = np.ones(len(users), dtype=np.float32), np.zeros(len(users), dtype=np.float32)
-        held = self._gain_of(users, positions, asked, GainRates(repeats=ones, cooccurrence=none))
-        parts = [held * gain for gain in self._recommender.repeat_gains().double().numpy()]
-        if len(self.channels) > len(parts):
-            weight = np.float32(self._options.cooccurrence_weight)
-            parts.append(self._gain_of(users, positions, asked, GainRates(repeats=none, cooccurrence=weight * ones)))
-        return np.stack(parts, axis=-1) * (items >= 0)[..., None]
-
-    def _gain_of(self, users: np.ndarray, positions: np.ndarray, asked: np.ndarray, rates: GainRates) -> np.ndarray:
-        """Compute the gains of (row, item) pairs, given as row * N + item; float64, in the shape of `asked`."""
-        items, rows, gains = self._scorer.gains.pairs(users, positions, np.full(len(users), -1), False, rates)
-        keys, first = np.unique(rows * self.inputs.dataset.num_items + items, return_index=True)
-        if not len(keys):
-            return np.zeros(asked.shape)
-        place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
-        return np.where(keys[place] == asked, gains[first][place], 0.0).astype(np.float64)
 
 
 def in_views(users: Tensor, widths: Sequence[int], others: int = 0) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from experiments.case_page.cases import Item
 from experiments.case_page.markup import Markup, element
-from experiments.case_page.relations import COOCCURRENCE
+from distributed.inference.channel_parts import COOCCURRENCE
 from model.protocol import Channel
 
 _TITLE_LENGTH = 80

@@ -12,10 +12,10 @@ from itertools import combinations
 
 import numpy as np
 
+from distributed.inference.channel_parts import COOCCURRENCE
 from graph_builder.graph import Graph
 from kernels.cooccurrence.pair_counts import strongest
 
-COOCCURRENCE = "bought together"  # no modality's name has a space
 _COMPARISONS = 1 << 18  # pairs of entries of two lists that are compared at a time
 
 

@@ -1,0 +1,193 @@
+"""Reads lists of items that a caller gives: histories, items to leave out, items to choose from.
+
+n: lists, m: items in all lists together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from contracts.errors import InputError
+from data.ragged import offsets_of, take_lists
+from serving.item_names import ItemNames
+
+OnUnknown = Literal["skip", "error"]
+# A list for each user: sequences of source ids (str) or of dense ids (int), an array of lists, or a matrix of integers.
+ItemLists: TypeAlias = Sequence[Sequence[str] | Sequence[int] | np.ndarray] | np.ndarray | pa.Array | pa.ChunkedArray
+_ADVICE = "give source ids as strings, or dense ids as whole numbers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histories:
+    """The sequences of n users, oldest item first. It is a `data.sequences.SequenceArrays`, and has no targets.
+
+    Attributes:
+        num_items: N, the items of the catalogue.
+        offsets: int64 [n+1]; the history of user u is items[offsets[u]:offsets[u + 1]].
+        items: int64 [m], dense ids.
+        unknown: int64 [n], how many ids of each history no item of the catalogue has. They are left out.
+    """
+
+    num_items: int
+    offsets: np.ndarray
+    items: np.ndarray
+    unknown: np.ndarray
+
+    @property
+    def num_users(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    @property
+    def train_end(self) -> np.ndarray:
+        return self.lengths
+
+    @property
+    def valid_end(self) -> np.ndarray:
+        return self.lengths
+
+
+def read_lists(lists: ItemLists, what: str, names: ItemNames, num_items: int, on_unknown: OnUnknown) -> Histories:
+    """Read a list of items for each user.
+
+    Args:
+        lists: the lists. All items are source ids, or all are dense ids.
+        what: the name of the argument, for messages.
+        names: the source ids of the catalogue.
+        num_items: N.
+        on_unknown: "skip": leave unknown ids out and count them; "error": refuse them.
+
+    Raises:
+        InputError: these are not lists of ids, an item is missing, or an id is unknown and `on_unknown` is "error".
+    """
+    lengths, dense = _read(lists, what, names, num_items, on_unknown)
+    known = dense >= 0
+    offsets = np.concatenate([[0], np.cumsum(known, dtype=np.int64)])[offsets_of(lengths)]
+    return Histories(num_items=num_items, offsets=offsets, items=dense[known], unknown=lengths - np.diff(offsets))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """Items that a caller chose: a list for each of n users, or one list for all.
+
+    Attributes:
+        offsets: int64 [n+1], or [2] for one list.
+        items: int64 [m], dense ids; -1 for an unknown one.
+        is_common: whether there is one list for all users.
+    """
+
+    offsets: np.ndarray
+    items: np.ndarray
+    is_common: bool
+
+    def lengths(self, users: np.ndarray) -> np.ndarray:
+        """Return the number of items of each user's list, int64."""
+        return np.diff(self.offsets)[self._lists_of(users)]
+
+    def pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the users' items, one list after the other: rows (places in `users`) and item ids, int64 each."""
+        offsets, items = take_lists(self.offsets, self.items, self._lists_of(users))
+        return np.repeat(np.arange(len(users)), np.diff(offsets)), items
+
+    def known_pairs(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the same without unknown items."""
+        rows, items = self.pairs(users)
+        return rows[items >= 0], items[items >= 0]
+
+    def _lists_of(self, users: np.ndarray) -> np.ndarray:
+        return np.zeros_like(users) if self.is_common else users
+
+
+def read_choices(
+    items: Any, what: str, names: ItemNames, num_items: int, on_unknown: OnUnknown, num_users: int
+) -> Choices:
+    """Read a list of items for each of n users, or one list for all of them.
+
+    Raises:
+        InputError: see `read_lists`; or there are several lists, and their number is not that of the users.
+    """
+    if isinstance(items, pa.ChunkedArray):
+        items = items.combine_chunks()
+    if isinstance(items, pa.Array):
+        is_common = not (pa.types.is_list(items.type) or pa.types.is_large_list(items.type))
+    else:
+        is_common = not isinstance(items, str) and (len(items) == 0 or isinstance(items[0], str | int | np.integer))
+    lengths, dense = _read([items] if is_common else items, what, names, num_items, on_unknown)
+    if not is_common and len(lengths) != num_users:
+        raise InputError(
+            f"{what}: has {len(lengths):,} lists for {num_users:,} histories; give one for each history, or one list "
+            "of items for all of them"
+        )
+    return Choices(offsets=offsets_of(lengths), items=dense, is_common=is_common)
+
+
+def _read(
+    lists: ItemLists, what: str, names: ItemNames, num_items: int, on_unknown: OnUnknown
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lengths of the lists int64 [n], and their items int64 [m], -1 for an unknown one."""
+    if on_unknown not in ("skip", "error"):
+        raise InputError(f"on_unknown={on_unknown!r}: is neither 'skip' nor 'error'")
+    lengths, values = _flattened(lists, what)
+    if values.null_count:
+        at = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
+        raise InputError(f"{_place(what, lengths, at)} is missing (None); leave it out, or {_ADVICE}")
+    dense = _dense(values, what, names, num_items)
+    unknown = dense < 0
+    if on_unknown == "error" and unknown.any():
+        at = int(np.flatnonzero(unknown)[0])
+        raise InputError(
+            f"{_place(what, lengths, at)} is {values[at].as_py()!r}, which none of the {num_items:,} items has "
+            f"({int(unknown.sum()):,} such ids in all); correct it, or set on_unknown='skip' to leave such ids out"
+        )
+    return lengths, dense
+
+
+def _flattened(lists: ItemLists, what: str) -> tuple[np.ndarray, pa.Array]:
+    """Return the lengths of the lists, int64 [n], and their items one after the other, [m]."""
+    if isinstance(lists, str) or (len(lists) and isinstance(lists[0], str | int | np.integer)):
+        raise InputError(f"{what}: is a single list of items; give a list for each user, as in [[...], [...]]")
+    if isinstance(lists, pa.ChunkedArray):
+        lists = lists.combine_chunks()
+    if not isinstance(lists, pa.Array):
+        try:
+            lists = pa.array(list(lists), pa.list_(pa.null()) if len(lists) == 0 else None)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"{what}: cannot be read as lists of ids ({first_line(error)}); {_ADVICE}") from None
+    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+        raise InputError(f"{what}: holds {lists.type}, not lists; give a list of items for each user")
+    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return lengths, lists.flatten()
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _dense(values: pa.Array, what: str, names: ItemNames, num_items: int) -> np.ndarray:
+    """Return dense ids, int64 [m]; -1 for an unknown id."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values, kind = values.dictionary_decode(), kind.value_type
+    if len(values) == 0:
+        return np.zeros(0, dtype=np.int64)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return names.dense(values)
+    if not pa.types.is_integer(kind):
+        raise InputError(f"{what}: holds values of type {kind}, such as {values[0].as_py()!r}; {_ADVICE}")
+    items = values.to_numpy(zero_copy_only=False)
+    return np.where((items >= 0) & (items < num_items), items, -1).astype(np.int64)
+
+
+def _place(what: str, lengths: np.ndarray, at: int) -> str:
+    ends = np.cumsum(lengths)
+    user = int(np.searchsorted(ends, at, side="right"))
+    return f"{what}: item {at - int(ends[user] - lengths[user])} of list {user}"

@@ -1,0 +1,63 @@
+"""Opens a trained run as a predictor."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import torch
+
+from contracts.errors import InputError
+from distributed.inference.restore import restore_alone, run_config
+from distributed.inference.scoring import Scorer
+from distributed.job_paths import absolute, resolve_paths
+from distributed.world import World
+from serving.predictor import Predictor
+
+
+def load(
+    run: str,
+    checkpoint: str | int = "best",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    *,
+    dataset: str | None = None,
+    graph: str | None = None,
+) -> Predictor:
+    """Open a trained run in this process, without Ray and without a process group.
+
+    The run's dataset is opened too, and its graph where the model or its ranking reads one. The files of the checkpoint
+    are compared with their SHA-256.
+
+    Args:
+        run: the run's folder or URI.
+        checkpoint: "best", "latest" or a step.
+        device: where to compute; "auto": on a GPU if torch finds one.
+        dataset: where the run's dataset is now; None: where it was in training.
+        graph: the same for the graph.
+
+    Raises:
+        InputError: there is no such run, checkpoint or device, or a file is missing, damaged or of other data.
+    """
+    folder = absolute("run", str(run))
+    assert folder is not None
+    which = str(checkpoint)
+    moved = [f"{name}={path}" for name, path in (("dataset", dataset), ("graph", graph)) if path is not None]
+    config = resolve_paths(run_config(folder, moved, which))
+    where = _device(device)
+    # It warns of a name that torch has deprecated and TorchRec still uses.
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    inputs, sharded, step = restore_alone(config, which, where)
+    scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=World.alone(where))
+    return Predictor(scorer=scorer, step=step, device=where)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise InputError(f"device={name!r}: is neither auto, cpu nor cuda") from None
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and not torch.cuda.is_available()):
+        raise InputError(f"device={name!r}: torch finds no such device on this machine; use cpu or auto")
+    return device

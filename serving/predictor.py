@@ -1,0 +1,214 @@
+"""Recommends, scores and encodes for any histories with a trained run, in one process without Ray.
+
+The work is that of `jobs/recommend.py`: the same batches of users give the same lists to the last digit.
+
+n: histories, N: items of the catalogue, K: items of a list, D: summed width of all channels' vectors.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from configs.schema import Config
+from contracts.errors import InputError
+from data.ragged import take_lists
+from distributed.inference.scoring import Scorer
+from distributed.random_streams import seed_for
+from model.protocol import Channel
+from serving.explaining import MOST_EXPLAINED, explain_lists
+from serving.history_ranking import HistoryRanking
+from serving.item_lists import Choices, Histories, ItemLists, OnUnknown, read_choices, read_lists
+from serving.item_names import ItemNames
+from serving.results import Recommendations, SimilarItems
+from serving.similar import similar_items
+
+
+class Predictor:
+    """A trained run with its dataset, ready for requests. `mdsrec.load` returns one.
+
+    A history is a list of item ids, oldest first: all source ids (strings), or all dense ids (whole numbers). Of a long
+    history the model reads the latest `max_length` items.
+
+    Several threads may use one predictor; their calls run one after another, and each uses all of torch's threads.
+    Item vectors are computed at the first call that needs them, and kept if they take at most
+    `evaluation.held_items_gib`. Larger ones are computed anew by every call, which then takes as long as a pass over
+    the catalogue: for such a catalogue, use an index or `jobs/recommend.py`.
+
+    Attributes:
+        run: the run's folder or URI.
+        step: the checkpoint's step; None for a system that is not trained.
+        config: the run's settings.
+    """
+
+    def __init__(self, *, scorer: Scorer, step: int | None, device: torch.device) -> None:
+        self.config: Config = scorer.config
+        self.run: str = scorer.config.run or ""
+        self.step = step
+        self.device = device
+        self._ranking, self._dataset = HistoryRanking(scorer), scorer.inputs.dataset
+        self._names = ItemNames(self._dataset.item_source_ids())
+        self._lock = threading.RLock()
+        scorer.system.eval()
+
+    @property
+    def num_items(self) -> int:
+        """N."""
+        return self._dataset.num_items
+
+    @property
+    def max_length(self) -> int:
+        """The number of latest items of a history that the model reads."""
+        return self.config.model.max_length
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """The parts of a score and their weights."""
+        return self._ranking.scorer.system.recommender.channels
+
+    @property
+    def item_ids(self) -> np.ndarray:
+        """The source ids of all items by dense id: Python strings [N]."""
+        return self._names.source(np.arange(self.num_items))
+
+    def histories_of(self, users: list[str]) -> list[np.ndarray]:
+        """Return the whole sequences of users of the dataset, as dense ids, oldest first.
+
+        Args:
+            users: the users' source ids.
+
+        Raises:
+            InputError: the dataset has no such user.
+        """
+        found = ItemNames(self._dataset.user_source_ids()).dense(pa.array(users, pa.large_string()))
+        if (found < 0).any():
+            name = users[int(np.flatnonzero(found < 0)[0])]
+            raise InputError(f"users: {name!r} is not a user of dataset {self._dataset.path}; correct the id")
+        _, items = take_lists(self._dataset.offsets, self._dataset.items, found)
+        return np.split(items, np.cumsum(np.diff(self._dataset.offsets)[found])[:-1])
+
+    def recommend(
+        self,
+        histories: ItemLists | Histories,
+        k: int = 10,
+        *,
+        exclude: Any = None,
+        allow: Any = None,
+        hide_history: bool = True,
+        on_unknown: OnUnknown = "skip",
+        explain: bool = False,
+    ) -> Recommendations:
+        """Return the K = min(k, N) best next items of each history, from the whole catalogue.
+
+        A history without a known item gets the items that occur most often in training; `is_popular` and `note` say so.
+
+        Args:
+            histories: a list of items for each user; a user need not be one of the dataset.
+            k: length of the lists.
+            exclude: items that no list may hold: one list for all users, or a list for each.
+            allow: items that lists are made of, in the same forms; None: the whole catalogue.
+            hide_history: whether items of a user's history are left out of the list.
+            on_unknown: "skip" leaves out ids that no item has, and counts them; "error" refuses them.
+            explain: whether to say where each item came from. It takes as many encodings of a history as it has items.
+
+        Raises:
+            InputError: the arguments are not as described. The message says which and what to do.
+        """
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise InputError(f"k={k!r}: is not a whole number from 1 on")
+        data = self._read(histories, "histories", on_unknown)
+        if explain and data.num_users > MOST_EXPLAINED:
+            raise InputError(
+                f"explain=True: explains at most {MOST_EXPLAINED:,} histories at a time, and {data.num_users:,} were "
+                "given; call it for parts of them"
+            )
+        k = min(int(k), self.num_items)
+        hidden = None if exclude is None else self._choices(exclude, "exclude", on_unknown, data)
+        allowed = None if allow is None else self._choices(allow, "allow", on_unknown, data)
+        with self._serving():
+            items, scores = self._ranking.lists(data, k, hide_history, hidden, allowed)
+            explanation = explain_lists(self._ranking, data, items, self._names) if explain else None
+        return Recommendations(
+            items=items,
+            item_ids=self._names.source(items),
+            scores=scores,
+            unknown=data.unknown,
+            is_popular=data.lengths == 0,
+            explanation=explanation,
+        )
+
+    def score(
+        self, histories: ItemLists | Histories, items: Any, *, on_unknown: OnUnknown = "skip"
+    ) -> np.ndarray | list[np.ndarray]:
+        """Return the scores of chosen items, which are those of `recommend` to the last digit for the same histories.
+
+        Args:
+            histories: as in `recommend`.
+            items: m items for all users, or a list for each user.
+            on_unknown: as in `recommend`.
+
+        Returns:
+            float32 [n, m], or a float32 array for each user; NaN for an unknown item or a history without known items.
+        """
+        data = self._read(histories, "histories", on_unknown)
+        asked = self._choices(items, "items", on_unknown, data)
+        with self._serving():
+            found = self._ranking.scores(data, asked)
+        if asked.is_common:
+            return found.reshape(data.num_users, -1)
+        return np.split(found, np.cumsum(asked.lengths(np.arange(data.num_users)))[:-1])
+
+    def user_vectors(self, histories: ItemLists | Histories, *, on_unknown: OnUnknown = "skip") -> np.ndarray:
+        """Return the vectors of users, float32 [n, D]; rows of NaN for histories without a known item.
+
+        For a system whose score is not fused, and without gains, the score of a pair is the inner product of this and
+        the item's vector.
+        """
+        data = self._read(histories, "histories", on_unknown)
+        with self._serving():
+            return self._ranking.user_vectors(data)
+
+    def item_vectors(self) -> np.ndarray:
+        """Return the vectors of all items by dense id, float32 [N, D]. It takes 4 N D bytes."""
+        with self._serving():
+            blocks = [block.vectors.cpu().numpy() for block in self._ranking.blocks.pass_over()]
+        return np.concatenate(blocks)
+
+    def similar_items(self, item: str | int, k: int = 10, *, by: str = "vectors") -> SimilarItems:
+        """Return the K items most similar to an item, without the item itself.
+
+        Args:
+            item: source id (str) or dense id (int).
+            k: how many.
+            by: "vectors": the cosine of the model's item vectors; a modality of the dataset, such as "text": the cosine
+                of its features; "bought together": the weight of co-occurrence in the run's graph.
+
+        Raises:
+            InputError: there is no such item, it lacks the modality, or `by` is none of these.
+        """
+        data = self._read([[item]], "item", "error")
+        with self._serving():
+            found, scores = similar_items(self._ranking, int(data.items[0]), k, by)
+        return SimilarItems(items=found, item_ids=self._names.source(found), scores=scores)
+
+    def _read(self, lists: ItemLists | Histories, what: str, on_unknown: OnUnknown) -> Histories:
+        if isinstance(lists, Histories):
+            return lists
+        return read_lists(lists, what, self._names, self.num_items, on_unknown)
+
+    def _choices(self, items: Any, what: str, on_unknown: OnUnknown, data: Histories) -> Choices:
+        return read_choices(items, what, self._names, self.num_items, on_unknown, data.num_users)
+
+    @contextmanager
+    def _serving(self) -> Iterator[None]:
+        """Hold the lock and compute no gradients; torch's random numbers are the caller's again afterwards."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        with self._lock, torch.no_grad(), torch.random.fork_rng(devices=devices):
+            seed_for("ranking next", self.config.seed, 0, 0)
+            yield
