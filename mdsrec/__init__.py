@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from contracts.errors import InputError
     from data.dataset import Dataset
     from graph_builder.graph import Graph
+    from serving.loading import load
+    from serving.predictor import Predictor
+    from serving.results import Recommendations
 
-__all__ = ["SYSTEMS", "Config", "Dataset", "Graph", "InputError", "__version__", "dump_config", "load_config"]
+__all__ = [
+    "SYSTEMS", "Config", "Dataset", "Graph", "InputError", "Predictor", "Recommendations", "__version__",
+    "dump_config", "load", "load_config",
+]  # fmt: skip
 
 __version__ = "0.2.0"
 
@@ -29,7 +35,10 @@ _HOMES = {
     "Dataset": "data.dataset",
     "Graph": "graph_builder.graph",
     "InputError": "contracts.errors",
+    "Predictor": "serving.predictor",
+    "Recommendations": "serving.results",
     "dump_config": "configs.loading",
+    "load": "serving.loading",
     "load_config": "configs.loading",
 }
 
