@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 from data.ragged import offsets_of, ragged_indices
 from distributed.inference.scoring import HiddenItems, Scorer
@@ -43,6 +44,17 @@ class HistoryRanking:
         if self._blocks is None:
             self._blocks = self.scorer.encoder.item_blocks(held_bytes=self.scorer.held_bytes, on_round=_nothing)
         return self._blocks
+
+    def streamed_blocks(self) -> ItemBlocks:
+        """Return item vectors that are computed in each pass and not kept, unless they are kept already."""
+        return self._blocks or self.scorer.encoder.item_blocks(held_bytes=0, on_round=_nothing)
+
+    @property
+    def width(self) -> int:
+        """D, the summed width of all channels' vectors."""
+        with torch.no_grad():
+            parts = self.scorer.encoder.items_by_channel(np.zeros(0, dtype=np.int64))
+        return sum(part.shape[1] for part in parts)
 
     def lists(
         self, data: Histories, k: int, hide: bool, hidden: Choices | None, allowed: Choices | None
@@ -89,8 +101,7 @@ class HistoryRanking:
     def user_vectors(self, data: Histories) -> np.ndarray:
         """Return the vectors of users, float32 [n, D]; rows of NaN for empty histories."""
         known = np.flatnonzero(data.lengths > 0)
-        width = self.scorer.system.encode_items(self.scorer.encoder.item_rows(np.zeros(0, dtype=np.int64))).shape[1]
-        vectors = np.full((data.num_users, width), np.nan, dtype=np.float32)
+        vectors = np.full((data.num_users, self.width), np.nan, dtype=np.float32)
         for users, group in self.groups(data, known, False, None, None):
             vectors[users] = np.concatenate([batch.vectors.cpu().numpy() for batch in group])
         return vectors

@@ -45,6 +45,8 @@ class Predictor:
         run: the run's folder or URI.
         step: the checkpoint's step; None for a system that is not trained.
         config: the run's settings.
+        device: where it computes.
+        ranking: does the work; to be used within `serving`.
     """
 
     def __init__(self, *, scorer: Scorer, step: int | None, device: torch.device) -> None:
@@ -52,7 +54,7 @@ class Predictor:
         self.run: str = scorer.config.run or ""
         self.step = step
         self.device = device
-        self._ranking, self._dataset = HistoryRanking(scorer), scorer.inputs.dataset
+        self.ranking, self._dataset = HistoryRanking(scorer), scorer.inputs.dataset
         self._names = ItemNames(self._dataset.item_source_ids())
         self._lock = threading.RLock()
         scorer.system.eval()
@@ -70,7 +72,7 @@ class Predictor:
     @property
     def channels(self) -> tuple[Channel, ...]:
         """The parts of a score and their weights."""
-        return self._ranking.scorer.system.recommender.channels
+        return self.ranking.scorer.system.recommender.channels
 
     @property
     def item_ids(self) -> np.ndarray:
@@ -131,9 +133,9 @@ class Predictor:
         k = min(int(k), self.num_items)
         hidden = None if exclude is None else self._choices(exclude, "exclude", on_unknown, data)
         allowed = None if allow is None else self._choices(allow, "allow", on_unknown, data)
-        with self._serving():
-            items, scores = self._ranking.lists(data, k, hide_history, hidden, allowed)
-            explanation = explain_lists(self._ranking, data, items, self._names) if explain else None
+        with self.serving():
+            items, scores = self.ranking.lists(data, k, hide_history, hidden, allowed)
+            explanation = explain_lists(self.ranking, data, items, self._names) if explain else None
         return Recommendations(
             items=items,
             item_ids=self._names.source(items),
@@ -158,8 +160,8 @@ class Predictor:
         """
         data = self._read(histories, "histories", on_unknown)
         asked = self._choices(items, "items", on_unknown, data)
-        with self._serving():
-            found = self._ranking.scores(data, asked)
+        with self.serving():
+            found = self.ranking.scores(data, asked)
         if asked.is_common:
             return found.reshape(data.num_users, -1)
         return np.split(found, np.cumsum(asked.lengths(np.arange(data.num_users)))[:-1])
@@ -171,13 +173,13 @@ class Predictor:
         the item's vector.
         """
         data = self._read(histories, "histories", on_unknown)
-        with self._serving():
-            return self._ranking.user_vectors(data)
+        with self.serving():
+            return self.ranking.user_vectors(data)
 
     def item_vectors(self) -> np.ndarray:
         """Return the vectors of all items by dense id, float32 [N, D]. It takes 4 N D bytes."""
-        with self._serving():
-            blocks = [block.vectors.cpu().numpy() for block in self._ranking.blocks.pass_over()]
+        with self.serving():
+            blocks = [block.vectors.cpu().numpy() for block in self.ranking.blocks.pass_over()]
         return np.concatenate(blocks)
 
     def similar_items(self, item: str | int, k: int = 10, *, by: str = "vectors") -> SimilarItems:
@@ -193,8 +195,8 @@ class Predictor:
             InputError: there is no such item, it lacks the modality, or `by` is none of these.
         """
         data = self._read([[item]], "item", "error")
-        with self._serving():
-            found, scores = similar_items(self._ranking, int(data.items[0]), k, by)
+        with self.serving():
+            found, scores = similar_items(self.ranking, int(data.items[0]), k, by)
         return SimilarItems(items=found, item_ids=self._names.source(found), scores=scores)
 
     def _read(self, lists: ItemLists | Histories, what: str, on_unknown: OnUnknown) -> Histories:
@@ -206,7 +208,7 @@ class Predictor:
         return read_choices(items, what, self._names, self.num_items, on_unknown, data.num_users)
 
     @contextmanager
-    def _serving(self) -> Iterator[None]:
+    def serving(self) -> Iterator[None]:
         """Hold the lock and compute no gradients; torch's random numbers are the caller's again afterwards."""
         devices = [self.device] if self.device.type == "cuda" else []
         with self._lock, torch.no_grad(), torch.random.fork_rng(devices=devices):
