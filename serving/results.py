@@ -98,7 +98,8 @@ class Recommendations:
         Args:
             users: the users' names, n; None: "0", "1" and so on.
         """
-        names = pa.array([str(n) for n in range(len(self))]) if users is None else pa.array(users)
+        named = [str(n) for n in range(len(self))] if users is None else users
+        names = named if isinstance(named, pa.Array) else pa.array(named, pa.string())
         rows, columns = np.nonzero(self.items >= 0)
         values = {
             "user": names.take(pa.array(rows)).cast(pa.string()),

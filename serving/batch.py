@@ -1,0 +1,247 @@
+"""Recommends for the histories of a table, part by part, each to a file of its own, so that it can be continued.
+
+    OUTPUT/_plan.json            run, checkpoint, settings, and the parts of the table; written first
+    OUTPUT/part-00000042.parquet user, rank, item, score; a part is there completely or not at all
+    OUTPUT/_finished.json        counts; written last
+
+Readers of Parquet folders skip names that begin with "_".
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contracts.errors import InputError
+from serving.item_lists import first_line
+from serving.loading import load
+from serving.predictor import Predictor
+from storage.durable_files import is_temporary, replacing, write_text
+from storage.plain_json import json_text
+
+PLAN, FINISHED = "_plan.json", "_finished.json"
+_USER, _HISTORY = "user", "history"
+_OPTIONAL = ("exclude", "allow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is recommended, and how. Two commands with equal requests write equal parts.
+
+    Attributes:
+        run: the run's folder or URI.
+        step: the checkpoint's step; None for a system that is not trained.
+        k: items of a list.
+        hide_history: whether items of a history are left out.
+        on_unknown: see `Predictor.recommend`.
+        dataset: where the run's dataset is.
+        graph: where its graph is; None without one.
+    """
+
+    run: str
+    step: int | None
+    k: int
+    hide_history: bool
+    on_unknown: str
+    dataset: str
+    graph: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Rows of the table that become one file: rows start .. stop - 1 of a row group of a file."""
+
+    number: int
+    file: str
+    row_group: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        return f"part-{self.number:08d}.parquet"
+
+
+@dataclass(kw_only=True)
+class Counts:
+    """How many users had a list, unknown ids, and only popular items."""
+
+    users: int = 0
+    unknown_ids: int = 0
+    popular: int = 0
+
+    def add(self, other: Counts) -> None:
+        for field in fields(Counts):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+
+def plan_parts(table: str, users_per_part: int) -> list[Part]:
+    """Divide a Parquet file, or the Parquet files of a folder, into parts, and check the columns of each file.
+
+    Raises:
+        InputError: there is no such file, it is not Parquet, or a column is missing or of another type.
+    """
+    root = Path(table)
+    files = sorted(p for p in root.rglob("*.parquet") if not p.name.startswith(("_", "."))) if root.is_dir() else [root]
+    if not files:
+        raise InputError(f"--histories {table}: the folder holds no .parquet file; name one that does")
+    parts: list[Part] = []
+    for file in files:
+        try:
+            metadata, schema = pq.read_metadata(file), pq.read_schema(file)
+        except FileNotFoundError:
+            raise InputError(f"--histories {file}: is not there; name a Parquet file, or a folder of them") from None
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"--histories {file}: is not a Parquet file ({first_line(error)})") from None
+        _check_columns(file, schema)
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            for start in range(0, rows, users_per_part):
+                stop = min(start + users_per_part, rows)
+                parts.append(Part(number=len(parts), file=str(file), row_group=group, start=start, stop=stop))
+    if not parts:
+        raise InputError(f"--histories {table}: has no rows, so there is nobody to recommend for")
+    return parts
+
+
+def _check_columns(file: Path, schema: pa.Schema) -> None:
+    for name in (_USER, _HISTORY):
+        if name not in schema.names:
+            raise InputError(
+                f"--histories {file}: has no column {name}, only {', '.join(schema.names)[:200]}; expected user (ids), "
+                "history (lists of item ids, oldest first), and if wanted exclude and allow (lists of item ids)"
+            )
+    for name in (_HISTORY, *_OPTIONAL):
+        if name in schema.names:
+            kind = schema.field(name).type
+            if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+                raise InputError(f"--histories {file}: column {name} holds {kind}; expected lists of item ids")
+
+
+def open_output(folder: Path, request: Request, parts: list[Part], overwrite: bool) -> list[Part]:
+    """Prepare the output folder and return the parts that are still to be done.
+
+    A folder that the same command began is continued. One of another command is replaced if `overwrite` is set.
+
+    Raises:
+        InputError: the folder belongs to something else, or to another command and `overwrite` is not set.
+    """
+    files = {part.file: Path(part.file).stat() for part in parts}
+    plan = {
+        "request": asdict(request),
+        "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in files.items()},
+        "parts": [asdict(part) for part in parts],
+    }
+    plan = json.loads(json_text(plan))
+    if not folder.parent.is_dir():
+        raise InputError(f"--output {folder}: the folder that it is in does not exist; create that first")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(f"--output {folder}: exists and is not a folder; name another, or a new one")
+    found = _read_plan(folder)
+    if found is None and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"--output {folder}: holds other files, so it is never replaced; name a new folder")
+    if found is not None and found != plan:
+        if not overwrite:
+            raise InputError(
+                f"--output {folder}: was begun with another {_difference(found, plan)}; repeat that command to "
+                "continue it, name another folder, or add --overwrite"
+            )
+        shutil.rmtree(folder)
+        found = None
+    folder.mkdir(exist_ok=True)
+    if found is None:
+        write_text(folder / PLAN, json_text(plan) + "\n")
+    return [part for part in parts if not (folder / part.name).exists()]
+
+
+def recommend_part(predictor: Predictor, request: Request, part: Part, folder: Path) -> Counts:
+    """Write the lists of a part's users. They are those of `Predictor.recommend` for the same rows.
+
+    Raises:
+        InputError: a value of the table is missing or wrong. The message names the file and the row.
+    """
+    columns = [name for name in (_USER, _HISTORY, *_OPTIONAL) if name in pq.read_schema(part.file).names]
+    group = pq.ParquetFile(part.file).read_row_group(part.row_group, columns=columns)
+    rows = group.slice(part.start, part.stop - part.start)
+    where = f"--histories {part.file}, row group {part.row_group}, rows {part.start:,} to {part.stop - 1:,}"
+    for name in columns:
+        if rows.column(name).null_count:
+            at = rows.column(name).combine_chunks().is_null().index(pa.scalar(True)).as_py()
+            raise InputError(
+                f"{where}: column {name} is missing in row {part.start + at:,}; give an empty list for none"
+            )
+    users = rows.column(_USER).cast(pa.string())
+    lists = {name: rows.column(name) for name in columns if name in _OPTIONAL}
+    try:
+        found = predictor.recommend(
+            rows.column(_HISTORY),
+            request.k,
+            hide_history=request.hide_history,
+            on_unknown=request.on_unknown,  # type: ignore[arg-type]
+            **lists,
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    metadata = {b"users": str(len(found)).encode(), b"unknown": str(int(found.unknown.sum())).encode(),
+                b"popular": str(int(found.is_popular.sum())).encode()}  # fmt: skip
+    table = found.to_table(users.combine_chunks()).replace_schema_metadata(metadata)
+    with replacing(folder / part.name) as temporary:
+        pq.write_table(table, temporary)
+    return Counts(users=len(found), unknown_ids=int(found.unknown.sum()), popular=int(found.is_popular.sum()))
+
+
+def counts_of(folder: Path, parts: Iterable[Part]) -> Counts:
+    """Return the counts of finished parts, which their files record."""
+    total = Counts()
+    for part in parts:
+        kept = pq.read_schema(folder / part.name).metadata
+        total.add(Counts(users=int(kept[b"users"]), unknown_ids=int(kept[b"unknown"]), popular=int(kept[b"popular"])))
+    return total
+
+
+def finish(folder: Path, parts: list[Part]) -> Counts:
+    """Remove what killed workers left, write `_finished.json`, and return the counts of all parts."""
+    for path in folder.iterdir():
+        if is_temporary(path.name):
+            path.unlink(missing_ok=True)
+    counts = counts_of(folder, parts)
+    write_text(folder / FINISHED, json_text({"parts": len(parts), **asdict(counts)}, indent=1) + "\n")
+    return counts
+
+
+def open_predictor(request: Request) -> Predictor:
+    """Open the run of a request."""
+    step = "best" if request.step is None else request.step
+    return load(request.run, step, dataset=request.dataset, graph=request.graph)
+
+
+def in_this_process(request: Request, parts: list[Part], folder: Path) -> Iterator[Counts]:
+    """Recommend for the parts, one after the other."""
+    predictor = open_predictor(request)
+    for part in parts:
+        yield recommend_part(predictor, request, part, folder)
+
+
+def _read_plan(folder: Path) -> Any:
+    try:
+        return json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _difference(found: Any, plan: Any) -> str:
+    """Return the first setting in which two plans differ, with the value that the folder has."""
+    try:
+        for name, value in plan["request"].items():
+            if found["request"].get(name) != value:
+                return f"{name}, {found['request'].get(name)!r} instead of {value!r}"
+    except (AttributeError, KeyError, TypeError):
+        return "plan"
+    return "table of histories (or this one has changed), or another --users-per-part"

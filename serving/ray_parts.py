@@ -1,0 +1,66 @@
+"""Recommends for the parts of a table on a Ray cluster, with Ray Data; every node must see the same folders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from configs.schema import ClusterConfig
+from contracts.errors import InputError
+from distributed.output import is_verbose
+from serving.batch import Counts, Part, Request, open_predictor, recommend_part
+from serving.predictor import Predictor
+
+
+def on_ray(request: Request, parts: list[Part], folder: Path, cluster: ClusterConfig) -> Generator[Counts]:
+    """Recommend for the parts on as many workers as `cluster.num_workers` says; yield the counts of each.
+
+    A part of a worker that is lost is done again by another.
+
+    Raises:
+        InputError: what a worker raised, for the first part that it refused.
+    """
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    if not is_verbose():
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+    workers = cluster.num_workers if isinstance(cluster.num_workers, int) else cluster.num_workers[1]
+    work = ray.data.from_items([asdict(part) for part in parts], override_num_blocks=len(parts))
+    done = work.map_batches(
+        _recommend,
+        fn_kwargs={"request": request, "folder": str(folder), "threads": int(cluster.cpus_per_worker)},
+        batch_size=1,
+        batch_format="numpy",
+        compute=ray.data.TaskPoolStrategy(size=min(workers, len(parts))),
+        num_cpus=cluster.cpus_per_worker,
+    )
+    for row in done.iter_rows():
+        if row["error"]:
+            raise InputError(row["error"])
+        yield Counts(users=int(row["users"]), unknown_ids=int(row["unknown_ids"]), popular=int(row["popular"]))
+
+
+def _recommend(batch: dict[str, np.ndarray], *, request: Request, folder: str, threads: int) -> dict[str, Any]:
+    """Recommend for one part; a task of Ray Data."""
+    torch.set_num_threads(max(1, threads))
+    part = Part(**{name: values[0] if name == "file" else int(values[0]) for name, values in batch.items()})
+    try:
+        counts = recommend_part(_opened(request), request, part, Path(folder))
+    except InputError as error:  # Ray would wrap it in a traceback
+        return {"error": [str(error)], **{name: [0] for name in asdict(Counts())}}
+    return {"error": [""], **{name: [value] for name, value in asdict(counts).items()}}
+
+
+@lru_cache(maxsize=1)
+def _opened(request: Request) -> Predictor:
+    """Open a run once in each of Ray's worker processes, which run many tasks."""
+    return open_predictor(request)
