@@ -52,7 +52,8 @@ def on_ray(request: Request, parts: list[Part], folder: Path, cluster: ClusterCo
 def _recommend(batch: dict[str, np.ndarray], *, request: Request, folder: str, threads: int) -> dict[str, Any]:
     """Recommend for one part; a task of Ray Data."""
     torch.set_num_threads(max(1, threads))
-    part = Part(**{name: values[0] if name == "file" else int(values[0]) for name, values in batch.items()})
+    numbers = {name: int(batch[name][0]) for name in ("number", "row_group", "start", "stop")}
+    part = Part(file=str(batch["file"][0]), **numbers)
     try:
         counts = recommend_part(_opened(request), request, part, Path(folder))
     except InputError as error:  # Ray would wrap it in a traceback

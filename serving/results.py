@@ -79,16 +79,16 @@ class Recommendations:
     @property
     def note(self) -> str:
         """What is unusual about the histories, in a sentence or two; empty if nothing is."""
-        said = []
-        if self.unknown.any():
+        said, unknown, popular = [], int(self.unknown.sum()), int(self.is_popular.sum())
+        if unknown:
             said.append(
-                f"{int(self.unknown.sum()):,} ids in {int((self.unknown > 0).sum()):,} of {len(self):,} histories are "
-                "not in the catalogue and were left out."
+                f"{unknown:,} {'id' if unknown == 1 else 'ids'} in {int((self.unknown > 0).sum()):,} of {len(self):,} "
+                f"histories {'is' if unknown == 1 else 'are'} not in the catalogue and left out."
             )
-        if self.is_popular.any():
+        if popular:
             said.append(
-                f"{int(self.is_popular.sum()):,} of {len(self):,} histories have no known item; these users get the "
-                "items that occur most often."
+                f"{popular:,} of {len(self):,} histories {'has' if popular == 1 else 'have'} no known item; "
+                f"{'this user gets' if popular == 1 else 'these users get'} the items that occur most often."
             )
         return " ".join(said)
 

@@ -1,4 +1,4 @@
-"""examples/quickstart.ipynb runs from its first cell to its last."""
+"""The notebooks in examples/ run from their first cell to their last."""
 
 from pathlib import Path
 
@@ -26,3 +26,14 @@ def test_the_quickstart_runs() -> None:
     (recommended,) = (source for source in printed if source.startswith("recommendations ="))
     (last,) = (cell for cell in notebook.cells if cell.source == recommended)
     assert "item" in last.outputs[0]["data"]["text/plain"]
+
+
+@pytest.mark.long
+def test_own_data_runs_and_finds_the_planted_successor() -> None:
+    notebook = nbformat.read(EXAMPLES / "own_data.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    (explained,) = (cell for cell in notebook.cells if "planted successor" in cell.source)
+    planted, best = "".join(output.get("text", "") for output in explained.outputs).splitlines()[:2]
+    assert best.startswith(f"1. {planted.removeprefix('planted successor: ')}: ")
+    (shown,) = (cell for cell in notebook.cells if cell.source.endswith("\nlists"))
+    assert "1 id in 1 of 3 histories is not in the catalogue" in shown.outputs[0]["data"]["text/plain"]

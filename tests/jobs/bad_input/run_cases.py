@@ -229,6 +229,9 @@ INPUTS = Group(
 
 _EVALUATE = "evaluate --run {here}/run"
 _RECOMMEND = "recommend --run {here}/run --output {here}/recs.parquet"
+_BATCH = "recommend --run {here}/run --output {here}/lists --set cluster.num_workers=1"
+_LISTS = f"{_BATCH} --histories {{here}}/lists.parquet"
+_TABLE_OF_ONE = table("lists.parquet", user=["a"], history=[["i1"]])
 RUNS = Group(
     "jobs/evaluate.py: runs and checkpoints",
     (
@@ -292,6 +295,39 @@ RECOMMENDATIONS = Group(
         Case("an output in no folder", _RECOMMEND.replace("recs.parquet", "none/recs.parquet")),
         Case("an output in a file", _RECOMMEND.replace("recs.parquet", "text.npy/recs.parquet")),
         Case("an output that is a URI", _RECOMMEND.replace("{here}/recs.parquet", "s3://bucket/recs.parquet")),
+        Case("a table of histories that is not there", f"{_BATCH} --histories {{here}}/none.parquet"),
+        Case("a table of histories that is CSV", f"{_BATCH} --histories {{here}}/raw.csv"),
+        Case("a table of something else", f"{_BATCH} --histories {{here}}/raw.parquet"),
+        Case("a history that is text", _LISTS, table("lists.parquet", user=["a"], history=["i1"])),
+        Case("a history that is missing", _LISTS, table("lists.parquet", user=["a", "b"], history=[["i1"], None])),
+        Case("an unknown item", f"{_LISTS} --on-unknown error", table("lists.parquet", user=["a"], history=[["no"]])),
+        Case("lists into a folder of something else", _LISTS.replace("/lists ", "/dataset "), _TABLE_OF_ONE),
+        Case("lists into no folder", _LISTS.replace("/lists ", "/none/lists "), _TABLE_OF_ONE),
+    ),
+)
+
+_VECTORS = "export --run {here}/run --what items --output {here}/v.parquet"
+_MODEL = "export --run {here}/run --what model --output {here}/model"
+EXPORTS = Group(
+    "jobs/export.py: runs",
+    (
+        Case("neither a graph nor a run", "export --what items --output {here}/v.parquet"),
+        Case("a graph and a run", f"{_VECTORS} --graph {{here}}/graph"),
+        Case("no such run to export", _VECTORS, remove("run")),
+        Case("an unknown part of a run", _VECTORS.replace("items", "towers")),
+        Case("vectors in a graph's format", f"{_VECTORS} --to edge_index"),
+        Case(
+            "a graph in a run's format",
+            "export --graph {here}/graph --what cooccurrence --to npy --output {here}/o.npy",
+        ),
+        Case("vectors under a suffix of no format", _VECTORS.replace("v.parquet", "v.csv")),
+        Case("vectors under another format's suffix", f"{_VECTORS} --to npy"),
+        Case("an exported run's shard with one bit changed", _VECTORS, flip(_SHARD, 0.9)),
+        Case("vectors over something else", f"{_VECTORS.replace('v.parquet', 'raw.parquet')} --overwrite"),
+        Case("vectors that are there", _VECTORS, table("v.parquet", item=["i1"], vector=[[0.5]])),
+        Case("an array without its ids", f"{_VECTORS.replace('v.parquet', 'text.npy')} --overwrite"),
+        Case("a model over something else", f"{_MODEL.replace('/model', '/dataset')} --overwrite"),
+        Case("a model in no folder", _MODEL.replace("/model", "/none/model")),
     ),
 )
 
@@ -333,4 +369,4 @@ LISTINGS = Group(
     ),
 )
 
-GROUPS = (CONFIGS, STARTS, INPUTS, RUNS, RECOMMENDATIONS, CASE_STUDIES, DEMO, LISTINGS)
+GROUPS = (CONFIGS, STARTS, INPUTS, RUNS, RECOMMENDATIONS, EXPORTS, CASE_STUDIES, DEMO, LISTINGS)
