@@ -12,8 +12,8 @@ import mkdocs_gen_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
-    "mdsrec", "jobs", "experiments", "serving", "distributed", "evaluation", "model", "graph_builder", "data", "kernels",
-    "storage", "configs", "contracts",
+    "mdsrec", "jobs", "experiments", "serving", "distributed", "evaluation", "model", "graph_builder", "data",
+    "kernels", "storage", "configs", "contracts",
 )  # fmt: skip
 GUIDES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 SECTIONS = {

@@ -14,8 +14,8 @@ import mdformat
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "map.md"
 PACKAGES = (
-    "mdsrec", "jobs", "experiments", "serving", "distributed", "evaluation", "model", "graph_builder", "data", "kernels",
-    "storage", "configs", "contracts", "benchmarks",
+    "mdsrec", "jobs", "experiments", "serving", "distributed", "evaluation", "model", "graph_builder", "data",
+    "kernels", "storage", "configs", "contracts", "benchmarks",
 )  # fmt: skip
 HEAD = """# The map
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from distributed.inference.channel_parts import COOCCURRENCE
 from experiments.case_page.cases import Item
 from experiments.case_page.markup import Markup, element
-from distributed.inference.channel_parts import COOCCURRENCE
 from model.protocol import Channel
 
 _TITLE_LENGTH = 80

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from distributed.inference.channel_parts import COOCCURRENCE
 from experiments.case_page.cases import CaseStudy, ItemCase, RelationList
 from experiments.case_page.labels import channel_word, item_line, joined, relation_word, tag
 from experiments.case_page.markup import Markup, element
-from distributed.inference.channel_parts import COOCCURRENCE
 from experiments.case_page.style import STYLE
 from experiments.case_page.user_section import user_section
 
