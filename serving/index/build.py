@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import InputError
-from evaluation.item_blocks import ItemBlocks
+from serving.index.blocks import Blocks, vectors_in
 from serving.index.kinds import CLUSTERED, IndexOptions, empty_index, load_faiss
 from serving.index.manifest import (
     MANIFEST,
@@ -39,22 +39,8 @@ from storage.durable_files import is_temporary, replacing, write_text
 from storage.fingerprints import file_digest, value_digest
 from storage.plain_json import json_text
 
-# From a range of items to blocks that cover it: the first item of a block and its vectors, float32 [n, D]. Blocks come
-# in the order of items. The first may begin before the range, and the last may end after it.
-Blocks = Callable[[int, int], Iterable[tuple[int, np.ndarray]]]
-
 SHARD_ITEMS = 1 << 20
 _OWN_NAMES = re.compile(r"shard-\d+(-part-\d+\.faiss|\.json)|trained-part-\d+\.faiss")
-
-
-def blocks_of(items: ItemBlocks) -> Blocks:
-    """Return the blocks of a ranking in one process, so that an index has the very vectors that are ranked."""
-
-    def read(start: int, stop: int) -> Iterable[tuple[int, np.ndarray]]:
-        for block in items.pass_over(items.rounds_of(np.arange(start, stop))):
-            yield block.start, block.vectors.cpu().numpy()
-
-    return read
 
 
 def build_index(
@@ -168,8 +154,8 @@ class _Builder:
             return Shard.model_validate_json(json.dumps(json.loads(record.read_text())["shard"]))
         indexes = [self._empty(part) for part in range(len(self.widths))]
         digest, squares = hashlib.sha256(), np.zeros(len(self.widths))
-        for vectors in self._vectors(start, stop):
-            digest.update(vectors)
+        for vectors in vectors_in(self.blocks, start, stop, sum(self.widths)):
+            digest.update(vectors.data)
             for part, columns in enumerate(self._parts(vectors)):
                 squares[part] = max(squares[part], np.square(columns, dtype=np.float64).sum(axis=1).max())
                 indexes[part].add(columns)
@@ -206,7 +192,7 @@ class _Builder:
         chosen = np.sort(generator.choice(self.num_items, self.options.sample_items, replace=False))
         sample = np.empty((len(chosen), sum(self.widths)), dtype=np.float32)
         first = 0
-        for vectors in self._vectors(0, self.num_items):
+        for vectors in vectors_in(self.blocks, 0, self.num_items, sum(self.widths)):
             begin, end = np.searchsorted(chosen, [first, first + len(vectors)])
             sample[begin:end] = vectors[chosen[begin:end] - first]
             first += len(vectors)
@@ -221,24 +207,3 @@ class _Builder:
         for width in self.widths:
             yield np.ascontiguousarray(vectors[:, first : first + width])
             first += width
-
-    def _vectors(self, start: int, stop: int) -> Iterable[np.ndarray]:
-        """Yield the vectors of items start .. stop - 1 in order, cut to this range and checked."""
-        done = start
-        for first, block in self.blocks(start, stop):
-            vectors = np.ascontiguousarray(block[max(start - first, 0) : stop - first], dtype=np.float32)
-            if not len(vectors):
-                continue
-            if vectors.shape[1] != sum(self.widths):
-                raise InputError(
-                    f"index {self.folder}: vectors of item {done} have {vectors.shape[1]} numbers, the index has "
-                    f"{sum(self.widths)}; name the widths of this model's channels"
-                )
-            if max(first, start) != done:
-                raise ValueError(f"blocks of items must be in order: item {max(first, start)} came instead of {done}")
-            if not np.isfinite(vectors).all():
-                raise FloatingPointError(f"vectors of items {done}..{done + len(vectors) - 1} are not finite")
-            yield vectors
-            done += len(vectors)
-        if done != stop:
-            raise ValueError(f"blocks of items end at item {done}, expected {stop}")

@@ -98,7 +98,7 @@ def load_faiss() -> ModuleType:
         import faiss
     except ImportError:
         raise InputError("an index of vectors needs faiss, which is not installed; pip install faiss-cpu") from None
-    return faiss  # type: ignore[no-any-return]
+    return faiss
 
 
 def empty_index(options: IndexOptions, width: int) -> Any:

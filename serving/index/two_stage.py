@@ -20,10 +20,10 @@ twice as many items, until the list is proven. A user for whom that would be a l
 exactly instead, which is cheaper. Items that tie with the K-th cannot be proven outside while b equals s, so a large
 tie ends there too.
 
-Candidates' scores may be computed alone (`vectors_of`), which is much faster than repeating the ranking's products. They
-then differ from the ranking's by at most some d, so s - d > b is required, and any two neighbours of the list whose
-scores differ by less than 2 d are ambiguous. The users of these are scored again with the ranking's own products.
-For a fusion, d is not known, so no list is proven from such scores.
+Candidates' scores may be computed alone (`vectors_of`), which is much faster than repeating the ranking's products.
+They then differ from the ranking's by at most some d, so s - d > b is required, and any two neighbours of the list
+whose scores differ by less than 2 d are ambiguous. The users of these are scored again with the ranking's own
+products. For a fusion, d is not known, so no list is proven from such scores.
 
 n: users, K: length of a list, N: items, p: pairs of a user and a candidate.
 """

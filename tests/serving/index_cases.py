@@ -13,7 +13,8 @@ from distributed.world import world_of_one
 from evaluation.item_blocks import ItemBlocks
 from evaluation.ranking import top_items
 from evaluation.user_batches import user_batch
-from serving.index.build import blocks_of, build_index
+from serving.index.blocks import blocks_of
+from serving.index.build import build_index
 from serving.index.kinds import IndexOptions
 from serving.index.search import VectorIndex
 from tests.distributed.runs import config_of, set_repeat_gains
@@ -77,6 +78,13 @@ def exact_lists(users, items, k):
     """Return the exact ranking's lists of some batches: ids and scores."""
     ids, scores = zip(*top_items([users], items, k), strict=True)
     return torch.cat(ids).numpy(), torch.cat(scores).numpy()
+
+
+def nearest(vectors, queries, depth):
+    """Return the items with the greatest inner products and these, by score and then id: [B, depth] each."""
+    scores = queries @ vectors.T
+    ids = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
+    return ids, np.take_along_axis(scores, ids, 1)
 
 
 @contextmanager
