@@ -193,7 +193,7 @@ def compare(
         if kind == "flat":
             rows.append(ranking.row(flat))
             figures["ranking"] = ranking.figures(exact, flat)
-        print(f"{kind}: built and searched", file=sys.stderr, flush=True)
+        print(json.dumps({kind: figures[kind], "build": build}), file=sys.stderr, flush=True)
     print(tabulate(builds, headers=["kind", "MiB", "build s", "peak MiB of the build"], floatfmt=".1f"), "\n")
     heads = [f"{what}@{n}" for n in _LENGTHS for what in ("recall", "ms", "/ flat", "ms alone", "/ flat, alone")]
     print(tabulate(rows, headers=["kind", "effort", *heads], floatfmt=".3g"), "\n")

@@ -7,7 +7,9 @@ the columns of each channel alone.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -70,9 +72,9 @@ class IndexManifest(_Strict):
     """
 
     schema_version: int
-    what: str
+    what: Literal["vector index"]
     options: IndexOptions
-    metric: str
+    metric: Literal["inner product"]
     num_items: int
     widths: tuple[int, ...]
     shards: tuple[Shard, ...]
@@ -108,7 +110,11 @@ def read_manifest(folder: Path) -> IndexManifest:
     """
     file = folder / MANIFEST
     try:
-        manifest = IndexManifest.model_validate_json(file.read_bytes())
+        text = file.read_text(encoding="utf-8")
+        version = json.loads(text)["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise InputError(f"{file}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}; {_AGAIN}")
+        manifest = IndexManifest.model_validate_json(text)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"index {folder}: has no {MANIFEST}, so it is not a finished index; {_AGAIN}") from None
     except OSError as error:
@@ -117,10 +123,10 @@ def read_manifest(folder: Path) -> IndexManifest:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "file"
         raise InputError(f"{file}: {place}: {first['msg'].lower()}; {_AGAIN}") from None
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise InputError(
-            f"{file}: schema_version is {manifest.schema_version}, this code reads {SCHEMA_VERSION}; {_AGAIN}"
-        )
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{file}: not the manifest of an index, or truncated or altered; {_AGAIN}") from None
     _check_ranges(file, manifest)
     return manifest
 

@@ -98,7 +98,8 @@ def gathered(
     for user in np.unique(rows).tolist():
         mine = slice(ends[user], ends[user + 1])
         own, candidates = of_users[user : user + 1], vectors[torch.from_numpy(places[mine]).to(vectors.device)]
-        found = own @ candidates.T if items.pair_scores is None else items.pair_scores(own, candidates)
+        with torch.no_grad():
+            found = own @ candidates.T if items.pair_scores is None else items.pair_scores(own, candidates)
         scores[mine] = found[0].cpu().numpy()
     if not np.isfinite(scores).all():
         raise FloatingPointError("scores of candidates are not finite: the model diverged; use an earlier checkpoint")

@@ -110,7 +110,7 @@ class TwoStages:
                 "build the index with one part"
             )
         self._index, self._items, self._fusion, self._vectors_of = index, items, fusion, vectors_of
-        self._margin, self._effort, self._deepest = margin, effort, deepest_share * items.num_items
+        self._margin, self._effort, self._deepest = margin, effort, min(deepest_share, 1.0) * items.num_items
         self._proves = prove and index.is_exact
 
     def top(self, users: Sequence[UserBatch], k: int) -> Lists:

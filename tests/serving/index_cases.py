@@ -13,9 +13,9 @@ from distributed.world import world_of_one
 from evaluation.item_blocks import ItemBlocks
 from evaluation.ranking import top_items
 from evaluation.user_batches import user_batch
-from serving.index.blocks import blocks_of
 from serving.index.build import build_index
 from serving.index.kinds import IndexOptions
+from serving.index.of_system import build_index_of
 from serving.index.search import VectorIndex
 from tests.distributed.runs import config_of, set_repeat_gains
 
@@ -101,15 +101,7 @@ def system_users(folders, system, tmp_path, hide=True):
         if recommender.fusion is not None:
             recommender.fusion.weight.data.fill_(0.8)
         scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=world)
-        scorer.begin("next")
         with scorer.evaluating(len(users), "ranking next", item_passes=1) as (items, tick):
             (batches,) = scorer.groups(users, positions, hide, items, tick)
-            count = 1 if recommender.fusion is None else len(recommender.channels)
-            build_index(
-                blocks_of(items),
-                tmp_path / "index",
-                num_items=items.num_items,
-                widths=[batches[0].vectors.shape[1] // count] * count,
-                shard_items=32,
-            )
+            build_index_of(scorer, tmp_path / "index", shard_items=32, belongs_to={"system": system})
             yield batches, items, recommender.fusion, VectorIndex.open(tmp_path / "index")
