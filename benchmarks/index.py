@@ -1,11 +1,11 @@
 """Measure indexes of item vectors: recall, time of a query, size, and memory of the build: python benchmarks/index.py
 
-Vectors are synthetic: each is one of many centres plus noise, with lengths that differ, as those of popular items do.
-Queries are made in the same way. The exact best items are those of a flat index; the ranking of evaluation, which
-computes blocks of scores, finds them too, in the same run, and the lists are compared. All other times are given as
-shares of the flat index's. Each index is built in a process of its own; the memory of the build is the peak of the
-process less what it held before. Times are processor seconds on one thread: of all queries in batches, and of queries
-alone. The last line is one JSON object of ratios.
+Vectors are synthetic: each is one of N / 500 centres plus as much noise, with lengths that differ as those of popular
+items do. Queries are made in the same way. The exact best items are those of a flat index; the ranking of evaluation,
+which computes blocks of scores, finds them too, in the same run, and the lists are compared. All other times are given
+as shares of the flat index's. Each index is built in a process of its own; the memory of the build is the peak of the
+process less what it held before, and its time includes making the vectors. Times are processor seconds on one thread:
+of all queries in one batch, and of queries alone. The last line is one JSON object of ratios.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,10 @@ class Catalogue:
     Attributes:
         num_items: N.
         width: D.
-        spread: length of the noise as a share of the centre's.
     """
 
     num_items: int
     width: int
-    spread: float
 
     def block(self, number: int) -> np.ndarray:
         """Return the vectors of a block, float32 [n, D]."""
@@ -84,7 +83,7 @@ class Catalogue:
         num_centers = max(self.num_items // 500, 16)
         centers = np.random.default_rng(0).standard_normal((num_centers, self.width), dtype=np.float32)
         vectors = centers[generator.integers(num_centers, size=count)]
-        vectors += self.spread * generator.standard_normal(vectors.shape, dtype=np.float32)
+        vectors += generator.standard_normal(vectors.shape, dtype=np.float32)
         vectors *= np.exp(0.2 * generator.standard_normal((count, 1), dtype=np.float32))
         return vectors / np.float32(np.sqrt(self.width))
 
@@ -92,7 +91,6 @@ class Catalogue:
 @click.command()
 @click.option("--items", default=1_000_000, show_default=True, type=click.IntRange(100))
 @click.option("--width", default=192, show_default=True, type=click.IntRange(4))
-@click.option("--spread", default=1.0, show_default=True, type=float, help="length of noise / length of a centre")
 @click.option("--queries", default=512, show_default=True, type=click.IntRange(1))
 @click.option("--alone", default=32, show_default=True, type=click.IntRange(1), help="queries that are timed alone")
 @click.option("--kinds", default="hnsw,ivfflat,ivfpq", show_default=True)
@@ -103,7 +101,6 @@ class Catalogue:
 def main(
     items: int,
     width: int,
-    spread: float,
     queries: int,
     alone: int,
     kinds: str,
@@ -115,17 +112,17 @@ def main(
     """Print tables and, on the last line, JSON."""
     torch.set_num_threads(1)
     load_faiss().omp_set_num_threads(1)
-    catalogue = Catalogue(3000, 16, spread) if small else Catalogue(items, width, spread)
+    catalogue = Catalogue(3000, 16) if small else Catalogue(items, width)
     if build is not None:
         assert folder is not None
-        print(json.dumps(built(catalogue, folder, json.loads(build), shard_items)))
+        print(json.dumps(built(catalogue, folder, build, shard_items)))
         return
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         figures = compare(catalogue, Path(scratch), kinds.split(","), queries, alone, shard_items)
     print(json.dumps(figures))
 
 
-def built(catalogue: Catalogue, folder: str, options: dict[str, Any], shard_items: int) -> dict[str, float]:
+def built(catalogue: Catalogue, folder: str, kind: str, shard_items: int) -> dict[str, float]:
     """Build an index in this process and return its size, seconds, and the memory that it took."""
     catalogue.block(0)
     before = _peak_bytes()
@@ -135,7 +132,7 @@ def built(catalogue: Catalogue, folder: str, options: dict[str, Any], shard_item
         folder,
         num_items=catalogue.num_items,
         widths=[catalogue.width],
-        options=IndexOptions(**options),
+        options=IndexOptions(kind=kind),
         shard_items=shard_items,
     )
     seconds = _CLOCK() - start
@@ -148,12 +145,11 @@ def _peak_bytes() -> int:
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
-def build_apart(catalogue: Catalogue, folder: Path, options: dict[str, Any], shard_items: int) -> dict[str, float]:
+def build_apart(catalogue: Catalogue, folder: Path, kind: str, shard_items: int) -> dict[str, float]:
     """Build an index in a process of its own; see `built`."""
-    command = [sys.executable, __file__, "--build", json.dumps(options), "--folder", str(folder)]
-    for name, value in asdict(catalogue).items():
-        command += [f"--{name.replace('num_', '')}", str(value)]
-    run = subprocess.run([*command, "--shard-items", str(shard_items)], check=True, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, __file__, f"--build={kind}", f"--folder={folder}", f"--shard-items={shard_items}"]
+    command += [f"--items={catalogue.num_items}", f"--width={catalogue.width}"]
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return dict(json.loads(run.stdout.splitlines()[-1]))
 
 
@@ -163,13 +159,14 @@ def compare(
     """Build and search all indexes, print tables, and return the ratios."""
     keep_freed_memory()
     queries = catalogue.queries(num_queries)
-    builds, rows, figures = [], [], {"items": catalogue.num_items, "width": catalogue.width}
+    builds, rows = [], []
+    figures: dict[str, Any] = {"items": catalogue.num_items, "width": catalogue.width}
     flat_build: dict[str, float] = {}
     flat: dict[int, SearchPoint] = {}
     exact = np.zeros((0, 0), dtype=np.int64)
     ranking = Ranking(catalogue, queries, num_alone)
     for kind in ("flat", *kinds):
-        build = build_apart(catalogue, folder / kind, {"kind": kind}, shard_items)
+        build = build_apart(catalogue, folder / kind, kind, shard_items)
         flat_build = flat_build or build
         builds.append([kind, build["bytes"] / _MIB, build["seconds"], build["peak"] / _MIB])
         index, points = VectorIndex.open(folder / kind), []
@@ -190,10 +187,9 @@ def compare(
             "points": points,
             "two_stages": ranking.two_stages(index),
         }
-        if kind == "flat":
-            rows.append(ranking.row(flat))
-            figures["ranking"] = ranking.figures(exact, flat)
         print(json.dumps({kind: figures[kind], "build": build}), file=sys.stderr, flush=True)
+    rows.append(ranking.row(flat))
+    figures["ranking"] = ranking.figures(exact, flat)
     print(tabulate(builds, headers=["kind", "MiB", "build s", "peak MiB of the build"], floatfmt=".1f"), "\n")
     heads = [f"{what}@{n}" for n in _LENGTHS for what in ("recall", "ms", "/ flat", "ms alone", "/ flat, alone")]
     print(tabulate(rows, headers=["kind", "effort", *heads], floatfmt=".3g"), "\n")
@@ -205,9 +201,9 @@ def compare(
 
 def _table_row(kind: str, effort: int | None, found: dict[int, SearchPoint], flat: dict[int, SearchPoint]) -> list[Any]:
     row: list[Any] = [kind, effort]
-    for n, point in found.items():
-        row += [point.recall[n], point.ms_per_query, point.ms_per_query / flat[n].ms_per_query]
-        row += [point.ms_alone, point.ms_alone / flat[n].ms_alone]
+    for n, p in found.items():
+        row += [p.recall[n], p.ms_per_query, p.ms_per_query / flat[n].ms_per_query, p.ms_alone]
+        row.append(p.ms_alone / flat[n].ms_alone)
     return row
 
 
@@ -246,7 +242,7 @@ class Ranking:
             start = _CLOCK()
             ids = np.concatenate([self._lists(batch, n) for batch in self.batches(gains=False)])
             ms = 1e3 * (_CLOCK() - start) / len(queries)
-            alone = median_ms(lambda at, n=n: self._lists(self.users(at, 1, gains=False), n), self._num_alone, _CLOCK)
+            alone = median_ms(partial(self._one, k=n), self._num_alone, _CLOCK)
             self.points[n] = ids, ms, alone
         self._with_gains = np.concatenate([self._lists(batch, 10) for batch in self.batches(gains=True)])
 
@@ -263,6 +259,9 @@ class Ranking:
 
     def _lists(self, users: UserBatch, k: int) -> np.ndarray:
         return torch.cat([ids for ids, _ in top_items([[users]], self._items, k)]).numpy()
+
+    def _one(self, at: int, k: int) -> np.ndarray:
+        return self._lists(self.users(at, 1, gains=False), k)
 
     def row(self, flat: dict[int, SearchPoint]) -> list[Any]:
         """Return the table's row of the exact ranking; its recall is 1 by definition of the flat index's lists."""
@@ -282,11 +281,7 @@ class Ranking:
 
     def two_stages(self, index: VectorIndex) -> dict[str, float]:
         """Return recall and times of lists of ten by candidates of an index, where items have gains."""
-        stages = TwoStages(
-            index=index,
-            items=self._items,
-            vectors_of=lambda ids: self._vectors[torch.from_numpy(ids)],
-        )
+        stages = TwoStages(index=index, items=self._items, vectors_of=lambda ids: self._vectors[torch.from_numpy(ids)])
         start = _CLOCK()
         found = [stages.top([batch], 10) for batch in self.batches(gains=True)]
         ms = 1e3 * (_CLOCK() - start) / len(self._queries)
