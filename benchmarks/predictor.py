@@ -58,7 +58,7 @@ def make_predictor(root: Path, num_items: int, dim: int) -> Predictor:
     sharded = unsharded(build_system(config, inputs), torch.device("cpu"))
     fill_table(sharded.system.state_dict(), config.model.init_std, config.seed)
     scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=World.alone(torch.device("cpu")))
-    return Predictor(scorer=scorer, step=None, device=torch.device("cpu"))
+    return Predictor(scorer=scorer, step=None, device=torch.device("cpu"), identity={})
 
 
 def median_seconds(call: Callable[[], object], repeats: int) -> float:

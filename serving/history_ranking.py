@@ -8,15 +8,19 @@ n: histories, m: users that are ranked, B: users of a group, K: items of a list,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data.ragged import offsets_of, ragged_indices
 from distributed.inference.scoring import HiddenItems, Scorer
 from evaluation.item_blocks import ItemBlocks
 from evaluation.ranking import score_pairs, top_items
 from evaluation.user_batches import UserBatch
+from serving.index.search import VectorIndex
+from serving.index.two_stage import TwoStages
 from serving.item_lists import Choices, Histories
 from serving.popular import best_of_each, popular_lists
 
@@ -37,6 +41,7 @@ class HistoryRanking:
         self.scorer = scorer
         self.counts = np.asarray(scorer.inputs.dataset.popularity())
         self._blocks: ItemBlocks | None = None
+        self._stages: TwoStages | None = None
 
     @property
     def blocks(self) -> ItemBlocks:
@@ -56,10 +61,36 @@ class HistoryRanking:
             parts = self.scorer.encoder.items_by_channel(np.zeros(0, dtype=np.int64))
         return sum(part.shape[1] for part in parts)
 
+    def use_index(self, index: VectorIndex | None, effort: int | None) -> None:
+        """Find candidates with an index from now on; None: rank the whole catalogue.
+
+        Candidates of a flat or hnsw index are scored from the vectors that it stores, those of other kinds from vectors
+        that are computed anew. A fused score is computed as in the ranking of the whole catalogue, because lists are
+        only then proven.
+        """
+        self._stages = None
+        if index is None:
+            return
+        fusion = self.scorer.system.recommender.fusion
+        self._stages = TwoStages(
+            index=index,
+            items=self.blocks,
+            fusion=fusion,
+            vectors_of=None if fusion is not None and index.is_exact else partial(self._vectors_of, index),
+            effort=effort,
+        )
+
+    def _vectors_of(self, index: VectorIndex, items: np.ndarray) -> Tensor:
+        if index.stores_vectors:
+            return torch.from_numpy(index.vectors_of(items)).to(self.scorer.world.device)
+        return self.scorer.system.encode_items(self.scorer.encoder.item_rows(items))
+
     def lists(
         self, data: Histories, k: int, hide: bool, hidden: Choices | None, allowed: Choices | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the best items of all histories: int64 [n, K], and scores float32 [n, K]; see `Predictor.recommend`.
+
+        The third result, bool [n], says whether a list is known to be that of the ranking of the whole catalogue.
 
         Args:
             data: the histories.
@@ -70,8 +101,12 @@ class HistoryRanking:
         """
         items = np.full((data.num_users, k), -1, dtype=np.int64)
         scores = np.full((data.num_users, k), -np.inf, dtype=np.float32)
+        is_exact = np.ones(data.num_users, dtype=bool)
         for users, group in self.groups(data, np.flatnonzero(data.lengths > 0), hide, hidden, allowed):
-            if allowed is None:
+            if allowed is None and self._stages is not None:
+                lists = self._stages.top(group, k)
+                items[users], scores[users], is_exact[users] = lists.ids, lists.scores, lists.proven
+            elif allowed is None:
                 found = list(top_items([group], self.blocks, k))
                 items[users] = np.concatenate([ids.cpu().numpy() for ids, _ in found])
                 scores[users] = np.concatenate([values.cpu().numpy() for _, values in found])
@@ -83,7 +118,7 @@ class HistoryRanking:
         for first in range(0, len(empty), _POPULAR_USERS):
             users = empty[first : first + _POPULAR_USERS]
             items[users], scores[users] = self._popular(users, k, hidden, allowed)
-        return items, scores
+        return items, scores, is_exact
 
     def scores(self, data: Histories, asked: Choices) -> np.ndarray:
         """Return the scores of each user's chosen items, user after user, float32; NaN where there is no score."""

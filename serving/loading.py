@@ -7,12 +7,17 @@ from typing import Literal
 
 import torch
 
+from configs.schema import Config
 from contracts.errors import InputError
+from distributed.checkpoints.index import find_checkpoint
+from distributed.checkpoints.run_storage import RunStorage
 from distributed.inference.restore import restore_alone, run_config
 from distributed.inference.scoring import Scorer
+from distributed.inputs import Inputs
 from distributed.job_paths import absolute, resolve_paths
 from distributed.world import World
 from serving.predictor import Predictor
+from storage.fingerprints import value_digest
 
 
 def load(
@@ -48,7 +53,16 @@ def load(
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     inputs, sharded, step = restore_alone(config, which, where)
     scorer = Scorer(sharded=sharded, inputs=inputs, config=config, world=World.alone(where))
-    return Predictor(scorer=scorer, step=step, device=where)
+    return Predictor(scorer=scorer, step=step, device=where, identity=_identity(config, inputs, step))
+
+
+def _identity(config: Config, inputs: Inputs, step: int | None) -> dict[str, str]:
+    """Return the model, the step, and fingerprints of the weights' files, the dataset and the graph."""
+    found = {"model": config.model.name, "step": str(step), **inputs.fingerprints}
+    if step is not None:
+        local = str(RunStorage(config.run or "").local)
+        found["weights"] = value_digest(sorted(find_checkpoint(local, str(step), {})[1].files.items()))
+    return found
 
 
 def _device(name: str) -> torch.device:

@@ -8,7 +8,7 @@ n: histories, N: items of the catalogue, K: items of a list, D: summed width of 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,7 @@ from distributed.random_streams import seed_for
 from model.protocol import Channel
 from serving.explaining import MOST_EXPLAINED, explain_lists
 from serving.history_ranking import HistoryRanking
+from serving.index.search import VectorIndex
 from serving.item_lists import Choices, Histories, ItemLists, OnUnknown, read_choices, read_lists
 from serving.item_names import ItemNames
 from serving.results import Recommendations, SimilarItems
@@ -46,14 +47,16 @@ class Predictor:
         step: the checkpoint's step; None for a system that is not trained.
         config: the run's settings.
         device: where it computes.
+        identity: what tells the weights and the data from others, for an index of the items.
         ranking: does the work; to be used within `serving`.
     """
 
-    def __init__(self, *, scorer: Scorer, step: int | None, device: torch.device) -> None:
+    def __init__(self, *, scorer: Scorer, step: int | None, device: torch.device, identity: Mapping[str, str]) -> None:
         self.config: Config = scorer.config
         self.run: str = scorer.config.run or ""
         self.step = step
         self.device = device
+        self.identity = dict(identity)
         self.ranking, self._dataset = HistoryRanking(scorer), scorer.inputs.dataset
         self._names = ItemNames(self._dataset.item_source_ids())
         self._lock = threading.RLock()
@@ -134,7 +137,7 @@ class Predictor:
         hidden = None if exclude is None else self._choices(exclude, "exclude", on_unknown, data)
         allowed = None if allow is None else self._choices(allow, "allow", on_unknown, data)
         with self.serving():
-            items, scores = self.ranking.lists(data, k, hide_history, hidden, allowed)
+            items, scores, is_exact = self.ranking.lists(data, k, hide_history, hidden, allowed)
             explanation = explain_lists(self.ranking, data, items, self._names) if explain else None
         return Recommendations(
             items=items,
@@ -142,8 +145,27 @@ class Predictor:
             scores=scores,
             unknown=data.unknown,
             is_popular=data.lengths == 0,
+            is_exact=is_exact,
             explanation=explanation,
         )
+
+    def use_index(self, path: str | None, *, effort: int | None = None) -> None:
+        """Let `recommend` find candidates with an index of `jobs/build_index.py`, and score these by the exact rule.
+
+        With a flat index, lists are still those of the ranking of the whole catalogue. With any other kind they need
+        not be; `is_exact` of the lists says for which users they are known to be. Lists with `allow` use no index.
+
+        Args:
+            path: the index's folder; None: rank the whole catalogue again.
+            effort: how thoroughly an approximate index searches: faiss's efSearch or nprobe; None: its default.
+
+        Raises:
+            InputError: this is no finished index, it is damaged, it is one of another run or checkpoint, or faiss is
+                missing.
+        """
+        with self.serving():
+            opened = None if path is None else VectorIndex.open(path, belongs_to=self.identity)
+            self.ranking.use_index(opened, effort)
 
     def score(
         self, histories: ItemLists | Histories, items: Any, *, on_unknown: OnUnknown = "skip"

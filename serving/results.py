@@ -53,6 +53,8 @@ class Recommendations:
             training.
         unknown: int64 [n], how many ids of each history were left out because no item has them.
         is_popular: bool [n], whether no item of the history is known. Such a user gets the items that occur most often.
+        is_exact: bool [n], whether the list is known to be that of the ranking of the whole catalogue. It always is
+            without an index (`Predictor.use_index`).
         explanation: see `Explanation`; None unless it was asked for.
     """
 
@@ -61,6 +63,7 @@ class Recommendations:
     scores: np.ndarray
     unknown: np.ndarray
     is_popular: np.ndarray
+    is_exact: np.ndarray
     explanation: Explanation | None = None
 
     def __len__(self) -> int:
