@@ -174,17 +174,17 @@ class TwoStages:
         outside = self._bound(np.stack([scores[:, -1] for _, scores in found]) + 2 * errors, sizes)
         if self._vectors_of is None:
             scores = same_digits(users, self._items, owners, asked)
-            slack = np.zeros(len(rows))
+            room = np.zeros(len(rows))
         else:
             scores = gathered(users, self._items, self._vectors_of, pairs, owners, asked)
-            slack = 2 * errors[0] + sum_error(sizes[0] + pairs.greatest[rows])
-            slack = slack if self._fusion is None else np.full(len(rows), np.inf)
+            room = 2 * errors[0] + sum_error(sizes[0] + pairs.greatest[rows])
+            room = room if self._fusion is None else np.full(len(rows), np.inf)
         if self._fusion is None and self._index.stores_vectors:
-            self._check_scores(found[0], rows, keys, scores, pairs, 2 * errors[0] + slack)
+            self._check_scores(found[0], rows, keys, scores, pairs, 2 * errors[0] + room)
         ids, best = best_of(rows, owners, asked, scores, lists.ids.shape[1] + 1)
-        is_inside = best[:, -2].astype(np.float64) - slack > outside
+        is_inside = best[:, -2].astype(np.float64) - room > outside
         with np.errstate(invalid="ignore"):  # of two empty places
-            is_ordered = (slack == 0) | (np.diff(-best.astype(np.float64), axis=1) > 2 * slack[:, None]).all(axis=1)
+            is_ordered = (room == 0) | (np.diff(-best.astype(np.float64), axis=1) > 2 * room[:, None]).all(axis=1)
         lists.ids[rows], lists.scores[rows] = ids[:, :-1], best[:, :-1]
         lists.depths[rows] = depth
         lists.proven[rows] = is_inside & is_ordered & self._index.is_exact
