@@ -73,7 +73,9 @@ class FDSA(Recommender):
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
         assert items.ids is not None
-        return in_groups(batch, [items.ids, self._feature_vectors(items, items.ids.dtype)], self._states)
+        dtype = items.ids.dtype
+        features = items.per_item("features", lambda: [self._feature_vectors(items, dtype)])
+        return in_groups(batch, [items.ids, *features], self._states)
 
     def _feature_vectors(self, items: ItemRows, dtype: torch.dtype) -> Tensor:
         """Return one vector for all features of each item, [R, d]."""

@@ -58,5 +58,6 @@ class GRU4RecF(Recommender):
             read = [gru_states(self.id_gru, ids_SLd, group), gru_states(self.feature_gru, features_SLx, group)]
             return [self.output(torch.cat(read, dim=-1))]
 
-        features = torch.cat(self.features(items, items.ids.dtype), dim=1)
-        return in_groups(batch, [items.ids, features], states)
+        dtype = items.ids.dtype
+        features = items.per_item("mapped", lambda: [torch.cat(self.features(items, dtype), dim=1)])
+        return in_groups(batch, [items.ids, *features], states)

@@ -89,7 +89,7 @@ class MDSRec(Recommender):
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
         """Return [e_s, e~_1 .. e~_M], each [B, d]: Eq. 3 to 19, one method for each step."""
         views = self.modal_views(items)
-        ids = self.injected_ids(items)
+        (ids,) = items.per_item("injected ids", lambda: [self.injected_ids(items)])
         centers = self.centers(items, views) if self.options.center_attention else []
         groups = read_groups(batch, [ids, *views])
         of_ids, *of_modalities = self.towers(groups)
@@ -118,7 +118,7 @@ class MDSRec(Recommender):
         if self.options.item_view == "graph":
             return [items.views[modality] for modality in self.modalities]
         return [
-            items.derived(modality, partial(_projected, items, modality, projection))
+            items.per_item(f"view {modality}", partial(_projected, items, modality, projection))[0]
             for modality, projection in zip(self.modalities, cast(Iterable[nn.Linear], self.projections), strict=True)
         ]
 
@@ -128,11 +128,11 @@ class MDSRec(Recommender):
         return [list(of_stream) for of_stream in zip(*per_group, strict=True)]
 
     def centers(self, items: ItemRows, views: list[Tensor]) -> list[Tensor]:
-        """Return Ehat_c^m = C_m Ehat_m of each modality, [k, d] (Eq. 10, 11), from `items` if it has them."""
-        return [
-            items.centers[m] if m in items.centers else center_vectors(items.center_rows[m], view)
-            for m, view in zip(self.modalities, views, strict=True)
-        ]
+        """Return Ehat_c^m = C_m Ehat_m of each modality, [k, d] (Eq. 10, 11), from `items`, which keeps them."""
+        for m, view in zip(self.modalities, views, strict=True):
+            if m not in items.centers:
+                items.centers[m] = center_vectors(items.center_rows[m], view)
+        return [items.centers[m] for m in self.modalities]
 
     def gated_states(
         self,
@@ -189,12 +189,12 @@ def _center_layers(config: ModelConfig) -> nn.ModuleList:
     return nn.ModuleList(TransformerLayer(config, norms) for _ in range(config.num_layers))
 
 
-def _projected(items: ItemRows, modality: str, projection: nn.Linear) -> Tensor:
-    """Return projected features [R, d]; an item without the modality gets its own ID row."""
+def _projected(items: ItemRows, modality: str, projection: nn.Linear) -> list[Tensor]:
+    """Return projected features, one tensor [R, d]; an item without the modality gets its own ID row."""
     features = items.features[modality]
     assert items.ids is not None
     present = (features != 0).any(dim=1, keepdim=True)
-    return torch.where(present, projection(features.to(projection.weight.dtype)), items.ids)
+    return [torch.where(present, projection(features.to(projection.weight.dtype)), items.ids)]
 
 
 def _chosen_modalities(config: ModelConfig, info: CatalogueInfo) -> tuple[str, ...]:

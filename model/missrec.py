@@ -128,8 +128,10 @@ class MISSRec(Recommender):
             inputs = self.input_norm(rows[0] + self.positions.weight[: group.length])
             return [self.decoder(dropout(inputs, self.rate, self.training), group, *next(memories))]
 
-        inputs = sum(self._adapted(items), items.ids if items.ids is not None else 0.0)
-        return in_groups(batch, [cast(Tensor, inputs)], states) * len(self.channels)
+        def inputs() -> list[Tensor]:
+            return [cast(Tensor, sum(self._adapted(items), items.ids if items.ids is not None else 0.0))]
+
+        return in_groups(batch, items.per_item("inputs", inputs), states) * len(self.channels)
 
     def penalty(self, items: ItemRows, batch: Batch) -> Tensor | float:
         """Return gamma / d * sum_s |mean of the encoded interests of sequence s|^2."""
@@ -169,7 +171,7 @@ class MISSRec(Recommender):
                 for adaptor, x in zip(self.adaptors, raw, strict=True)
             ]
 
-        return items.derived("adapted", compute)
+        return items.per_item("adapted", compute)
 
     def _present(self, raw: Tensor) -> Tensor:
         """Return which rows [n, d_m] count as features, bool [n]."""

@@ -65,11 +65,16 @@ class MMMLP(Recommender):
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
         assert items.ids is not None
-        projected = [
-            projection(items.features[name].to(items.ids.dtype))
-            for name, projection in zip(self.names, self.projections, strict=True)
-        ]
-        return in_groups(batch, [items.ids, *projected], lambda group, streams: [self._states(group, streams)])
+        ids = items.ids
+
+        def projected() -> list[Tensor]:
+            return [
+                projection(items.features[name].to(ids.dtype))
+                for name, projection in zip(self.names, self.projections, strict=True)
+            ]
+
+        streams = [ids, *items.per_item("projected", projected)]
+        return in_groups(batch, streams, lambda group, streams: [self._states(group, streams)])
 
     def _states(self, group: Sequences, streams: list[Tensor]) -> Tensor:
         """Return the state at the last item of each sequence, [S, 1, d]."""

@@ -13,7 +13,6 @@ Shapes: S sequences of a group, L positions, B targets, R items with a role, G e
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 import torch
@@ -96,7 +95,7 @@ class MSM4SR(Recommender):
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:
         """Return z_m, plus the ID row in fine-tuning, [R, d] for each feature."""
-        vectors = [items.derived(f"adapted {m}", partial(self._adapted, m, items)) for m in range(len(self.names))]
+        vectors = items.per_item("adapted", lambda: [self._adapted(m, items) for m in range(len(self.names))])
         return vectors if items.ids is None else [vector + items.ids for vector in vectors]
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
@@ -123,7 +122,7 @@ class MSM4SR(Recommender):
                 group, streams = without_items(group, streams, dropped)
                 exchanged = self.draw_exchanged(group, draws[1] * self.knobs.mixup)[:, :, None]
                 streams = [torch.where(exchanged, other, one) for one, other in (streams, streams[::-1])]
-            return list(self.encoder(torch.cat(streams), group).states.chunk(2))
+            return [encoded.states for encoded in self.encoder(torch.cat(streams), group).split(2)]
 
         return in_groups(batch, self.item_vectors(items), states)
 

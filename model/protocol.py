@@ -91,6 +91,7 @@ class ItemRows:
             step, or computed once for a whole ranking.
         features: per name [R, d_m]; an all-zero row means that the item has no such feature.
         popularity: [R, 1], as in `ItemPlan`.
+        computed: per name, the values that `per_item` has computed, [R, ...] each.
     """
 
     item_ids: Tensor
@@ -101,6 +102,7 @@ class ItemRows:
     centers: dict[str, Tensor] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
     popularity: Tensor | None = None
+    computed: dict[str, list[Tensor]] = field(default_factory=dict)
     _derived: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def derived(self, name: str, compute: Callable[[], Value]) -> Value:
@@ -108,3 +110,13 @@ class ItemRows:
         if name not in self._derived:
             self._derived[name] = compute()
         return cast(Value, self._derived[name])
+
+    def per_item(self, name: str, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """Return `compute()`, a row for each of the R items in every tensor, [R, ...]; it runs once per step.
+
+        An item's row must depend on the item alone. An exported user encoder then holds these rows, computed before,
+        instead of the raw features and views that they are computed from.
+        """
+        if name not in self.computed:
+            self.computed[name] = compute()
+        return self.computed[name]

@@ -182,6 +182,11 @@ class Recommender(nn.Module):
             for c, vector in vectors
         ]
 
+    def weighted_users(self, items: ItemRows, batch: Batch) -> Tensor:
+        """Return `scored_users`, each channel times its weight, side by side: [B, sum_c d_c]."""
+        users = self.scored_users(items, batch)
+        return torch.cat([c.weight * user for c, user in zip(self.channels, users, strict=True)], dim=1)
+
     def item_vectors(self, items: ItemRows) -> list[Tensor]:
         """Return, per channel, the vectors of the items with a role, [R, d_c]."""
         raise NotImplementedError

@@ -52,8 +52,8 @@ class SASRecF(Recommender):
         return [items.ids]
 
     def user_vectors(self, items: ItemRows, batch: Batch) -> list[Tensor]:
-        joined = self._joined(items)
-        return in_groups(batch, [joined], lambda group, items: [self.encoder(items[0], group).states])
+        joined = items.per_item("joined", lambda: [self._joined(items)])
+        return in_groups(batch, joined, lambda group, items: [self.encoder(items[0], group).states])
 
     def _joined(self, items: ItemRows) -> Tensor:
         """Return the ID row and features of each item, joined by a linear map, [R, d]."""

@@ -75,6 +75,4 @@ class RecommenderSystem(nn.Module):
 
         The shape is [B, sum_c d_c].
         """
-        users = self.recommender.scored_users(items, batch)
-        weighted = [c.weight * user for c, user in zip(self.recommender.channels, users, strict=True)]
-        return torch.cat(weighted, dim=1)
+        return self.recommender.weighted_users(items, batch)

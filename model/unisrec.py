@@ -82,12 +82,13 @@ class UniSRec(Recommender):
     def _adapted(self, items: ItemRows) -> Tensor:
         """Return the adapted feature of each item, plus its ID row if there are ID rows, [R, d]."""
 
-        def compute() -> Tensor:
+        def compute() -> list[Tensor]:
             adapted: Tensor = self.adaptor(self._features(items))
-            return adapted if items.ids is None else adapted + items.ids
+            return [adapted if items.ids is None else adapted + items.ids]
 
         # In training, the input and the candidates each draw dropout and noise of their own.
-        return compute() if self.training else items.derived("adapted", compute)
+        (adapted,) = compute() if self.training else items.per_item("adapted", compute)
+        return adapted
 
     def _features(self, items: ItemRows) -> Tensor:
         return items.features[self.knobs.modality].to(self.adaptor.gate.dtype)

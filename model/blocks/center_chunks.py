@@ -25,6 +25,7 @@ from model.blocks.center_memory import is_recomputed
 from model.blocks.interest_centers import History
 from model.blocks.sequence_encoder import KeysValues
 from model.blocks.sequence_groups import Sequences
+from model.cpu.dispatch import is_exporting
 
 # Rows of a chunk, by type of device. On CPU, 8,192 to 24,576 take about the same time (docs/log.md).
 _CHUNK_ROWS = {"cpu": 16384}
@@ -73,7 +74,7 @@ class _Chunk:
 
     def _seen(self, keys_values: KeysValues) -> KeysValues:
         keys, values = keys_values
-        if len(self.visible) == len(keys) and self.num_keys == keys.shape[2]:
+        if self.visible.shape[0] == keys.shape[0] and self.num_keys == keys.shape[2]:
             return keys_values
         return keys[self.sequences, :, : self.num_keys], values[self.sequences, :, : self.num_keys]
 
@@ -155,7 +156,7 @@ def _bundles(groups: list[Sequences], num_centers: int) -> list[list[_Chunk]]:
     room = 0
     for number, group in enumerate(groups):
         for chunk in _chunks(number, group, num_centers):
-            rows = chunk.visible[..., 0].numel() * num_centers
+            rows = 0 if is_exporting() else chunk.visible[..., 0].numel() * num_centers
             if not bundles or rows > room:
                 bundles.append([])
                 room = limit
@@ -165,7 +166,14 @@ def _bundles(groups: list[Sequences], num_centers: int) -> list[list[_Chunk]]:
 
 
 def _chunks(number: int, group: Sequences, num_centers: int) -> Iterator[_Chunk]:
-    """Yield the chunks of a group, each with at most `_CHUNK_ROWS` rows: by sequences, then by states."""
+    """Yield the chunks of a group, each with at most `_CHUNK_ROWS` rows: by sequences, then by states.
+
+    While a program is exported, the number of sequences is not known, and the whole group is one chunk.
+    """
+    if is_exporting():
+        whole = slice(None)
+        yield _Chunk(group=number, sequences=whole, states=whole, num_keys=group.length, visible=group.visible())
+        return
     num_sequences, limit = len(group.lengths), _rows_at_once(group)
     step = max(1, min(group.num_queries, limit // num_centers))
     if group.requests_all:

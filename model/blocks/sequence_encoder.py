@@ -158,9 +158,10 @@ class EncodedSequences:
 
     def split(self, num_streams: int) -> list[EncodedSequences]:
         """Return the streams one by one, if `num_streams` streams were stacked along S."""
-        states = self.states.chunk(num_streams)
-        entering = [entered.chunk(num_streams) for entered in self.entering]
-        pairs = [(keys.chunk(num_streams), values.chunk(num_streams)) for keys, values in self.keys_values]
+        sizes = [self.states.shape[0] // num_streams] * num_streams
+        states = self.states.split(sizes)
+        entering = [entered.split(sizes) for entered in self.entering]
+        pairs = [(keys.split(sizes), values.split(sizes)) for keys, values in self.keys_values]
         return [
             EncodedSequences(states[s], [e[s] for e in entering], [(keys[s], values[s]) for keys, values in pairs])
             for s in range(num_streams)
@@ -204,7 +205,7 @@ def through_layers(modules: nn.ModuleList, states_SLd: Tensor, sequences: Sequen
         rate: dropout rate inside the layers.
     """
     states = states_SLd
-    num_streams = len(states) // max(1, len(sequences.lengths))
+    num_streams = states.shape[0] // max(1, sequences.count)
     entering, pairs = [], []
     layers = layers_of(modules)
     for layer in layers:

@@ -38,7 +38,7 @@ class Sequences:
 
     @property
     def count(self) -> int:
-        return len(self.lengths)
+        return self.lengths.shape[0]
 
     @property
     def requests_all(self) -> bool:
@@ -57,7 +57,7 @@ class Sequences:
         """Return the index of the last item that each state may see, int64 [S, Q]; padding states see items too."""
         steps = torch.arange(self.num_queries, device=self.lengths.device)
         if self.requests_all:
-            return steps.expand(len(self.lengths), -1)
+            return steps.expand(self.count, -1)
         return torch.minimum((self.lengths - self.num_states)[:, None] + steps, self.lengths[:, None] - 1)
 
     def visible(self) -> Tensor:

@@ -68,6 +68,7 @@ class Work:
         records_gradients: whether autograd records operations.
         stored_bytes: bytes that would be kept for the backward.
         budget_bytes: largest number of bytes that may be kept for it.
+        exports: whether torch.export is recording the operators.
     """
 
     part: Part
@@ -83,6 +84,7 @@ class Work:
     records_gradients: bool = False
     stored_bytes: float = 0.0
     budget_bytes: float = 0.0
+    exports: bool = False
 
 
 def work_on(
@@ -110,12 +112,19 @@ def work_on(
         records_gradients=torch.is_grad_enabled(),
         stored_bytes=stored_bytes,
         budget_bytes=budget_bytes,
+        exports=is_exporting(),
     )
+
+
+def is_exporting() -> bool:
+    """Return whether torch.export is recording the operators, for inputs of any size and on any device."""
+    return torch.compiler.is_exporting()
 
 
 def choose(work: Work) -> Choice:
     """Return the path for a part's work, and the reason."""
-    choice = _CHOICES[work.part](work)
+    plain = Choice(Path.PLAIN, "an exported program has torch's operators only")
+    choice = plain if work.exports else _CHOICES[work.part](work)
     _log_once(work.part, choice)
     return choice
 

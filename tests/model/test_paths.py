@@ -166,6 +166,8 @@ def test_the_attention_of_a_tower(masked: str, sequences: int, length: int) -> N
         ({"autocast": True}, Path.FEW_KEYS, "not in float32"),
         ({"threads": 2}, Path.FEW_KEYS, "one thread"),
         ({"onednn": False}, Path.FEW_KEYS, "oneDNN"),
+        ({"exports": True}, Path.PLAIN, "exported program"),
+        ({"part": Part.TOWER_ATTENTION, "exports": True}, Path.PLAIN, "exported program"),
         ({"part": Part.AFTER_ATTENTION}, Path.COMPILED, "one CPU thread"),
         ({"part": Part.AFTER_ATTENTION, "rate": 0.1}, Path.PLAIN, "no dropout"),
         ({"part": Part.AFTER_ATTENTION, "threads": 2}, Path.PLAIN, "one thread"),
