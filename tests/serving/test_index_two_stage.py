@@ -118,6 +118,20 @@ def test_scores_closer_than_rounding_are_computed_as_the_ranking_does(tmp_path):
     assert not TwoStages(**stages, prove=False).top([users], K).proven.any()
 
 
+def test_what_is_closer_than_rounding_is_not_proven(tmp_path):
+    vectors = np.zeros((320, 8), dtype=np.float32)
+    vectors[:, 0] = 1 + 1.2e-7 * np.arange(320, dtype=np.float32)  # each score is a digit above the one before it
+    users, items = users_of(np.full((1, 8), 1 / 3, np.float32)), items_of(vectors)
+    stages = {"index": built(vectors, tmp_path / "index"), "items": items, "margin": 1}
+    assert not TwoStages(**stages, prove=False).top([users], K).proven.any()
+    found = TwoStages(**stages, deepest_share=1.0).top([users], K)
+    assert found.proven.all()
+    assert K + 1 < found.depths[0] < 320
+    # Scores of candidates alone that are off, but by less than what rounding may do, prove no more than that.
+    off = TwoStages(**stages, vectors_of=lambda ids: torch.from_numpy(vectors[ids] * np.float32(1 + 4e-6)))
+    assert off.top([users], K).depths == found.depths
+
+
 def test_a_list_longer_than_the_items_that_are_left(tmp_path):
     vectors = np.arange(12, dtype=np.float32).reshape(6, 2)
     users = users_of(np.ones((2, 2), np.float32), [(0, 5, -np.inf), (0, 1, -np.inf)])
