@@ -64,3 +64,27 @@ def fused_bound(fusion: ScoreFusion, bounds: np.ndarray, sizes: np.ndarray) -> n
     if fusion.with_ids:
         fused = (bounds[0] + count * fused) / (count + 1)
     return np.asarray(fused + (2 * count + 16) * _UNIT * sizes.max(axis=0))
+
+
+def fused_error(fusion: ScoreFusion, errors: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return how far two programs' fused scores of a pair may be apart, [n].
+
+    For `DynamicFusion`, let a be w tau and S the greatest size of a channel score. The derivative of the fused score by
+    s_m is p_m (1 + a (s_m - s)), so that a change of all channel scores by at most e changes it by at most
+    (1 + 2 |a| S) e; two programs' channel scores differ by at most twice their errors. Each program computes logits
+    with a relative error of 3 roundings, so the weights have relative errors of 6 |a| S roundings and some more for the
+    exponentials, the sum, and the products.
+
+    Args:
+        fusion: computes fused scores.
+        errors: how far a channel score may be from the real inner product, [C, n].
+        sizes: the greatest absolute value of any channel score, [C, n].
+
+    Returns:
+        [n]; infinity for a fusion without a known bound.
+    """
+    if type(fusion) is not DynamicFusion:
+        return np.full(errors.shape[1], np.inf)
+    slope, size = abs(float(fusion.weight.detach())) * fusion.temperature, 1.01 * sizes.max(axis=0)
+    rounding = _UNIT * size * (6 * slope * size + 2 * len(errors) + 40)
+    return np.asarray((1 + 2 * slope * size) * 2 * errors.max(axis=0) + 2 * rounding)

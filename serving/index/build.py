@@ -4,9 +4,9 @@ Shards are written one after the other, each under a temporary name that is then
 last. So a build that was killed leaves a folder that does not open. If the next build is of the same options and of
 the same run, it keeps the shards that are finished.
 
-Memory: one block, one shard (4 D bytes an item, and 8 M more for hnsw; D / code_width bytes for ivfpq), and for the
-clustered kinds the sample that they learn from (4 D bytes an item) while they learn. faiss doubles its arrays when
-they are full, so that for a moment a shard may take twice its size.
+Memory: one block, one shard (4 D bytes an item, and 8 M more for hnsw; D / code_width and 8 bytes for ivfpq), and for
+the clustered kinds the sample that they learn from (4 D bytes an item) while they learn. faiss grows its arrays by
+doubling, so that for a moment a shard may take up to twice its size.
 
 N: items, D: width of a vector.
 """

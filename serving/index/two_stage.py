@@ -21,9 +21,9 @@ exactly instead, which is cheaper. Items that tie with the K-th cannot be proven
 tie ends there too.
 
 Candidates' scores may be computed alone (`vectors_of`), which is much faster than repeating the ranking's products.
-They then differ from the ranking's by at most some d, so s - d > b is required, and any two neighbours of the list
-whose scores differ by less than 2 d are ambiguous. The users of these are scored again with the ranking's own
-products. For a fusion, d is not known, so no list is proven from such scores.
+They then differ from the ranking's by at most some d (2 e for inner products, `bounds.fused_error` for a fusion). So
+s - d > b is required, and neighbours of the list whose scores differ by 2 d or less are ambiguous. Candidates of a user
+with ambiguous neighbours, or with only s > b, are scored again with the ranking's own products.
 
 n: users, K: length of a list, N: items, p: pairs of a user and a candidate.
 """
@@ -41,7 +41,7 @@ from evaluation.item_blocks import ItemBlocks
 from evaluation.ranking import top_items
 from evaluation.user_batches import UserBatch
 from model.blocks.score_fusion import ScoreFusion
-from serving.index.bounds import fused_bound, inner_product_error, sum_error
+from serving.index.bounds import fused_bound, fused_error, inner_product_error, sum_error
 from serving.index.rescoring import GainPairs, VectorsOf, gathered, same_digits
 from serving.index.search import VectorIndex
 
@@ -174,26 +174,28 @@ class TwoStages:
         outside = self._bound(np.stack([scores[:, -1] for _, scores in found]) + 2 * errors, sizes)
         if self._vectors_of is None:
             scores = same_digits(users, self._items, owners, asked)
-            room = np.zeros(len(rows))
+            rounding = np.zeros(len(rows))
         else:
             scores = gathered(users, self._items, self._vectors_of, pairs, owners, asked)
-            room = 2 * errors[0] + sum_error(sizes[0] + pairs.greatest[rows])
-            room = room if self._fusion is None else np.full(len(rows), np.inf)
+            apart = 2 * errors[0] if self._fusion is None else fused_error(self._fusion, errors, sizes)
+            rounding = apart + sum_error(sizes.max(axis=0) + pairs.greatest[rows])
         if self._fusion is None and self._index.stores_vectors:
-            self._check_scores(found[0], rows, keys, scores, pairs, 2 * errors[0] + room)
+            self._check_scores(found[0], rows, keys, scores, pairs, 2 * errors[0] + rounding)
         ids, best = best_of(rows, owners, asked, scores, lists.ids.shape[1] + 1)
-        is_inside = best[:, -2].astype(np.float64) - room > outside
+        last = best[:, -2].astype(np.float64)
         with np.errstate(invalid="ignore"):  # of two empty places
-            is_ordered = (room == 0) | (np.diff(-best.astype(np.float64), axis=1) > 2 * room[:, None]).all(axis=1)
+            is_ordered = (rounding == 0) | (np.diff(-best.astype(np.float64), axis=1) > 2 * rounding[:, None]).all(axis=1)
         lists.ids[rows], lists.scores[rows] = ids[:, :-1], best[:, :-1]
         lists.depths[rows] = depth
-        lists.proven[rows] = is_inside & is_ordered & self._index.is_exact
-        unclear = rows[is_inside & ~is_ordered] if self._proves else rows[:0]
-        if len(unclear):
-            mine = np.isin(owners, unclear)
+        proven = (last - rounding > outside) & is_ordered & self._index.is_exact
+        lists.proven[rows] = proven
+        unclear = ~proven & (last > outside) & self._proves
+        if unclear.any() and self._vectors_of is not None:
+            mine = np.isin(owners, rows[unclear])
             again = same_digits(users, self._items, owners[mine], asked[mine])
-            ids, best = best_of(unclear, owners[mine], asked[mine], again, lists.ids.shape[1])
-            lists.ids[unclear], lists.scores[unclear], lists.proven[unclear] = ids, best, True
+            ids, best = best_of(rows[unclear], owners[mine], asked[mine], again, lists.ids.shape[1])
+            lists.ids[rows[unclear]], lists.scores[rows[unclear]] = ids, best
+            lists.proven[rows[unclear]] = best[:, -1] > outside[unclear]
 
     @property
     def _num_parts(self) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.blocks.score_fusion import DynamicFusion
-from serving.index.bounds import fused_bound, inner_product_error, sum_error
+from serving.index.bounds import fused_bound, fused_error, inner_product_error, sum_error
 
 
 @pytest.mark.parametrize("width", [1, 24, 300])
@@ -58,5 +58,25 @@ def test_no_fused_score_is_above_its_bound(weight, with_ids):
     np.testing.assert_allclose(fused.max(axis=1), bound, rtol=1e-4)
 
 
+@pytest.mark.parametrize("weight", [-4.0, 0.0, 0.5, 4.0])
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_programs_fuse_scores_by_less_than_the_bound_apart(weight, with_ids):
+    generator = torch.Generator().manual_seed(2)
+    fusion = DynamicFusion(temperature=0.07, with_ids=with_ids)
+    fusion.weight.data.fill_(weight)
+    present = torch.rand(3, 9000, generator=generator) < 0.7
+    scores = torch.where(present[:, None], 28 * torch.rand(3, 1, 9000, generator=generator) - 14, 0.0)
+    for error in (0.0, 1e-4, 1e-2):
+        moved = torch.where(
+            present[:, None], scores + 2 * error * (torch.rand(scores.shape, generator=generator) - 0.5), 0.0
+        )
+        real = fusion(list(moved.double()), list(present)).detach()
+        apart = (fusion(list(scores), list(present)).detach() - real).abs().numpy()
+        bound = fused_error(fusion, np.full((3, 1), error), np.full((3, 1), 14.0))
+        assert (apart <= bound / 2).all()  # half of it: only one of the two programs is off
+        assert apart.max() > bound / 100
+
+
 def test_an_unknown_fusion_has_no_bound():
+    assert fused_error(lambda scores, present: scores[0], np.zeros((2, 3)), np.ones((2, 3))).tolist() == [np.inf] * 3  # noqa: ARG005
     assert fused_bound(lambda scores, present: scores[0], np.zeros((2, 3)), np.ones((2, 3))).tolist() == [np.inf] * 3  # noqa: ARG005

@@ -43,6 +43,7 @@ def test_lists_of_systems_are_those_of_the_exact_ranking(folders, tmp_path, syst
         assert alone.proven.all()
         np.testing.assert_array_equal(alone.ids, ids)
         np.testing.assert_allclose(alone.scores, scores, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(alone.depths, found.depths)
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -117,6 +118,20 @@ def test_scores_closer_than_rounding_are_computed_as_the_ranking_does(tmp_path):
     assert not TwoStages(**stages, prove=False).top([users], K).proven.any()
 
 
+def test_what_is_closer_than_rounding_is_not_proven(tmp_path):
+    vectors = np.zeros((320, 8), dtype=np.float32)
+    vectors[:, 0] = 1 + 1.2e-7 * np.arange(320, dtype=np.float32)  # each score is a digit above the one before it
+    users, items = users_of(np.full((1, 8), 1 / 3, np.float32)), items_of(vectors)
+    stages = {"index": built(vectors, tmp_path / "index"), "items": items, "margin": 1}
+    assert not TwoStages(**stages, prove=False).top([users], K).proven.any()
+    found = TwoStages(**stages, deepest_share=1.0).top([users], K)
+    assert found.proven.all()
+    assert K + 1 < found.depths[0] < 320
+    # Scores of candidates alone that are off, but by less than what rounding may do, prove no more than that.
+    off = TwoStages(**stages, vectors_of=lambda ids: torch.from_numpy(vectors[ids] * np.float32(1 + 4e-6)))
+    assert off.top([users], K).depths == found.depths
+
+
 def test_a_list_longer_than_the_items_that_are_left(tmp_path):
     vectors = np.arange(12, dtype=np.float32).reshape(6, 2)
     users = users_of(np.ones((2, 2), np.float32), [(0, 5, -np.inf), (0, 1, -np.inf)])
@@ -142,7 +157,8 @@ def test_an_approximate_index_proves_nothing_and_its_scores_are_exact(tmp_path, 
 
 @pytest.mark.parametrize("weight", [-3.0, 0.0, 3.0])
 @pytest.mark.parametrize("with_ids", [True, False])
-def test_a_fusion_is_searched_by_channel_until_a_bound_proves_the_list(tmp_path, weight, with_ids):
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_fusion_is_searched_by_channel_until_a_bound_proves_the_list(tmp_path, weight, with_ids, alone):
     generator = np.random.default_rng(4)
     channels = [generator.standard_normal((400, 5)).astype(np.float32) for _ in range(3)]
     channels = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in channels]
@@ -158,12 +174,14 @@ def test_a_fusion_is_searched_by_channel_until_a_bound_proves_the_list(tmp_path,
     items = items_of(vectors, pair_scores=pair_scores)
     users = users_of(10 * vectors[generator.choice(400, 20)], [(0, 3, -np.inf), (1, 4, 5.0), (2, 5, -5.0)])
     index = built(vectors, tmp_path / "index", widths=[5, 5, 5], shard_items=150)
-    found = TwoStages(index=index, items=items, fusion=fusion, margin=0, deepest_share=1.0).top([users], K)
+    stages = {"index": index, "items": items, "fusion": fusion, "margin": 0}
+    stages["vectors_of"] = (lambda ids: torch.from_numpy(vectors[ids])) if alone else None
+    found = TwoStages(**stages, deepest_share=1.0).top([users], K)
     ids, scores = exact_lists([users], items, K)
     np.testing.assert_array_equal(found.ids, ids)
-    np.testing.assert_array_equal(found.scores, scores)
+    np.testing.assert_allclose(found.scores, scores, rtol=2e-6 if alone else 0)
     assert found.proven.all()
-    once = TwoStages(index=index, items=items, fusion=fusion, margin=0, prove=False).top([users], K)
+    once = TwoStages(**stages, prove=False).top([users], K)
     assert not once.proven.all()  # so that the search had to go deeper
     np.testing.assert_array_equal(once.ids[once.proven], ids[once.proven])
 
