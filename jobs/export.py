@@ -87,7 +87,7 @@ def _export_run(run: str, checkpoint: str, what: str, to: str | None, target: st
         from serving.model_export import check_folder, export_model
 
         check_folder(path, overwrite)
-        predictor = load(run, checkpoint)
+        predictor = load(run, checkpoint, "cpu")
         validate(predictor.ranking.scorer.inputs)
         export_model(predictor, kind, path)
         print(f"wrote {target}: the user encoder as {kind}, the items' vectors, and score.json with the rule of scores")

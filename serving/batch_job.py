@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def recommend_table(
     Raises:
         InputError: the table or the folder is not what it should be. Finished parts stay.
     """
-    parts = plan_parts(table, users_per_part)
+    parts, is_new = plan_parts(table, users_per_part), not folder.exists()
     missing = open_output(folder, request, parts, overwrite)
     if len(missing) < len(parts):
         print(f"continuing: {len(parts) - len(missing):,} of {len(parts):,} parts are there", flush=True)
@@ -56,6 +57,10 @@ def recommend_table(
         else:
             _work_on_ray(config, request, missing, folder)
         counts = finish(folder, parts)
+    except InputError:
+        if is_new and not any(folder.glob("part-*")):  # a table that is wrong leaves nothing behind
+            shutil.rmtree(folder)
+        raise
     except OSError as error:
         raise InputError(
             f"--output {folder}: cannot be written ({error.strerror or error}); finished parts are kept: free space or "

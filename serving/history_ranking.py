@@ -65,18 +65,16 @@ class HistoryRanking:
         """Find candidates with an index from now on; None: rank the whole catalogue.
 
         Candidates of a flat or hnsw index are scored from the vectors that it stores, those of other kinds from vectors
-        that are computed anew. A fused score is computed as in the ranking of the whole catalogue, because lists are
-        only then proven.
+        that are computed anew.
         """
         self._stages = None
         if index is None:
             return
-        fusion = self.scorer.system.recommender.fusion
         self._stages = TwoStages(
             index=index,
             items=self.blocks,
-            fusion=fusion,
-            vectors_of=None if fusion is not None and index.is_exact else partial(self._vectors_of, index),
+            fusion=self.scorer.system.recommender.fusion,
+            vectors_of=partial(self._vectors_of, index),
             effort=effort,
         )
 

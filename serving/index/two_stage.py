@@ -184,7 +184,9 @@ class TwoStages:
         ids, best = best_of(rows, owners, asked, scores, lists.ids.shape[1] + 1)
         last = best[:, -2].astype(np.float64)
         with np.errstate(invalid="ignore"):  # of two empty places
-            is_ordered = (rounding == 0) | (np.diff(-best.astype(np.float64), axis=1) > 2 * rounding[:, None]).all(axis=1)
+            is_ordered = (rounding == 0) | (np.diff(-best.astype(np.float64), axis=1) > 2 * rounding[:, None]).all(
+                axis=1
+            )
         lists.ids[rows], lists.scores[rows] = ids[:, :-1], best[:, :-1]
         lists.depths[rows] = depth
         proven = (last - rounding > outside) & is_ordered & self._index.is_exact
