@@ -23,6 +23,7 @@ SECTIONS = {
         "reliability",
         "training",
         "scaling",
+        "serving",
         "studies",
         "case-study",
         "graphs",

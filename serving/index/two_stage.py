@@ -174,22 +174,20 @@ class TwoStages:
         outside = self._bound(np.stack([scores[:, -1] for _, scores in found]) + 2 * errors, sizes)
         if self._vectors_of is None:
             scores = same_digits(users, self._items, owners, asked)
-            rounding = np.zeros(len(rows))
+            apart = np.zeros(len(rows))
         else:
             scores = gathered(users, self._items, self._vectors_of, pairs, owners, asked)
-            apart = 2 * errors[0] if self._fusion is None else fused_error(self._fusion, errors, sizes)
-            rounding = apart + sum_error(sizes.max(axis=0) + pairs.greatest[rows])
+            of_products = 2 * errors[0] if self._fusion is None else fused_error(self._fusion, errors, sizes)
+            apart = of_products + sum_error(sizes.max(axis=0) + pairs.greatest[rows])
         if self._fusion is None and self._index.stores_vectors:
-            self._check_scores(found[0], rows, keys, scores, pairs, 2 * errors[0] + rounding)
+            self._check_scores(found[0], rows, keys, scores, pairs, 2 * errors[0] + apart)
         ids, best = best_of(rows, owners, asked, scores, lists.ids.shape[1] + 1)
         last = best[:, -2].astype(np.float64)
         with np.errstate(invalid="ignore"):  # of two empty places
-            is_ordered = (rounding == 0) | (np.diff(-best.astype(np.float64), axis=1) > 2 * rounding[:, None]).all(
-                axis=1
-            )
+            is_ordered = (apart == 0) | (np.diff(-best.astype(np.float64), axis=1) > 2 * apart[:, None]).all(axis=1)
         lists.ids[rows], lists.scores[rows] = ids[:, :-1], best[:, :-1]
         lists.depths[rows] = depth
-        proven = (last - rounding > outside) & is_ordered & self._index.is_exact
+        proven = (last - apart > outside) & is_ordered & self._index.is_exact
         lists.proven[rows] = proven
         unclear = ~proven & (last > outside) & self._proves
         if unclear.any() and self._vectors_of is not None:
