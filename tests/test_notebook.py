@@ -28,7 +28,7 @@ def test_the_quickstart_runs() -> None:
     assert "item" in last.outputs[0]["data"]["text/plain"]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_own_data_runs_and_finds_the_planted_successor() -> None:
     notebook = nbformat.read(EXAMPLES / "own_data.ipynb", as_version=4)
     NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(EXAMPLES)}}).execute()

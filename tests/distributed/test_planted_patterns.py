@@ -94,7 +94,7 @@ def test_unisrec_learns_the_successor_of_the_last_item(successors: Path, tmp_pat
     assert recall(successors, tmp_path / "run", "unisrec", "training.max_epochs=12", *more) > 0.8
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

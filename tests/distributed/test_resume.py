@@ -97,8 +97,10 @@ def train_until_done(config, breaks):
         ("mdsrec", ("table.sharding=row_wise", *SAMPLED)),
         ("sasrec", ("table.sharding=data_parallel", "training.loader_workers=1")),
         ("unisrec", ("model.unisrec.use_ids=false",)),  # no item table; the gate has noise
-        ("unisrec", ("model.unisrec.use_ids=false", "model.unisrec.objective=contrastive")),
-        ("msm4sr", ("model.msm4sr.objective=contrastive",)),
+        pytest.param(
+            "unisrec", ("model.unisrec.use_ids=false", "model.unisrec.objective=contrastive"), marks=pytest.mark.slow
+        ),
+        pytest.param("msm4sr", ("model.msm4sr.objective=contrastive",), marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_broke_off_ends_as_one_that_did_not(folders, tmp_path, model, more):
