@@ -1,9 +1,8 @@
 """Training in one process: stopped runs end as undisturbed ones, rankings are exact, and errors are named."""
 
-import gc
 import json
-import multiprocessing
-import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -28,7 +27,6 @@ from distributed.inference.scoring import Scorer, summarise
 from distributed.inputs import Inputs, build_system, open_inputs, popularity_order
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
-from distributed.training.loader import no_collection_in_forks
 from distributed.training.trainer import candidate_sampler, check_trainable, train
 from distributed.training.training_loop import decide, ending, note_validation
 from distributed.world import world_of_one
@@ -38,6 +36,7 @@ from jobs.prepare_data import prepare
 from model.protocol import CatalogueInfo
 from model.zoo import build_model
 from tests.distributed.runs import SAMPLED, config_of, records, weights
+from tests.packages import ROOT
 
 
 @pytest.mark.long
@@ -374,36 +373,39 @@ def test_inputs_that_do_not_belong_together_are_named(folders, tmp_path):
 
 @pytest.mark.long
 def test_a_forked_process_does_not_finalise_unreachable_objects_of_its_parent(tmp_path):
-    """Such an object may wait for threads that the fork lacks. Here the object only records that it was finalised."""
-    destroyed = tmp_path / "destroyed"
+    """Such an object may wait for threads that the fork lacks. Here the object only records that it was finalised.
 
-    class Forgotten:
-        def __init__(self):
-            self.own = self
+    This happens in a process of its own, because the collection of all objects of earlier tests takes half a minute.
+    """
+    code = """
+import gc, multiprocessing, os, sys
+from pathlib import Path
+from distributed.training.loader import no_collection_in_forks
 
-        def __del__(self):
-            (destroyed / str(os.getpid())).touch()
+destroyed = Path(sys.argv[1])
 
-    def collect():
-        gc.collect()
-        os._exit(0)
+class Forgotten:
+    def __init__(self):
+        self.own = self
+    def __del__(self):
+        (destroyed / str(os.getpid())).touch()
 
-    destroyed.mkdir()
-    gc.disable()
-    gc.freeze()  # the other tests' objects, whose collection in the fork takes half a minute
-    try:
-        Forgotten()
-        with no_collection_in_forks():
-            process = multiprocessing.get_context("fork").Process(target=collect)
-            process.start()
-        process.join()
-    finally:
-        gc.unfreeze()
-        gc.enable()
-    assert process.exitcode == 0
-    assert not list(destroyed.iterdir())
+def collect():
     gc.collect()
-    assert [path.name for path in destroyed.iterdir()] == [str(os.getpid())]
+    os._exit(0)
+
+gc.disable()
+Forgotten()
+with no_collection_in_forks():
+    process = multiprocessing.get_context("fork").Process(target=collect)
+    process.start()
+process.join()
+assert process.exitcode == 0
+assert not list(destroyed.iterdir())
+gc.collect()
+assert [path.name for path in destroyed.iterdir()] == [str(os.getpid())]
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, timeout=120)
 
 
 def test_loader_processes_change_no_bit(folders, tmp_path):
