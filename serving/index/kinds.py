@@ -73,12 +73,16 @@ class IndexOptions:
                 "use kind flat"
             )
         size = min(num_items, shard_items)
-        nlist = self.nlist or min(2 ** round(math.log2(4 * math.sqrt(size))), max(1, num_items // _SAMPLES_PER_CLUSTER))
+        nlist = self.nlist
+        if nlist is None:
+            nlist = min(2 ** round(math.log2(4 * math.sqrt(size))), max(1, num_items // _SAMPLES_PER_CLUSTER))
         _check(True, "nlist", nlist, 1, num_items)
-        sample = min(self.sample_items or 64 * max(nlist, codes), num_items)
+        sample = min(64 * max(nlist, codes) if self.sample_items is None else self.sample_items, num_items)
         _check(True, "sample_items", sample, max(nlist, codes), num_items)
-        width = self.code_width or next(w for w in (4, 2, 1) if all(each % w == 0 for each in widths))
-        if any(each % width for each in widths):
+        width = self.code_width
+        if width is None:
+            width = next(w for w in (4, 2, 1) if all(each % w == 0 for each in widths))
+        if width < 1 or any(each % width for each in widths):
             raise InputError(f"index option code_width={width}: must divide the width of a vector, {widths}")
         return replace(self, nlist=nlist, sample_items=sample, code_width=width)
 
