@@ -5,7 +5,7 @@ n: lists, m: items in all lists together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -114,12 +114,11 @@ def read_choices(
     Raises:
         InputError: see `read_lists`; or there are several lists, and their number is not that of the users.
     """
-    if isinstance(items, pa.ChunkedArray):
-        items = items.combine_chunks()
+    items = _as_lists(items, what)
     if isinstance(items, pa.Array):
         is_common = not (pa.types.is_list(items.type) or pa.types.is_large_list(items.type))
     else:
-        is_common = not isinstance(items, str) and (len(items) == 0 or isinstance(items[0], str | int | np.integer))
+        is_common = len(items) == 0 or isinstance(items[0], str | int | np.integer)
     lengths, dense = _read([items] if is_common else items, what, names, num_items, on_unknown)
     if not is_common and len(lengths) != num_users:
         raise InputError(
@@ -152,19 +151,41 @@ def _read(
 
 def _flattened(lists: ItemLists, what: str) -> tuple[np.ndarray, pa.Array]:
     """Return the lengths of the lists, int64 [n], and their items one after the other, [m]."""
-    if isinstance(lists, str) or (len(lists) and isinstance(lists[0], str | int | np.integer)):
-        raise InputError(f"{what}: is a single list of items; give a list for each user, as in [[...], [...]]")
-    if isinstance(lists, pa.ChunkedArray):
-        lists = lists.combine_chunks()
+    lists = _as_lists(lists, what)
     if not isinstance(lists, pa.Array):
+        if len(lists) and isinstance(lists[0], str | bytes | int | np.integer):
+            raise InputError(f"{what}: is a single list of items; give a list for each user, as in [[...], [...]]")
+        without_order = next((one for one in lists if isinstance(one, Set | Mapping)), None)
+        if without_order is not None:
+            raise InputError(f"{what}: holds a {type(without_order).__name__}, which has no order; give lists of ids")
         try:
             lists = pa.array(list(lists), pa.list_(pa.null()) if len(lists) == 0 else None)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{what}: cannot be read as lists of ids ({first_line(error)}); {_ADVICE}") from None
     if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
         raise InputError(f"{what}: holds {lists.type}, not lists; give a list of items for each user")
-    lengths = lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    if lists.null_count:
+        at = int(np.flatnonzero(lists.is_null().to_numpy(zero_copy_only=False))[0])
+        raise InputError(f"{what}: list {at} is missing (None); give an empty list for no items")
+    lengths = lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     return lengths, lists.flatten()
+
+
+def _as_lists(lists: Any, what: str) -> Any:
+    """Return an Arrow array, a NumPy array or a list of what a caller gave.
+
+    Raises:
+        InputError: it is none of these, and not to be iterated over in order.
+    """
+    if isinstance(lists, pa.ChunkedArray):
+        return lists.combine_chunks()
+    if isinstance(lists, pa.Array | np.ndarray | list):
+        return lists
+    if isinstance(lists, str | bytes):
+        raise InputError(f"{what}: is a single list of items; give a list for each user, as in [[...], [...]]")
+    if isinstance(lists, Mapping) or not isinstance(lists, Iterable):
+        raise InputError(f"{what}: is of type {type(lists).__name__}; give a list of ids for each user, as in [[...], [...]]")
+    return list(lists)
 
 
 def first_line(error: BaseException) -> str:

@@ -91,6 +91,8 @@ class Predictor:
         Raises:
             InputError: the dataset has no such user.
         """
+        if isinstance(users, str) or not all(isinstance(user, str) for user in users):
+            raise InputError("users: is not a list of users' source ids; give strings, as in ['A1', 'A2']")
         found = ItemNames(self._dataset.user_source_ids()).dense(pa.array(users, pa.large_string()))
         if (found < 0).any():
             name = users[int(np.flatnonzero(found < 0)[0])]
@@ -125,8 +127,7 @@ class Predictor:
         Raises:
             InputError: the arguments are not as described. The message says which and what to do.
         """
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-            raise InputError(f"k={k!r}: is not a whole number from 1 on")
+        _check_length(k)
         data = self._read(histories, "histories", on_unknown)
         if explain and data.num_users > MOST_EXPLAINED:
             raise InputError(
@@ -216,6 +217,7 @@ class Predictor:
         Raises:
             InputError: there is no such item, it lacks the modality, or `by` is none of these.
         """
+        _check_length(k)
         data = self._read([[item]], "item", "error")
         with self.serving():
             found, scores = similar_items(self.ranking, int(data.items[0]), k, by)
@@ -236,3 +238,8 @@ class Predictor:
         with self._lock, torch.no_grad(), torch.random.fork_rng(devices=devices):
             seed_for("ranking next", self.config.seed, 0, 0)
             yield
+
+
+def _check_length(k: Any) -> None:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise InputError(f"k={k!r}: is not a whole number from 1 on")

@@ -143,6 +143,8 @@ def test_histories_may_have_any_form(predictor: Predictor) -> None:
     assert np.array_equal(predictor.recommend(sliced, K).scores, expected.scores)
     matrix = np.array([[3, 1], [2, 4]])
     assert np.array_equal(predictor.recommend(matrix).items, predictor.recommend(matrix.tolist()).items)
+    assert np.array_equal(predictor.recommend(iter(dense), K).items, expected.items)
+    assert (predictor.recommend([[1]], K, allow={5, 6}).items >= 0).sum() == 2
     nobody = predictor.recommend([], K)
     assert (len(nobody), nobody.items.shape, nobody.to_table().num_rows) == (0, (0, K), 0)
 
@@ -230,6 +232,15 @@ def test_large_choices_are_scored_in_parts(predictor: Predictor, monkeypatch: py
         (lambda p: p.recommend([[1]] * 1001, explain=True), "explains at most 1,000 histories at a time, and 1,001"),
         (lambda p: p.histories_of(["nobody"]), "users: 'nobody' is not a user of dataset"),
         (lambda p: p.similar_items(1, by="sound"), "by='sound': is not among 'vectors', 'image', 'text', 'bought tog"),
+        (lambda p: p.recommend(None), "histories: is of type NoneType; give a list of ids for each user"),
+        (lambda p: p.recommend({"u": [1]}), "histories: is of type dict; give a list of ids"),
+        (lambda p: p.recommend([{1, 2}]), "histories: holds a set, which has no order"),
+        (lambda p: p.recommend([[1], None]), r"histories: list 1 is missing \(None\); give an empty list"),
+        (lambda p: p.recommend([[1]], exclude=3), "exclude: is of type int; give a list"),
+        (lambda p: p.score([[1]], None), "items: is of type NoneType"),
+        (lambda p: p.histories_of("abc"), "users: is not a list of users' source ids"),
+        (lambda p: p.histories_of([1]), "users: is not a list of users' source ids"),
+        (lambda p: p.similar_items(1, 0), "k=0: is not a whole number from 1 on"),
         (lambda p: p.similar_items("zz"), "item: item 0 of list 0 is 'zz'"),
     ],
 )  # fmt: skip
