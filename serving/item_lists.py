@@ -184,7 +184,8 @@ def _as_lists(lists: Any, what: str) -> Any:
     if isinstance(lists, str | bytes):
         raise InputError(f"{what}: is a single list of items; give a list for each user, as in [[...], [...]]")
     if isinstance(lists, Mapping) or not isinstance(lists, Iterable):
-        raise InputError(f"{what}: is of type {type(lists).__name__}; give a list of ids for each user, as in [[...], [...]]")
+        name = type(lists).__name__
+        raise InputError(f"{what}: is of type {name}; give a list of ids for each user, as in [[...], [...]]")
     return list(lists)
 
 
