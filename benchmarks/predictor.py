@@ -1,8 +1,10 @@
 """Time and memory of recommending with a predictor, beside the floor: one matrix product of users and items.
 
     python benchmarks/predictor.py --items 100000 --users 10000
+    python benchmarks/predictor.py --run RUN
 
-The run is SASRec with random weights, which takes the same time as a trained one. The floor is the product of the
+Without --run, the run is SASRec with random weights, which takes the same time as a trained one. With it, the time of
+opening the run is printed too. The floor is the product of the
 users' vectors [n, D] and the items' vectors [D, N], in pieces of the same sizes, with the same number of threads.
 The last line is a JSON object of ratios.
 """
@@ -31,6 +33,7 @@ from distributed.inference.scoring import Scorer
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import fill_table, unsharded
 from distributed.world import World
+from serving.loading import load
 from serving.predictor import Predictor
 
 K, LENGTH = 20, 20
@@ -84,10 +87,15 @@ def product(users: torch.Tensor, items: torch.Tensor, user_batch: int, item_bloc
 @click.option("--users", default=10_000, show_default=True, type=click.IntRange(min=1))
 @click.option("--dim", default=64, show_default=True, type=click.IntRange(min=2))
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1))
-def main(items: int, users: int, dim: int, repeats: int) -> None:
+@click.option("--run", metavar="RUN", help="a trained run, instead of one with random weights")
+def main(items: int, users: int, dim: int, repeats: int, run: str | None) -> None:
     """Time recommendations of one history and of many, and the matrix product of the same sizes."""
     with tempfile.TemporaryDirectory() as folder:
-        predictor = make_predictor(Path(folder), items, dim)
+        begin = time.perf_counter()
+        predictor = make_predictor(Path(folder), items, dim) if run is None else load(run)
+        if run is not None:
+            print(f"opened in {time.perf_counter() - begin:.2f} s, after the imports")
+            items, dim = predictor.num_items, predictor.ranking.width
         rng = np.random.default_rng(0)
         histories = pa.array(list(rng.integers(0, items, (users, LENGTH))))
         one = histories.slice(0, 1)

@@ -19,6 +19,7 @@ from distributed.run_location import device_type
 from jobs.cli import HomePath, check_output, check_suffix, job, validate, verbose_option
 from serving.batch import Request
 from serving.batch_job import Outcome, recommend_table
+from serving.results import NUMBERS_NOTE
 
 
 @click.command()
@@ -112,7 +113,7 @@ def main(
             hide_history=mask_history,
             on_unknown=on_unknown,
             dataset=str(config.dataset),
-            graph=config.graph,
+            graph=config.graph if config.reads_graph else None,
         )
         outcome = recommend_table(
             config, request, absolute_file("histories", histories), users_per_part, Path(target), overwrite
@@ -141,6 +142,8 @@ def _print_outcome(outcome: Outcome, target: str, k: int, mask_history: bool) ->
             f"note: {counts.popular:,} users have no known item in their history, and got the items that occur most "
             "often in training"
         )
+    if counts.numbers:
+        print(f"note: {NUMBERS_NOTE}")
     print(f"Items that users already have are {'hidden' if mask_history else 'kept'} in these lists.")
 
 

@@ -9,9 +9,11 @@ Readers of Parquet folders skip names that begin with "_".
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.errors import InputError
-from serving.item_lists import first_line
+from serving.item_lists import first_line, is_list, is_text
 from serving.loading import load
 from serving.predictor import Predictor
 from storage.durable_files import is_temporary, replacing, write_text
@@ -71,11 +73,19 @@ class Part:
 
 @dataclass(kw_only=True)
 class Counts:
-    """How many users had a list, unknown ids, and only popular items."""
+    """What was counted in some parts.
+
+    Attributes:
+        users: users with a list.
+        unknown_ids: ids of histories that no item has.
+        popular: users who got popular items.
+        numbers: users whose items were whole numbers, although the source ids look like numbers.
+    """
 
     users: int = 0
     unknown_ids: int = 0
     popular: int = 0
+    numbers: int = 0
 
     def add(self, other: Counts) -> None:
         for field in fields(Counts):
@@ -89,18 +99,32 @@ def plan_parts(table: str, users_per_part: int) -> list[Part]:
         InputError: there is no such file, it is not Parquet, or a column is missing or of another type.
     """
     root = Path(table)
-    files = sorted(p for p in root.rglob("*.parquet") if not p.name.startswith(("_", "."))) if root.is_dir() else [root]
+    files = [root]
+    if root.is_dir():
+        files = sorted(p for p in root.rglob("*.parquet") if p.is_file() and not p.name.startswith(("_", ".")))
     if not files:
         raise InputError(f"--histories {table}: the folder holds no .parquet file; name one that does")
     parts: list[Part] = []
+    first_of: dict[str, Path] = {}
     for file in files:
         try:
             metadata, schema = pq.read_metadata(file), pq.read_schema(file)
         except FileNotFoundError:
             raise InputError(f"--histories {file}: is not there; name a Parquet file, or a folder of them") from None
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"--histories {file}: is not a Parquet file ({first_line(error)})") from None
+            raise InputError(
+                f"--histories {file}: is not a Parquet file ({first_line(error)}); write one, for example with "
+                "pyarrow.parquet.write_table"
+            ) from None
         _check_columns(file, schema)
+        items = schema.field(_HISTORY).type.value_type
+        if not pa.types.is_null(items):  # all lists of such a file are empty
+            first_of.setdefault("numbers" if pa.types.is_integer(items) else "text", file)
+        if len(first_of) > 1:
+            raise InputError(
+                f"--histories {first_of['numbers']}: gives items as whole numbers, which are dense ids, and "
+                f"{first_of['text']} as text, which are source ids; use one kind of ids in all files"
+            )
         for group in range(metadata.num_row_groups):
             rows = metadata.row_group(group).num_rows
             for start in range(0, rows, users_per_part):
@@ -118,11 +142,14 @@ def _check_columns(file: Path, schema: pa.Schema) -> None:
                 f"--histories {file}: has no column {name}, only {', '.join(schema.names)[:200]}; expected user (ids), "
                 "history (lists of item ids, oldest first), and if wanted exclude and allow (lists of item ids)"
             )
+    user = schema.field(_USER).type
+    if not (is_text(user) or pa.types.is_integer(user)):
+        raise InputError(f"--histories {file}: column user holds {user}; expected text or whole numbers")
     for name in (_HISTORY, *_OPTIONAL):
-        if name in schema.names:
-            kind = schema.field(name).type
-            if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-                raise InputError(f"--histories {file}: column {name} holds {kind}; expected lists of item ids")
+        if name in schema.names and not is_list(schema.field(name).type):
+            raise InputError(
+                f"--histories {file}: column {name} holds {schema.field(name).type}; expected lists of item ids"
+            )
 
 
 def open_output(folder: Path, request: Request, parts: list[Part], overwrite: bool) -> list[Part]:
@@ -133,10 +160,9 @@ def open_output(folder: Path, request: Request, parts: list[Part], overwrite: bo
     Raises:
         InputError: the folder belongs to something else, or to another command and `overwrite` is not set.
     """
-    files = {part.file: Path(part.file).stat() for part in parts}
     plan = {
         "request": asdict(request),
-        "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in files.items()},
+        "files": {name: _footer_digest(Path(name)) for name in dict.fromkeys(part.file for part in parts)},
         "parts": [asdict(part) for part in parts],
     }
     plan = json.loads(json_text(plan))
@@ -158,7 +184,7 @@ def open_output(folder: Path, request: Request, parts: list[Part], overwrite: bo
     folder.mkdir(exist_ok=True)
     if found is None:
         write_text(folder / PLAN, json_text(plan) + "\n")
-    return [part for part in parts if not (folder / part.name).exists()]
+    return [part for part in parts if _counts_in(folder / part.name) is None]
 
 
 def recommend_part(predictor: Predictor, request: Request, part: Part, folder: Path) -> Counts:
@@ -174,9 +200,8 @@ def recommend_part(predictor: Predictor, request: Request, part: Part, folder: P
     for name in columns:
         if rows.column(name).null_count:
             at = rows.column(name).combine_chunks().is_null().index(pa.scalar(True)).as_py()
-            raise InputError(
-                f"{where}: column {name} is missing in row {part.start + at:,}; give an empty list for none"
-            )
+            instead = "give every user an id" if name == _USER else "give an empty list for no items"
+            raise InputError(f"{where}: column {name} is missing in row {part.start + at:,}; {instead}")
     users = rows.column(_USER).cast(pa.string())
     lists = {name: rows.column(name) for name in columns if name in _OPTIONAL}
     try:
@@ -189,21 +214,26 @@ def recommend_part(predictor: Predictor, request: Request, part: Part, folder: P
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    metadata = {b"users": str(len(found)).encode(), b"unknown": str(int(found.unknown.sum())).encode(),
-                b"popular": str(int(found.is_popular.sum())).encode()}  # fmt: skip
+    counts = Counts(
+        users=len(found),
+        unknown_ids=int(found.unknown.sum()),
+        popular=int(found.is_popular.sum()),
+        numbers=len(found) if found.looks_like_source_ids else 0,
+    )
+    metadata = {name: str(value) for name, value in asdict(counts).items()}
     table = found.to_table(users.combine_chunks()).replace_schema_metadata(metadata)
     with replacing(folder / part.name) as temporary:
         pq.write_table(table, temporary)
-    return Counts(users=len(found), unknown_ids=int(found.unknown.sum()), popular=int(found.is_popular.sum()))
+    return counts
 
 
-def counts_of(folder: Path, parts: Iterable[Part]) -> Counts:
-    """Return the counts of finished parts, which their files record."""
-    total = Counts()
-    for part in parts:
-        kept = pq.read_schema(folder / part.name).metadata
-        total.add(Counts(users=int(kept[b"users"]), unknown_ids=int(kept[b"unknown"]), popular=int(kept[b"popular"])))
-    return total
+def _counts_in(file: Path) -> Counts | None:
+    """Return the counts that a part's file records; None if there is no such file, or it is damaged."""
+    try:
+        kept = pq.read_schema(file).metadata
+        return Counts(**{field.name: int(kept[field.name.encode()]) for field in fields(Counts)})
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def finish(folder: Path, parts: list[Part]) -> Counts:
@@ -211,7 +241,14 @@ def finish(folder: Path, parts: list[Part]) -> Counts:
     for path in folder.iterdir():
         if is_temporary(path.name):
             path.unlink(missing_ok=True)
-    counts = counts_of(folder, parts)
+    counts = Counts()
+    for part in parts:
+        of_part = _counts_in(folder / part.name)
+        if of_part is None:
+            raise InputError(
+                f"--output {folder}: {part.name} is missing or damaged; repeat the command, it is done again"
+            )
+        counts.add(of_part)
     write_text(folder / FINISHED, json_text({"parts": len(parts), **asdict(counts)}, indent=1) + "\n")
     return counts
 
@@ -237,11 +274,23 @@ def _read_plan(folder: Path) -> Any:
 
 
 def _difference(found: Any, plan: Any) -> str:
-    """Return the first setting in which two plans differ, with the value that the folder has."""
+    """Return the first thing in which two plans differ, with the value that the folder has."""
     try:
         for name, value in plan["request"].items():
             if found["request"].get(name) != value:
                 return f"{name}, {found['request'].get(name)!r} instead of {value!r}"
+        if found["files"] != plan["files"]:
+            return "table of histories, or this one has changed since"
     except (AttributeError, KeyError, TypeError):
         return "plan"
-    return "table of histories (or this one has changed), or another --users-per-part"
+    return "--users-per-part"
+
+
+def _footer_digest(file: Path) -> str:
+    """Return a digest of a Parquet file's size and footer, which has the sizes and the least and greatest values."""
+    size = file.stat().st_size
+    with file.open("rb") as opened:
+        opened.seek(-8, os.SEEK_END)
+        length = int.from_bytes(opened.read(4), "little")
+        opened.seek(-8 - length, os.SEEK_END)
+        return hashlib.sha256(f"{size} ".encode() + opened.read(length)).hexdigest()

@@ -46,10 +46,10 @@ def recommend_table(
         InputError: the table or the folder is not what it should be. Finished parts stay.
     """
     parts, is_new = plan_parts(table, users_per_part), not folder.exists()
-    missing = open_output(folder, request, parts, overwrite)
-    if len(missing) < len(parts):
-        print(f"continuing: {len(parts) - len(missing):,} of {len(parts):,} parts are there", flush=True)
     try:
+        missing = open_output(folder, request, parts, overwrite)
+        if len(missing) < len(parts):
+            print(f"continuing: {len(parts) - len(missing):,} of {len(parts):,} parts are there", flush=True)
         if not missing:
             pass
         elif runs_in_this_process(config.cluster):
@@ -57,8 +57,11 @@ def recommend_table(
         else:
             _work_on_ray(config, request, missing, folder)
         counts = finish(folder, parts)
+    except KeyboardInterrupt:
+        print("stopped; finished parts are kept: repeat the command to continue", flush=True)
+        raise
     except InputError:
-        if is_new and not any(folder.glob("part-*")):  # a table that is wrong leaves nothing behind
+        if is_new and folder.exists() and not any(folder.glob("part-*")):  # a table that is wrong leaves nothing behind
             shutil.rmtree(folder)
         raise
     except OSError as error:

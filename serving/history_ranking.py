@@ -42,6 +42,7 @@ class HistoryRanking:
         self.counts = np.asarray(scorer.inputs.dataset.popularity())
         self._blocks: ItemBlocks | None = None
         self._stages: TwoStages | None = None
+        self._lists_are_proven = False
 
     @property
     def blocks(self) -> ItemBlocks:
@@ -61,21 +62,28 @@ class HistoryRanking:
             parts = self.scorer.encoder.items_by_channel(np.zeros(0, dtype=np.int64))
         return sum(part.shape[1] for part in parts)
 
-    def use_index(self, index: VectorIndex | None, effort: int | None) -> None:
+    def use_index(self, index: VectorIndex | None, effort: int | None, is_verified: bool) -> None:
         """Find candidates with an index from now on; None: rank the whole catalogue.
 
         Candidates of a flat or hnsw index are scored from the vectors that it stores, those of other kinds from vectors
         that are computed anew.
+
+        Args:
+            index: the index.
+            effort: how thoroughly an approximate index searches.
+            is_verified: whether its vectors are known to be those of `blocks`. Otherwise no list is called exact.
         """
         self._stages = None
         if index is None:
             return
+        self._lists_are_proven = is_verified
         self._stages = TwoStages(
             index=index,
             items=self.blocks,
             fusion=self.scorer.system.recommender.fusion,
             vectors_of=partial(self._vectors_of, index),
             effort=effort,
+            prove=is_verified,
         )
 
     def _vectors_of(self, index: VectorIndex, items: np.ndarray) -> Tensor:
@@ -103,7 +111,8 @@ class HistoryRanking:
         for users, group in self.groups(data, np.flatnonzero(data.lengths > 0), hide, hidden, allowed):
             if allowed is None and self._stages is not None:
                 lists = self._stages.top(group, k)
-                items[users], scores[users], is_exact[users] = lists.ids, lists.scores, lists.proven
+                items[users], scores[users] = lists.ids, lists.scores
+                is_exact[users] = lists.proven & self._lists_are_proven
             elif allowed is None:
                 found = list(top_items([group], self.blocks, k))
                 items[users] = np.concatenate([ids.cpu().numpy() for ids, _ in found])

@@ -31,12 +31,14 @@ class Histories:
         offsets: int64 [n+1]; the history of user u is items[offsets[u]:offsets[u + 1]].
         items: int64 [m], dense ids.
         unknown: int64 [n], how many ids of each history no item of the catalogue has. They are left out.
+        were_numbers: whether items were given as whole numbers.
     """
 
     num_items: int
     offsets: np.ndarray
     items: np.ndarray
     unknown: np.ndarray
+    were_numbers: bool = False
 
     @property
     def num_users(self) -> int:
@@ -68,10 +70,16 @@ def read_lists(lists: ItemLists, what: str, names: ItemNames, num_items: int, on
     Raises:
         InputError: these are not lists of ids, an item is missing, or an id is unknown and `on_unknown` is "error".
     """
-    lengths, dense = _read(lists, what, names, num_items, on_unknown)
+    lengths, dense, were_numbers = _read(lists, what, names, num_items, on_unknown)
     known = dense >= 0
     offsets = np.concatenate([[0], np.cumsum(known, dtype=np.int64)])[offsets_of(lengths)]
-    return Histories(num_items=num_items, offsets=offsets, items=dense[known], unknown=lengths - np.diff(offsets))
+    return Histories(
+        num_items=num_items,
+        offsets=offsets,
+        items=dense[known],
+        unknown=lengths - np.diff(offsets),
+        were_numbers=were_numbers,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,10 +124,13 @@ def read_choices(
     """
     items = _as_lists(items, what)
     if isinstance(items, pa.Array):
-        is_common = not (pa.types.is_list(items.type) or pa.types.is_large_list(items.type))
+        is_common = not is_list(items.type)
+        one_list = items if not is_common else pa.ListArray.from_arrays([0, len(items)], items)
     else:
-        is_common = len(items) == 0 or isinstance(items[0], str | int | np.integer)
-    lengths, dense = _read([items] if is_common else items, what, names, num_items, on_unknown)
+        is_common = len(items) == 0 or not _is_sequence(items[0])
+        # The order of these items means nothing, so they may be sets.
+        one_list = [items] if is_common else [list(one) if isinstance(one, Set) else one for one in items]
+    lengths, dense, _ = _read(one_list, what, names, num_items, on_unknown)
     if not is_common and len(lengths) != num_users:
         raise InputError(
             f"{what}: has {len(lengths):,} lists for {num_users:,} histories; give one for each history, or one list "
@@ -130,14 +141,17 @@ def read_choices(
 
 def _read(
     lists: ItemLists, what: str, names: ItemNames, num_items: int, on_unknown: OnUnknown
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lengths of the lists int64 [n], and their items int64 [m], -1 for an unknown one."""
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return the lengths of the lists int64 [n], their items int64 [m], and whether these were whole numbers.
+
+    An unknown item is -1.
+    """
     if on_unknown not in ("skip", "error"):
         raise InputError(f"on_unknown={on_unknown!r}: is neither 'skip' nor 'error'")
     lengths, values = _flattened(lists, what)
     if values.null_count:
         at = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
-        raise InputError(f"{_place(what, lengths, at)} is missing (None); leave it out, or {_ADVICE}")
+        raise InputError(f"{_place(what, lengths, at)} is missing (None); leave it out")
     dense = _dense(values, what, names, num_items)
     unknown = dense < 0
     if on_unknown == "error" and unknown.any():
@@ -146,23 +160,26 @@ def _read(
             f"{_place(what, lengths, at)} is {values[at].as_py()!r}, which none of the {num_items:,} items has "
             f"({int(unknown.sum()):,} such ids in all); correct it, or set on_unknown='skip' to leave such ids out"
         )
-    return lengths, dense
+    return lengths, dense, bool(pa.types.is_integer(values.type))
 
 
 def _flattened(lists: ItemLists, what: str) -> tuple[np.ndarray, pa.Array]:
     """Return the lengths of the lists, int64 [n], and their items one after the other, [m]."""
     lists = _as_lists(lists, what)
     if not isinstance(lists, pa.Array):
-        if len(lists) and isinstance(lists[0], str | bytes | int | np.integer):
+        if len(lists) and not (lists[0] is None or _is_sequence(lists[0])):
             raise InputError(f"{what}: is a single list of items; give a list for each user, as in [[...], [...]]")
         without_order = next((one for one in lists if isinstance(one, Set | Mapping)), None)
         if without_order is not None:
             raise InputError(f"{what}: holds a {type(without_order).__name__}, which has no order; give lists of ids")
+        lists = [_plain(one) for one in lists]
         try:
-            lists = pa.array(list(lists), pa.list_(pa.null()) if len(lists) == 0 else None)
+            lists = pa.array(lists, pa.list_(pa.null()) if len(lists) == 0 else None)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{what}: cannot be read as lists of ids ({first_line(error)}); {_ADVICE}") from None
-    if not (pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)):
+    if pa.types.is_fixed_size_list(lists.type):
+        lists = lists.cast(pa.list_(lists.type.value_type))
+    if not is_list(lists.type):
         raise InputError(f"{what}: holds {lists.type}, not lists; give a list of items for each user")
     if lists.null_count:
         at = int(np.flatnonzero(lists.is_null().to_numpy(zero_copy_only=False))[0])
@@ -179,14 +196,36 @@ def _as_lists(lists: Any, what: str) -> Any:
     """
     if isinstance(lists, pa.ChunkedArray):
         return lists.combine_chunks()
-    if isinstance(lists, pa.Array | np.ndarray | list):
+    if isinstance(lists, pa.Array | list) or (isinstance(lists, np.ndarray) and lists.ndim):
         return lists
-    if isinstance(lists, str | bytes):
-        raise InputError(f"{what}: is a single list of items; give a list for each user, as in [[...], [...]]")
-    if isinstance(lists, Mapping) or not isinstance(lists, Iterable):
+    if isinstance(lists, np.ndarray | str | bytes | Mapping) or not isinstance(lists, Iterable):
         name = type(lists).__name__
         raise InputError(f"{what}: is of type {name}; give a list of ids for each user, as in [[...], [...]]")
     return list(lists)
+
+
+def _is_sequence(one: Any) -> bool:
+    """Whether a value is a list of items and not an item."""
+    return isinstance(one, Iterable) and not isinstance(one, str | bytes)
+
+
+def _plain(one: Any) -> Any:
+    """Return a list of items in a form that Arrow reads: a list, a tuple or an array."""
+    if one is None or isinstance(one, list | tuple | np.ndarray | pa.Array):
+        return one
+    return one.tolist() if hasattr(one, "tolist") else list(one)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether values of an Arrow type are lists."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether values of an Arrow type are text."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def first_line(error: BaseException) -> str:
@@ -201,7 +240,7 @@ def _dense(values: pa.Array, what: str, names: ItemNames, num_items: int) -> np.
         values, kind = values.dictionary_decode(), kind.value_type
     if len(values) == 0:
         return np.zeros(0, dtype=np.int64)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+    if is_text(kind):
         return names.dense(values)
     if not pa.types.is_integer(kind):
         raise InputError(f"{what}: holds values of type {kind}, such as {values[0].as_py()!r}; {_ADVICE}")

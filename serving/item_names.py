@@ -5,8 +5,11 @@ N: items, n: ids that are looked up.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 class ItemNames:
@@ -17,6 +20,11 @@ class ItemNames:
         self._names = source_ids
         self._sorted: np.ndarray | None = None
         self._order: np.ndarray | None = None
+
+    @cached_property
+    def look_like_numbers(self) -> bool:
+        """Whether all source ids consist of digits, so that a caller may take dense ids for them."""
+        return bool(pc.all(pc.utf8_is_decimal(self._names)).as_py())
 
     def dense(self, names: pa.Array) -> np.ndarray:
         """Return the dense ids of source ids: int64 [n]; -1 for an id that no item has.

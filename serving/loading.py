@@ -48,6 +48,8 @@ def load(
     which = str(checkpoint)
     moved = [f"{name}={path}" for name, path in (("dataset", dataset), ("graph", graph)) if path is not None]
     config = resolve_paths(run_config(folder, moved, which))
+    if graph is not None and not config.reads_graph:
+        raise InputError(f"graph={graph}: run {folder} reads no graph, in training or in ranking; leave it out")
     where = _device(device)
     # It warns of a name that torch has deprecated and TorchRec still uses.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

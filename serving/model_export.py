@@ -16,6 +16,7 @@ from serving.exports import item_vectors, not_written, write_npy
 from serving.predictor import Predictor
 from serving.score_rule import score_rule
 from serving.user_encoder import export_onnx, export_program, user_encoder
+from storage.array_file import save_array
 from storage.durable_files import replacing_folder
 from storage.plain_json import json_text
 
@@ -43,6 +44,7 @@ def export_model(predictor: Predictor, to: str, folder: Path, track: Track = unw
             write = export_onnx if to == "onnx" else export_program
             write(encoder, aside / f"user_encoder.{to}")
             write_npy(item_vectors(predictor), aside / "item_vectors.npy", track)
+            save_array(aside / "popularity.npy", predictor.ranking.counts)
             (aside / RULE).write_text(json_text(rule, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise not_written(error, folder) from None
@@ -54,6 +56,10 @@ def check_folder(folder: Path, overwrite: bool) -> None:
     Raises:
         InputError: it may not.
     """
+    if folder.suffix in (".pt2", ".onnx"):
+        raise InputError(
+            f"--output {folder}: will be a folder, so its name cannot end in {folder.suffix}; name it {folder.stem}"
+        )
     if not folder.parent.is_dir():
         raise InputError(f"--output {folder}: the folder that it is in does not exist; create that first")
     if not folder.exists() and not folder.is_symlink():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from distributed.random_streams import seed_for
 from model.protocol import Channel
 from serving.explaining import MOST_EXPLAINED, explain_lists
 from serving.history_ranking import HistoryRanking
+from serving.index.blocks import blocks_of, has_these_vectors
+from serving.index.kinds import check_effort
 from serving.index.search import VectorIndex
 from serving.item_lists import Choices, Histories, ItemLists, OnUnknown, read_choices, read_lists
 from serving.item_names import ItemNames
@@ -61,6 +64,9 @@ class Predictor:
         self._names = ItemNames(self._dataset.item_source_ids())
         self._lock = threading.RLock()
         scorer.system.eval()
+
+    def __repr__(self) -> str:
+        return f"<Predictor of {self.config.model.name}, {self.num_items:,} items, step {self.step} of run {self.run}>"
 
     @property
     def num_items(self) -> int:
@@ -128,6 +134,8 @@ class Predictor:
             InputError: the arguments are not as described. The message says which and what to do.
         """
         _check_length(k)
+        _check_switch("hide_history", hide_history)
+        _check_switch("explain", explain)
         data = self._read(histories, "histories", on_unknown)
         if explain and data.num_users > MOST_EXPLAINED:
             raise InputError(
@@ -147,10 +155,11 @@ class Predictor:
             unknown=data.unknown,
             is_popular=data.lengths == 0,
             is_exact=is_exact,
+            looks_like_source_ids=data.were_numbers and self._names.look_like_numbers,
             explanation=explanation,
         )
 
-    def use_index(self, path: str | None, *, effort: int | None = None) -> None:
+    def use_index(self, path: str | None, *, effort: int | None = None, verify: bool = True) -> None:
         """Let `recommend` find candidates with an index of `jobs/build_index.py`, and score these by the exact rule.
 
         With a flat index, lists are still those of the ranking of the whole catalogue. With any other kind they need
@@ -159,14 +168,31 @@ class Predictor:
         Args:
             path: the index's folder; None: rank the whole catalogue again.
             effort: how thoroughly an approximate index searches: faiss's efSearch or nprobe; None: its default.
+            verify: whether every file is compared with its SHA-256, and a flat index's vectors with those that this
+                process computes, which takes a pass over the catalogue. Otherwise no list is called exact.
 
         Raises:
-            InputError: this is no finished index, it is damaged, it is one of another run or checkpoint, or faiss is
-                missing.
+            InputError: this is no finished index, it is damaged, it is one of another run or checkpoint, an argument is
+                wrong, or faiss is missing. The predictor then works as before.
         """
+        check_effort(effort)
+        if path is None:
+            with self.serving():
+                self.ranking.use_index(None, None, False)
+            return
+        if not isinstance(path, str | Path):
+            raise InputError(f"path={path!r}: is not the path of an index; give a folder of jobs/build_index.py")
+        folder = Path(path).expanduser().absolute()
         with self.serving():
-            opened = None if path is None else VectorIndex.open(path, belongs_to=self.identity)
-            self.ranking.use_index(opened, effort)
+            opened = VectorIndex.open(folder, belongs_to=self.identity, verify=verify)
+            is_checked = verify and opened.is_exact
+            if is_checked and not has_these_vectors(opened.manifest, blocks_of(self.ranking.blocks)):
+                raise InputError(
+                    f"index {folder}: its vectors differ in their last digits from those that this process computes, "
+                    "as on another processor or with another evaluation.item_block; build the index here, or set "
+                    "verify=False, which calls no list exact"
+                )
+            self.ranking.use_index(opened, effort, is_checked)
 
     def score(
         self, histories: ItemLists | Histories, items: Any, *, on_unknown: OnUnknown = "skip"
@@ -186,7 +212,7 @@ class Predictor:
         with self.serving():
             found = self.ranking.scores(data, asked)
         if asked.is_common:
-            return found.reshape(data.num_users, -1)
+            return found.reshape(data.num_users, len(asked.items))
         return np.split(found, np.cumsum(asked.lengths(np.arange(data.num_users)))[:-1])
 
     def user_vectors(self, histories: ItemLists | Histories, *, on_unknown: OnUnknown = "skip") -> np.ndarray:
@@ -218,9 +244,11 @@ class Predictor:
             InputError: there is no such item, it lacks the modality, or `by` is none of these.
         """
         _check_length(k)
-        data = self._read([[item]], "item", "error")
+        known = read_lists([[item]], "item", self._names, self.num_items, "skip").items
+        if not len(known):
+            raise InputError(f"item={item!r}: none of the {self.num_items:,} items has this id; correct it")
         with self.serving():
-            found, scores = similar_items(self.ranking, int(data.items[0]), k, by)
+            found, scores = similar_items(self.ranking, int(known[0]), k, by)
         return SimilarItems(items=found, item_ids=self._names.source(found), scores=scores)
 
     def _read(self, lists: ItemLists | Histories, what: str, on_unknown: OnUnknown) -> Histories:
@@ -243,3 +271,8 @@ class Predictor:
 def _check_length(k: Any) -> None:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise InputError(f"k={k!r}: is not a whole number from 1 on")
+
+
+def _check_switch(name: str, value: Any) -> None:
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name}={value!r}: is neither True nor False")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def on_ray(request: Request, parts: list[Part], folder: Path, cluster: ClusterCo
     for row in done.iter_rows():
         if row["error"]:
             raise InputError(row["error"])
-        yield Counts(users=int(row["users"]), unknown_ids=int(row["unknown_ids"]), popular=int(row["popular"]))
+        yield Counts(**{field.name: int(row[field.name]) for field in fields(Counts)})
 
 
 def _recommend(batch: dict[str, np.ndarray], *, request: Request, folder: str, threads: int) -> dict[str, Any]:

@@ -12,6 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from contracts.errors import InputError
+
+NUMBERS_NOTE = (
+    "Items were given as whole numbers, which are dense ids; the source ids of this catalogue are numbers too, and "
+    "must be given as text."
+)
 _SHOWN = 5  # lists that are shown
 _TITLE = 60  # most characters of a title
 SCHEMA = pa.schema([("user", pa.string()), ("rank", pa.int32()), ("item", pa.string()), ("score", pa.float32())])
@@ -55,6 +61,8 @@ class Recommendations:
         is_popular: bool [n], whether no item of the history is known. Such a user gets the items that occur most often.
         is_exact: bool [n], whether the list is known to be that of the ranking of the whole catalogue. It always is
             without an index (`Predictor.use_index`).
+        looks_like_source_ids: whether histories were whole numbers, which are dense ids, although the source ids look
+            like whole numbers too.
         explanation: see `Explanation`; None unless it was asked for.
     """
 
@@ -64,6 +72,7 @@ class Recommendations:
     unknown: np.ndarray
     is_popular: np.ndarray
     is_exact: np.ndarray
+    looks_like_source_ids: bool = False
     explanation: Explanation | None = None
 
     def __len__(self) -> int:
@@ -93,6 +102,8 @@ class Recommendations:
                 f"{popular:,} of {len(self):,} histories {'has' if popular == 1 else 'have'} no known item; "
                 f"{'this user gets' if popular == 1 else 'these users get'} the items that occur most often."
             )
+        if self.looks_like_source_ids:
+            said.append(NUMBERS_NOTE)
         return " ".join(said)
 
     def to_table(self, users: Sequence[str] | pa.Array | None = None) -> pa.Table:
@@ -100,9 +111,14 @@ class Recommendations:
 
         Args:
             users: the users' names, n; None: "0", "1" and so on.
+
+        Raises:
+            InputError: there are more or fewer names than lists.
         """
         named = [str(n) for n in range(len(self))] if users is None else users
         names = named if isinstance(named, pa.Array) else pa.array(named, pa.string())
+        if len(names) != len(self):
+            raise InputError(f"users: has {len(names):,} names for {len(self):,} lists; give one for each")
         rows, columns = np.nonzero(self.items >= 0)
         values = {
             "user": names.take(pa.array(rows)).cast(pa.string()),
@@ -116,15 +132,18 @@ class Recommendations:
         """Return in words where the list of a user came from: a line for each item, and two lines below it.
 
         Raises:
-            ValueError: the lists were made without `explain=True`.
+            InputError: the lists were made without `explain=True`, or there is no such user.
         """
         if self.explanation is None:
-            raise ValueError("these lists have no explanation; ask for one with recommend(..., explain=True)")
+            raise InputError("these lists have no explanation; ask for one with recommend(..., explain=True)")
+        if isinstance(user, bool) or not isinstance(user, int | np.integer) or not 0 <= user < len(self):
+            raise InputError(f"user={user!r}: is not the number of a list, which are 0 .. {len(self) - 1}")
         found, lines = self.explanation, []
         for rank in np.flatnonzero(self.items[user] >= 0):
             named = self._named(int(self.items[user, rank]), self.item_ids[user, rank])
             lines.append(f"{rank + 1}. {named}: {self.scores[user, rank]:.4f}")
             if self.is_popular[user]:
+                lines.append("   no item of the history is known: one of the items that occur most often")
                 continue
             parts = ", ".join(f"{c} {x:+.4f}" for c, x in zip(found.channels, found.parts[user, rank], strict=True))
             lines.append(f"   {'channels, before they are fused' if found.is_fused else 'channels'}: {parts}")
@@ -136,6 +155,8 @@ class Recommendations:
                     for t in order
                 )
                 lines.append(f"   history: {'; '.join(came)}")
+            elif found.inputs[user, 0] >= 0:
+                lines.append(f"   history: only {self._named(int(found.inputs[user, 0]), found.input_ids[user, 0])}")
         return "\n".join(lines)
 
     def _named(self, item: int, source_id: str) -> str:

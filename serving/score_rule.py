@@ -14,8 +14,11 @@ _RULE = (
     "score(user, item) = inner product of the user's and the item's exported vectors; with `fusion`, the fused score "
     "of the inner products of the channels instead. To this, add for an item among the user's latest max_length items "
     "gains.repeats, and for every other item gains.cooccurrence.weight * sum over t of decay^t * O[x_t, item], where "
-    "x_0 is the latest item, x_1 the one before it, and so on. If mask_history is true, items of the user's history "
-    "are left out. Equal scores are ordered by dense id."
+    "x_0 is the latest item, x_1 the one before it, and so on. The exported vectors have the weights and temperatures "
+    "of the channels already. Where mask_history.lists is true, items of the user's history are left out of lists, as "
+    "recommend does unless it is told otherwise; mask_history.metrics says whether they were left out for the run's "
+    "own metrics. Equal scores are ordered by dense id. A user without a known item has no vector, and gets the items "
+    "with the greatest popularity."
 )
 
 
@@ -59,7 +62,7 @@ def score_rule(scorer: Scorer, step: int | None) -> dict[str, Any]:
                 "strongest_entries": options.cooccurrence_cap,
             },
         },
-        "mask_history": options.mask_history,
+        "mask_history": {"lists": True, "metrics": options.mask_history},
         "rule": _RULE,
     }
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs.schema import Config
+from contracts.errors import InputError
 from distributed.inference.restore import restore
 from distributed.inference.scoring import Scorer
 from distributed.telemetry import Track, unwatched
@@ -49,14 +50,19 @@ def recommend(
     user_names = inputs.dataset.user_source_ids()
     item_names = inputs.dataset.item_source_ids()
     schema = pa.schema([("user", pa.string()), ("rank", pa.int32()), ("item", pa.string()), ("score", pa.float32())])
-    with replacing(Path(output), one_writer=True) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for users, ids, scores in lists:
-            rows, columns = np.nonzero(ids >= 0)
-            table = {
-                "user": user_names.take(pa.array(users[rows])).cast(pa.string()),
-                "rank": (columns + 1).astype(np.int32),
-                "item": item_names.take(pa.array(ids[rows, columns])).cast(pa.string()),
-                "score": scores[rows, columns].astype(np.float32),
-            }
-            writer.write_table(pa.table(table, schema=schema))
+    try:
+        with replacing(Path(output), one_writer=True) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+            for users, ids, scores in lists:
+                rows, columns = np.nonzero(ids >= 0)
+                table = {
+                    "user": user_names.take(pa.array(users[rows])).cast(pa.string()),
+                    "rank": (columns + 1).astype(np.int32),
+                    "item": item_names.take(pa.array(ids[rows, columns])).cast(pa.string()),
+                    "score": scores[rows, columns].astype(np.float32),
+                }
+                writer.write_table(pa.table(table, schema=schema))
+    except OSError as error:
+        raise InputError(
+            f"--output {output}: cannot be written ({error.strerror or error}); free space or change permissions"
+        ) from None
     Path(f"{output}.unfinished").unlink(missing_ok=True)  # an earlier version leaves this file when it is killed

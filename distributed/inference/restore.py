@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,7 @@ from distributed.host_memory import keep_freed_memory
 from distributed.inputs import Inputs, build_system, open_inputs
 from distributed.sharding import ShardedSystem, shard, unsharded
 from distributed.world import World
+from storage.uris import is_uri
 
 
 def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best") -> Config:
@@ -27,7 +29,7 @@ def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best"
         checkpoint: "latest", "best" or a step. For a URI, its progress record is then on this node.
 
     Raises:
-        InputError: there is no run, or an override of any other knob.
+        InputError: there is no run, its dataset or graph is gone, or an override of any other knob.
     """
     storage = RunStorage(run)
     storage.pull(checkpoint, tensors=False)
@@ -35,6 +37,14 @@ def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best"
     if not path.exists():
         raise InputError(f"run {run}: has no {path.name}; name a run folder that jobs/train.py wrote")
     config = override_config(load_config(str(path)), overrides, ("evaluation", "cluster", "dataset", "graph"))
+    for name, folder in (("dataset", config.dataset), ("graph", config.graph if config.reads_graph else None)):
+        if folder is None and name == "dataset":
+            raise InputError(f"run {run}: its {path.name} names no dataset; restore the file from a copy")
+        if folder is not None and not is_uri(folder) and not Path(folder).exists():
+            raise InputError(
+                f"run {run}: its {name} {folder} is not there; if it has moved, say where it is now with --set "
+                f"{name}={name.upper()}, or in Python with mdsrec.load(..., {name}=...)"
+            )
     return config.model_copy(update={"run": run})
 
 

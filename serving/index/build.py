@@ -53,7 +53,7 @@ def build_index(
     shard_items: int = SHARD_ITEMS,
     belongs_to: Mapping[str, str] | None = None,
 ) -> IndexManifest:
-    """Write an index of item vectors to a folder and return its manifest.
+    """Write an index of item vectors to a folder and return its manifest; a finished one of the same plan is kept.
 
     Every block is read once; for the clustered kinds twice, because a sample of all items is read first.
 
@@ -69,8 +69,8 @@ def build_index(
             it, nothing of a killed build is kept.
 
     Raises:
-        InputError: faiss is missing, an option is out of range, the folder holds a finished index or anything else, or
-            vectors have another width.
+        InputError: faiss is missing, an option is out of range, the folder holds another finished index or anything
+            else, or vectors have another width.
         FloatingPointError: a vector is not finite.
     """
     folder, of_run = Path(path), dict(belongs_to or {})
@@ -78,8 +78,16 @@ def build_index(
         raise InputError(f"index {folder}: {num_items} items in shards of {shard_items}; both must be at least 1")
     full = (options or IndexOptions()).resolved(num_items, shard_items, tuple(widths))
     faiss_version = load_faiss().__version__
+    plan = _plan(full, num_items, widths, shard_items, of_run, faiss_version)
+    finished = _finished(folder)
+    if finished is not None:
+        if of_run and _plan_of(finished) == plan:
+            return finished
+        raise InputError(
+            f"index {folder}: holds a finished index of kind {finished.options.kind}, which was built with other "
+            "options or from another run; name a new folder"
+        )
     _check_folder(folder)
-    plan = value_digest([SCHEMA_VERSION, asdict(full), num_items, list(widths), shard_items, of_run, faiss_version])
     if not of_run or not _plan_matches(folder, plan):
         _remove_unfinished(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,13 +111,47 @@ def build_index(
     return read_manifest(folder)
 
 
+def _plan(
+    options: IndexOptions,
+    num_items: int,
+    widths: Sequence[int],
+    shard_items: int,
+    of_run: Mapping[str, str],
+    faiss: str,
+) -> str:
+    """Return a digest of all that the files of an index depend on."""
+    # As many shards of this size as items need: a greater size that gives the same shards is the same plan.
+    size = min(shard_items, num_items)
+    return value_digest([SCHEMA_VERSION, asdict(options), num_items, list(widths), size, dict(of_run), faiss])
+
+
+def _plan_of(manifest: IndexManifest) -> str:
+    """Return the digest of the plan that a finished index was built by."""
+    shard_items = manifest.shards[0].stop
+    return _plan(
+        manifest.options, manifest.num_items, manifest.widths, shard_items, manifest.belongs_to, manifest.faiss
+    )
+
+
+def _finished(folder: Path) -> IndexManifest | None:
+    """Return the manifest of a finished index; None if there is none.
+
+    Raises:
+        InputError: the folder holds another manifest, or a damaged one.
+    """
+    if not (folder / MANIFEST).exists():
+        return None
+    try:
+        return read_manifest(folder)
+    except InputError as error:
+        raise InputError(f"{error}; or name a new folder, if {folder} is not an index") from None
+
+
 def _check_folder(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
         raise InputError(f"index {folder}: is a file; name a new folder")
-    if (folder / MANIFEST).exists():
-        raise InputError(f"index {folder}: holds a finished index or other work; name a new folder, or remove this one")
     for entry in folder.iterdir():
         if not (_OWN_NAMES.fullmatch(entry.name) or is_temporary(entry.name)):
             raise InputError(f"index {folder}: holds {entry.name}, which no index has; name a new folder")

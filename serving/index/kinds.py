@@ -17,6 +17,7 @@ from contracts.errors import InputError
 
 KINDS = ("flat", "hnsw", "ivfflat", "ivfpq")
 CLUSTERED = ("ivfflat", "ivfpq")
+MOST_EFFORT = 1 << 20
 # Fewest training vectors for each cluster or code; faiss warns below 39.
 _SAMPLES_PER_CLUSTER = 40
 
@@ -83,13 +84,13 @@ class IndexOptions:
         if width is None:
             width = next(w for w in (4, 2, 1) if all(each % w == 0 for each in widths))
         if width < 1 or any(each % width for each in widths):
-            raise InputError(f"index option code_width={width}: must divide the width of a vector, {widths}")
+            raise InputError(f"index option code_width={width}: must divide the width of a vector, {max(widths)}")
         return replace(self, nlist=nlist, sample_items=sample, code_width=width)
 
 
 def _check(applies: bool, name: str, value: int, least: int, most: int) -> None:
     if applies and not least <= value <= most:
-        raise InputError(f"index option {name}={value}: must be in {least} .. {most}; leave it out for the default")
+        raise InputError(f"index option {name}={value}: must be in {least:,} .. {most:,}; leave it out for the default")
 
 
 def load_faiss() -> ModuleType:
@@ -143,13 +144,35 @@ def search_effort(options: IndexOptions, effort: int | None, depth: int) -> Any:
     Args:
         options: as `IndexOptions.resolved` returns them.
         effort: of hnsw, faiss's efSearch: how many candidates are kept, at least `depth` in any case. Of the clustered
-            kinds, faiss's nprobe: how many clusters are searched. Null: 128 candidates, or a 32nd of the clusters.
+            kinds, faiss's nprobe: how many clusters are searched. None: `default_effort`.
         depth: length of the lists that are searched for.
     """
     faiss = load_faiss()
+    chosen = default_effort(options) if effort is None else effort
     if options.kind == "hnsw":
-        return faiss.SearchParametersHNSW(efSearch=max(effort or 128, depth))
+        return faiss.SearchParametersHNSW(efSearch=max(chosen, depth))
     if options.kind in CLUSTERED:
         assert options.nlist is not None
-        return faiss.SearchParametersIVF(nprobe=min(effort or max(1, options.nlist // 32), options.nlist))
+        return faiss.SearchParametersIVF(nprobe=min(chosen, options.nlist))
     return None
+
+
+def default_effort(options: IndexOptions) -> int:
+    """Return 128 candidates of hnsw, or a 32nd of the clusters but at least 8; 0 for a flat index, which has none."""
+    if options.kind == "flat":
+        return 0
+    return 128 if options.kind == "hnsw" else min(options.nlist or 1, max(8, (options.nlist or 1) // 32))
+
+
+def check_effort(effort: int | None) -> None:
+    """Check the effort that a caller chose.
+
+    Raises:
+        InputError: it is no whole number, or out of range.
+    """
+    if effort is None:
+        return
+    if isinstance(effort, bool) or not isinstance(effort, int) or not 1 <= effort <= MOST_EFFORT:
+        raise InputError(
+            f"effort={effort!r}: is not a whole number in 1 .. {MOST_EFFORT:,}; leave it out for the default"
+        )

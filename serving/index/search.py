@@ -71,7 +71,7 @@ class VectorIndex:
         manifest = read_manifest(folder)
         if belongs_to is not None and dict(belongs_to) != manifest.belongs_to:
             raise InputError(
-                f"index {folder}: belongs to {manifest.belongs_to}, not to {dict(belongs_to)}; build an index of this "
+                f"index {folder}: was built from {_in_words(manifest.belongs_to, belongs_to)}; build an index of this "
                 "run and checkpoint"
             )
         for number, shard in enumerate(manifest.shards):
@@ -154,6 +154,8 @@ class VectorIndex:
             return self._held[number, part]
         faiss, file = load_faiss(), shard_file(self.folder, number, part)
         is_mapped = self._held is None and self.stores_vectors
+        if not file.exists():
+            raise InputError(f"index {self.folder}: {file.name} is missing; build the index again")
         try:
             index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC if is_mapped else 0)
         except RuntimeError:
@@ -167,3 +169,12 @@ class VectorIndex:
         if self._held is not None:
             self._held[number, part] = index
         return index
+
+
+def _in_words(built: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    """Return what an index was built from, and what it should have been built from, where the two differ."""
+    for name in dict.fromkeys((*wanted, *built)):
+        there, here = built.get(name, "none"), wanted.get(name, "none")
+        if there != here:
+            return f"another run or checkpoint: {name} {there[:12]}, and here it is {here[:12]}"
+    return "another run or checkpoint"

@@ -26,6 +26,14 @@ SYSTEMS = {
 }
 
 
+RUN = {"run": "runs/a", "step": "7"}  # what an index belongs to
+
+
+def build(vectors, folder, **more):
+    """Build an index of some vectors."""
+    return build_index(blocks_from(vectors), folder, num_items=len(vectors), widths=[vectors.shape[1]], **more)
+
+
 def blocks_from(vectors, size=7):
     """Return blocks of some vectors, as `build_index` reads them."""
 

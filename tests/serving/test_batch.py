@@ -90,7 +90,7 @@ def test_lists_are_those_of_the_predictor_for_the_same_rows(run: Config, table: 
         assert pq.read_table(tmp_path / f"out/part-{number:08d}.parquet").equals(wanted)
         unknown, popular = unknown + int(found.unknown.sum()), popular + int(found.is_popular.sum())
     finished = json.loads((tmp_path / "out/_finished.json").read_text())
-    assert finished == {"parts": 6, "users": USERS, "unknown_ids": unknown, "popular": popular}
+    assert finished == {"parts": 6, "users": USERS, "unknown_ids": unknown, "popular": popular, "numbers": 0}
     assert unknown > 0
     assert popular > 0
     assert f"note: {unknown:,} ids of histories are not in the catalogue" in said
@@ -140,10 +140,7 @@ def test_another_command_does_not_continue_a_folder(run: Config, table: Path, tm
     for more, said in (
         (["--k", "4"], "was begun with another k, 5 instead of 4"),
         (["--keep-history"], "was begun with another hide_history, True instead of False"),
-        (
-            ["--users-per-part", "7"],
-            "was begun with another table of histories (or this one has changed), or another --u",
-        ),
+        (["--users-per-part", "7"], "was begun with another --users-per-part; repeat that command"),
     ):
         assert said in invoke(*arguments(run, table, tmp_path / "out", *more), status=2)
         assert content(tmp_path / "out") == before
@@ -151,12 +148,33 @@ def test_another_command_does_not_continue_a_folder(run: Config, table: Path, tm
     assert pq.read_table(tmp_path / "out").column("rank").to_numpy().max() == 4
 
 
+def test_a_copied_table_and_a_damaged_part_are_no_obstacle(run: Config, table: Path, tmp_path: Path) -> None:
+    invoke(*arguments(run, table, tmp_path / "out"))
+    before = content(tmp_path / "out")
+    for file in table.rglob("*.parquet"):
+        os.utime(file)
+    (tmp_path / "out/part-00000002.parquet").write_bytes(b"")
+    assert "continuing: 5 of 6 parts are there" in invoke(*arguments(run, table, tmp_path / "out"))
+    assert content(tmp_path / "out") == before
+
+
+def test_files_use_one_kind_of_ids(run: Config, tmp_path: Path) -> None:
+    for name, history in (("a", [["x"]]), ("b", [[1]]), ("c", [[]])):
+        pq.write_table(pa.table({"user": ["u"], "history": history}), tmp_path / f"{name}.parquet")
+    said = invoke(*arguments(run, tmp_path, tmp_path / "out"), status=2)
+    assert (
+        f"{tmp_path}/b.parquet: gives items as whole numbers, which are dense ids, and {tmp_path}/a.parquet as" in said
+    )
+
+
 def test_a_table_that_changed_is_not_continued(run: Config, table: Path, tmp_path: Path) -> None:
     shutil.copytree(table, tmp_path / "table")
     invoke(*arguments(run, tmp_path / "table", tmp_path / "out"))
     rows = pq.read_table(tmp_path / "table/a.parquet")
     pq.write_table(rows, tmp_path / "table/a.parquet", row_group_size=ROWS_PER_GROUP, compression="none")
-    assert "or this one has changed" in invoke(*arguments(run, tmp_path / "table", tmp_path / "out"), status=2)
+    assert "another table of histories, or this one has changed since" in invoke(
+        *arguments(run, tmp_path / "table", tmp_path / "out"), status=2
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,8 +184,13 @@ def test_a_table_that_changed_is_not_continued(run: Config, table: Path, tmp_pat
         ("history", None, "has no column history"),
         ("history", ["a", "b"], "column history holds string; expected lists of item ids"),
         ("exclude", [1, 2], "column exclude holds int64; expected lists of item ids"),
-        ("history", [["a"], None], "row group 0, rows 0 to 1: column history is missing in row 1; give an empty list"),
-        ("user", ["x", None], "column user is missing in row 1"),
+        (
+            "history",
+            [["a"], None],
+            "row group 0, rows 0 to 1: column history is missing in row 1; give an empty",
+        ),
+        ("user", ["x", None], "column user is missing in row 1; give every user an id"),
+        ("user", [0.5, 1.0], "column user holds double; expected text or whole numbers"),
         ("history", [["a"], ["b", None]], "histories: item 1 of list 1 is missing (None)"),
         ("history", [[0.5], [1.5]], "histories: holds values of type double, such as 0.5"),
     ],

@@ -75,9 +75,17 @@ def test_a_folder_suffices_to_recommend(run: Config, tmp_path: Path, to: str) ->
         )
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
         users = np.load(tmp_path / "out.npy")
-    best, scores = by_rule(rule, users, np.load(folder / "item_vectors.npy"), histories, None, K)
-    found = load(str(run.run)).recommend(histories, K, hide_history=rule["mask_history"])
+    hide = rule["mask_history"]["lists"]
+    best, scores = by_rule(rule, users, np.load(folder / "item_vectors.npy"), histories, None, K, hide)
+    found = load(str(run.run)).recommend(histories, K)
     np.testing.assert_allclose(found.scores, scores, rtol=1e-4, atol=1e-4)
     differing = found.items != best
     assert np.abs(found.scores - scores)[differing].max(initial=0) < 1e-3
     assert differing.mean() < 0.01
+    counts = np.load(folder / "popularity.npy")
+    popular = load(str(run.run)).recommend([[]], K).items[0]
+    assert np.lexsort((np.arange(len(counts)), -counts))[:K].tolist() == popular.tolist()
+    named = tmp_path / f"m.{to}"
+    assert f"its name cannot end in .{to}; name it m" in invoke(
+        "--run", run.run, "--what", "model", "--output", named, status=2
+    )

@@ -55,7 +55,13 @@ def test_tables_and_arrays_hold_the_vectors_with_their_ids(gained: Config, tmp_p
 
 
 def by_rule(
-    rule: dict[str, Any], users: np.ndarray, items: np.ndarray, histories: list[list[int]], graph: Any, k: int
+    rule: dict[str, Any],
+    users: np.ndarray,
+    items: np.ndarray,
+    histories: list[list[int]],
+    graph: Any,
+    k: int,
+    hide: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Apply what score.json says, in float64; a second reading of the rule, which uses none of this project's code."""
     parts = [(c["start"], c["stop"]) for c in rule["channels"]]
@@ -79,7 +85,7 @@ def by_rule(
                 extra += related["weight"] * related["decay"] ** age * graph[[item]].toarray()[0]
         extra[read] = gains["repeats"]
         scores[row] += extra
-        if rule["mask_history"]:
+        if hide:
             scores[row, history] = -np.inf
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return best, np.take_along_axis(scores, best, axis=1)
@@ -109,12 +115,13 @@ def test_the_rule_and_the_vectors_suffice_to_recommend(
     export(Graph.open(str(folders / "graph")), "cooccurrence", "npz", tmp_path / "o.npz")
     matrix = scipy.sparse.load_npz(tmp_path / "o.npz")
     users, items = predictor.user_vectors(histories), predictor.item_vectors()
-    best, scores = by_rule(rule, users, items, histories, matrix, K)
+    best, scores = by_rule(rule, users, items, histories, matrix, K, hide)
     found = predictor.recommend(histories, K, hide_history=hide)
     np.testing.assert_allclose(found.scores, scores, rtol=2e-5, atol=2e-5)
     differing = found.items != best
     assert np.abs(found.scores - scores)[differing].max(initial=0) < 1e-4
     assert differing.mean() < 0.02
+    assert rule["mask_history"] == {"lists": True, "metrics": hide}
     assert rule["checkpoint_step"] == predictor.step
     assert rule["width"] == items.shape[1]
 

@@ -8,23 +8,7 @@ from serving.index.blocks import has_these_vectors
 from serving.index.build import build_index
 from serving.index.kinds import IndexOptions
 from serving.index.search import VectorIndex
-from tests.serving.index_cases import blocks_from, nearest
-
-RUN = {"run": "runs/a", "step": "7"}
-
-
-@pytest.fixture(scope="module")
-def vectors():
-    return np.random.default_rng(0).standard_normal((500, 12)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def queries():
-    return np.random.default_rng(1).standard_normal((20, 12)).astype(np.float32)
-
-
-def build(vectors, folder, **more):
-    return build_index(blocks_from(vectors), folder, num_items=len(vectors), widths=[vectors.shape[1]], **more)
+from tests.serving.index_cases import RUN, blocks_from, build, nearest
 
 
 def test_clusters_do_not_depend_on_blocks_or_on_a_second_build(vectors, queries, tmp_path):

@@ -31,7 +31,7 @@ def test_with_a_flat_index_the_lists_are_the_same(
     if more:
         set_repeats(config, -1.5, 0.5, 1.0)
     said = invoke("--run", config.run, "--output", tmp_path / "index", "--shard-items", 30, "--users", 20, "--k", K)
-    assert "70 items as flat in 3 parts" in said
+    assert "70 items as flat, shards: 3," in said
     (measured,) = (line.split() for line in said.splitlines() if line.startswith("flat"))
     assert measured[1:3] == ["1.0000", "1.000"]
     predictor = load(str(config.run))
@@ -77,11 +77,74 @@ def test_an_index_of_another_run_is_refused(folders: Path, tmp_path: Path) -> No
     first = trained(folders, tmp_path / "first", "sasrec")
     other = trained(folders, tmp_path / "other", "sasrec", "seed=5")
     invoke("--run", first.run, "--output", tmp_path / "index", "--users", 0)
-    with pytest.raises(InputError, match=r"belongs to .*; build an index of this run and checkpoint"):
+    with pytest.raises(
+        InputError,
+        match=r"was built from another run or checkpoint: weights \w{12}, and here it is \w{12}; build",
+    ):
         load(str(other.run)).use_index(str(tmp_path / "index"))
     with pytest.raises(InputError, match="index "):
         load(str(other.run)).use_index(str(tmp_path / "nowhere"))
     (tmp_path / "moved").parent.mkdir(exist_ok=True)
     (tmp_path / "first").rename(tmp_path / "moved")
     load(str(tmp_path / "moved")).use_index(str(tmp_path / "index"))  # a run may move
-    assert "error: index " in invoke("--run", tmp_path / "moved", "--output", tmp_path / "index", status=2)
+    assert "written in 0.0 s" in invoke("--run", tmp_path / "moved", "--output", tmp_path / "index", "--users", 0)
+    said = invoke("--run", other.run, "--output", tmp_path / "index", status=2)
+    assert "holds a finished index of kind flat, which was built with other options or from another run" in said
+
+
+def test_a_damaged_index_is_refused_and_an_unverified_one_proves_nothing(folders: Path, tmp_path: Path) -> None:
+    config = trained(folders, tmp_path / "run", "sasrec")
+    invoke("--run", config.run, "--output", tmp_path / "index", "--users", 0)
+    predictor = load(str(config.run))
+    expected = predictor.recommend([[1, 2]], K)
+    predictor.use_index(str(tmp_path / "index"), verify=False)
+    found = predictor.recommend([[1, 2]], K)
+    assert np.array_equal(found.items, expected.items)
+    assert not found.is_exact.any()
+    (file,) = (tmp_path / "index").glob("*.faiss")
+    data = bytearray(file.read_bytes())
+    data[-64:] = bytes(64)
+    file.write_bytes(data)
+    with pytest.raises(InputError, match="its content has changed since it was written; build the index again"):
+        load(str(config.run)).use_index(str(tmp_path / "index"))
+
+
+def test_an_index_of_other_digits_is_refused(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = trained(folders, tmp_path / "run", "sasrec")
+    invoke("--run", config.run, "--output", tmp_path / "index", "--users", 0)
+    predictor = load(str(config.run))
+    monkeypatch.setattr("serving.predictor.has_these_vectors", lambda *_: False)
+    with pytest.raises(InputError, match=r"its vectors differ in their last digits .* set verify=False"):
+        predictor.use_index(str(tmp_path / "index"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"path": 5}, "path=5: is not the path of an index"),
+        ({"path": "x", "effort": "5"}, "effort='5': is not a whole number in 1 .."),
+        ({"path": "x", "effort": 0}, "effort=0: is not a whole number"),
+        ({"path": "x", "effort": 10**12}, "effort=1000000000000: is not a whole number in 1 .. 1,048,576"),
+        ({"path": "x"}, "x: has no manifest.json"),
+    ],
+)
+def test_a_wrong_argument_is_named(folders: Path, tmp_path: Path, arguments: dict[str, object], said: str) -> None:
+    config = trained(folders, tmp_path / "run", "popularity")
+    with pytest.raises(InputError, match=said):
+        load(str(config.run)).use_index(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--links", 5], "--links: is an option of --kind hnsw, not of flat; leave it out"),
+        (["--kind", "hnsw", "--nlist", 4], "--nlist: is an option of --kind ivfflat or ivfpq, not of hnsw"),
+        (["--effort", 5], "--effort: is an option of --kind hnsw or ivfflat or ivfpq, not of flat"),
+        (["--kind", "ivfflat", "--nlist", 0], "index option nlist=0: must be in 1 .. 70"),
+        (["--kind", "ivfpq", "--nbits", 4, "--code-width", 5], "code_width=5: must divide the width of a vector, 8"),
+    ],
+)
+def test_a_wrong_option_is_named(folders: Path, tmp_path: Path, options: list[object], said: str) -> None:
+    config = trained(folders, tmp_path / "run", "sasrec")
+    assert said in invoke("--run", config.run, "--output", tmp_path / "index", *options, status=2)
+    assert not (tmp_path / "index").exists()

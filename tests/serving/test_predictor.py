@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -144,7 +145,14 @@ def test_histories_may_have_any_form(predictor: Predictor) -> None:
     matrix = np.array([[3, 1], [2, 4]])
     assert np.array_equal(predictor.recommend(matrix).items, predictor.recommend(matrix.tolist()).items)
     assert np.array_equal(predictor.recommend(iter(dense), K).items, expected.items)
-    assert (predictor.recommend([[1]], K, allow={5, 6}).items >= 0).sum() == 2
+    assert np.array_equal(
+        predictor.recommend([torch.tensor(dense[0]), range(0), deque(dense[2])], K).items, expected.items
+    )
+    for allow in ({5, 6}, [{5, 6}], pa.array([5, 6]), range(5, 7)):
+        assert (predictor.recommend([[1]], K, allow=allow).items >= 0).sum() == 2
+    fixed = pa.array([[3, 1]], pa.list_(pa.int64(), 2))
+    assert np.array_equal(predictor.recommend(fixed, K).items, expected.items[:1])
+    assert np.asarray(predictor.score([], ["i"])).shape == (0, 1)
     nobody = predictor.recommend([], K)
     assert (len(nobody), nobody.items.shape, nobody.to_table().num_rows) == (0, (0, K), 0)
 
@@ -165,6 +173,17 @@ def test_a_history_without_a_known_item_gets_popular_items_and_says_so(predictor
     scores = predictor.score([[1], [2]], [["no such item", predictor.item_ids[4]], []])
     assert np.isnan(scores[0]).tolist() == [True, False]
     assert len(scores[1]) == 0
+
+
+def test_whole_numbers_are_noted_where_source_ids_are_numbers_too(predictor: Predictor, tmp_path: Path) -> None:
+    assert "whole numbers" not in predictor.recommend([[1]], K).note
+    rows = [f"u{user},{100 + (user + place) % 9},{place}" for user in range(20) for place in range(6)]
+    (tmp_path / "d.csv").write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
+    mdsrec.prepare_data("table", str(tmp_path / "dataset"), input=str(tmp_path / "d.csv"))
+    trained(tmp_path, tmp_path / "run", "sasrec", "graph=null")
+    numeric = load(str(tmp_path / "run"))
+    assert "are numbers too, and must be given as text" in numeric.recommend([[1]], K).note
+    assert numeric.recommend([["101"]], K).note == ""
 
 
 def test_excluded_items_are_in_no_list_and_allowed_items_alone_are(predictor: Predictor) -> None:
@@ -216,7 +235,7 @@ def test_large_choices_are_scored_in_parts(predictor: Predictor, monkeypatch: py
     ("call", "said"),
     [
         (lambda p: p.recommend(["a", "b"]), "histories: is a single list of items; give a list for each user"),
-        (lambda p: p.recommend("abc"), "histories: is a single list"),
+        (lambda p: p.recommend("abc"), "histories: is of type str; give a list"),
         (lambda p: p.recommend([["a", 1]]), "histories: cannot be read as lists of ids"),
         (lambda p: p.recommend([[1.5]]), r"histories: holds values of type double, such as 1\.5; give source ids"),
         (lambda p: p.recommend([[True]]), "histories: holds values of type bool"),
@@ -241,7 +260,12 @@ def test_large_choices_are_scored_in_parts(predictor: Predictor, monkeypatch: py
         (lambda p: p.histories_of("abc"), "users: is not a list of users' source ids"),
         (lambda p: p.histories_of([1]), "users: is not a list of users' source ids"),
         (lambda p: p.similar_items(1, 0), "k=0: is not a whole number from 1 on"),
-        (lambda p: p.similar_items("zz"), "item: item 0 of list 0 is 'zz'"),
+        (lambda p: p.recommend([[1]], hide_history="False"), "hide_history='False': is neither True nor False"),
+        (lambda p: p.recommend([[1]], explain=None), "explain=None: is neither True nor False"),
+        (lambda p: p.recommend([[1]], exclude=[None]), r"exclude: item 0 of list 0 is missing \(None\)"),
+        (lambda p: p.recommend([[1]], exclude="1"), "exclude: is of type str; give a list"),
+        (lambda p: p.recommend(np.array(1)), "histories: is of type ndarray; give a list"),
+        (lambda p: p.similar_items("zz"), "item='zz': none of the 70 items has this id"),
     ],
 )  # fmt: skip
 def test_a_wrong_argument_is_named(predictor: Predictor, call, said: str) -> None:  # type: ignore[no-untyped-def]
@@ -303,8 +327,14 @@ def test_parts_of_a_score_add_up_and_a_shorter_history_explains_the_rest(predict
     assert "   channels: id " in text
     assert "   history: " in text
     assert "channels" not in found.explain(6)
-    with pytest.raises(ValueError, match="explain=True"):
+    with pytest.raises(InputError, match="explain=True"):
         predictor.recommend(histories, K).explain(0)
+    with pytest.raises(InputError, match="user=99: is not the number of a list"):
+        found.explain(99)
+    with pytest.raises(InputError, match="has 1 names for 7 lists"):
+        found.to_table(["only one"])
+    assert "   history: only " in found.explain(0)
+    assert "no item of the history is known" in found.explain(6)
 
 
 def test_a_fused_score_is_explained_by_its_channels(folders: Path, tmp_path: Path) -> None:
@@ -354,7 +384,7 @@ def test_no_ray_no_process_group_and_no_change_of_the_run(gained: Config) -> Non
         ({"run": "nowhere"}, "run .*nowhere: has no config.yaml"),
         ({"checkpoint": 99}, "--checkpoint 99: run .* does not have it"),
         ({"device": "tpu"}, "device='tpu': "),
-        ({"dataset": "nowhere"}, "nowhere"),
+        ({"dataset": "nowhere"}, r"its dataset .*nowhere is not there; if it has moved, say where it is now"),
     ],
 )
 def test_what_cannot_be_loaded_is_said(gained: Config, arguments: dict[str, str], said: str) -> None:

@@ -151,6 +151,15 @@ def test_exported_programs_and_onnx_models_of_all_systems_give_the_same_lists(fo
             check(folders, tmp_path / name / check.__name__, name)
 
 
+def assert_gives_the_same_lists(users, encoder, ranking):
+    """`users`, which runs an exported file, gives the lists of ranking for 1,000 users, and vectors for fewer."""
+    items, lengths = random_histories(encoder, 1000, seed=5)
+    expected = ranking.users(histories_of(items, lengths))
+    assert_same_lists(users(items, lengths), expected, ranking.items())
+    for count in (1, 7):
+        assert_close(users(items[:count], lengths[:count]), expected[:count])
+
+
 def check_program(folders, tmp_path, name):
     inputs, config, system = opened(folders, tmp_path, name)
     ranking = Ranking(inputs, config, system)
@@ -158,11 +167,7 @@ def check_program(folders, tmp_path, name):
     export_program(encoder, tmp_path / "users.pt2")
     assert [path.name for path in tmp_path.iterdir()] == ["users.pt2"]
     users = torch.export.load(tmp_path / "users.pt2").module()
-    items, lengths = random_histories(encoder, 1000, seed=5)
-    expected = ranking.users(histories_of(items, lengths))
-    assert_same_lists(users(items, lengths), expected, ranking.items())
-    for count in (1, 7):
-        assert_close(users(items[:count], lengths[:count]), expected[:count])
+    assert_gives_the_same_lists(users, encoder, ranking)
 
 
 @pytest.mark.long
@@ -183,11 +188,7 @@ def check_onnx(folders, tmp_path, name):
         feeds = {"items": items.numpy(), "lengths": lengths.numpy()}
         return torch.from_numpy(session.run(["users"], feeds)[0])
 
-    items, lengths = random_histories(encoder, 1000, seed=5)
-    expected = ranking.users(histories_of(items, lengths))
-    assert_same_lists(users(items, lengths), expected, ranking.items())
-    for count in (1, 7):
-        assert_close(users(items[:count], lengths[:count]), expected[:count])
+    assert_gives_the_same_lists(users, encoder, ranking)
 
 
 @pytest.mark.slow
