@@ -143,8 +143,10 @@ def _finished(folder: Path) -> IndexManifest | None:
         return None
     try:
         return read_manifest(folder)
-    except InputError as error:
-        raise InputError(f"{error}; or name a new folder, if {folder} is not an index") from None
+    except InputError:
+        raise InputError(
+            f"index {folder}: its {MANIFEST} is not that of an index, or damaged; name a new folder"
+        ) from None
 
 
 def _check_folder(folder: Path) -> None:

@@ -22,6 +22,7 @@ from distributed.world import world_of_one
 from graph_builder.executor import SerialExecutor
 from jobs import (
     build_graph,
+    build_index,
     case_study,
     compare,
     config,
@@ -39,6 +40,7 @@ from tests.fingerprints import differing, fingerprints
 JOBS = {
     "prepare_data": prepare_data.main,
     "build_graph": build_graph.main,
+    "build_index": build_index.main,
     "train": train.main,
     "evaluate": evaluate.main,
     "recommend": recommend.main,

@@ -331,6 +331,21 @@ EXPORTS = Group(
     ),
 )
 
+_INDEX = "build_index --run {here}/run --output {here}/index"
+INDEXES = Group(
+    "jobs/build_index.py",
+    (
+        Case("no such run to index", _INDEX, remove("run")),
+        Case("an unknown kind", f"{_INDEX} --kind tree"),
+        Case("an option of another kind", f"{_INDEX} --links 8"),
+        Case("too few links", f"{_INDEX} --kind hnsw --links 1"),
+        Case("an index in no folder", _INDEX.replace("/index", "/none/index")),
+        Case("an index over a dataset", _INDEX.replace("/index", "/dataset")),
+        Case("an index over a file", _INDEX.replace("/index", "/text.npy")),
+        Case("an indexed run's shard with one bit changed", _INDEX, flip(_SHARD, 0.9)),
+    ),
+)
+
 _PAGE = "page.html"
 _EARLIER_PAGE = f"<!DOCTYPE html>{element('meta', name='generator', content=GENERATOR)}"
 _CASES = f"case_study --run {{here}}/run --output {{here}}/{_PAGE}"
@@ -369,4 +384,4 @@ LISTINGS = Group(
     ),
 )
 
-GROUPS = (CONFIGS, STARTS, INPUTS, RUNS, RECOMMENDATIONS, EXPORTS, CASE_STUDIES, DEMO, LISTINGS)
+GROUPS = (CONFIGS, STARTS, INPUTS, RUNS, RECOMMENDATIONS, EXPORTS, INDEXES, CASE_STUDIES, DEMO, LISTINGS)
