@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import reprlib
 from collections.abc import Collection, Iterable, Mapping
@@ -168,6 +169,11 @@ def _override(tree: dict[str, Any], override: str) -> None:
         _assign(tree, key, None if value == "null" and type(None) in get_args(info.annotation) else value)
     else:
         _assign(tree, key, _parse_value(override, value))
+
+
+def as_override(name: str, value: Any) -> str:
+    """Return "name=value" as `--set` takes it: text as it is, anything else in the notation of YAML."""
+    return f"{name}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def _parse_value(override: str, text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import click
 import pyarrow as pa
@@ -19,6 +20,7 @@ from distributed.run_location import device_type
 from jobs.cli import HomePath, check_output, check_suffix, job, validate, verbose_option
 from serving.batch import Request
 from serving.batch_job import Outcome, recommend_table
+from serving.item_lists import OnUnknown
 from serving.results import NUMBERS_NOTE
 
 
@@ -111,9 +113,10 @@ def main(
             step=step,
             k=k,
             hide_history=mask_history,
-            on_unknown=on_unknown,
+            on_unknown=cast(OnUnknown, on_unknown),
             dataset=str(config.dataset),
             graph=config.graph if config.reads_graph else None,
+            settings={f"evaluation.{name}": value for name, value in config.evaluation.model_dump(mode="json").items()},
         )
         outcome = recommend_table(
             config, request, absolute_file("histories", histories), users_per_part, Path(target), overwrite

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import jobs
+from configs.loading import as_override
 from contracts.errors import InputError
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def evaluate(run: str, *, checkpoint: str | int = "best", settings: Settings | N
 
     changed = settings or {}
     _call("evaluate", {"run": run, "checkpoint": str(checkpoint), "set": changed})
-    config = resolve_paths(run_config(run, [_assignment(*one) for one in changed.items()], str(checkpoint)))
+    config = resolve_paths(run_config(run, [as_override(*one) for one in changed.items()], str(checkpoint)))
     path = evaluation_path(config, str(checkpoint), open_inputs(config))
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
@@ -138,11 +139,6 @@ def _arguments(command: click.Command, name: str, value: Any) -> list[str]:
     if value is True:
         return [flag]
     if isinstance(value, Mapping):
-        return [part for key, one in value.items() for part in (flag, _assignment(key, one))]
+        return [part for key, one in value.items() for part in (flag, as_override(key, one))]
     values = value if isinstance(value, list | tuple) else [value]
     return [part for one in values for part in (flag, str(one))]
-
-
-def _assignment(key: str, value: Any) -> str:
-    """Return NAME=VALUE as a command takes it: text as it is, anything else in the notation of YAML."""
-    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.errors import InputError
-from serving.item_lists import first_line, is_list, is_text
+from serving.item_lists import OnUnknown, first_line, is_list, is_text
 from serving.loading import load
 from serving.predictor import Predictor
 from storage.durable_files import is_temporary, replacing, write_text
@@ -45,15 +45,17 @@ class Request:
         on_unknown: see `Predictor.recommend`.
         dataset: where the run's dataset is.
         graph: where its graph is; None without one.
+        settings: knobs of evaluation that decide scores, by name.
     """
 
     run: str
     step: int | None
     k: int
     hide_history: bool
-    on_unknown: str
+    on_unknown: OnUnknown
     dataset: str
     graph: str | None
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +195,14 @@ def recommend_part(predictor: Predictor, request: Request, part: Part, folder: P
     Raises:
         InputError: a value of the table is missing or wrong. The message names the file and the row.
     """
-    columns = [name for name in (_USER, _HISTORY, *_OPTIONAL) if name in pq.read_schema(part.file).names]
-    group = pq.ParquetFile(part.file).read_row_group(part.row_group, columns=columns)
+    try:
+        columns = [name for name in (_USER, _HISTORY, *_OPTIONAL) if name in pq.read_schema(part.file).names]
+        group = pq.ParquetFile(part.file).read_row_group(part.row_group, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"--histories {part.file}: row group {part.row_group} cannot be read ({first_line(error)}); restore the "
+            "file, and repeat the command: finished parts are kept"
+        ) from None
     rows = group.slice(part.start, part.stop - part.start)
     where = f"--histories {part.file}, row group {part.row_group}, rows {part.start:,} to {part.stop - 1:,}"
     for name in columns:
@@ -209,7 +217,7 @@ def recommend_part(predictor: Predictor, request: Request, part: Part, folder: P
             rows.column(_HISTORY),
             request.k,
             hide_history=request.hide_history,
-            on_unknown=request.on_unknown,  # type: ignore[arg-type]
+            on_unknown=request.on_unknown,
             **lists,
         )
     except InputError as error:
@@ -256,7 +264,7 @@ def finish(folder: Path, parts: list[Part]) -> Counts:
 def open_predictor(request: Request) -> Predictor:
     """Open the run of a request."""
     step = "best" if request.step is None else request.step
-    return load(request.run, step, dataset=request.dataset, graph=request.graph)
+    return load(request.run, step, dataset=request.dataset, graph=request.graph, settings=request.settings)
 
 
 def in_this_process(request: Request, parts: list[Part], folder: Path) -> Iterator[Counts]:

@@ -26,12 +26,10 @@ class Outcome:
     Attributes:
         counts: of all users, also of those whose parts were there before.
         parts: number of files.
-        kept: how many of them were there before.
     """
 
     counts: Counts
     parts: int
-    kept: int
 
 
 def recommend_table(
@@ -69,7 +67,7 @@ def recommend_table(
             f"--output {folder}: cannot be written ({error.strerror or error}); finished parts are kept: free space or "
             "change permissions, and repeat the command"
         ) from None
-    return Outcome(counts=counts, parts=len(parts), kept=len(parts) - len(missing))
+    return Outcome(counts=counts, parts=len(parts))
 
 
 def _work_here(config: Config, request: Request, missing: list[Part], folder: Path) -> None:

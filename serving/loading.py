@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 
+from configs.loading import as_override
 from configs.schema import Config
 from contracts.errors import InputError
 from distributed.checkpoints.index import find_checkpoint
@@ -27,6 +29,7 @@ def load(
     *,
     dataset: str | None = None,
     graph: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Open a trained run in this process, without Ray and without a process group.
 
@@ -39,15 +42,21 @@ def load(
         device: where to compute; "auto": on a GPU if torch finds one.
         dataset: where the run's dataset is now; None: where it was in training.
         graph: the same for the graph.
+        settings: knobs of evaluation by name that differ from the run's, such as {"evaluation.held_items_gib": 4}.
 
     Raises:
-        InputError: there is no such run, checkpoint or device, or a file is missing, damaged or of other data.
+        InputError: there is no such run, checkpoint or device, a file is missing, damaged or of other data, or a
+            setting is not one of evaluation.
     """
     folder = absolute("run", str(run))
     assert folder is not None
     which = str(checkpoint)
-    moved = [f"{name}={path}" for name, path in (("dataset", dataset), ("graph", graph)) if path is not None]
-    config = resolve_paths(run_config(folder, moved, which))
+    moved = {name: path for name, path in (("dataset", dataset), ("graph", graph)) if path is not None}
+    for name in settings or ():
+        if not name.startswith("evaluation."):
+            raise InputError(f"settings: {name} is not a knob of evaluation; the run's own value holds")
+    overrides = [as_override(*one) for one in {**(settings or {}), **moved}.items()]
+    config = resolve_paths(run_config(folder, overrides, which))
     if graph is not None and not config.reads_graph:
         raise InputError(f"graph={graph}: run {folder} reads no graph, in training or in ranking; leave it out")
     where = _device(device)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from dataclasses import asdict, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,9 @@ from contracts.errors import InputError
 from distributed.output import is_verbose
 from serving.batch import Counts, Part, Request, open_predictor, recommend_part
 from serving.predictor import Predictor
+from storage.plain_json import json_text
+
+_predictors: dict[str, Predictor] = {}
 
 
 def on_ray(request: Request, parts: list[Part], folder: Path, cluster: ClusterConfig) -> Generator[Counts]:
@@ -61,7 +63,10 @@ def _recommend(batch: dict[str, np.ndarray], *, request: Request, folder: str, t
     return {"error": [""], **{name: [value] for name, value in asdict(counts).items()}}
 
 
-@lru_cache(maxsize=1)
 def _opened(request: Request) -> Predictor:
-    """Open a run once in each of Ray's worker processes, which run many tasks."""
-    return open_predictor(request)
+    """Return the run of a request, which is opened once in each of Ray's worker processes: they run many tasks."""
+    key = json_text(asdict(request))
+    if key not in _predictors:
+        _predictors.clear()
+        _predictors[key] = open_predictor(request)
+    return _predictors[key]

@@ -20,7 +20,9 @@ from click.testing import CliRunner
 
 from configs.schema import Config
 from jobs import recommend
+from serving import batch
 from serving.loading import load
+from serving.predictor import Predictor
 from tests.packages import ROOT
 from tests.serving.runs import trained
 
@@ -146,6 +148,33 @@ def test_another_command_does_not_continue_a_folder(run: Config, table: Path, tm
         assert content(tmp_path / "out") == before
     invoke(*arguments(run, table, tmp_path / "out", "--k", "4", "--overwrite"))
     assert pq.read_table(tmp_path / "out").column("rank").to_numpy().max() == 4
+
+
+def test_settings_of_evaluation_count_and_are_part_of_the_command(run: Config, folders: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user": ["u"], "history": [[3, 4, 5]]}), tmp_path / "t.parquet")
+    invoke(*arguments(run, tmp_path / "t.parquet", tmp_path / "own"))
+    more = ["--set", "evaluation.cooccurrence_weight=5", "--set", f"graph={folders}/graph"]
+    assert "was begun with another" in invoke(
+        *arguments(run, tmp_path / "t.parquet", tmp_path / "own", *more), status=2
+    )
+    invoke(*arguments(run, tmp_path / "t.parquet", tmp_path / "other", *more))
+    changed = load(str(run.run), graph=str(folders / "graph"), settings={"evaluation.cooccurrence_weight": 5})
+    wanted = changed.recommend([[3, 4, 5]], K).to_table(["u"])
+    assert pq.read_table(tmp_path / "other/part-00000000.parquet").equals(wanted)
+    assert not pq.read_table(tmp_path / "own/part-00000000.parquet").equals(wanted)
+
+
+def test_a_table_that_is_gone_is_named(run: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"user": ["u", "v"], "history": [[3], [4]]}), tmp_path / "t.parquet")
+    opened = batch.open_predictor
+
+    def open_and_remove(request: batch.Request) -> Predictor:
+        (tmp_path / "t.parquet").unlink()
+        return opened(request)
+
+    monkeypatch.setattr(batch, "open_predictor", open_and_remove)
+    said = invoke(*arguments(run, tmp_path / "t.parquet", tmp_path / "out"), status=2)
+    assert f"error: --histories {tmp_path}/t.parquet: row group 0 cannot be read" in said
 
 
 def test_a_copied_table_and_a_damaged_part_are_no_obstacle(run: Config, table: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -384,9 +385,11 @@ def test_no_ray_no_process_group_and_no_change_of_the_run(gained: Config) -> Non
         ({"run": "nowhere"}, "run .*nowhere: has no config.yaml"),
         ({"checkpoint": 99}, "--checkpoint 99: run .* does not have it"),
         ({"device": "tpu"}, "device='tpu': "),
+        ({"settings": {"model.dim": 3}}, r"settings: model\.dim is not a knob of evaluation"),
+        ({"settings": {"evaluation.k": 3}}, r"unknown key evaluation\.k"),
         ({"dataset": "nowhere"}, r"its dataset .*nowhere is not there; if it has moved, say where it is now"),
     ],
 )
-def test_what_cannot_be_loaded_is_said(gained: Config, arguments: dict[str, str], said: str) -> None:
+def test_what_cannot_be_loaded_is_said(gained: Config, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         load(**{"run": str(gained.run), **arguments})
