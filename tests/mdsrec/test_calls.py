@@ -20,7 +20,12 @@ def test_a_pipeline_from_a_file_to_recommendations(tmp_path: Path) -> None:
     rows = [f"u{user},i{(user * 3 + place) % 12},{place}" for user in range(30) for place in range(6)]
     (tmp_path / "data.csv").write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
     dataset = mdsrec.prepare_data(
-        "table", str(tmp_path / "dataset"), input=str(tmp_path / "data.csv"), min_user_interactions=3
+        "table",
+        str(tmp_path / "dataset"),
+        input=str(tmp_path / "data.csv"),
+        min_user_interactions=3,
+        overwrite=False,
+        user_column=None,
     )
     assert (dataset.num_users, dataset.num_items) == (30, 12)
     run = str(tmp_path / "run")
