@@ -26,7 +26,6 @@ from data.sampling.spans import spans_before
 from data.sequences import Targets
 from distributed.inference.restore import restore, run_config
 from distributed.world import world_of_one
-from model.blocks.item_table import item_feature
 from model.blocks.item_views import item_rows, sparse_product
 
 
@@ -42,7 +41,7 @@ def main(run: str, users: int, repeats: int) -> None:
         torch.set_grad_enabled(False)
         system = sharded.system.eval()
         needs = system.recommender.needs
-        rows = system.table(item_feature(torch.arange(inputs.dataset.num_items)))
+        rows = system.table(system.table.feature(torch.arange(inputs.dataset.num_items)))
         targets = Targets(inputs.dataset, "test")
         of_users = targets.locate(np.arange(min(users, len(targets)), dtype=np.int64))
         batch = assemble(inputs.dataset, spans_before(*of_users, config.model.max_length), users, lambda ids: ids)

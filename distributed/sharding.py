@@ -4,41 +4,34 @@ The order of the steps matters:
 
 1. freeze the parameters that are not to be trained, because DDP reduces the gradients of all others;
 2. choose the sharding of the table;
-3. attach the fused optimiser to the table, which updates its rows inside the backward pass;
-4. plan, and wrap the model in DistributedModelParallel;
-5. fill the table;
-6. make the optimisers of all other parameters that are trained.
+3. if there are several ranks or the table is split, let TorchRec wrap the model. A split table gets an optimiser that
+   updates its rows inside the backward pass;
+4. fill the table;
+5. make the optimisers of all other parameters that are trained.
 
 A replicated (`data_parallel`) table ignores an optimiser that is attached to it, so the table must be in the dense
 optimiser. A `row_wise` table must not be in it. Both are asserted.
+
+One process with a whole table needs no TorchRec: its table stays an `nn.Embedding`, and nothing wraps the system.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed._shard.sharded_tensor import ShardedTensor
-from torch.distributed.optim import _apply_optimizer_in_backward as apply_optimizer_in_backward
-from torchrec.distributed import DistributedModelParallel
-from torchrec.distributed.embedding import EmbeddingCollectionSharder
-from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
-from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-from torchrec.distributed.planner.types import ParameterConstraints
-from torchrec.distributed.types import ModuleSharder, ShardingPlan
-from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizer, KeyedOptimizerWrapper
-from torchrec.optim.optimizers import in_backward_optimizer_filter
-from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from configs.schema import Config, TableConfig
 from contracts.errors import InputError
 from distributed.freezing import freeze
 from distributed.gathering import rows_of_all_ranks
+from distributed.optimizers import NamedOptimizer, Optimizers, Updates
 from distributed.world import World
 from model.blocks.item_table import TABLE
 from model.blocks.repeats import REPEATS
@@ -46,8 +39,11 @@ from model.system import RecommenderSystem
 
 Sharding = Literal["data_parallel", "row_wise"]
 _INIT_BLOCK = 8192  # rows that are filled from one random stream, so that any sharding fills the same table
-_DENSE = {"adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad, "sgd": torch.optim.SGD}
-_TABLE = {**_DENSE, "rowwise_adagrad": RowWiseAdagrad}
+_DENSE: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adagrad": torch.optim.Adagrad,
+    "sgd": torch.optim.SGD,
+}
 
 
 @dataclass(kw_only=True)
@@ -60,14 +56,16 @@ class ShardedSystem:
         optimizer: updates all parameters that are trained, including the rows of a fused table.
         dense_parameters: the trained parameters that gradient clipping uses (rows of a fused table have no `.grad`).
         sharding: how the table is distributed; None without a table.
+        uses_torchrec: whether TorchRec has wrapped the modules.
         plan: the sharding plan as text.
     """
 
     parallel: nn.Module
     system: RecommenderSystem
-    optimizer: KeyedOptimizer
+    optimizer: Optimizers
     dense_parameters: list[nn.Parameter]
     sharding: Sharding | None
+    uses_torchrec: bool = False
     plan: str
 
 
@@ -82,18 +80,19 @@ def choose_sharding(table: TableConfig, num_items: int, dim: int) -> Sharding:
     return "data_parallel" if gib <= table.replicate_below_gib else "row_wise"
 
 
-def choose_optimizer(table: TableConfig, sharding: Sharding, device_type: str) -> str:
+def choose_optimizer(table: TableConfig, sharding: Sharding) -> str:
     """Return the name of the table's optimiser.
 
     Raises:
-        InputError: fused Adam was requested on CPU, where FBGEMM does not have it.
+        InputError: Adam was requested for a table whose rows are split. FBGEMM's Adam, which would update them, exists
+            on CUDA only, and counts its steps outside of the state that checkpoints hold.
     """
     if table.optimizer == "auto":
-        return "adam" if sharding == "data_parallel" or device_type == "cuda" else "rowwise_adagrad"
-    if table.optimizer == "adam" and sharding == "row_wise" and device_type == "cpu":
+        return "adam" if sharding == "data_parallel" else "rowwise_adagrad"
+    if table.optimizer == "adam" and sharding == "row_wise":
         raise InputError(
-            "table.optimizer=adam: a row_wise table has no fused Adam on CPU; use rowwise_adagrad, adagrad or sgd, "
-            "or table.sharding=data_parallel"
+            "table.optimizer=adam: is not for a row_wise table, because a resumed training would differ from one that "
+            "was never stopped; use rowwise_adagrad, adagrad or sgd, or table.sharding=data_parallel"
         )
     return table.optimizer
 
@@ -113,39 +112,44 @@ def shard(system: RecommenderSystem, config: Config, num_items: int, world: Worl
     if system.table is None:
         return _without_table(system, config)
     sharding = choose_sharding(config.table, num_items, config.model.dim)
-    name = choose_optimizer(config.table, sharding, world.device.type)
+    name = choose_optimizer(config.table, sharding)
     if system.table_is_frozen:
         name = "sgd"  # it takes no steps, and has no states that would need memory
-    table_lr = config.table.learning_rate or config.training.learning_rate
-    system.ids_as_one = sharding == "row_wise"
-    if sharding == "row_wise":
-        apply_optimizer_in_backward(_TABLE[name], system.table.parameters(), {"lr": table_lr})
-    plan, sharders = _plan(system, sharding, world)
-    wrapper = DefaultDataParallelWrapper(params_to_ignore=_not_for_ddp(system))
-    parallel = DistributedModelParallel(
-        system, device=world.device, plan=plan, sharders=sharders, data_parallel_wrapper=wrapper
-    )
+    rate = config.table.learning_rate or config.training.learning_rate
+    parallel: nn.Module
+    parts: dict[str, Updates] = {}
+    uses_torchrec = _needs_torchrec(sharding, world)
+    if uses_torchrec:
+        kind = _table_optimizer(name) if sharding == "row_wise" else None
+        wrapped = _torchrec(sharding).wrap(system, (kind, rate) if kind else None, world)
+        parallel, system, plan = wrapped.parallel, wrapped.system, wrapped.plan
+        parts["fused"] = wrapped.fused
+    else:
+        assert system.table is not None
+        system.table.to_empty(device=world.device)
+        parallel, plan = system, "the item table is whole, in one process"
     fill_table(parallel.state_dict(), config.model.init_std, config.seed)
 
-    dense = {key: p for key, p in in_backward_optimizer_filter(parallel.named_parameters()) if p.requires_grad}
+    # The parameters that no optimiser updates inside the backward pass.
+    outside = {key: p for key, p in parallel.named_parameters() if not hasattr(p, "_in_backward_optimizers")}
+    dense = {key: p for key, p in outside.items() if p.requires_grad}
     rows = {key: p for key, p in dense.items() if _is_table(key)}
     assert bool(rows) == (sharding == "data_parallel"), f"{sharding} table and dense optimiser disagree: {list(rows)}"
     if system.table_is_frozen:
         rows = {}
     rest = {key: p for key, p in dense.items() if not _is_table(key)}
-    parts: list[tuple[str, KeyedOptimizer]] = [("fused", parallel.fused_optimizer)]
     if rows:
-        parts.append(("table", KeyedOptimizerWrapper(rows, lambda p: _TABLE[name](p, lr=table_lr))))
-    parts += _dense_optimizers(rest, config)
+        parts["table"] = NamedOptimizer(rows, _table_optimizer(name)(list(rows.values()), lr=rate))
+    parts |= _dense_optimizers(rest, config)
     steps = "none, because it is frozen" if system.table_is_frozen else name
-    text = "\n".join(line for line in str(plan).splitlines() if line.strip()) + f"\ntable optimizer: {steps}"
     return ShardedSystem(
         parallel=parallel,
-        system=parallel.module,
-        optimizer=CombinedOptimizer(parts),
+        system=system,
+        optimizer=Optimizers(parts),
         dense_parameters=[*rows.values(), *rest.values()],
         sharding=sharding,
-        plan=text,
+        uses_torchrec=uses_torchrec,
+        plan=f"{plan}\ntable optimizer: {steps}",
     )
 
 
@@ -160,7 +164,7 @@ def unsharded(system: RecommenderSystem, device: torch.device) -> ShardedSystem:
     return ShardedSystem(
         parallel=system,
         system=system,
-        optimizer=CombinedOptimizer([]),
+        optimizer=Optimizers({}),
         dense_parameters=list(system.parameters()),
         sharding=None,
         plan="not distributed",
@@ -185,51 +189,47 @@ def fill_table(state: dict[str, Tensor], std: float, seed: int) -> None:
                     rows[low - first : high - first] = torch.from_numpy(block[low - start : high - start])
 
 
-def _plan(
-    system: RecommenderSystem, sharding: Sharding, world: World
-) -> tuple[ShardingPlan, list[ModuleSharder[nn.Module]]]:
-    """Return TorchRec's plan for the table with a given sharding, and the sharders; reads this machine's memory."""
-    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    topology = Topology(
-        world_size=world.size,
-        local_world_size=int(os.environ.get("LOCAL_WORLD_SIZE", world.size)),
-        compute_device=world.device.type,
-        hbm_cap=torch.cuda.get_device_properties(world.device).total_memory if world.device.type == "cuda" else 0,
-        ddr_cap=gib // world.size,
-    )
-    kernel = "fused" if sharding == "row_wise" else "dense"
-    constraints = {TABLE: ParameterConstraints(sharding_types=[sharding], compute_kernels=[kernel])}
-    sharders: list[ModuleSharder[nn.Module]] = [EmbeddingCollectionSharder()]
-    planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
-    return planner.collective_plan(system, sharders, dist.group.WORLD), sharders
+def _needs_torchrec(sharding: Sharding, world: World) -> bool:
+    return world.size > 1 or sharding == "row_wise"
 
 
-def _not_for_ddp(system: RecommenderSystem) -> list[str]:
-    """Return the parameters of the recommender if all are frozen, else none.
+def _torchrec(sharding: Sharding) -> ModuleType:
+    """Return the module that wraps a system for TorchRec.
 
-    DDP fails on a module without a parameter to train. It broadcasts the others from rank 0, also frozen ones, so this
-    function broadcasts what DDP will not.
+    Raises:
+        InputError: TorchRec or FBGEMM is not installed.
     """
-    parameters = {f"recommender.{name}": p for name, p in system.recommender.named_parameters()}
-    if any(p.requires_grad for p in parameters.values()):
-        return []
-    for parameter in parameters.values():
-        dist.broadcast(parameter.data, src=0)
-    return list(parameters)
+    try:
+        from distributed.torchrec import parallel
+    except ImportError as error:
+        raise InputError(
+            f"table.sharding={sharding}: a table on several ranks, or with split rows, needs TorchRec and FBGEMM "
+            f"({error}); install them as docs/cluster.md says, or train with cluster.num_workers=1 and "
+            "table.sharding=data_parallel"
+        ) from None
+    return parallel
 
 
-def _dense_optimizers(dense: dict[str, nn.Parameter], config: Config) -> list[tuple[str, KeyedOptimizer]]:
+def _table_optimizer(name: str) -> Callable[..., torch.optim.Optimizer]:
+    """Return the class of a table's optimiser; `_torchrec` says what it raises."""
+    if name == "rowwise_adagrad":
+        found: Callable[..., torch.optim.Optimizer] = _torchrec("row_wise").RowWiseAdagrad
+        return found
+    return _DENSE[name]
+
+
+def _dense_optimizers(dense: dict[str, nn.Parameter], config: Config) -> dict[str, Updates]:
     """Return the optimisers of all parameters but the table: "towers", and "repeats" if repeats have learned gains."""
     training = config.training
     kind = _DENSE[training.optimizer]
     repeats = {key: p for key, p in dense.items() if key.endswith(f"{REPEATS}.weight")}
     towers = {key: p for key, p in dense.items() if key not in repeats}
-    parts: list[tuple[str, KeyedOptimizer]] = []
+    parts: dict[str, Updates] = {}
     if towers:
         options = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
-        parts.append(("towers", KeyedOptimizerWrapper(towers, lambda p: kind(p, **options))))
+        parts["towers"] = NamedOptimizer(towers, kind(list(towers.values()), **options))
     if repeats:
-        parts.append(("repeats", KeyedOptimizerWrapper(repeats, lambda p: kind(p, lr=training.repeat_learning_rate))))
+        parts["repeats"] = NamedOptimizer(repeats, kind(list(repeats.values()), lr=training.repeat_learning_rate))
     return parts
 
 
@@ -237,7 +237,7 @@ def _without_table(system: RecommenderSystem, config: Config) -> ShardedSystem:
     """Distribute a system without an item table: in DDP, or unwrapped if it has no parameters."""
     dense = {key: p for key, p in system.named_parameters() if p.requires_grad}
     parallel = nn.parallel.DistributedDataParallel(system, broadcast_buffers=False) if dense else system
-    optimizer = CombinedOptimizer(_dense_optimizers(dense, config))
+    optimizer = Optimizers(_dense_optimizers(dense, config))
     return ShardedSystem(
         parallel=parallel,
         system=system,

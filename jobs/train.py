@@ -43,9 +43,9 @@ def main(config_path: str | None, overrides: tuple[str, ...]) -> None:
     stated = config.graph_options.model_dump(include=config.graph_options.model_fields_set)
     inputs = open_inputs(config, expected_graph=stated)
     _check_continued(storage.local, inputs)
-    device = device_type(config.cluster)
+    device_type(config.cluster)  # raises if the requested GPUs are not available
     validate(inputs)
-    check_trainable(config, inputs, device)
+    check_trainable(config, inputs)
 
     run_on_workers("train", config)
     storage.pull("latest", tensors=False)

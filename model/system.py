@@ -5,25 +5,26 @@ Shapes: B users, U items of the union, R items with a role, d width, d_c width o
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torchrec import KeyedJaggedTensor
 
 from contracts.batch import Batch
 from contracts.item_plan import ItemPlan
-from model.blocks.item_table import item_feature
+from model.blocks.item_table import RowTable
 from model.blocks.item_views import item_rows
 from model.protocol import ItemRows
 from model.recommender import Recommender
 
 
 class TrainingStep(Protocol):
-    """A step on the device: the ids to look up (None without a table), the item plan and the batch."""
+    """A step on the device: the ids to look up, as `RowTable.feature` returns them (None without a table), the item
+    plan and the batch.
+    """
 
     @property
-    def feature(self) -> KeyedJaggedTensor | None: ...
+    def feature(self) -> Any: ...
     @property
     def plan(self) -> ItemPlan: ...
     @property
@@ -33,17 +34,16 @@ class TrainingStep(Protocol):
 class RecommenderSystem(nn.Module):
     """An item table, which turns ids into rows, and a recommender, which turns rows and a batch into a loss."""
 
-    def __init__(self, table: nn.Module | None, recommender: Recommender) -> None:
+    def __init__(self, table: RowTable | None, recommender: Recommender) -> None:
         """Join a table and a recommender.
 
         Args:
-            table: maps an `item_feature` to rows, as `ItemTable` does; None if the model needs no ID rows.
+            table: the table of ID rows; None if the model needs none.
             recommender: the model.
         """
         super().__init__()
         assert (table is not None) == recommender.needs.id_rows, "the table must be what the model needs"
         self.table = table
-        self.ids_as_one = False  # the form in which the table takes its ids, see `item_feature`
         self.table_is_frozen = False  # whether training must not change the table
         self.recommender = recommender
 
@@ -62,9 +62,7 @@ class RecommenderSystem(nn.Module):
 
     def item_rows(self, plan: ItemPlan) -> ItemRows:
         """Look up the plan's rows and compute their views. If the table is split over ranks, this is a collective."""
-        return item_rows(
-            None if self.table is None else self.table(item_feature(plan.union_ids, self.ids_as_one)), plan
-        )
+        return item_rows(self.table(self.table.feature(plan.union_ids)) if self.table is not None else None, plan)
 
     def encode_items(self, items: ItemRows) -> Tensor:
         """Return the item vectors of all channels side by side, [R, sum_c d_c]."""

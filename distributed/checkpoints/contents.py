@@ -40,7 +40,7 @@ def state_of(sharded: ShardedSystem, losses: Losses, rank: int) -> dict[str, Any
 def tensors_of(sharded: ShardedSystem) -> dict[str, Any]:
     """Return weights and optimiser states by name, in one flat dict."""
     tensors = weights_of(sharded)
-    for parameter, state in sharded.optimizer.state_dict()["state"].items():
+    for parameter, state in sharded.optimizer.states().items():
         tensors.update({f"optimizer/{parameter}/{name}": value for name, value in state.items()})
     return tensors
 

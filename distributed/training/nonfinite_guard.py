@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torchrec.optim.keyed import KeyedOptimizer, OptimizerWrapper
+
+from distributed.optimizers import Optimizers
 
 
-class GuardedOptimizer(OptimizerWrapper):
+class GuardedOptimizer:
     """An optimiser that clips the norm of the dense gradients and skips a step if the norm or the loss is not finite.
 
     Attributes:
@@ -34,8 +34,8 @@ class GuardedOptimizer(OptimizerWrapper):
         norm: the norm of the dense gradients of the latest step.
     """
 
-    def __init__(self, optimizer: KeyedOptimizer, dense: Sequence[nn.Parameter], clip: float | None) -> None:
-        super().__init__(optimizer)
+    def __init__(self, optimizer: Optimizers, dense: Sequence[nn.Parameter], clip: float | None) -> None:
+        self._optimizer = optimizer
         self._dense, self._clip = dense, clip
         self._loss: Tensor | None = None
         self.skipped = False
@@ -51,7 +51,10 @@ class GuardedOptimizer(OptimizerWrapper):
         self._loss = total
         return torch.where(torch.isfinite(total), share, torch.zeros_like(share))
 
-    def step(self, closure: Any = None) -> None:
+    def zero_grad(self) -> None:
+        self._optimizer.zero_grad()
+
+    def step(self) -> None:
         """Take the step unless the loss or a gradient is not finite. A step waits for the device only here."""
         gradients = [p.grad for p in self._dense if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
@@ -63,7 +66,7 @@ class GuardedOptimizer(OptimizerWrapper):
             return
         if self._clip is not None and gradients:
             torch.nn.utils.clip_grads_with_norm_(self._dense, self._clip, norm)
-        super().step(closure)
+        self._optimizer.step()
 
 
 def finite_gradient(rows: Tensor) -> Tensor:

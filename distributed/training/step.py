@@ -1,102 +1,27 @@
-"""Takes optimiser steps in TorchRec's pipeline, which overlaps the stages of successive steps.
-
-While step n computes, later steps are in these stages:
-
-| stage | step | on CUDA |
-|---|---|---|
-| collate: order, candidates, union, plan | n + 3, by a thread, and `loader_workers` processes before it | host |
-| copy to the device | n + 2 | own stream, from pinned memory |
-| exchange of ids (split table) | n + 1, started before the forward of n and awaited after it | own stream |
-| lookup, exchange of rows, views, towers, loss, backward, optimiser | n | default stream |
-
-DDP sums dense gradients in buckets during the backward pass. The rows of step n + 1 are read after step n has updated
-them, so the overlap changes no result. On CPU only the exchange of ids overlaps; the other stages run one after the
-other. A system without an item table is trained without the pipeline (`_StepByStep`).
-"""
+"""Takes the optimiser steps of a training, in TorchRec's pipeline or one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torchrec import KeyedJaggedTensor
-from torchrec.distributed.train_pipeline import TrainPipelineSparseDist
-from torchrec.streamable import Pipelineable
 
 from configs.schema import Config
-from contracts.batch import Batch, Step
+from contracts.batch import Step
 from contracts.item_plan import ItemPlan
 from distributed.random_streams import seed_for
 from distributed.sharding import ShardedSystem
+from distributed.training.device_step import DeviceStep
 from distributed.training.nonfinite_guard import GuardedOptimizer, finite_gradient
+from distributed.training.steps_in_turn import StepsInTurn
 from distributed.world import World
-from model.blocks.item_table import item_feature
 
 
-@dataclass(kw_only=True)
-class DeviceStep(Pipelineable):
-    """A step in the form that TorchRec's pipeline needs.
-
-    Attributes:
-        feature: the item ids to look up, which TorchRec exchanges between ranks ahead of time; None without a table.
-        plan: the item plan of the step.
-        batch: the batch of the step.
-        number: the number of the step in the run.
-    """
-
-    feature: KeyedJaggedTensor | None
-    plan: ItemPlan
-    batch: Batch
-    number: int
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> DeviceStep:
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
-        feature = self.feature.to(device, non_blocking) if self.feature is not None else None
-        # A plan that is on the device already stays the same object. The plan of the whole catalogue is used in every
-        # step and caches its transposed rows.
-        plan = self.plan if self.plan.union_ids.device.type == device.type else self.plan.map(move)
-        return DeviceStep(feature=feature, plan=plan, batch=self.batch.map(move), number=self.number)
-
-    def record_stream(self, stream: torch.Stream) -> None:
-        def record(tensor: Tensor) -> Tensor:
-            tensor.record_stream(stream)
-            return tensor
-
-        if self.feature is not None:
-            self.feature.record_stream(stream)
-        self.plan.map(record)
-        self.batch.map(record)
-
-
-class _StepByStep:
-    """Takes the place of TorchRec's pipeline for a system without an item table, which the pipeline cannot train.
-
-    Nothing overlaps. There are no ids or rows to exchange ahead of time, and DDP sums gradients in the backward pass.
-    """
-
-    def __init__(
-        self,
-        optimizer: GuardedOptimizer,
-        device: torch.device,
-        forward: Callable[[DeviceStep], tuple[Tensor, Tensor]],
-    ) -> None:
-        self._optimizer, self._device, self._forward = optimizer, device, forward
-
-    def progress(self, steps: Iterator[DeviceStep]) -> Tensor:
-        """Take the next step and return this rank's share of its loss; StopIteration if there is none."""
-        step = next(steps).to(self._device, non_blocking=True)
-        self._optimizer.zero_grad()
-        loss, share = self._forward(step)
-        loss.backward()
-        self._optimizer.step()
-        return share
-
-    def detach(self) -> None:
-        """Do nothing, because there are no modules to detach from."""
+class _Pipeline(Protocol):
+    def progress(self, steps: Iterator[DeviceStep]) -> Tensor: ...
+    def detach(self) -> None: ...
 
 
 class TrainSteps:
@@ -121,13 +46,19 @@ class TrainSteps:
             sharded.system.recommender.register_forward_pre_hook(
                 lambda _, arguments: (finite_gradient(arguments[0]), *arguments[1:])
             )
-        self._pipeline: TrainPipelineSparseDist[DeviceStep, Tensor] | _StepByStep
-        if sharded.sharding is None:
-            self._pipeline = _StepByStep(self._optimizer, world.device, self._forward)
-        else:
-            self._pipeline = TrainPipelineSparseDist(
-                sharded.parallel, self._optimizer, world.device, custom_model_fwd=self._forward
+        self._pipeline: _Pipeline
+        if sharded.uses_torchrec:
+            from distributed.torchrec.pipeline import TorchRecSteps
+
+            self._pipeline = TorchRecSteps(
+                parallel=sharded.parallel,
+                optimizer=self._optimizer,
+                device=world.device,
+                forward=self._forward,
+                step_type=DeviceStep,
             )
+        else:
+            self._pipeline = StepsInTurn(self._optimizer, world.device, self._forward)
 
     def run(self, steps: Iterable[Step], first: int = 0) -> Iterator[Tensor | None]:
         """Take the steps and yield this rank's share of each loss, in order: a scalar on the device.
@@ -144,7 +75,7 @@ class TrainSteps:
             while True:
                 try:
                     share: Tensor = self._pipeline.progress(ready)
-                except StopIteration:  # TorchRec raises this when no step is left
+                except StopIteration:  # no step is left
                     return
                 yield None if self._optimizer.skipped else share
         finally:
@@ -166,9 +97,9 @@ class TrainSteps:
             return DeviceStep(feature=self._feature, plan=self._plan, batch=step.batch, number=number)
         return DeviceStep(feature=self._feature_of(step.plan), plan=step.plan, batch=step.batch, number=number)
 
-    def _feature_of(self, plan: ItemPlan) -> KeyedJaggedTensor | None:
-        system = self.sharded.system
-        return item_feature(plan.union_ids, system.ids_as_one) if system.table is not None else None
+    def _feature_of(self, plan: ItemPlan) -> Any:
+        table = self.sharded.system.table
+        return table.feature(plan.union_ids) if table is not None else None
 
     def _forward(self, step: DeviceStep) -> tuple[Tensor, Tensor]:
         seed_for("step", self._seed, step.number, self.world.rank)

@@ -171,7 +171,7 @@ def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, nu
     )
 
 
-def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> None:
+def check_trainable(config: Config, inputs: Inputs) -> None:
     """Raise the errors of a config before any rank is started.
 
     This builds the model, but does not allocate the rows of its item table. Batches, plans and the sampler of
@@ -181,12 +181,10 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> 
     Args:
         config: the settings.
         inputs: the opened dataset and graph.
-        device_type: the device type of the ranks. None if it is not known yet; the ranks then check the table's
-            optimiser.
 
     Raises:
-        InputError: the model does not fit the dataset or graph, the table's optimiser does not exist on the device,
-            there is nothing to train on, or the run cannot start as configured (`start.plan_start`).
+        InputError: the model does not fit the dataset or graph, the table's optimiser does not fit its sharding, there
+            is nothing to train on, or the run cannot start as configured (`start.plan_start`).
     """
     system = build_system(config, inputs)
     needs = system.recommender.needs
@@ -194,8 +192,7 @@ def check_trainable(config: Config, inputs: Inputs, device_type: str | None) -> 
     check_start(config, inputs, system)
     if needs.id_rows:
         sharding = choose_sharding(config.table, inputs.dataset.num_items, config.model.dim)
-        if device_type is not None:
-            choose_optimizer(config.table, sharding, device_type)
+        choose_optimizer(config.table, sharding)
     if config.model.system.is_trained:
         check_targets(training_spans(config, inputs.dataset))
         _candidate_sources(config, inputs)

@@ -71,7 +71,7 @@ def run_study(
         _check_before_start(pending, dataset)
         graph_executor, trial_executor = start(pending[0].config)
         build_graphs(pending, dataset, graph_executor)
-        check_variants(pending, "cuda" if trial_executor.use_gpu else "cpu")
+        check_variants(pending)
         return _train(pending, folder, trial_executor, lambda: write_report(study, trials, folder))
 
 
@@ -81,8 +81,8 @@ def _check_before_start(trials: Sequence[Trial], dataset: Dataset) -> None:
     Raises:
         InputError: a trial cannot be trained, or its graph cannot be built. The message names the trial.
     """
-    device = device_type(trials[0].config.cluster)
-    check_variants([trial for trial in trials if trial.config.graph is None], device)
+    device_type(trials[0].config.cluster)  # raises if the requested GPUs are not available
+    check_variants([trial for trial in trials if trial.config.graph is None])
     for graph, trial in {trial.config.graph: trial for trial in reversed(trials)}.items():
         if graph is None:
             continue
@@ -217,7 +217,7 @@ def build_graphs(trials: Sequence[Trial], dataset: Dataset, executor: Executor) 
             raise InputError(f"trial {trial.name}, its graph: {error}") from None
 
 
-def check_variants(trials: Sequence[Trial], device: str | None) -> None:
+def check_variants(trials: Sequence[Trial]) -> None:
     """Check, before any trial starts, that every variant can be trained. The graphs must be built already.
 
     Raises:
@@ -225,7 +225,7 @@ def check_variants(trials: Sequence[Trial], device: str | None) -> None:
     """
     for trial in {trial.variant: trial for trial in reversed(trials)}.values():
         try:
-            check_trainable(trial.config, open_inputs(trial.config), device)
+            check_trainable(trial.config, open_inputs(trial.config))
         except InputError as error:
             raise InputError(f"trial {trial.name}: {error}") from None
 

@@ -1,65 +1,60 @@
-"""The item ID table, a TorchRec `EmbeddingCollection`.
+"""The item ID table: one trained row for each item.
 
-The table is not sharded here. `distributed.sharding` replicates it or splits its rows over ranks, by wrapping the whole
-system in `DistributedModelParallel`.
+This is the table of one process. `distributed.torchrec` has the one whose rows TorchRec splits over ranks or
+replicates on them. Both give their rows in the same way, and their parameters have the same name.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torchrec import EmbeddingCollection, EmbeddingConfig, KeyedJaggedTensor
 
 TABLE = "item_id"
-FEATURE = "item"
 
 
-class ItemTable(nn.Module):
-    """E_id: one row of width d per item, initialised N(0, init_std).
+class RowTable(nn.Module):
+    """A table of item rows, whichever way its rows are kept.
 
-    The parameter's name is `collection.embeddings.item_id.weight`.
+    The name of its parameter is `collection.embeddings.item_id.weight`.
     """
+
+    def feature(self, ids_U: Tensor) -> Any:
+        """Return distinct ids, int64 [U], in the form that the table looks up."""
+        raise NotImplementedError
+
+    def forward(self, feature: Any) -> Tensor:
+        """Return the rows [U, d] of distinct ids in their order; a single row if there are no ids.
+
+        A step may call this once, because a table that is split over ranks allows no second lookup. Ids are not
+        checked here, but where they are read.
+
+        Args:
+            feature: what `RowTable.feature` returned for the ids.
+        """
+        raise NotImplementedError
+
+
+class ItemTable(RowTable):
+    """E_id of one process: an `nn.Embedding`, initialised N(0, init_std)."""
 
     def __init__(self, *, num_items: int, dim: int, init_std: float, device: torch.device | str = "cpu") -> None:
         super().__init__()
-        table = EmbeddingConfig(
-            name=TABLE,
-            num_embeddings=num_items,
-            embedding_dim=dim,
-            feature_names=[FEATURE],
-            init_fn=partial(nn.init.normal_, std=init_std),
-        )
-        self.collection = EmbeddingCollection(tables=[table], device=torch.device(device))
+        embedding = nn.Embedding(num_items, dim, device=torch.device("meta")).to_empty(device=device)
+        nn.init.normal_(embedding.weight, std=init_std)
+        # Nested as in a TorchRec EmbeddingCollection, so that checkpoints of both kinds of table have the same names.
+        self.collection = nn.ModuleDict({"embeddings": nn.ModuleDict({TABLE: embedding})})
+        self.num_items, self.dim, self.init_std = num_items, dim, init_std
 
-    def forward(self, feature: KeyedJaggedTensor) -> Tensor:
-        """Return the rows [U, d] of distinct ids in their order; a single row if there are no ids.
+    @property
+    def weight(self) -> nn.Parameter:
+        """The rows [N, d]."""
+        return self.get_parameter(f"collection.embeddings.{TABLE}.weight")
 
-        A step may call this once, because a sharded table allows no second lookup. TorchRec does not check ids: for an
-        id outside the table it returns another row. Ids are therefore checked where they are read.
+    def feature(self, ids_U: Tensor) -> Tensor:
+        return ids_U if len(ids_U) else ids_U.new_zeros(1)
 
-        Args:
-            feature: ids in the form that `item_feature` returns.
-        """
-        rows: Tensor = self.collection(feature)[FEATURE].values()
-        return rows
-
-
-def item_feature(ids_U: Tensor, as_one: bool = False) -> KeyedJaggedTensor:
-    """Return distinct ids, int64 [U], in the form that an `ItemTable` looks up.
-
-    If there are no ids, the feature holds item 0: a rank that needs no rows must still take part in the exchange, and
-    TorchRec fails on an empty feature.
-
-    Args:
-        ids_U: the ids.
-        as_one: whether the feature is one sequence of U ids instead of U sequences of one id. A table that is split
-            over ranks sends every rank the length of every sequence, 4 U bytes to each rank, which one sequence
-            avoids. A replicated table only takes sequences of one id.
-    """
-    ids = ids_U if len(ids_U) else ids_U.new_zeros(1)
-    lengths = torch.ones_like(ids, dtype=torch.int32)
-    if as_one:
-        lengths = torch.full((1,), len(ids), dtype=torch.int32, device=ids.device)
-    return KeyedJaggedTensor(keys=[FEATURE], values=ids, lengths=lengths)
+    def forward(self, feature: Tensor) -> Tensor:
+        return F.embedding(feature, self.weight)

@@ -160,13 +160,13 @@ def test_losses_of_an_epoch_under_way_are_counted_once_on_another_number_of_rank
 def test_weights_alone_leave_the_optimisers_as_they_are(tmp_path, world):
     sharded, checkpoints = built(world), Checkpoints(str(tmp_path), world)
     checkpoints.save(sharded, Progress(step=5, best_step=5))
-    states = [x for state in sharded.optimizer.state_dict()["state"].values() for x in state.values()]
+    states = [x for state in sharded.optimizer.states().values() for x in state.values()]
     for value in states:
         value.fill_(3)
     checkpoints.load("best", sharded, {}, weights_only=True)
     assert all(bool((value == 3).all()) for value in states)
     checkpoints.load("best", sharded, {})
-    found = [x for state in sharded.optimizer.state_dict()["state"].values() for x in state.values()]
+    found = [x for state in sharded.optimizer.states().values() for x in state.values()]
     assert not any(bool((value == 3).all()) for value in found)
 
 

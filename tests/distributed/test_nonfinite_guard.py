@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
-from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
 
 from contracts.errors import InputError
+from distributed.optimizers import NamedOptimizer, Optimizers
 from distributed.training.nonfinite_guard import GuardedOptimizer
 from distributed.training.trainer import train
 from distributed.world import world_of_one
@@ -98,8 +98,8 @@ def test_a_training_of_which_no_step_was_taken_fails(folders, tmp_path, monkeypa
 def test_gradients_are_clipped_to_their_norm():
     parameter = torch.nn.Parameter(torch.zeros(4))
     with world_of_one():
-        inner = KeyedOptimizerWrapper({"p": parameter}, lambda p: torch.optim.SGD(p, lr=1.0))
-        optimizer = GuardedOptimizer(CombinedOptimizer([("p", inner)]), [parameter], 0.5)
+        inner = NamedOptimizer({"p": parameter}, torch.optim.SGD([parameter], lr=1.0))
+        optimizer = GuardedOptimizer(Optimizers({"p": inner}), [parameter], 0.5)
         parameter.grad = torch.full((4,), 3.0)
         optimizer.step()
     assert optimizer.norm == pytest.approx(6.0)

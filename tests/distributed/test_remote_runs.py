@@ -69,7 +69,7 @@ def test_a_run_at_a_uri_starts_from_a_run_at_another(folders, tmp_path, s3, monk
         trained = train(config_of(folders, source, "sasrec", "training.max_epochs=1"), world)
     monkeypatch.setenv("MDSREC_CACHE", str(tmp_path / "second"))
     config = config_of(folders, run, "sasrec", "training.max_epochs=0", f"training.start_from={source}")
-    check_trainable(config, open_inputs(config), "cpu")
+    check_trainable(config, open_inputs(config))
     with world_of_one() as world:
         assert train(config, world)["details"] == trained["details"]
     assert {"config.yaml", "metrics.json", "start.txt"} < set(ObjectFolder(run).sizes())

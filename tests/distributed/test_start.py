@@ -239,9 +239,9 @@ def test_optimisers_begin_anew(folders, tmp_path, sources, sharding):
     config = started(folders, tmp_path / "new", sources / sharding, f"table.sharding={sharding}")
     with world_of_one() as world:
         inputs, sharded = system_for(config, world)
-        before = sharded.optimizer.state_dict()["state"]
+        before = sharded.optimizer.states()
         start(config, inputs, sharded, world)
-        after = sharded.optimizer.state_dict()["state"]
+        after = sharded.optimizer.states()
     assert before.keys() == after.keys()
     for name, state in after.items():
         for key, value in state.items():
@@ -269,7 +269,7 @@ def test_a_broken_run_ends_as_an_undisturbed_one_and_needs_the_other_run_only_at
         assert steps_in(tmp_path / "broken/checkpoints") == steps
     shutil.rmtree(source)
     open_run_folder(config)
-    check_trainable(config, open_inputs(config), "cpu")
+    check_trainable(config, open_inputs(config))
     found = train_until_done(config, (5, 9))
     assert found["details"] == whole["details"]
     assert found["started_from"] == whole["started_from"]
@@ -284,7 +284,7 @@ def test_text_encoders_of_one_dataset_are_loaded_for_another(folders, tmp_path, 
     source = unisrec / "source"
     own = ("model.unisrec.use_ids=true", f"dataset={unisrec}/dataset", "training.leave_out=[table.*]")
     config = started(folders, tmp_path / "new", source, *own, "training.max_epochs=0", model="unisrec")
-    check_trainable(config, open_inputs(config), "cpu")
+    check_trainable(config, open_inputs(config))
     with world_of_one() as world:
         metrics = train(config, world)
     best, fresh = weights_at(source), fresh_weights(config)
@@ -304,7 +304,7 @@ def test_text_encoders_of_one_dataset_are_loaded_for_another(folders, tmp_path, 
         folders, tmp_path / "inductive", source, f"dataset={unisrec}/dataset", "training.max_epochs=1",
         "model.unisrec.use_ids=false", "training.freeze=[recommender.adaptor.*]", model="unisrec",
     )  # fmt: skip
-    check_trainable(inductive, open_inputs(inductive), "cpu")
+    check_trainable(inductive, open_inputs(inductive))
     with world_of_one() as world:
         train(inductive, world)
     assert (

@@ -54,7 +54,7 @@ def unisrec(folders, tmp_path_factory):
 def test_a_start_that_cannot_be_is_refused_before_any_rank_starts(folders, tmp_path, sources, settings, said):
     config = started(folders, tmp_path / "new", sources / "data_parallel", *settings)
     with pytest.raises(InputError, match=said) as refused:
-        check_trainable(config, open_inputs(config), "cpu")
+        check_trainable(config, open_inputs(config))
     assert "\n" not in str(refused.value)
     with world_of_one() as world, pytest.raises(InputError, match=said):
         train(config, world)
@@ -67,7 +67,7 @@ def test_the_item_table_of_another_dataset_is_refused_though_its_shape_fits(fold
     with pytest.raises(
         InputError, match=r'was trained on another dataset than .*set training\.leave_out=\["table\.\*"\]'
     ):
-        check_trainable(config, open_inputs(config), "cpu")
+        check_trainable(config, open_inputs(config))
 
 
 def of_another_dataset(folders, tmp_path, name):
@@ -98,7 +98,7 @@ def test_what_is_computed_before_each_epoch_is_not_loaded_from_another_dataset(f
 def test_another_model_without_a_common_weight_is_refused(folders, tmp_path, sources):
     config = started(folders, tmp_path / "new", sources / "row_wise", "training.leave_out=[table.*]", model="gru4rec")
     with pytest.raises(InputError, match=r"none of its 32 weights would be loaded into model\.name=gru4rec"):
-        check_trainable(config, open_inputs(config), "cpu")
+        check_trainable(config, open_inputs(config))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_damaged_run_to_start_from_is_refused(folders, tmp_path, sources, dama
     damage(tmp_path / "source")
     config = started(folders, tmp_path / "new", tmp_path / "source")
     with pytest.raises(InputError, match=said) as refused:
-        check_trainable(config, open_inputs(config), "cpu")
+        check_trainable(config, open_inputs(config))
     assert "--checkpoint" not in str(refused.value)
 
 

@@ -173,10 +173,10 @@ def test_hard_negatives_come_from_the_models_own_modalities(folders):
 def test_errors_of_the_sampler_are_raised_before_any_rank_starts(folders, monkeypatch):
     config = config_of(folders, "unused", "sasrec", *DRAWN)
     inputs = open_inputs(config)
-    check_trainable(config, inputs, "cpu")
+    check_trainable(config, inputs)
     monkeypatch.setattr(type(inputs.dataset), "popularity", lambda dataset: np.zeros(dataset.num_items, np.int64))
     with pytest.raises(InputError, match="popularity"):
-        check_trainable(config, inputs, "cpu")
+        check_trainable(config, inputs)
 
 
 @pytest.mark.parametrize("model", ["mdsrec", "sasrec", "popularity"])
@@ -188,7 +188,7 @@ def test_nothing_is_built_only_to_be_refused(folders, monkeypatch, model):
     inputs = open_inputs(config)
     for built in (TrainBatches, CandidateSampler, ItemPlanner):
         monkeypatch.setattr(built, "__init__", refuse)
-    check_trainable(config, inputs, "cpu")
+    check_trainable(config, inputs)
 
 
 def test_a_sampler_of_nothing_to_train_on_is_refused_like_a_full_softmax(folders, monkeypatch):
@@ -200,7 +200,7 @@ def test_a_sampler_of_nothing_to_train_on_is_refused_like_a_full_softmax(folders
         counts = np.bincount(dataset.items[dataset.offsets[:-1]], minlength=dataset.num_items)
         monkeypatch.setattr(type(dataset), "popularity", lambda _, counts=counts: counts)
         with pytest.raises(InputError, match="nothing to train on"):
-            check_trainable(config, inputs, "cpu")
+            check_trainable(config, inputs)
 
 
 def test_stopping_is_decided_by_validation():

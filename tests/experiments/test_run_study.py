@@ -142,7 +142,7 @@ def test_the_first_trial_is_named_whose_graph_or_config_is_refused(tmp_path, tri
     refused = {"table.sharding": "row_wise", "table.optimizer": "adam"}
     trials = trials_of({"a": {**SASREC, **refused}}, seeds=(3, 4))[1]
     with pytest.raises(InputError, match=r"trial a-s3: table\.optimizer=adam"):
-        check_variants(trials, "cpu")
+        check_variants(trials)
 
 
 def begun(folder, trial, progress, **roles):

@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchrec import KeyedJaggedTensor
 
 from configs.schema import MDSRecConfig, ModelConfig
 from contracts.batch import Batch, SequenceGroup
 from contracts.item_plan import ItemNeeds, ItemPlan, SparseRows
-from model.blocks.item_table import item_feature
+from model.blocks.item_table import RowTable
 from model.mdsrec import MDSRec
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
@@ -27,20 +26,23 @@ NUM_ITEMS, DIM, MAX_LENGTH, NUM_CENTERS, NUM_NEIGHBORS = 17, 8, 6, 3, 4
 NOWHERE = (2, 11)  # items without any modality: in no cluster, nobody's neighbours
 
 
-class Rows(nn.Module):
+class Rows(RowTable):
     """A stand-in for `ItemTable`, in float64."""
 
     def __init__(self, rows: Array) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.from_numpy(rows.copy()))
 
-    def forward(self, feature: KeyedJaggedTensor) -> Tensor:
-        return self.weight[feature.values()]
+    def feature(self, ids_U: Tensor) -> Tensor:
+        return ids_U
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return self.weight[feature]
 
 
 def loss(system: nn.Module, item_plan: ItemPlan, some: Batch) -> Tensor:
     """The loss of a step, as training computes it."""
-    return system(SimpleNamespace(feature=item_feature(item_plan.union_ids), plan=item_plan, batch=some))
+    return system(SimpleNamespace(feature=item_plan.union_ids, plan=item_plan, batch=some))
 
 
 @dataclass

@@ -12,7 +12,6 @@ from torch.func import functional_call
 
 from contracts.batch import Batch
 from contracts.item_plan import ItemPlan
-from model.blocks.item_table import item_feature
 from model.recommender import Recommender
 from model.system import RecommenderSystem
 from tests.model.parity.fixture import Array, Fixture
@@ -33,7 +32,7 @@ class _Outputs(nn.Module):
     def forward(self, plan: ItemPlan, batch: Batch, trained: Batch) -> tuple[list[Tensor], Tensor, Tensor | None]:
         items = self.system.item_rows(plan)
         states = [states * self.temperature for states in self.system.recommender.scored_users(items, batch)]
-        step = SimpleNamespace(feature=item_feature(plan.union_ids), plan=plan, batch=trained)
+        step = SimpleNamespace(feature=plan.union_ids, plan=plan, batch=trained)
         loss = self.system(step)
         if self.scale is None:
             return states, loss, None
