@@ -42,12 +42,13 @@ from model.zoo import build_model
 from tests.distributed.spawn import run_ranks
 from tests.sequences import Sequences
 
+_LOADER_WORKERS = 1
 _OPTIONS = (
     "model.name=sasrec",
     "table.sharding=row_wise",
     "table.learning_rate=0.05",
     "training.negatives.draws=2048",
-    "training.loader_workers=1",
+    f"training.loader_workers={_LOADER_WORKERS}",
 )
 _WARM_UP = 5
 
@@ -112,7 +113,7 @@ def _steps(world: World, num_items: int, count: int) -> tuple[float, float]:
     )
     steps = TrainSteps(sharded=shard(system, config, num_items, world), plan=batches.plan, config=config, world=world)
     waits: list[float] = []
-    loader = islice(loader_of(batches, StepOrder(len(batches)), config.training.loader_workers, world), count)
+    loader = islice(loader_of(batches, StepOrder(len(batches)), _LOADER_WORKERS, world), count)
     ends = []
     for _ in steps.run(_noting_waits(read_ahead(loader), waits)):
         ends.append(perf_counter())

@@ -30,6 +30,7 @@ from data.dataset import Dataset
 from data.sampling.batches import TrainBatches
 from distributed.inputs import Inputs, build_system
 from distributed.sharding import ShardedSystem, shard
+from distributed.training.loader import num_loader_workers
 from distributed.training.step import TrainSteps
 from distributed.training.trainer import candidate_sampler, training_spans
 from distributed.world import World
@@ -102,7 +103,7 @@ def measure(case: Case, world: World) -> None:
     start_rss = _memory("VmRSS")
     graph = case.graph(Dataset.open(config.dataset or "").num_items) if config.model.name == "mdsrec" else None
     training = open_training(config, graph, world)
-    record = _timed_steps(training, case, config.training.loader_workers, world)
+    record = _timed_steps(training, case, num_loader_workers(config.training.loader_workers, world.device), world)
     record["start_bytes"] = start_rss
     record["dense_parameters"] = float(sum(p.numel() for p in training.sharded.dense_parameters))
     record["row_wise"] = float(training.sharded.sharding == "row_wise")

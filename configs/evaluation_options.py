@@ -20,12 +20,11 @@ class EvaluationConfig(Section):
     )
     user_batch: StrictInt = knob(256, RUNNING, "number of users that are scored in one matrix product", ge=1)
     item_block: StrictInt = knob(16384, RUNNING, "number of items that are scored in one matrix product", ge=1)
-    held_items_gib: StrictFloat = knob(
-        1.0,
+    held_items_gib: Annotated[StrictFloat, Field(ge=0)] | Literal["auto"] = knob(
+        "auto",
         RUNNING,
         "GiB of item vectors that a rank may keep in memory while ranking; if its share is larger, every pass over "
-        "the items computes the vectors again",
-        ge=0,
+        "the items computes the vectors again; auto: 1 on CPUs, and on a GPU a quarter of its memory",
     )
     users_per_pass: StrictInt = knob(
         65536,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import StrictBool, StrictFloat, StrictInt, model_validator
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, model_validator
 
 from configs.knobs import LENGTH, PLACE, RESULT, RUNNING, Section, knob
 
@@ -158,8 +158,11 @@ class TrainingConfig(Section):
         "null: no clipping",
         gt=0,
     )
-    loader_workers: StrictInt = knob(
-        0, RUNNING, "number of processes per rank that prepare batches; 0: the rank's own process does", ge=0
+    loader_workers: Annotated[StrictInt, Field(ge=0)] | Literal["auto"] = knob(
+        "auto",
+        RUNNING,
+        "number of processes per rank that prepare batches; 0: the rank's own process does; auto: 0 on CPUs, and on "
+        "GPUs one for each core of a rank, at most 4",
     )
     checkpoint_minutes: StrictFloat | None = knob(
         10.0,

@@ -2,6 +2,7 @@
 
 Subpackages: `training/` trains a model. `inference/` uses a trained model: ranks, metrics and recommendations.
 `checkpoints/` saves and loads the state of a run. `ray/` runs ranks on a Ray cluster; nothing else here imports Ray.
+`torchrec/` splits the item table over ranks; nothing else here imports TorchRec.
 
 Modules of this folder, by what you want to know:
 
@@ -9,7 +10,7 @@ Modules of this folder, by what you want to know:
 - `launch.py`: how a job starts its ranks. `run_location.py`: where they run, and on which device.
 - `world.py`: a rank's number, its device, and collectives. `gathering.py`: the rows of all ranks, with gradients.
 - `inputs.py`: the dataset and graph of a run, and the model that is built for them.
-- `sharding.py`: how the item table is split over ranks, and which optimisers update the model.
+- `sharding.py`: how the item table is split over ranks. `optimizers.py`: which optimisers update the model.
 - `stop_agreement.py`: when a training writes a checkpoint or stops. `stop_signals.py`: SIGTERM and Ctrl-C.
 - `watchdog.py`: which rank hangs, and where. `telemetry.py`: metrics.jsonl and TensorBoard.
 - `output.py`: the lines that a job prints, from whichever process they come.

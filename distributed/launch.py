@@ -21,6 +21,7 @@ from distributed.ray.temporary_folder import keep_sockets_short
 from distributed.run_location import device_type, runs_in_this_process
 from distributed.stop_signals import stopping_on_signals
 from distributed.telemetry import unwatched
+from distributed.training.loader import num_loader_workers
 from distributed.world import world_of_one
 from storage.durable_files import write_text
 
@@ -65,7 +66,7 @@ def _run_in_this_process(task: Task, config: Config, storage: RunStorage, argume
     device = torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
-    if config.training.loader_workers:
+    if num_loader_workers(config.training.loader_workers, device):
         keep_sockets_short()
     track = local_bar if shows_bars() else unwatched
     with _threads_of_a_worker(config.cluster.cpus_per_worker) as threads, world_of_one(device) as world:

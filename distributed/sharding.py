@@ -127,7 +127,7 @@ def shard(system: RecommenderSystem, config: Config, num_items: int, world: Worl
     else:
         assert system.table is not None
         system.table.to_empty(device=world.device)
-        parallel, plan = system, "the item table is whole, in one process"
+        parallel, plan = system, "all rows are in this process"
     fill_table(parallel.state_dict(), config.model.init_std, config.seed)
 
     # The parameters that no optimiser updates inside the backward pass.

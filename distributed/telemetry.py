@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-
-from torch.utils.tensorboard import SummaryWriter
 
 from contracts.errors import InputError
 from distributed import output
@@ -35,6 +34,8 @@ def unwatched(loop: Iterable[Item], total: int, label: str) -> Iterable[Item]:  
 class Telemetry:
     """Appends records to RUN/metrics.jsonl and RUN/tensorboard; does nothing on ranks other than 0.
 
+    Without the package tensorboard, only metrics.jsonl is written.
+
     A run that resumes repeats the steps after its checkpoint, so records of later epochs are removed at the start.
     """
 
@@ -45,7 +46,7 @@ class Telemetry:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = [line for number, line in enumerate(self._lines(), 1) if self._epoch(number, line) <= epochs]
             write_text(self.path, "".join(line + "\n" for line in kept))
-            self.board = SummaryWriter(str(Path(run) / "tensorboard"), purge_step=resumed_step + 1)
+            self.board = _board(Path(run) / "tensorboard", resumed_step + 1)
 
     def record(self, step: int, **values: Any) -> None:
         """Append one record: numbers, or dicts of numbers (such as valid={"ndcg@10": ...}).
@@ -56,6 +57,8 @@ class Telemetry:
         if not self.active:
             return
         append_line(self.path, json_text({"step": step, "time": round(time.time(), 3), **values}))
+        if self.board is None:
+            return
         for name, value in values.items():
             scalars = {f"{name}/{key}": x for key, x in value.items()} if isinstance(value, dict) else {name: value}
             for tag, scalar in scalars.items():
@@ -74,7 +77,7 @@ class Telemetry:
         return next((record["epoch"] for record in records if record["step"] == step), None)
 
     def close(self) -> None:
-        if self.active:
+        if self.active and self.board is not None:
             self.board.close()
 
     def _epoch(self, number: int, line: str) -> int:
@@ -98,5 +101,18 @@ class Telemetry:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that results depend on."""
-    return {name: version(name) for name in _PACKAGES}
+    """Return the versions of the packages that results depend on; of those only that are installed."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _board(folder: Path, purge_step: int) -> Any:
+    """Return a writer of TensorBoard events; None if the package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=purge_step)

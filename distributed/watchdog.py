@@ -27,6 +27,8 @@ from distributed.telemetry import Item, Track
 from distributed.world import World
 from storage.plain_json import json_text
 
+# The function in which a rank on a GPU waits for the collectives of a step.
+_WAITS_FOR_COLLECTIVES = "norm_on_host"
 # The folder of this project's packages: the checkout (which may hold a virtual environment), or `mdsrec` in
 # site-packages.
 _ROOT = str(Path(__file__).resolve().parent.parent) + os.sep
@@ -147,6 +149,7 @@ class Watchdog:
         inside = [f for f in stack if f.filename.startswith(_ROOT)]
         ours = [f for f in inside if "site-packages" not in f.filename.removeprefix(_ROOT)]
         collectives = [f.name for f in stack if f.filename.endswith("distributed_c10d.py") and f.name != "wrapper"]
+        collectives += [f.name for f in ours if f.name == _WAITS_FOR_COLLECTIVES]
         if not ours:
             return "unknown", ""
         line = f"{os.path.relpath(ours[-1].filename, _ROOT)}:{ours[-1].lineno} {ours[-1].name}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tabulate import tabulate
+from contracts.text_table import text_table
 
 
 def metrics_table(rows: Mapping[str, Mapping[str, float | None]], columns: tuple[str, ...]) -> str:
     """Return a text table with a row per name and a column per metric; a metric without a value is an empty cell."""
     body = [[name, *(_cell(metrics.get(c)) for c in columns)] for name, metrics in rows.items()]
-    return tabulate(body, headers=["", *columns], disable_numparse=True)
+    return text_table(body, ["", *columns])
 
 
 def _cell(value: float | None) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
-from tabulate import tabulate
 
 from contracts.errors import InputError
+from contracts.text_table import text_table
 from data.dataset import Dataset, write_dataset
 from data.layout import check_output
 from data.prepare.pipeline import FORMATS, content_of
@@ -122,7 +122,7 @@ def main(features: tuple[str, ...], feature_ids: tuple[str, ...], **options: Any
     dataset = prepare(features=files, feature_ids=ids, **given)
     dropped = [(reason, f"{count:,}") for reason, count in dataset.manifest["dropped"].items()]
     if dropped:
-        print(tabulate(dropped, headers=["dropped", "count"], colalign=("left", "right"), disable_numparse=True))
+        print(text_table(dropped, ["dropped", "count"], right=[1]))
     facts, items = dataset.manifest["modalities"], f"{dataset.num_items:,}"
     modalities = ", ".join(f"{name} ({facts[name]['num_present']:,} of {items})" for name in facts) or "none"
     counts = f"{dataset.num_users:,} users, {items} items, {dataset.num_interactions:,} interactions"

@@ -16,8 +16,10 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -76,7 +78,9 @@ class Checkpoints:
         # If the run is at a URI, each node has its own local folder, and one rank of the node manages it.
         self._keeps_folder = world.is_first_of_node if self.storage.is_remote else world.is_first
         self._pending: _Pending | None = None
-        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        # A thread of its own would use GPU 0, whichever GPU this rank has.
+        set_device = partial(torch.cuda.set_device, world.device) if world.device.type == "cuda" else None
+        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=set_device)
         self._group: dist.ProcessGroup | None = None
 
     def save(self, sharded: ShardedSystem, progress: Progress, losses: Losses = NO_LOSSES) -> None:

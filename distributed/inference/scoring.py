@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -85,7 +85,7 @@ class Scorer:
         self.gains = ScoreGains(
             data=inputs.dataset, graph=inputs.graph, max_length=config.model.max_length, options=config.evaluation
         )
-        self.held_bytes = config.evaluation.held_items_gib * 2**30
+        self.held_bytes = held_bytes(config.evaluation.held_items_gib, world.device)
         self.users_per_pass = config.evaluation.users_per_pass
 
     def for_users_of(self, data: SequenceArrays) -> Scorer:
@@ -263,6 +263,13 @@ class Scorer:
         yield tick
         for _ in steps:  # exhaust the loop, so that the bar is closed
             pass
+
+
+def held_bytes(gib: float | Literal["auto"], device: torch.device) -> float:
+    """Return `evaluation.held_items_gib` in bytes. "auto" is 1 GiB on CPUs, and a quarter of a GPU's memory."""
+    if gib != "auto":
+        return gib * 2**30
+    return torch.cuda.get_device_properties(device).total_memory / 4 if device.type == "cuda" else 2**30
 
 
 def summarise(ranked: Ranked, inputs: Inputs, config: Config) -> dict[str, Any]:

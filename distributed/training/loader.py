@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -38,6 +40,21 @@ def loader_of(batches: TrainBatches, order: Sampler[int], num_workers: int, worl
         pin_memory=world.device.type == "cuda",
         generator=torch.Generator(),  # its own, so that the loader does not draw from the default generator
     )
+
+
+def num_loader_workers(chosen: int | Literal["auto"], device: torch.device) -> int:
+    """Return `training.loader_workers`. "auto" is 0 on CPUs, where cores compute; on a GPU the host's cores are free.
+
+    Args:
+        chosen: the setting.
+        device: the rank's device.
+    """
+    if chosen != "auto":
+        return chosen
+    if device.type != "cuda":
+        return 0
+    ranks_of_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(4, max(1, (os.cpu_count() or 1) // ranks_of_node))
 
 
 @contextmanager

@@ -60,13 +60,22 @@ class GuardedOptimizer:
         norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
         if self._loss is not None:
             norm = norm + 0 * self._loss  # makes the norm NaN if the loss is infinite or NaN
-        self.norm = float(norm)
+        self.norm = norm_on_host(norm)
         self.skipped = not math.isfinite(self.norm)
         if self.skipped:
             return
         if self._clip is not None and gradients:
             torch.nn.utils.clip_grads_with_norm_(self._dense, self._clip, norm)
         self._optimizer.step()
+
+
+def norm_on_host(norm: Tensor) -> float:
+    """Return a norm as a number. On a GPU this waits for all work of the step, also for its collectives.
+
+    With NCCL a rank waits here, and not in a function of torch.distributed, for a rank that hangs. The watchdog
+    therefore knows this function's name.
+    """
+    return float(norm)
 
 
 def finite_gradient(rows: Tensor) -> Tensor:

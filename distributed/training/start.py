@@ -8,10 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tabulate import tabulate
-
 from configs.schema import Config
 from contracts.errors import InputError
+from contracts.text_table import text_table
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.checkpoints.start import START, StartCheckpoint, open_start
 from distributed.freezing import frozen_names, matching
@@ -95,7 +94,7 @@ class StartPlan:
             else:
                 rows.append((name, _size([first, *others]), first.origin, first.training))
         shown = rows[:_MOST_ROWS] if by_module else rows
-        lines.append(tabulate(shown, headers=["weight", "shape", "at the start", "in training"]))
+        lines.append(text_table(shown, ["weight", "shape", "at the start", "in training"]))
         if len(shown) < len(rows):
             lines.append(f"and {len(rows) - len(shown)} more rows")
         if unused:

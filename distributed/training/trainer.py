@@ -120,7 +120,7 @@ def _upload(storage: RunStorage) -> None:
     """Upload the files of a finished run, metrics.json last; nothing happens if the run is a local folder."""
     run = storage.local
     upload_ranks(storage, run / "metrics.json")
-    boards = [str(path.relative_to(run)) for path in (run / "tensorboard").iterdir()]
+    boards = [str(path.relative_to(run)) for path in (run / "tensorboard").glob("*")]
     storage.push([*(name for name in SMALL if (run / name).exists()), *boards], ["metrics.json"])
 
 

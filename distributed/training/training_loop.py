@@ -25,7 +25,7 @@ from distributed.sharding import ShardedSystem
 from distributed.stop_agreement import Interruption, Request
 from distributed.telemetry import Telemetry
 from distributed.training.epoch_work import begin_epoch
-from distributed.training.loader import StepOrder, loader_of, no_collection_in_forks
+from distributed.training.loader import StepOrder, loader_of, no_collection_in_forks, num_loader_workers
 from distributed.training.read_ahead import read_ahead
 from distributed.training.step import TrainSteps
 from distributed.watchdog import Watchdog
@@ -61,7 +61,8 @@ class TrainingLoop:
 
     def __post_init__(self) -> None:
         self._order = StepOrder(len(self.batches))
-        self._loader = loader_of(self.batches, self._order, self.config.training.loader_workers, self.world)
+        workers = num_loader_workers(self.config.training.loader_workers, self.world.device)
+        self._loader = loader_of(self.batches, self._order, workers, self.world)
         self._steps = TrainSteps(sharded=self.sharded, plan=self.batches.plan, config=self.config, world=self.world)
         self._saving = 0.0
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tabulate import tabulate
-
+from contracts.text_table import text_table
 from graph_builder.cost.plan import Plan
 from graph_builder.cost.request import Stage
 
@@ -28,7 +27,7 @@ def plan_table(plan: Plan) -> str:
     total = _time(plan.seconds), _size(plan.memory), _size(sum(stage.bytes_moved for stage in plan.stages))
     rows.append(("total", "", *total, ""))
     headers = ["stage", "tasks", "time", "memory per process", "bytes moved", "mostly"]
-    return tabulate(rows, headers, colalign=("left", *["right"] * 4, "left"), disable_numparse=True)
+    return text_table(rows, headers, right=range(1, 5))
 
 
 def plan_values(plan: Plan) -> dict[str, Any]:
@@ -63,7 +62,7 @@ def comparison_table(plan: Plan, measured: Mapping[str, float]) -> str:
         for name, predicted, found in both
     ]
     headers = ["stage", "predicted", "measured", "measured / predicted"]
-    return tabulate(rows, headers, colalign=("left", "right", "right", "right"), disable_numparse=True)
+    return text_table(rows, headers, right=range(1, 4))
 
 
 def _stage_of(label: str) -> str:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from distributed.training.nonfinite_guard import norm_on_host
 from distributed.watchdog import Beat, Watchdog, stall_report
 from distributed.world import world_of_one
 from tests.distributed.spawn import run_ranks
@@ -47,6 +48,22 @@ def test_a_thread_that_moves_is_not_ended_and_a_thread_that_hangs_is(tmp_path, c
     assert ended == [os.EX_TEMPFAIL]
     assert "step 7, tests/distributed/test_watchdog.py" in capfd.readouterr().err
     assert "test_a_thread_that_moves" in (tmp_path / "stalls/rank-0.txt").read_text()
+
+
+def test_a_rank_that_waits_for_a_gpu_waits_for_the_others(tmp_path, capfd):
+    """With NCCL, ranks wait for a hanging rank where the norm is copied to the host."""
+
+    class NormOnBusyDevice:
+        def __float__(self):
+            while not ended:
+                time.sleep(0.05)
+            return 1.0
+
+    ended = []
+    with world_of_one() as world, Watchdog(world=world, run=tmp_path, seconds=0.4, end=ended.append) as watchdog:
+        watchdog.alive(3)
+        norm_on_host(NormOnBusyDevice())
+    assert "waiting in norm_on_host" in capfd.readouterr().err
 
 
 def test_a_thread_that_rests_is_not_ended(tmp_path):

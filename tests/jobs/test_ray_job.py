@@ -121,4 +121,7 @@ def test_the_cluster_file_fits_rays_schema(tmp_path, monkeypatch):
     validate_config(prepare_config(config))
     with pytest.raises(Exception, match="unheard_of"):
         validate_config(prepare_config({**config, "unheard_of": 1}))
+    images = {node["node_config"]["ImageId"] for node in config["available_node_types"].values()}
+    assert len(images) == 1
+    assert "latest_dlami" not in images, "its glibc is too old for PyTorch"
     assert any("RAY_AUTH_MODE=token" in line for line in config["head_start_ray_commands"])
