@@ -8,21 +8,12 @@ from time import perf_counter
 import torch
 
 from benchmarks.hashed_graph import HashedGraph
+from benchmarks.hashed_training import hashed_training
 from configs.loading import load_config
 from contracts.batch import Batch, SequenceGroup, Step
-from data.sampling.batches import TrainBatches
-from data.sampling.item_planner import ItemPlanner
 from data.sequences import SequenceArrays
 from distributed.host_memory import keep_freed_memory
-from distributed.inputs import Inputs
-from distributed.sharding import shard
-from distributed.training.step import TrainSteps
-from distributed.training.trainer import candidate_sampler, training_spans
 from distributed.world import World
-from model.blocks.item_table import ItemTable
-from model.protocol import CatalogueInfo
-from model.system import RecommenderSystem
-from model.zoo import build_model
 
 OURS, PADDED, GROUPED = "windows, sampled", "prefix rows, all items", "grouped prefix rows, all items"
 _OPTIONS = {
@@ -38,33 +29,9 @@ class TrainedForm:
 
     def __init__(self, form: str, data: SequenceArrays, graph: HashedGraph, max_length: int, world: World) -> None:
         config = load_config(None, [f"model.max_length={max_length}", "table.sharding=data_parallel", *_OPTIONS[form]])
-        info = CatalogueInfo(
-            num_items=data.num_items,
-            modalities=graph.modalities,
-            feature_dims={},
-            num_centers={m: graph.num_centers(m) for m in graph.modalities},
-        )
         keep_freed_memory()  # as a rank of a training does
-        torch.manual_seed(0)
-        recommender = build_model(config.model, info)
-        system = RecommenderSystem(
-            ItemTable(num_items=data.num_items, dim=config.model.dim, init_std=0.02, device="meta"), recommender
-        )
-        planner = ItemPlanner(needs=recommender.needs, num_items=data.num_items, graph=graph, features={})
-        sampler = candidate_sampler(config, Inputs(data, graph))  # type: ignore[arg-type]
-        self._batches = TrainBatches(
-            data=data,
-            spans=training_spans(config, data),
-            batch_size=config.training.batch_size,
-            seed=0,
-            rank=world.rank,
-            world=world.size,
-            planner=planner,
-            candidates=sampler,
-        )
-        self._steps = TrainSteps(
-            sharded=shard(system, config, data.num_items, world), plan=self._batches.plan, config=config, world=world
-        )
+        training = hashed_training(config, data, graph, world)
+        self._batches, self._steps = training.batches, training.steps
         self._padded, self._next, self._trained = form == PADDED, 0, 0
 
     def targets_per_second(self, count: int) -> float:
