@@ -44,7 +44,7 @@ class Stage:
 
 STAGES = {
     "kernels": Stage(60, "benchmarks.gpu_graph_stages:kernels", "CUDA kernels equal their slow twins"),
-    "graph": Stage(60, "benchmarks.gpu_graph_stages:graph", "a graph has the same bytes on CPU and GPU"),
+    "graph": Stage(75, "benchmarks.gpu_graph_stages:graph", "a graph has the same bytes on CPU and GPU"),
     "gradients": Stage(70, "benchmarks.gpu_model_stages:gradients", "losses and gradients equal the CPU's"),
     "step": Stage(110, "benchmarks.gpu_model_stages:step", "time, launches, waits and memory of a step"),
     "resume": Stage(70, "benchmarks.gpu_model_stages:resume", "a resumed training, and ranks, equal"),

@@ -45,7 +45,7 @@ def breaking(after: int):
 class Immediately:
     """Stands for the thread that writes checkpoints; writes each checkpoint before the next step begins."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         pass
 
     def submit(self, write, *arguments):
