@@ -140,6 +140,8 @@ def _print_outcome(outcome: Outcome, target: str, k: int, mask_history: bool) ->
     print(f"wrote {target}: up to {k} items for each of {counts.users:,} users, in {outcome.parts:,} files")
     if counts.unknown_ids:
         print(f"note: {counts.unknown_ids:,} ids of histories are not in the catalogue and were left out")
+    if counts.unknown_choices:
+        print(f"note: {counts.unknown_choices:,} ids of exclude and allow are not in the catalogue and were left out")
     if counts.popular:
         print(
             f"note: {counts.popular:,} users have no known item in their history, and got the items that occur most "

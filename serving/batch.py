@@ -80,12 +80,14 @@ class Counts:
     Attributes:
         users: users with a list.
         unknown_ids: ids of histories that no item has.
+        unknown_choices: ids of exclude and allow that no item has.
         popular: users who got popular items.
         numbers: users whose items were whole numbers, although the source ids look like numbers.
     """
 
     users: int = 0
     unknown_ids: int = 0
+    unknown_choices: int = 0
     popular: int = 0
     numbers: int = 0
 
@@ -186,7 +188,7 @@ def open_output(folder: Path, request: Request, parts: list[Part], overwrite: bo
     folder.mkdir(exist_ok=True)
     if found is None:
         write_text(folder / PLAN, json_text(plan) + "\n")
-    return [part for part in parts if _counts_in(folder / part.name) is None]
+    return [part for part in parts if not _is_sound(folder / part.name)]
 
 
 def recommend_part(predictor: Predictor, request: Request, part: Part, folder: Path) -> Counts:
@@ -225,18 +227,32 @@ def recommend_part(predictor: Predictor, request: Request, part: Part, folder: P
     counts = Counts(
         users=len(found),
         unknown_ids=int(found.unknown.sum()),
+        unknown_choices=found.unknown_choices,
         popular=int(found.is_popular.sum()),
         numbers=len(found) if found.looks_like_source_ids else 0,
     )
     metadata = {name: str(value) for name, value in asdict(counts).items()}
     table = found.to_table(users.combine_chunks()).replace_schema_metadata(metadata)
     with replacing(folder / part.name) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, write_page_checksum=True)
     return counts
 
 
+def _is_sound(file: Path) -> bool:
+    """Return whether a part's file is there and whole. It is read to its end, with the checksums of its pages."""
+    if _counts_in(file) is None:
+        return False
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
+            for _ in opened.iter_batches():
+                pass
+    except (pa.ArrowException, OSError):
+        return False
+    return True
+
+
 def _counts_in(file: Path) -> Counts | None:
-    """Return the counts that a part's file records; None if there is no such file, or it is damaged."""
+    """Return the counts that a part's file records; None if there is no such file, or its footer is damaged."""
     try:
         kept = pq.read_schema(file).metadata
         return Counts(**{field.name: int(kept[field.name.encode()]) for field in fields(Counts)})

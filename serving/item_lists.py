@@ -90,11 +90,18 @@ class Choices:
         offsets: int64 [n+1], or [2] for one list.
         items: int64 [m], dense ids; -1 for an unknown one.
         is_common: whether there is one list for all users.
+        were_numbers: whether items were given as whole numbers.
     """
 
     offsets: np.ndarray
     items: np.ndarray
     is_common: bool
+    were_numbers: bool = False
+
+    @property
+    def num_unknown(self) -> int:
+        """How many of the items no item of the catalogue is."""
+        return int((self.items < 0).sum())
 
     def lengths(self, users: np.ndarray) -> np.ndarray:
         """Return the number of items of each user's list, int64."""
@@ -130,13 +137,13 @@ def read_choices(
         is_common = len(items) == 0 or not _is_sequence(items[0])
         # The order of these items means nothing, so they may be sets.
         one_list = [items] if is_common else [list(one) if isinstance(one, Set) else one for one in items]
-    lengths, dense, _ = _read(one_list, what, names, num_items, on_unknown)
+    lengths, dense, were_numbers = _read(one_list, what, names, num_items, on_unknown)
     if not is_common and len(lengths) != num_users:
         raise InputError(
             f"{what}: has {len(lengths):,} lists for {num_users:,} histories; give one for each history, or one list "
             "of items for all of them"
         )
-    return Choices(offsets=offsets_of(lengths), items=dense, is_common=is_common)
+    return Choices(offsets=offsets_of(lengths), items=dense, is_common=is_common, were_numbers=were_numbers)
 
 
 def _read(
@@ -169,6 +176,9 @@ def _flattened(lists: ItemLists, what: str) -> tuple[np.ndarray, pa.Array]:
     if not isinstance(lists, pa.Array):
         if len(lists) and not (lists[0] is None or _is_sequence(lists[0])):
             raise InputError(f"{what}: is a single list of items; give a list for each user, as in [[...], [...]]")
+        item = next((n for n, one in enumerate(lists) if one is not None and not _is_sequence(one)), None)
+        if item is not None:
+            raise InputError(f"{what}: list {item} is {lists[item]!r}, not a list; give a list for each user")
         without_order = next((one for one in lists if isinstance(one, Set | Mapping)), None)
         if without_order is not None:
             raise InputError(f"{what}: holds a {type(without_order).__name__}, which has no order; give lists of ids")
@@ -176,7 +186,7 @@ def _flattened(lists: ItemLists, what: str) -> tuple[np.ndarray, pa.Array]:
         try:
             lists = pa.array(lists, pa.list_(pa.null()) if len(lists) == 0 else None)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"{what}: cannot be read as lists of ids ({first_line(error)}); {_ADVICE}") from None
+            raise InputError(f"{what}: cannot be read as lists of ids ({_why(lists, error)}); {_ADVICE}") from None
     if pa.types.is_fixed_size_list(lists.type):
         lists = lists.cast(pa.list_(lists.type.value_type))
     if not is_list(lists.type):
@@ -226,6 +236,15 @@ def is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _why(lists: Sequence[Any], error: BaseException) -> str:
+    """Return why Arrow cannot read lists, in words about ids where the reason is known."""
+    kinds = {type(item) for one in lists if one is not None for item in one}
+    if str in kinds and len(kinds) > 1:
+        other = next(kind.__name__ for kind in kinds if kind is not str)
+        return f"they hold both text and values of type {other}"
+    return "a number is larger than any id" if isinstance(error, OverflowError) else first_line(error)
 
 
 def first_line(error: BaseException) -> str:

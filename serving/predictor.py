@@ -8,7 +8,7 @@ n: histories, N: items of the catalogue, K: items of a list, D: summed width of 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,14 @@ class Predictor:
         Raises:
             InputError: the dataset has no such user.
         """
-        if isinstance(users, str) or not all(isinstance(user, str) for user in users):
+        named = list(users) if isinstance(users, Iterable) and not isinstance(users, str | bytes) else [None]
+        if not all(isinstance(user, str) for user in named):
             raise InputError("users: is not a list of users' source ids; give strings, as in ['A1', 'A2']")
-        found = ItemNames(self._dataset.user_source_ids()).dense(pa.array(users, pa.large_string()))
+        if not named:
+            return []
+        found = ItemNames(self._dataset.user_source_ids()).dense(pa.array(named, pa.large_string()))
         if (found < 0).any():
-            name = users[int(np.flatnonzero(found < 0)[0])]
+            name = named[int(np.flatnonzero(found < 0)[0])]
             raise InputError(f"users: {name!r} is not a user of dataset {self._dataset.path}; correct the id")
         _, items = take_lists(self._dataset.offsets, self._dataset.items, found)
         return np.split(items, np.cumsum(np.diff(self._dataset.offsets)[found])[:-1])
@@ -145,6 +148,7 @@ class Predictor:
         k = min(int(k), self.num_items)
         hidden = None if exclude is None else self._choices(exclude, "exclude", on_unknown, data)
         allowed = None if allow is None else self._choices(allow, "allow", on_unknown, data)
+        chosen = [one for one in (hidden, allowed) if one is not None]
         with self.serving():
             items, scores, is_exact = self.ranking.lists(data, k, hide_history, hidden, allowed)
             explanation = explain_lists(self.ranking, data, items, self._names) if explain else None
@@ -155,7 +159,9 @@ class Predictor:
             unknown=data.unknown,
             is_popular=data.lengths == 0,
             is_exact=is_exact,
-            looks_like_source_ids=data.were_numbers and self._names.look_like_numbers,
+            unknown_choices=sum(one.num_unknown for one in chosen),
+            looks_like_source_ids=(data.were_numbers or any(one.were_numbers for one in chosen))
+            and self._names.look_like_numbers,
             explanation=explanation,
         )
 

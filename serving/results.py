@@ -61,8 +61,9 @@ class Recommendations:
         is_popular: bool [n], whether no item of the history is known. Such a user gets the items that occur most often.
         is_exact: bool [n], whether the list is known to be that of the ranking of the whole catalogue. It always is
             without an index (`Predictor.use_index`).
-        looks_like_source_ids: whether histories were whole numbers, which are dense ids, although the source ids look
-            like whole numbers too.
+        unknown_choices: how many ids of `exclude` and `allow` were left out because no item has them.
+        looks_like_source_ids: whether items were given as whole numbers, which are dense ids, although the source ids
+            look like whole numbers too.
         explanation: see `Explanation`; None unless it was asked for.
     """
 
@@ -72,6 +73,7 @@ class Recommendations:
     unknown: np.ndarray
     is_popular: np.ndarray
     is_exact: np.ndarray
+    unknown_choices: int = 0
     looks_like_source_ids: bool = False
     explanation: Explanation | None = None
 
@@ -97,6 +99,9 @@ class Recommendations:
                 f"{unknown:,} {'id' if unknown == 1 else 'ids'} in {int((self.unknown > 0).sum()):,} of {len(self):,} "
                 f"histories {'is' if unknown == 1 else 'are'} not in the catalogue and left out."
             )
+        if self.unknown_choices:
+            ids = "id of exclude or allow is" if self.unknown_choices == 1 else "ids of exclude and allow are"
+            said.append(f"{self.unknown_choices:,} {ids} not in the catalogue and left out.")
         if popular:
             said.append(
                 f"{popular:,} of {len(self):,} histories {'has' if popular == 1 else 'have'} no known item; "

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from serving.index.manifest import (
     IndexManifest,
     Shard,
     ShardFile,
+    damaged_shards,
     read_manifest,
     shard_file,
 )
@@ -40,6 +42,7 @@ from storage.fingerprints import file_digest, value_digest
 from storage.plain_json import json_text
 
 SHARD_ITEMS = 1 << 20
+log = logging.getLogger(__name__)
 _OWN_NAMES = re.compile(r"shard-\d+(-part-\d+\.faiss|\.json)|trained-part-\d+\.faiss")
 
 
@@ -53,7 +56,9 @@ def build_index(
     shard_items: int = SHARD_ITEMS,
     belongs_to: Mapping[str, str] | None = None,
 ) -> IndexManifest:
-    """Write an index of item vectors to a folder and return its manifest; a finished one of the same plan is kept.
+    """Write an index of item vectors to a folder and return its manifest.
+
+    A finished index of the same plan is kept, and those of its shards that are damaged are written again.
 
     Every block is read once; for the clustered kinds twice, because a sample of all items is read first.
 
@@ -80,9 +85,13 @@ def build_index(
     faiss_version = load_faiss().__version__
     plan = _plan(full, num_items, widths, shard_items, of_run, faiss_version)
     finished = _finished(folder)
-    if finished is not None:
-        if of_run and _plan_of(finished) == plan:
+    if finished is not None and of_run and _plan_of(finished) == plan:
+        damaged, count = damaged_shards(folder, finished), len(finished.shards)
+        if not damaged:
             return finished
+        log.warning("index %s: %d of %d shards are damaged and built again", folder, len(damaged), count)
+        _reopen(folder, finished, plan, damaged)
+    elif finished is not None:
         raise InputError(
             f"index {folder}: holds a finished index of kind {finished.options.kind}, which was built with other "
             "options or from another run; name a new folder"
@@ -125,12 +134,32 @@ def _plan(
     return value_digest([SCHEMA_VERSION, asdict(options), num_items, list(widths), size, dict(of_run), faiss])
 
 
+def _record(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:05d}.json"
+
+
+def _write_record(folder: Path, number: int, plan: str, shard: Shard) -> None:
+    """Record that a shard of an unfinished index is finished."""
+    write_text(_record(folder, number), json_text({"plan": plan, "shard": shard.model_dump()}))
+
+
 def _plan_of(manifest: IndexManifest) -> str:
     """Return the digest of the plan that a finished index was built by."""
     shard_items = manifest.shards[0].stop
     return _plan(
         manifest.options, manifest.num_items, manifest.widths, shard_items, manifest.belongs_to, manifest.faiss
     )
+
+
+def _reopen(folder: Path, manifest: IndexManifest, plan: str, damaged: Collection[int]) -> None:
+    """Make a finished index an unfinished one, whose next build writes the damaged shards again.
+
+    Of the clustered kinds it writes all shards again, because the clusters that they share are learned again.
+    """
+    for number, shard in enumerate(manifest.shards):
+        if number not in damaged and manifest.options.kind not in CLUSTERED:
+            _write_record(folder, number, plan, shard)
+    (folder / MANIFEST).unlink()
 
 
 def _finished(folder: Path) -> IndexManifest | None:
@@ -193,7 +222,7 @@ class _Builder:
 
     def shard(self, number: int, start: int, stop: int) -> Shard:
         """Write the files of a shard, unless a killed build wrote them, and return its entry of the manifest."""
-        record = self.folder / f"shard-{number:05d}.json"
+        record = _record(self.folder, number)
         if record.exists():
             return Shard.model_validate_json(json.dumps(json.loads(record.read_text())["shard"]))
         indexes = [self._empty(part) for part in range(len(self.widths))]
@@ -217,7 +246,7 @@ class _Builder:
             max_norms=tuple((np.sqrt(squares) * (1 + 1e-9)).tolist()),
             vectors_sha256=digest.hexdigest(),
         )
-        write_text(record, json_text({"plan": self.plan, "shard": shard.model_dump()}))
+        _write_record(self.folder, number, self.plan, shard)
         return shard
 
     def _empty(self, part: int) -> Any:

@@ -15,10 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.errors import InputError
 from serving.index.kinds import IndexOptions
+from storage.fingerprints import file_digest
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 _AGAIN = "build the index again"
+_WHAT = "vector index"
 
 
 class _Strict(BaseModel):
@@ -111,7 +113,10 @@ def read_manifest(folder: Path) -> IndexManifest:
     file = folder / MANIFEST
     try:
         text = file.read_text(encoding="utf-8")
-        version = json.loads(text)["schema_version"]
+        found = json.loads(text)
+        if not isinstance(found, dict) or found.get("what") != _WHAT:
+            raise InputError(f"{file}: not the manifest of an index, or truncated or altered; {_AGAIN}")
+        version = found["schema_version"]
         if version != SCHEMA_VERSION:
             raise InputError(f"{file}: schema_version is {version!r}, this code reads {SCHEMA_VERSION}; {_AGAIN}")
         manifest = IndexManifest.model_validate_json(text)
@@ -129,6 +134,32 @@ def read_manifest(folder: Path) -> IndexManifest:
         raise InputError(f"{file}: not the manifest of an index, or truncated or altered; {_AGAIN}") from None
     _check_ranges(file, manifest)
     return manifest
+
+
+def damage(folder: Path, manifest: IndexManifest, number: int, *, verify: bool) -> str:
+    """Return what is wrong with the files of a shard; "" if nothing is.
+
+    Args:
+        folder: the index's folder.
+        manifest: its manifest.
+        number: which shard.
+        verify: whether to compare digests too, which reads the files.
+    """
+    for part, expected in enumerate(manifest.shards[number].files):
+        file = shard_file(folder, number, part)
+        if not file.exists():
+            return f"index {folder}: {file.name} is missing"
+        size = file.stat().st_size
+        if size != expected.bytes:
+            return f"{file}: has {size} bytes, expected {expected.bytes}"
+        if verify and file_digest(file) != expected.sha256:
+            return f"{file}: its content has changed since it was written"
+    return ""
+
+
+def damaged_shards(folder: Path, manifest: IndexManifest) -> list[int]:
+    """Return the numbers of the shards whose files are missing or damaged; reads all files."""
+    return [n for n in range(len(manifest.shards)) if damage(folder, manifest, n, verify=True)]
 
 
 def _check_ranges(file: Path, manifest: IndexManifest) -> None:

@@ -18,8 +18,7 @@ import torch
 from contracts.errors import InputError
 from evaluation.block_scores import merge_top
 from serving.index.kinds import CLUSTERED, load_faiss, search_effort
-from serving.index.manifest import IndexManifest, read_manifest, shard_file
-from storage.fingerprints import file_digest
+from serving.index.manifest import IndexManifest, damage, read_manifest, shard_file
 
 HELD_BYTES = 4 << 30
 
@@ -74,16 +73,9 @@ class VectorIndex:
                 f"index {folder}: was built from {_in_words(manifest.belongs_to, belongs_to)}; build an index of this "
                 "run and checkpoint"
             )
-        for number, shard in enumerate(manifest.shards):
-            for part, expected in enumerate(shard.files):
-                file = shard_file(folder, number, part)
-                if not file.exists():
-                    raise InputError(f"index {folder}: {file.name} is missing; build the index again")
-                size = file.stat().st_size
-                if size != expected.bytes:
-                    raise InputError(f"{file}: has {size} bytes, expected {expected.bytes}; build the index again")
-                if verify and file_digest(file) != expected.sha256:
-                    raise InputError(f"{file}: its content has changed since it was written; build the index again")
+        for number in range(len(manifest.shards)):
+            if found := damage(folder, manifest, number, verify=verify):
+                raise InputError(f"{found}; repeat the command that built the index, which writes damaged files again")
         return cls(folder, manifest, held_bytes=held_bytes)
 
     def search(

@@ -92,7 +92,13 @@ def test_lists_are_those_of_the_predictor_for_the_same_rows(run: Config, table: 
         assert pq.read_table(tmp_path / f"out/part-{number:08d}.parquet").equals(wanted)
         unknown, popular = unknown + int(found.unknown.sum()), popular + int(found.is_popular.sum())
     finished = json.loads((tmp_path / "out/_finished.json").read_text())
-    assert finished == {"parts": 6, "users": USERS, "unknown_ids": unknown, "popular": popular, "numbers": 0}
+    chosen = [*rows["exclude"].to_pylist(), *rows["allow"].to_pylist()]
+    choices = sum(one.count("unknown") for one in chosen)
+    assert finished == {
+        "parts": 6, "users": USERS, "unknown_ids": unknown, "unknown_choices": choices, "popular": popular,
+        "numbers": 0,
+    }  # fmt: skip
+    assert f"note: {choices:,} ids of exclude and allow are not in the catalogue" in said
     assert unknown > 0
     assert popular > 0
     assert f"note: {unknown:,} ids of histories are not in the catalogue" in said
@@ -182,9 +188,12 @@ def test_a_copied_table_and_a_damaged_part_are_no_obstacle(run: Config, table: P
     before = content(tmp_path / "out")
     for file in table.rglob("*.parquet"):
         os.utime(file)
-    (tmp_path / "out/part-00000002.parquet").write_bytes(b"")
-    assert "continuing: 5 of 6 parts are there" in invoke(*arguments(run, table, tmp_path / "out"))
-    assert content(tmp_path / "out") == before
+    part = tmp_path / "out/part-00000002.parquet"
+    whole = part.read_bytes()
+    for damaged in (b"", whole[:100], *(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :] for at in (40, 90, 200))):
+        part.write_bytes(damaged)
+        assert "continuing: 5 of 6 parts are there" in invoke(*arguments(run, table, tmp_path / "out"))
+        assert content(tmp_path / "out") == before
 
 
 def test_files_use_one_kind_of_ids(run: Config, tmp_path: Path) -> None:

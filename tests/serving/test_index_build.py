@@ -59,6 +59,34 @@ def test_a_killed_build_does_not_open_and_the_next_keeps_its_shards(vectors, tmp
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == {f.name: f.read_bytes() for f in whole.iterdir()}
 
 
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivfflat"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "one byte"])
+def test_a_damaged_index_is_repaired_by_the_next_build(vectors, tmp_path, caplog, kind, damage):
+    folder, read = tmp_path / "index", []
+
+    def counted(start, stop):
+        read.append((start, stop))
+        return blocks_from(vectors)(start, stop)
+
+    options = IndexOptions(kind=kind, **({"nlist": 4} if kind == "ivfflat" else {}))
+    arguments = {"num_items": 500, "widths": [12], "options": options, "shard_items": 100, "belongs_to": RUN}
+    build_index(counted, folder, **arguments)
+    expected = {f.name: f.read_bytes() for f in folder.iterdir()}
+    file = folder / "shard-00003-part-0.faiss"
+    whole = file.read_bytes()
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes(whole[:-9] if damage == "cut" else whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    read.clear()
+    build_index(counted, folder, **arguments)
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == expected
+    assert "1 of 5 shards are damaged and built again" in caplog.text
+    assert read == [(300, 400)] or kind == "ivfflat"  # its shards share clusters, so all of them are built again
+    read.clear()
+    build_index(counted, folder, **arguments)
+    assert read == []
+
+
 @pytest.mark.parametrize("other", [{"belongs_to": {"run": "runs/b", "step": "7"}}, {"belongs_to": None}])
 def test_a_build_of_another_run_keeps_nothing(vectors, queries, tmp_path, other):
     with pytest.raises(Killed):

@@ -105,8 +105,12 @@ def test_a_damaged_index_is_refused_and_an_unverified_one_proves_nothing(folders
     data = bytearray(file.read_bytes())
     data[-64:] = bytes(64)
     file.write_bytes(data)
-    with pytest.raises(InputError, match="its content has changed since it was written; build the index again"):
+    with pytest.raises(InputError, match="its content has changed since it was written; repeat the command"):
         load(str(config.run)).use_index(str(tmp_path / "index"))
+    invoke("--run", config.run, "--output", tmp_path / "index", "--users", 0)
+    repaired = load(str(config.run))
+    repaired.use_index(str(tmp_path / "index"))
+    assert repaired.recommend([[1, 2]], K).is_exact.all()
 
 
 def test_an_index_of_other_digits_is_refused(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,8 +154,23 @@ def test_histories_may_have_any_form(predictor: Predictor) -> None:
     fixed = pa.array([[3, 1]], pa.list_(pa.int64(), 2))
     assert np.array_equal(predictor.recommend(fixed, K).items, expected.items[:1])
     assert np.asarray(predictor.score([], ["i"])).shape == (0, 1)
+    assert predictor.histories_of([]) == []
     nobody = predictor.recommend([], K)
     assert (len(nobody), nobody.items.shape, nobody.to_table().num_rows) == (0, (0, K), 0)
+
+
+def test_filters_with_unknown_ids_or_numbers_say_so(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = predictor.item_ids[int(predictor.recommend([[1]], 1).items[0, 0])]
+    found = predictor.recommend([[1]], 1, exclude=[best + " "])
+    assert (found.item_ids[0, 0], found.unknown_choices, found.unknown.sum()) == (best, 1, 0)
+    assert found.note == "1 id of exclude or allow is not in the catalogue and left out."
+    both = predictor.recommend([[1]], 1, exclude=[["a", best]], allow=["b", "c"])
+    assert "3 ids of exclude and allow are not in the catalogue" in both.note
+    assert not predictor.recommend([[1]], 1, exclude=[best]).note
+    monkeypatch.setattr(predictor._names, "look_like_numbers", True)
+    for filters in ({"exclude": [3]}, {"allow": [[3]]}):
+        assert predictor.recommend([[best]], 1, **filters).looks_like_source_ids
+    assert not predictor.recommend([[best]], 1, exclude=[best]).looks_like_source_ids
 
 
 def test_a_history_without_a_known_item_gets_popular_items_and_says_so(predictor: Predictor, folders: Path) -> None:
@@ -260,6 +275,12 @@ def test_large_choices_are_scored_in_parts(predictor: Predictor, monkeypatch: py
         (lambda p: p.score([[1]], None), "items: is of type NoneType"),
         (lambda p: p.histories_of("abc"), "users: is not a list of users' source ids"),
         (lambda p: p.histories_of([1]), "users: is not a list of users' source ids"),
+        (lambda p: p.histories_of(None), "users: is not a list of users' source ids"),
+        (lambda p: p.recommend([["a"], "bc"]), "histories: list 1 is 'bc', not a list"),
+        (lambda p: p.recommend([["a"], ["a"]], exclude=[["a"], "bc"]), "exclude: list 1 is 'bc', not a list"),
+        (lambda p: p.recommend([[1], 2]), "histories: list 1 is 2, not a list"),
+        (lambda p: p.recommend([["a", 1]]), "they hold both text and values of type int"),
+        (lambda p: p.recommend([[2**63]]), "a number is larger than any id"),
         (lambda p: p.similar_items(1, 0), "k=0: is not a whole number from 1 on"),
         (lambda p: p.recommend([[1]], hide_history="False"), "hide_history='False': is neither True nor False"),
         (lambda p: p.recommend([[1]], explain=None), "explain=None: is neither True nor False"),
