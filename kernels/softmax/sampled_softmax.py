@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.softmax.tiles import Tiles, power_of_two, split_size, tiles_of
+from kernels.softmax.tiles import Tiles, power_of_two, split_size, tiles_on
 
 COLUMNS_OF_A_WORD = 16
-BLOCK_ENTRIES, BLOCK_TARGETS = 1024, 16
+BLOCK_ENTRIES, BLOCK_TARGETS = 1024, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,101 +106,107 @@ class SampledSoftmax(torch.autograd.Function):
             log_weights_C: float32, log w; -inf for a column that is in no sum. They get no gradient.
             gain: a float32 scalar; None if `pairs.seen_targets` is None.
             pairs: own columns and marks.
-            tiles: sizes of tiles; None: chosen by the width and the dtype.
+            tiles: sizes of tiles; None: those for the width and the device.
         """
-        tiles = tiles if tiles is not None else tiles_of(user_Bd.shape[1], itemsize=user_Bd.element_size())
-        user_Bd, target_Bd, columns_Cd = (x.contiguous() for x in (user_Bd, target_Bd, columns_Cd))
-        log_weights_C = log_weights_C.float().contiguous()
-        parts = _sum_over_columns(user_Bd, columns_Cd, log_weights_C, gain, pairs, tiles)
-        losses_B, others_B, totals_B, user_grad_Bd, gain_grads_B = _add_targets(user_Bd, target_Bd, gain, pairs, *parts)
-        ctx.save_for_backward(user_Bd, columns_Cd, log_weights_C, gain, others_B, totals_B, user_grad_Bd, gain_grads_B)
-        ctx.pairs, ctx.tiles = pairs, tiles
+        tiles = tiles if tiles is not None else tiles_on(user_Bd.device, user_Bd.shape[1])
+        assert tiles is not None, "vectors are too wide"
+        assert tiles.head + tiles.tail >= user_Bd.shape[1], "vectors are wider than their tiles"
+        problem = _Problem(
+            users=user_Bd.contiguous(),
+            columns=columns_Cd.contiguous(),
+            log_weights=log_weights_C.float().contiguous(),
+            gain=gain,
+            pairs=pairs,
+            tiles=tiles,
+            precision=dot_precision(),
+        )
+        losses_B, others_B, totals_B, user_grad_Bd, gain_grads_B = problem.rows(target_Bd.contiguous())
+        ctx.save_for_backward(
+            problem.users, problem.columns, problem.log_weights, gain, others_B, totals_B, user_grad_Bd, gain_grads_B
+        )
+        ctx.others = {"pairs": pairs, "tiles": tiles, "precision": problem.precision}
         return losses_B.sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        user_Bd, columns_Cd, log_weights_C, gain, others_B, totals_B, user_grad_Bd, gain_grads_B = ctx.saved_tensors
-        column_grad_Cd = _sum_over_rows(user_Bd, columns_Cd, log_weights_C, gain, ctx.pairs, ctx.tiles, totals_B, grad)
+        users, columns, log_weights, gain, others_B, totals_B, user_grad_Bd, gain_grads_B = ctx.saved_tensors
+        problem = _Problem(users=users, columns=columns, log_weights=log_weights, gain=gain, **ctx.others)
+        column_grad_Cd = problem.column_grad(totals_B, grad)
+        target_grad_Bd = (-grad * others_B)[:, None] * users
         gain_grad = grad * gain_grads_B.sum() if gain_grads_B is not None else None
-        target_grad_Bd = (-grad * others_B)[:, None] * user_Bd
         by_vectors = (grad * user_grad_Bd, target_grad_Bd, column_grad_Cd)
-        return *(x.to(user_Bd.dtype) for x in by_vectors), None, gain_grad, None, None
+        return *(x.to(users.dtype) for x in by_vectors), None, gain_grad, None, None
 
 
-def _sum_over_columns(
-    user_Bd: Tensor, columns_Cd: Tensor, log_weights_C: Tensor, gain: Tensor | None, pairs: Pairs, tiles: Tiles
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return what the kernel of this name writes: log sums [S, B], means [S, B, d] and seen shares [S, B]."""
-    from kernels.softmax.triton_kernels import sum_over_columns
+@dataclass(frozen=True, kw_only=True)
+class _Problem:
+    """What the kernels of the forward and the backward both read, and their launches."""
 
-    (num_rows, width), num_columns = user_Bd.shape, len(columns_Cd)
-    size, splits = split_size(num_rows, num_columns, tiles, user_Bd.device)
-    log_sums = user_Bd.new_empty(splits, num_rows, dtype=torch.float32)
-    means = user_Bd.new_empty(splits, num_rows, width, dtype=torch.float32)
-    seen_shares = torch.empty_like(log_sums) if pairs.seen_targets is not None else None
-    if num_rows:
-        sum_over_columns[-(-num_rows // tiles.kept), splits](
-            user_Bd, columns_Cd, log_weights_C, pairs.own, pairs.marks, gain, log_sums, means, seen_shares,
-            num_rows, num_columns, _words(pairs), size,
-            WIDTH=width, HEAD=tiles.head, TAIL=tiles.tail, MARKED=pairs.marks is not None,
-            GAINED=pairs.seen_targets is not None, PRECISION=dot_precision(),
-            BLOCK_ROWS=tiles.kept, BLOCK_COLUMNS=tiles.passed, num_warps=tiles.warps, num_stages=tiles.stages,
-        )  # fmt: skip
-    return log_sums, means, seen_shares
+    users: Tensor
+    columns: Tensor
+    log_weights: Tensor
+    gain: Tensor | None
+    pairs: Pairs
+    tiles: Tiles
+    precision: str
 
+    def rows(self, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """Return the rows' losses, others and totals [B], and gradients [B, d] and [B], as `add_targets` has them."""
+        from kernels.softmax.triton_kernels import add_targets, sum_over_columns
 
-def _add_targets(
-    user_Bd: Tensor,
-    target_Bd: Tensor,
-    gain: Tensor | None,
-    pairs: Pairs,
-    log_sums_SB: Tensor,
-    means_SBd: Tensor,
-    seen_shares_SB: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """Return what the kernel of this name writes: losses, others and totals [B], gradients [B, d] and [B]."""
-    from kernels.softmax.triton_kernels import add_targets
+        (num_rows, width), num_columns, tiles = self.users.shape, len(self.columns), self.tiles
+        size, splits = split_size(num_rows, num_columns, tiles, self.users.device)
+        means = self.users.new_empty(splits, num_rows, width, dtype=torch.float32)
+        log_sums = self.users.new_empty(splits, num_rows, dtype=torch.float32)
+        losses, others, totals = (self.users.new_empty(num_rows, dtype=torch.float32) for _ in range(3))
+        user_grad = self.users.new_empty(num_rows, width, dtype=torch.float32)
+        seen_shares = gain_grads = None
+        if self.pairs.seen_targets is not None:
+            seen_shares, gain_grads = torch.empty_like(log_sums), torch.empty_like(losses)
+        if num_rows:
+            sum_over_columns[-(-num_rows // tiles.kept), splits](
+                *self._operands, log_sums, means, seen_shares, num_rows, num_columns, self._words, size,
+                BLOCK_ROWS=tiles.kept, BLOCK_COLUMNS=tiles.passed, **self._constants,
+            )  # fmt: skip
+            add_targets[(-(-num_rows // BLOCK_TARGETS),)](
+                self.users, targets, log_sums, means, seen_shares, self.gain, self.pairs.seen_targets,
+                losses, others, totals, user_grad, gain_grads, num_rows, splits,
+                WIDTH=width, SIZE=power_of_two(width), GAINED=gain_grads is not None, BLOCK_ROWS=BLOCK_TARGETS,
+            )  # fmt: skip
+        return losses, others, totals, user_grad, gain_grads
 
-    num_rows, width = user_Bd.shape
-    losses, others, totals = (user_Bd.new_empty(num_rows, dtype=torch.float32) for _ in range(3))
-    user_grad = user_Bd.new_empty(num_rows, width, dtype=torch.float32)
-    gain_grads = torch.empty_like(losses) if pairs.seen_targets is not None else None
-    if num_rows:
-        add_targets[(-(-num_rows // BLOCK_TARGETS),)](
-            user_Bd, target_Bd, log_sums_SB, means_SBd, seen_shares_SB, gain, pairs.seen_targets,
-            losses, others, totals, user_grad, gain_grads, num_rows, len(log_sums_SB),
-            WIDTH=width, SIZE=power_of_two(width), GAINED=gain_grads is not None, BLOCK_ROWS=BLOCK_TARGETS,
-        )  # fmt: skip
-    return losses, others, totals, user_grad, gain_grads
+    def column_grad(self, totals: Tensor, scale: Tensor) -> Tensor:
+        """Return the columns' gradient, float32 [C, d], times `scale`, a scalar on the device."""
+        from kernels.softmax.triton_kernels import sum_over_rows
 
+        (num_rows, width), num_columns, tiles = self.users.shape, len(self.columns), self.tiles
+        size, splits = split_size(num_columns, num_rows, tiles, self.users.device)
+        grads = self.columns.new_empty(splits, num_columns, width, dtype=torch.float32)
+        if num_columns:
+            sum_over_rows[-(-num_columns // tiles.kept), splits](
+                *self._operands, totals, scale, grads, num_rows, num_columns, self._words, size,
+                BLOCK_ROWS=tiles.passed, BLOCK_COLUMNS=tiles.kept, **self._constants,
+            )  # fmt: skip
+        return grads[0] if splits == 1 else grads.sum(dim=0)
 
-def _sum_over_rows(
-    user_Bd: Tensor,
-    columns_Cd: Tensor,
-    log_weights_C: Tensor,
-    gain: Tensor | None,
-    pairs: Pairs,
-    tiles: Tiles,
-    totals_B: Tensor,
-    scale: Tensor,
-) -> Tensor:
-    """Return the columns' gradient, float32 [C, d], times `scale`, a scalar on the device."""
-    from kernels.softmax.triton_kernels import sum_over_rows
+    @property
+    def _operands(self) -> tuple[Tensor | None, ...]:
+        return self.users, self.columns, self.log_weights, self.pairs.own, self.pairs.marks, self.gain
 
-    (num_rows, width), num_columns = user_Bd.shape, len(columns_Cd)
-    size, splits = split_size(num_columns, num_rows, tiles, user_Bd.device)
-    grads = columns_Cd.new_empty(splits, num_columns, width, dtype=torch.float32)
-    if num_columns:
-        sum_over_rows[-(-num_columns // tiles.kept), splits](
-            user_Bd, columns_Cd, log_weights_C, pairs.own, pairs.marks, gain, totals_B, scale, grads,
-            num_rows, num_columns, _words(pairs), size,
-            WIDTH=width, HEAD=tiles.head, TAIL=tiles.tail, MARKED=pairs.marks is not None,
-            GAINED=pairs.seen_targets is not None, PRECISION=dot_precision(),
-            BLOCK_ROWS=tiles.passed, BLOCK_COLUMNS=tiles.kept, num_warps=tiles.warps, num_stages=tiles.stages,
-        )  # fmt: skip
-    return grads[0] if splits == 1 else grads.sum(dim=0)
+    @property
+    def _words(self) -> int:
+        return self.pairs.marks.shape[1] if self.pairs.marks is not None else 0
 
-
-def _words(pairs: Pairs) -> int:
-    return pairs.marks.shape[1] if pairs.marks is not None else 0
+    @property
+    def _constants(self) -> dict[str, Any]:
+        return {
+            "WIDTH": self.users.shape[1],
+            "HEAD": self.tiles.head,
+            "TAIL": self.tiles.tail,
+            "MARKED": self.pairs.marks is not None,
+            "GAINED": self.pairs.seen_targets is not None,
+            "PRECISION": self.precision,
+            "num_warps": self.tiles.warps,
+            "num_stages": self.tiles.stages,
+        }

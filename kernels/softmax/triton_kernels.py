@@ -22,7 +22,7 @@ COLUMNS_OF_A_WORD = tl.constexpr(16)  # two bits for each column in 32
 def mark_pairs(
     marks: tl.tensor, columns: tl.tensor, num_entries: tl.tensor, row_entries: tl.tensor, row_words: tl.tensor,
     BIT: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Set a bit of the marks int32 [B, W] for each of the columns int32 [B, E]; negative columns are skipped."""
     entries = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     column = tl.load(columns + entries, mask=entries < num_entries, other=-1)
@@ -33,7 +33,7 @@ def mark_pairs(
 
 @triton.jit
 def tile_of(vectors: tl.tensor, rows: tl.tensor, num_rows: tl.tensor,
-            FIRST: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
+            FIRST: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr) -> tl.tensor:  # fmt: skip
     """Return components FIRST to FIRST + SIZE of some rows of `vectors`; zero outside of them."""
     places = FIRST + tl.arange(0, SIZE)
     inside = (rows < num_rows)[:, None] & (places < WIDTH)[None, :]
@@ -42,7 +42,7 @@ def tile_of(vectors: tl.tensor, rows: tl.tensor, num_rows: tl.tensor,
 
 @triton.jit
 def store_tile(vectors: tl.tensor, tile: tl.tensor, rows: tl.tensor, num_rows: tl.tensor,
-               FIRST: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr):  # fmt: skip
+               FIRST: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr) -> None:  # fmt: skip
     """Write components FIRST to FIRST + SIZE of some rows of `vectors`."""
     places = FIRST + tl.arange(0, SIZE)
     inside = (rows < num_rows)[:, None] & (places < WIDTH)[None, :]
@@ -51,7 +51,7 @@ def store_tile(vectors: tl.tensor, tile: tl.tensor, rows: tl.tensor, num_rows: t
 
 @triton.jit
 def marks_of(marks: tl.tensor, rows: tl.tensor, columns: tl.tensor, num_rows: tl.tensor, num_columns: tl.tensor,
-             row_words: tl.tensor):  # fmt: skip
+             row_words: tl.tensor) -> tl.tensor:  # fmt: skip
     """Return the marks of a tile in their two lowest bits. One of `rows` and `columns` is [n, 1], the other [1, m]."""
     words = marks + rows.to(tl.int64) * row_words + columns // COLUMNS_OF_A_WORD
     return tl.load(words, mask=(rows < num_rows) & (columns < num_columns), other=0) >> (
@@ -61,7 +61,7 @@ def marks_of(marks: tl.tensor, rows: tl.tensor, columns: tl.tensor, num_rows: tl
 
 @triton.jit
 def logits_of(scores: tl.tensor, found: tl.tensor, weights: tl.tensor, gain: tl.tensor, is_own: tl.tensor,
-              MARKED: tl.constexpr):  # fmt: skip
+              MARKED: tl.constexpr) -> tl.tensor:  # fmt: skip
     """Return a tile's logits from its scores and marks: -inf in a row's own column, whose target counts elsewhere."""
     if MARKED:
         scores += tl.where((found & 1) != 0, 0.0, weights) + tl.where((found & 2) != 0, gain, 0.0)
@@ -77,7 +77,7 @@ def sum_over_columns(
     num_rows: tl.tensor, num_columns: tl.tensor, row_words: tl.tensor, split_columns: tl.tensor,
     WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, MARKED: tl.constexpr, GAINED: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Sum exp(logit) over the columns of a split, and average their vectors and marks with these weights.
 
     This is FlashAttention's forward pass with the columns as keys and values: one pass over the columns keeps the
@@ -148,7 +148,7 @@ def add_targets(
     losses: tl.tensor, others: tl.tensor, totals: tl.tensor, user_grads: tl.tensor, gain_grads: tl.tensor,
     num_rows: tl.tensor, num_splits: tl.tensor,
     WIDTH: tl.constexpr, SIZE: tl.constexpr, GAINED: tl.constexpr, BLOCK_ROWS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Join the splits of `sum_over_columns`, add each row's target, and write the row's loss and its gradients.
 
     With s the score of the target, x = log(sum over the other columns) - s and p = sigmoid(x) the probability of all
@@ -208,7 +208,7 @@ def sum_over_rows(
     num_rows: tl.tensor, num_columns: tl.tensor, row_words: tl.tensor, split_rows: tl.tensor,
     WIDTH: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, MARKED: tl.constexpr, GAINED: tl.constexpr,
     PRECISION: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr,
-):  # fmt: skip
+) -> None:  # fmt: skip
     """Compute the logits again, and add up what each column's vector gets from the rows of a split.
 
     Args:

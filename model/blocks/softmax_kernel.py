@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.softmax.availability import kernel_runs_on
-from kernels.softmax.sampled_softmax import Pairs, SampledSoftmax, mark, mark_bytes
-from kernels.softmax.tiles import MAX_WIDTH
+from kernels.softmax.sampled_softmax import Pairs, SampledSoftmax, dot_precision, mark, mark_bytes
+from kernels.softmax.tiles import tiles_on
 from model.blocks.repeats import SeenItems
 
 # Most bytes of the marks of pairs: two bits for each row and column, if the batch has gains or shared sequences.
@@ -22,18 +22,23 @@ MAX_MARK_BYTES = 2**28
 
 
 def kernel_covers(users: Sequence[Tensor], num_columns: int, has_marks: bool) -> bool:
-    """Return whether the kernel computes this loss: on a GPU where it runs, in float32, within its bounds.
+    """Return whether the kernel computes this loss: on a GPU where it runs, in TF32, and within its bounds.
+
+    In full float32 it has no tensor cores, and it computes four products where torch's operators compute three.
 
     Args:
         users: per channel [B, d_c]; float64 is not covered.
         num_columns: number of candidates, or of all items.
         has_marks: whether rows have seen items, or targets of the same sequence.
     """
+    device = users[0].device
     return (
-        all(torch.promote_types(x.dtype, torch.float32) == torch.float32 for x in users)
-        and max(x.shape[1] for x in users) <= MAX_WIDTH
+        device.type == "cuda"
+        and all(torch.promote_types(x.dtype, torch.float32) == torch.float32 for x in users)
+        and dot_precision() == "tf32"
         and (not has_marks or mark_bytes(len(users[0]), num_columns) <= MAX_MARK_BYTES)
-        and kernel_runs_on(users[0].device)
+        and kernel_runs_on(device)
+        and all(tiles_on(device, x.shape[1]) is not None for x in users)
     )
 
 
