@@ -84,9 +84,16 @@ class Solution:
     gain: float
 
 
-def by_kernel(case: Case, device: torch.device, tiles: Tiles | None = None, scale: float = 1.0) -> Solution:
-    """Solve a problem with the kernels; its loss is multiplied by `scale` before the backward."""
-    leaves = [torch.tensor(x, device=device, requires_grad=True) for x in (case.users, case.targets, case.columns)]
+def by_kernel(
+    case: Case,
+    device: torch.device,
+    tiles: Tiles | None = None,
+    scale: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> Solution:
+    """Solve a problem with the kernels, in a dtype; its loss is multiplied by `scale` before the backward."""
+    vectors = (case.users, case.targets, case.columns)
+    leaves = [torch.tensor(x, device=device, dtype=dtype, requires_grad=True) for x in vectors]
     gain = torch.tensor(case.gain, device=device, requires_grad=True) if case.gain is not None else None
     same = padded(case.same, case.own).to(device) if case.has_same else None
     seen = padded(case.seen, np.full(len(case.own), -1)).to(device) if gain is not None else None
@@ -98,7 +105,7 @@ def by_kernel(case: Case, device: torch.device, tiles: Tiles | None = None, scal
     log_weights = torch.tensor(case.log_weights, device=device)
     loss = SampledSoftmax.apply(*leaves, log_weights, gain, pairs, tiles)
     (loss * scale).backward()
-    users, targets, columns = (leaf.grad.cpu().numpy() for leaf in leaves if leaf.grad is not None)
+    users, targets, columns = (leaf.grad.float().cpu().numpy() for leaf in leaves if leaf.grad is not None)
     gain_grad = gain.grad.item() if gain is not None and gain.grad is not None else 0.0
     return Solution(loss=loss.item(), users=users, targets=targets, columns=columns, gain=gain_grad)
 

@@ -92,3 +92,8 @@ def test_the_trial_notices_wrong_gradients(device: torch.device, monkeypatch: py
     plain = availability._plain_loss
     monkeypatch.setattr(availability, "_plain_loss", lambda vectors, weights, own: plain(vectors, weights * 1.1, own))
     assert difference_on(device) > availability.TOLERANCE
+
+
+@pytest.mark.usefixtures("tf32")
+def test_the_trial_passes_in_tf32(device: torch.device) -> None:
+    assert 1e-5 < difference_on(device) < availability.TOLERANCE / 3
