@@ -50,11 +50,8 @@ def constants_of(kernel: str, width: int, precision: str, tiles: Tiles) -> dict[
     }  # fmt: skip
 
 
-def compiled(kernel: str, width: int, precision: str, architecture: int, tiles: Tiles, ones: bool = False) -> Any:
-    """Return a kernel as Triton compiles it for an architecture, such as 90.
-
-    With `ones`, all counts are 1: Triton compiles a number that is 1 into the kernel, which is a form of its own.
-    """
+def compiled(kernel: str, width: int, precision: str, architecture: int, tiles: Tiles) -> Any:
+    """Return a kernel as Triton compiles it for an architecture, such as 90."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -67,8 +64,6 @@ def compiled(kernel: str, width: int, precision: str, architecture: int, tiles: 
     for place, name in enumerate(function.arg_names):
         if name in constants:
             types[name] = "constexpr"
-        elif name in COUNTS and ones:
-            types[name], constants[name] = "constexpr", 1
         elif name in COUNTS:
             types[name] = "i32"
         else:
@@ -95,11 +90,9 @@ def registers_and_stack(binary: bytes) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def report(
-    kernel: str, width: int, precision: str, architecture: int, tiles: Tiles, ones: bool = False
-) -> dict[str, Any]:
+def report(kernel: str, width: int, precision: str, architecture: int, tiles: Tiles) -> dict[str, Any]:
     """Return what a program takes, and how many fit on a multiprocessor."""
-    made = compiled(kernel, width, precision, architecture, tiles, ones)
+    made = compiled(kernel, width, precision, architecture, tiles)
     registers, stack = registers_and_stack(made.asm["cubin"])
     threads, shared = 32 * made.metadata.num_warps, made.metadata.shared
     of_all, of_one = SHARED[architecture]
@@ -119,9 +112,8 @@ def report(
 @click.option("--precisions", default="tf32,bf16", help="Of tf32, bf16 and ieee (float32 without tensor cores).")
 @click.option("--architectures", default="80,90", help="Compute capabilities, such as 90 for 9.0.")
 @click.option("--kernels", default=",".join(KERNELS), help="Names of the kernels.")
-@click.option("--ones", is_flag=True, help="All counts are 1, which Triton compiles into the kernel.")
 @click.option("--tiles", "given", help="kept,passed,warps,stages instead of the chosen ones.")
-def main(widths: str, precisions: str, architectures: str, kernels: str, given: str | None, ones: bool) -> None:
+def main(widths: str, precisions: str, architectures: str, kernels: str, given: str | None) -> None:
     os.environ.pop("TRITON_INTERPRET", None)
     for width in map(int, widths.split(",")):
         for precision in precisions.split(","):
@@ -133,7 +125,7 @@ def main(widths: str, precisions: str, architectures: str, kernels: str, given: 
                     kept, passed, warps, stages = map(int, given.split(","))
                     tiles = replace(tiles, kept=kept, passed=passed, warps=warps, stages=stages)
                 for kernel in kernels.split(","):
-                    click.echo(json.dumps(report(kernel, width, precision, architecture, tiles, ones)))
+                    click.echo(json.dumps(report(kernel, width, precision, architecture, tiles)))
 
 
 if __name__ == "__main__":

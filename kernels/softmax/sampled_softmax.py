@@ -66,7 +66,8 @@ def mark(num_columns: int, same_BQ: Tensor | None, seen_BL: Tensor | None) -> Te
         count, width = columns.numel(), columns.shape[1]
         if count:
             grid = (-(-count // BLOCK_ENTRIES),)
-            mark_pairs[grid](marks, columns.int().contiguous(), count, width, words, BIT=bit, BLOCK=BLOCK_ENTRIES)
+            with torch.cuda.device_of(marks):
+                mark_pairs[grid](marks, columns.int().contiguous(), count, width, words, BIT=bit, BLOCK=BLOCK_ENTRIES)
     return marks
 
 
@@ -120,7 +121,8 @@ class SampledSoftmax(torch.autograd.Function):
             tiles=tiles,
             precision=dot_precision(),
         )
-        losses_B, others_B, totals_B, user_grad_Bd, gain_grads_B = problem.rows(target_Bd.contiguous())
+        with torch.cuda.device_of(user_Bd):  # Triton launches on the current device
+            losses_B, others_B, totals_B, user_grad_Bd, gain_grads_B = problem.rows(target_Bd.contiguous())
         ctx.save_for_backward(
             problem.users, problem.columns, problem.log_weights, gain, others_B, totals_B, user_grad_Bd, gain_grads_B
         )
@@ -132,7 +134,8 @@ class SampledSoftmax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         users, columns, log_weights, gain, others_B, totals_B, user_grad_Bd, gain_grads_B = ctx.saved_tensors
         problem = _Problem(users=users, columns=columns, log_weights=log_weights, gain=gain, **ctx.others)
-        column_grad_Cd = problem.column_grad(totals_B, grad)
+        with torch.cuda.device_of(users):
+            column_grad_Cd = problem.column_grad(totals_B, grad)
         target_grad_Bd = (-grad * others_B)[:, None] * users
         gain_grad = grad * gain_grads_B.sum() if gain_grads_B is not None else None
         by_vectors = (grad * user_grad_Bd, target_grad_Bd, column_grad_Cd)

@@ -9,6 +9,9 @@ Triton's tiles have such sizes: 300 = 256 + 44 is padded to 256 + 64, not to 512
 A *mark* is two bits for a pair of row and column. Bit 0: the column's item is a target of the same sequence, so that
 its weight is 1. Bit 1: the row has seen the column's item, so that the gain is added.
 
+Numbers that change from step to step are in `do_not_specialize`: otherwise Triton would compile each kernel again for
+numbers that are 1 or multiples of 16.
+
 Shapes: B rows, C columns, S splits of the columns or of the rows, d width, W words of marks for each row.
 """
 
@@ -18,7 +21,7 @@ import triton.language as tl
 COLUMNS_OF_A_WORD = tl.constexpr(16)  # two bits for each column in 32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_entries", "row_entries", "row_words"])
 def mark_pairs(
     marks: tl.tensor, columns: tl.tensor, num_entries: tl.tensor, row_entries: tl.tensor, row_words: tl.tensor,
     BIT: tl.constexpr, BLOCK: tl.constexpr,
@@ -70,7 +73,7 @@ def logits_of(scores: tl.tensor, found: tl.tensor, weights: tl.tensor, gain: tl.
     return tl.where(is_own, -float("inf"), scores)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_columns", "row_words", "split_columns"])
 def sum_over_columns(
     users: tl.tensor, columns: tl.tensor, log_weights: tl.tensor, own: tl.tensor, marks: tl.tensor, gain_of: tl.tensor,
     log_sums: tl.tensor, means: tl.tensor, seen_shares: tl.tensor,
@@ -141,7 +144,7 @@ def sum_over_columns(
         store_tile(means, mean_tail / divisor[:, None], rows, num_rows, HEAD, TAIL, WIDTH)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_splits"])
 def add_targets(
     users: tl.tensor, targets: tl.tensor, log_sums: tl.tensor, means: tl.tensor, seen_shares: tl.tensor,
     gain_of: tl.tensor, seen_targets: tl.tensor,
@@ -201,7 +204,7 @@ def add_targets(
         tl.store(gain_grads + rows, other * (seen_total / divisor - seen_target), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_columns", "row_words", "split_rows"])
 def sum_over_rows(
     users: tl.tensor, columns: tl.tensor, log_weights: tl.tensor, own: tl.tensor, marks: tl.tensor, gain_of: tl.tensor,
     totals: tl.tensor, scale_of: tl.tensor, column_grads: tl.tensor,

@@ -17,19 +17,19 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
 ]
-# Arguments of `benchmarks.softmax_compile.report`: kernel, width, precision, architecture, whether all counts are 1.
+# Arguments of `benchmarks.softmax_compile.report`: kernel, width, precision, architecture.
 POINTS = [
-    ("sum_over_columns", 64, "tf32", 90, False),
-    ("sum_over_rows", 64, "tf32", 90, False),
-    ("sum_over_columns", 300, "tf32", 90, False),
-    ("sum_over_rows", 300, "tf32", 90, False),
-    ("sum_over_columns", 300, "tf32", 80, False),
-    ("sum_over_columns", 64, "bf16", 90, False),
-    ("sum_over_columns", 64, "ieee", 90, False),
-    ("mark_pairs", 75, "tf32", 90, True),
-    ("sum_over_columns", 75, "tf32", 90, True),
-    ("add_targets", 75, "tf32", 90, True),
-    ("sum_over_rows", 75, "tf32", 90, True),
+    ("sum_over_columns", 64, "tf32", 90),
+    ("sum_over_rows", 64, "tf32", 90),
+    ("sum_over_columns", 300, "tf32", 90),
+    ("sum_over_rows", 300, "tf32", 90),
+    ("sum_over_columns", 300, "tf32", 80),
+    ("sum_over_columns", 64, "bf16", 90),
+    ("sum_over_columns", 64, "ieee", 90),
+    ("mark_pairs", 75, "tf32", 90),
+    ("sum_over_columns", 75, "tf32", 90),
+    ("add_targets", 75, "tf32", 90),
+    ("sum_over_rows", 75, "tf32", 90),
 ]
 # Programs of a multiprocessor at a time, as `kernels.softmax.tiles` counts with.
 PROGRAMS = {64: 2, 300: 1}
@@ -42,9 +42,9 @@ def compiled() -> list[dict[str, Any]]:
 import json, sys
 from benchmarks.softmax_compile import SHARED, report
 from kernels.softmax.tiles import tiles_of
-for kernel, width, precision, architecture, ones in json.load(sys.stdin):
+for kernel, width, precision, architecture in json.load(sys.stdin):
     tiles = tiles_of(width, SHARED[architecture][0])
-    print(json.dumps(report(kernel, width, precision, architecture, tiles, ones)))
+    print(json.dumps(report(kernel, width, precision, architecture, tiles)))
 """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = str(ROOT)

@@ -93,6 +93,13 @@ def test_columns_without_weight_are_in_no_sum(device: torch.device) -> None:
     assert not solved.columns.any()
 
 
+def test_large_weights_do_not_overflow(device: torch.device) -> None:
+    case = a_case(20, 30, 16)  # of 64 rows in a tile, 44 are empty
+    case = replace(case, log_weights=case.log_weights + np.float32(100))
+    # Float32 numbers around 100 are 8e-6 apart.
+    assert_close(by_kernel(case, device), by_twin(case), 1e-4)
+
+
 def test_a_row_whose_only_column_is_its_target_adds_nothing(device: torch.device) -> None:
     case = a_case(3, 1, 8)
     case = replace(case, own=np.zeros(3, dtype=np.int64))
