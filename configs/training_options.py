@@ -155,7 +155,7 @@ class TrainingConfig(Section):
         "auto",
         RUNNING,
         "kernel for the softmax of loss=cross_entropy that keeps logits out of memory; auto: on GPUs where it works, "
-        "off: torch's operators, as on CPUs",
+        "if torch may multiply in TF32, off: torch's operators, as on CPUs",
     )
     gradient_clip: StrictFloat | None = knob(
         None,

@@ -21,6 +21,8 @@ from model.blocks.softmax_kernel import MAX_MARK_BYTES, kernel_covers
 from model.protocol import Channel
 from model.zoo import build_criterion
 
+# The interpreter computes with NumPy, which warns of log(0) and of inf - inf.
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 CHANNELS = (Channel("id", 1.0), Channel("image", 0.3))
 NUM_ITEMS = 40
 GPU = torch.device("cuda:0")
