@@ -151,6 +151,12 @@ class TrainingConfig(Section):
         RESULT,
         "dtype of matrix products in towers and centre attention (autocast); weights, views and losses stay float32",
     )
+    softmax_kernel: Literal["auto", "off"] = knob(
+        "auto",
+        RUNNING,
+        "kernel for the softmax of loss=cross_entropy that keeps logits out of memory; auto: on GPUs where it works, "
+        "if torch may multiply in TF32, off: torch's operators, as on CPUs",
+    )
     gradient_clip: StrictFloat | None = knob(
         None,
         RESULT,

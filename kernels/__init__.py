@@ -12,6 +12,7 @@ May import storage, configs and contracts. Files, and what to open them for:
     cooccurrence/       counts of item pairs
     ranking/            ranks and best items from a tile of scores, for evaluation
     layers/             compiled CPU loops of a Transformer layer
+    softmax/            the softmax loss on GPUs, in Triton
     cuda/               the CUDA sources and the Python code that launches them
 """
 

@@ -98,3 +98,58 @@ def kmeans_step(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np
         if (nearest == c).any():
             moved[c] = points[nearest == c].astype(np.float64).sum(axis=0) / (nearest == c).sum()
     return nearest, moved
+
+
+def sampled_softmax(
+    users: np.ndarray,
+    targets: np.ndarray,
+    columns: np.ndarray,
+    log_weights: np.ndarray,
+    own: np.ndarray,
+    same: Sequence[Sequence[int]],
+    seen: Sequence[Sequence[int]],
+    seen_targets: np.ndarray,
+    gain: float,
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray, float]:
+    """Return the sum of the rows' losses -s_t + log(exp(s_t) + sum over c != own of exp(l_c)), and its gradients.
+
+    s_t = <user, target> + gain * seen_target. l_c = <user, column c> + log w_c + gain * (c is seen), and w_c is 1 for
+    columns of the same sequence.
+
+    Args:
+        users: [B, d].
+        targets: [B, d], vectors of the rows' targets.
+        columns: [C, d].
+        log_weights: [C], -inf for a column that is in no sum.
+        own: [B], the column of each row's target, or -1.
+        same: for each row, its columns of the same sequence; a column may come twice.
+        seen: for each row, the columns that it has seen.
+        seen_targets: [B], 1 for rows that have seen their target, else 0.
+        gain: the gain.
+
+    Returns:
+        The loss and its gradients by users [B, d], targets [B, d], columns [C, d] and the gain.
+    """
+    users, targets, columns = (x.astype(np.float64) for x in (users, targets, columns))
+    loss, gain_grad = 0.0, 0.0
+    user_grads, target_grads, column_grads = np.zeros_like(users), np.zeros_like(targets), np.zeros_like(columns)
+    for b, user in enumerate(users):
+        score = float(user @ targets[b]) + gain * float(seen_targets[b])
+        logits = {}
+        for c, column in enumerate(columns):
+            weight = 0.0 if c in same[b] else float(log_weights[c])
+            if c != own[b] and weight != -math.inf:
+                logits[c] = float(user @ column) + weight + gain * (c in seen[b])
+        largest = max([score, *logits.values()])
+        log_sum = largest + math.log(sum(math.exp(x - largest) for x in [score, *logits.values()]))
+        loss += log_sum - score
+        by_score = math.expm1(score - log_sum)
+        user_grads[b] += by_score * targets[b]
+        target_grads[b] += by_score * user
+        gain_grad += by_score * float(seen_targets[b])
+        for c, logit in logits.items():
+            probability = math.exp(logit - log_sum)
+            user_grads[b] += probability * columns[c]
+            column_grads[c] += probability * user
+            gain_grad += probability * (c in seen[b])
+    return loss, user_grads, target_grads, column_grads, gain_grad

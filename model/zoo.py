@@ -66,4 +66,4 @@ def build_criterion(config: TrainingConfig, num_items: int) -> Criterion:
             calibration=config.gbce_calibration,
             prior_offset=config.gbce_prior_offset,
         )
-    return CrossEntropy()
+    return CrossEntropy(use_kernel=config.softmax_kernel == "auto")

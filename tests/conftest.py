@@ -17,6 +17,10 @@ pytest_plugins = ["tests.ray_clusters"]
 torch.set_num_threads(1)
 marker_guard.watch()
 
+# Without a GPU, Triton's kernels run in its interpreter. Triton asks for this variable when it is first imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:

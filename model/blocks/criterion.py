@@ -10,7 +10,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from model.blocks.losses import SoftmaxRows, channel_cross_entropy, full_loss, sampled_loss
+from model.blocks.losses import (
+    SoftmaxRows,
+    channel_cross_entropy,
+    full_loss,
+    sampled_cross_entropy,
+    sampled_loss,
+)
 from model.blocks.repeats import SeenItems
 from model.blocks.row_chunks import RowLoss
 from model.protocol import Channel
@@ -76,7 +82,49 @@ class Criterion:
 
 
 class CrossEntropy(Criterion):
-    """The full and the sampled softmax."""
+    """The full and the sampled softmax, which have faster forms than their rows: for few logits, and on GPUs."""
 
     row_loss = SoftmaxRows
-    full = staticmethod(channel_cross_entropy)  # has a faster form for few logits
+
+    def __init__(self, use_kernel: bool = True) -> None:
+        """Say whether the softmax kernel may compute the losses where it can."""
+        self.use_kernel = use_kernel
+
+    def full(
+        self,
+        users: Sequence[Tensor],
+        items: Sequence[Tensor],
+        channels: Sequence[Channel],
+        targets: Tensor,
+        num_global_targets: int,
+        seen: SeenItems | None = None,
+        parts: list[Tensor] | None = None,
+    ) -> Tensor:
+        return channel_cross_entropy(users, items, channels, targets, num_global_targets, seen, parts, self.use_kernel)
+
+    def sampled(
+        self,
+        users: Sequence[Tensor],
+        items: Sequence[Tensor],
+        channels: Sequence[Channel],
+        targets: Tensor,
+        candidates: Tensor,
+        log_weights: Tensor,
+        num_global_targets: int,
+        same_sequence: Tensor | None = None,
+        seen: SeenItems | None = None,
+        parts: list[Tensor] | None = None,
+    ) -> Tensor:
+        return sampled_cross_entropy(
+            users,
+            items,
+            channels,
+            targets,
+            candidates,
+            log_weights,
+            num_global_targets,
+            same_sequence,
+            seen,
+            parts,
+            self.use_kernel,
+        )

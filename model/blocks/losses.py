@@ -14,6 +14,7 @@ from torch import Tensor
 
 from model.blocks.repeats import SeenItems
 from model.blocks.row_chunks import RowChunkedLoss, RowLoss, SeenColumns
+from model.blocks.softmax_kernel import kernel_covers, kernel_loss
 from model.protocol import Channel
 
 # Most logits of a chunk: 64 MiB of float32, for any batch and any number of items.
@@ -31,6 +32,7 @@ def channel_cross_entropy(
     num_global_targets: int,
     seen: SeenItems | None = None,
     parts: list[Tensor] | None = None,
+    use_kernel: bool = True,
 ) -> Tensor:
     """Return sum_c weight_c * sum_b -log softmax(<user_b, items>)[target_b] / num_global_targets.
 
@@ -46,11 +48,15 @@ def channel_cross_entropy(
         num_global_targets: number of targets of the step over all ranks.
         seen: the items in each row whose scores have a gain; None: scores are inner products only.
         parts: a list to which each channel's sum over b is appended, without its weight, division or gradient.
+        use_kernel: whether the softmax kernel may compute it where it can, without logits in memory.
 
     Returns:
         A scalar. For B = 0 it is 0 and still connected to users and items, so that every rank's backward reaches the
         same parameters.
     """
+    if use_kernel and kernel_covers(users, len(items[0]), seen is not None):
+        by_kernel = kernel_loss(len(items[0]), targets, None, None, None, seen)
+        return _over_channels(by_kernel, users, items, channels, num_global_targets, seen, parts)
     if len(users[0]) * len(items[0]) > MAX_LOGITS:
         return full_loss(SoftmaxRows, users, items, channels, targets, num_global_targets, seen, parts)
 
@@ -74,6 +80,7 @@ def sampled_cross_entropy(
     same_sequence: Tensor | None = None,
     seen: SeenItems | None = None,
     parts: list[Tensor] | None = None,
+    use_kernel: bool = True,
 ) -> Tensor:
     """Return `channel_cross_entropy` with the denominator of each softmax estimated from K candidates.
 
@@ -103,11 +110,16 @@ def sampled_cross_entropy(
             row itself as padding. Each of these targets must be a candidate. None: no row has any.
         seen: as in `channel_cross_entropy`; items that are neither target nor candidate are in no sum.
         parts: as in `channel_cross_entropy`.
+        use_kernel: as in `channel_cross_entropy`.
 
     Returns:
         A scalar, connected to users and items. It is 0 for B = 0 and for K = 0, and a row whose only candidate is its
         target adds 0.
     """
+    has_marks = same_sequence is not None or seen is not None
+    if use_kernel and kernel_covers(users, len(candidates), has_marks):
+        by_kernel = kernel_loss(len(items[0]), targets, candidates, log_weights, same_sequence, seen)
+        return _over_channels(by_kernel, users, items, channels, num_global_targets, seen, parts)
     return sampled_loss(
         SoftmaxRows,
         users,
