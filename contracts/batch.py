@@ -22,8 +22,8 @@ class SequenceGroup:
     Attributes:
         count: S_g, the number of sequences.
         length: L_g, the length of the longest sequence.
-        states: Q_g, the largest number of requested states of a sequence. If it equals L_g, the state after each item
-            is requested of every sequence in the group.
+        states: Q_g, the number of states that are computed of each sequence, at least as many as are requested. If it
+            equals L_g, they are those after each item.
     """
 
     count: int
@@ -54,7 +54,8 @@ class Batch:
         groups: how `history` is divided into groups.
         states: int64 [B], index of each target's state among the S_g * Q_g padded states of all groups. State q of a
             sequence is the one after its item number length - Q_s + q, or with masks the one at its masked place number
-            q; states with q >= Q_s are padding.
+            q; states with q >= Q_s are padding. If Q_g equals L_g, and there are no masks, state q is the one after
+            item q.
         targets: int64 [B], positions in the plan's order.
         positions: int64 [B], 0-based index of the target in the user's whole sequence.
         num_global_targets: number of targets of this step over all ranks; the loss is divided by it.

@@ -50,7 +50,10 @@ class ItemNeeds:
 
 @dataclass(kw_only=True)
 class SparseRows:
-    """A sparse matrix in CSR form: indptr int64 [rows+1], indices int64 [nnz], values float32 [nnz]."""
+    """A sparse matrix in CSR form: indptr int64 [rows+1], indices int32 [nnz], values float32 [nnz].
+
+    Indices are int64 if the matrix has more than 2^31 columns.
+    """
 
     indptr: torch.Tensor
     indices: torch.Tensor

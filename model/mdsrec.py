@@ -96,7 +96,8 @@ class MDSRec(Recommender):
         fused = self.fused_states(of_ids, of_modalities)
         personal = [[encoded.states for encoded in of_modality] for of_modality in of_modalities]
         if self.options.center_attention:
-            chunks = CenterChunks.within_budget(self.config, centers, [sequences for sequences, _ in groups])
+            sequences = [sequences for sequences, _ in groups]
+            chunks = CenterChunks.within_budget(self.config, centers, sequences, len(batch.states))
             personal = [
                 self.gated_states(number, centers[number], of_modality, chunks)
                 for number, of_modality in enumerate(of_modalities)

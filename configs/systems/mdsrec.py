@@ -80,8 +80,9 @@ class MDSRecConfig(Section):
     center_memory_gib: StrictFloat = knob(
         1.0,
         RESULT,
-        "GiB of intermediate results of centre attention that a rank may keep for the backward; if there are more, "
-        "none are kept and the backward recomputes them",
+        "GiB of intermediate results of centre attention that a rank may keep for the backward, and on a GPU an eighth "
+        "of its memory if that is more; if there are more, none are kept and the backward recomputes them. 0: none are "
+        "kept",
         ge=0,
     )
     gumbel_at_evaluation: StrictBool = knob(

@@ -16,7 +16,7 @@ from contracts.batch import Batch, SequenceGroup, Step
 from contracts.errors import InputError
 from contracts.item_plan import ItemPlan
 from data.ragged import offsets_of, ragged_indices
-from data.sampling.grouping import group_by_length
+from data.sampling.grouping import ON_CPU, Grouping, divide
 from data.sampling.item_planner import ItemPlanner, as_tensor, positions_of
 from data.sampling.negatives import CandidateSampler
 from data.sampling.order import balanced_share, global_batch, shuffled, steps_per_epoch
@@ -25,7 +25,11 @@ from data.sequences import SequenceArrays, target_items
 
 
 def assemble(
-    data: SequenceArrays, spans: Spans, num_global_targets: int, to_position: Callable[[np.ndarray], np.ndarray]
+    data: SequenceArrays,
+    spans: Spans,
+    num_global_targets: int,
+    to_position: Callable[[np.ndarray], np.ndarray],
+    grouping: Grouping = ON_CPU,
 ) -> Batch:
     """Return the batch of some spans, which may be none.
 
@@ -34,24 +38,24 @@ def assemble(
         spans: the spans.
         num_global_targets: number of targets of the step over all ranks.
         to_position: returns the positions in the plan of item ids, int64 [n]; it is never called for padding.
+        grouping: the rule by which sequences are grouped.
 
     Returns:
         A Batch with targets in the order of the spans; -1 for a target without an item (split "next").
     """
-    # The number of masks does not divide groups, because only the last layer of a tower has fewer states with fewer.
-    is_partial = (spans.num_targets < spans.lengths) & (spans.masked is None)
-    order, sizes = group_by_length(spans.lengths, is_partial)
+    groups = divide(spans.lengths, spans.num_targets, spans.masked is not None, grouping)
+    order, sizes = groups.order, groups.sizes
     lengths, num_states = spans.lengths[order], spans.num_targets[order]
-    firsts = np.cumsum(sizes) - sizes
-    longest = np.maximum.reduceat(lengths, firsts)
-    most_states = np.maximum.reduceat(num_states, firsts)
+    longest, most_states = np.repeat(groups.lengths, sizes), np.repeat(groups.states, sizes)
     # The start of each sequence's padded items, and of its padded states, in the order of the groups.
-    item_offsets, state_offsets = offsets_of(np.repeat(longest, sizes)), offsets_of(np.repeat(most_states, sizes))
+    item_offsets, state_offsets = offsets_of(longest), offsets_of(most_states)
     history, masked = np.zeros(item_offsets[-1], dtype=np.int64), None
     ordered, places = spans[order], ragged_indices(item_offsets[:-1], lengths)
     history[places] = to_position(span_items(data, ordered))
     state_start = np.empty(len(spans), dtype=np.int64)
-    state_start[order] = state_offsets[:-1]
+    # Where every state of a group is computed, the requested ones are a sequence's last ones.
+    all_states = (most_states == longest) & (ordered.masked is None)
+    state_start[order] = state_offsets[:-1] + np.where(all_states, lengths - num_states, 0)
     if ordered.masked is not None:
         masked = np.zeros(len(history), dtype=bool)
         masked[places] = ordered.masked
@@ -65,7 +69,9 @@ def assemble(
         history=as_tensor(history),
         lengths=as_tensor(lengths),
         num_states=as_tensor(num_states),
-        groups=tuple(SequenceGroup(*map(int, group)) for group in zip(sizes, longest, most_states, strict=True)),
+        groups=tuple(
+            SequenceGroup(*map(int, group)) for group in zip(sizes, groups.lengths, groups.states, strict=True)
+        ),
         states=as_tensor(ragged_indices(state_start, spans.num_targets)),
         targets=as_tensor(targets),
         positions=as_tensor(positions),
@@ -104,6 +110,7 @@ class TrainBatches(Dataset[Step]):
         planner: makes the plan of each step, or that of the catalogue once in the process that needs it.
         candidates: draws the candidates of a sampled softmax; None: there are none.
         step_plans: whether each step has its own plan even without candidates, for losses that need no other items.
+        grouping: the rule by which sequences are grouped, which depends on the device (`grouping_for`).
 
     Raises:
         InputError: there is no training target.
@@ -121,6 +128,7 @@ class TrainBatches(Dataset[Step]):
         planner: ItemPlanner,
         candidates: CandidateSampler | None = None,
         step_plans: bool = False,
+        grouping: Grouping = ON_CPU,
     ) -> None:
         check_targets(spans)
         self._data, self._spans = data, spans
@@ -128,6 +136,7 @@ class TrainBatches(Dataset[Step]):
         self._seed, self._rank, self._world = seed, rank, world
         self._planner, self._candidates = planner, candidates
         self._step_plans = step_plans or candidates is not None
+        self._grouping = grouping
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see set_epoch
 
     @property
@@ -148,7 +157,7 @@ class TrainBatches(Dataset[Step]):
         spans, own = self.spans(step)
         total = int(spans.num_targets.sum())
         if not self._step_plans:
-            return Step(assemble(self._data, spans[own], total, _item_ids))
+            return Step(assemble(self._data, spans[own], total, _item_ids, self._grouping))
         sampled = None
         if self._candidates is not None:
             others = (len(spans) - 1) / max(1, len(self._spans) - 1)
@@ -162,7 +171,7 @@ class TrainBatches(Dataset[Step]):
         rng = np.random.default_rng([self._seed, int(self._epoch), step, _CENTER_DRAWS])
         plan = self._planner.plan(roles, rng, seen)
         to_position = partial(positions_of, plan)
-        batch = assemble(self._data, spans, total, to_position)
+        batch = assemble(self._data, spans, total, to_position, self._grouping)
         if self._candidates is None or sampled is None:
             return Step(batch, plan)
         candidates, log_weights = sampled

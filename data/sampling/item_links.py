@@ -42,7 +42,9 @@ def strongest_links(links: Links, cap: int) -> Links:
 def order_union(
     roles: np.ndarray, linked: Mapping[LinksName, np.ndarray], is_catalogue: bool
 ) -> tuple[np.ndarray, Mapping[LinksName, np.ndarray]]:
-    """Return the union in its order, int64 [U], and for each array of `linked` ids their positions in the union.
+    """Return the union in its order, int64 [U], and for each array of `linked` ids their positions in the union, int32.
+
+    From 2^31 items on, positions are int64.
 
     All ids are sorted once. On 5 million ids this took 0.8 s, compared with 2.5 s for a plain np.unique (a hash set in
     NumPy 2.4), and 2 to 4 s for a search of the ids in the union afterwards.
@@ -53,16 +55,22 @@ def order_union(
         is_catalogue: whether all items have a role, so that ids are positions.
     """
     if is_catalogue:
-        return roles, linked
+        dtype = _position_dtype(len(roles))
+        return roles, {name: found.astype(dtype, copy=False) for name, found in linked.items()}
     ids, inverse = np.unique(np.concatenate([roles, *linked.values()]), return_inverse=True)
     is_role = np.zeros(len(ids), dtype=bool)
     is_role[inverse[: len(roles)]] = True
     order = np.concatenate([np.flatnonzero(is_role), np.flatnonzero(~is_role)])
-    place = np.empty_like(order)
+    place = np.empty(len(order), dtype=_position_dtype(len(order)))
     place[order] = np.arange(len(order))
     ends = np.cumsum([len(roles), *map(len, linked.values())])
     _, *parts = np.split(place[inverse], ends[:-1])
     return ids[order], dict(zip(linked, parts, strict=True))
+
+
+def _position_dtype(num_items: int) -> type[np.signedinteger]:
+    """Return the dtype of positions below `num_items`. Most entries of a plan are positions, so int32 halves it."""
+    return np.int32 if num_items <= 2**31 else np.int64
 
 
 def row_starts(counts: np.ndarray) -> np.ndarray:

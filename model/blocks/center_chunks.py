@@ -4,7 +4,7 @@ The centre path, which is the computation of all layers of the interest centres,
 dominates the time of a step. A row is one centre of one state. A *chunk* is some states of some sequences of a group,
 with at most `_CHUNK_ROWS` rows. Chunks bound the memory of intermediate results that the backward does not keep. If all
 states of every sequence are requested, a chunk of early states also leaves out the later keys, which these states
-cannot see.
+cannot see. On a GPU there are blocks instead (`center_blocks`).
 
 Shapes: n states, S sequences, L positions, Q requested states of a sequence, k centres, d width, h heads, w = d/h.
 """
@@ -13,23 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from configs.schema import ModelConfig
 from contracts.batch import SequenceGroup
+from model.blocks.center_blocks import CenterBlocks
 from model.blocks.center_memory import is_recomputed
 from model.blocks.interest_centers import History
+from model.blocks.recompute import recomputed
 from model.blocks.sequence_encoder import KeysValues
 from model.blocks.sequence_groups import Sequences
-from model.cpu.dispatch import is_exporting
+from model.cpu.dispatch import Part, Path, choose, is_exporting, work_on
 
-# Rows of a chunk, by type of device. On CPU, 8,192 to 24,576 take about the same time (docs/log.md).
-_CHUNK_ROWS = {"cpu": 16384}
-_CHUNK_ROWS_ELSEWHERE = 2**19
+# Rows of a chunk. On CPU, 8,192 to 24,576 take about the same time (docs/log.md).
+_CHUNK_ROWS = 16384
 # Most states of one sequence in a chunk, if later keys can be left out. It leaves out half the keys of long sequences.
 _CHUNK_STATES = 32
 
@@ -86,28 +85,41 @@ class CenterChunks:
     Attributes:
         sequences: the groups of the batch, in order.
         recompute: see `in_chunks`.
+        blocks: the same states in blocks, if the device computes blocks instead of chunks; otherwise None.
     """
 
     sequences: list[Sequences]
     recompute: bool
+    blocks: CenterBlocks | None = None
 
     @classmethod
-    def within_budget(cls, config: ModelConfig, centers: Sequence[Tensor], sequences: list[Sequences]) -> CenterChunks:
+    def within_budget(
+        cls, config: ModelConfig, centers: Sequence[Tensor], sequences: list[Sequences], num_states: int
+    ) -> CenterChunks:
         """Choose recomputation if the backward would otherwise keep more memory than the config allows.
 
         Args:
             config: its `mdsrec.center_memory_gib` is the limit.
             centers: per modality [k, d].
             sequences: the groups of the batch.
+            num_states: n.
         """
         shapes = [SequenceGroup(group.count, group.length, group.num_queries) for group in sequences]
-        return cls(sequences, is_recomputed(config, centers, shapes))
+        blocks = None
+        if centers and choose(work_on(centers[0], Part.CENTER_STATES)).path is Path.BLOCKS:
+            blocks = CenterBlocks.of(sequences, num_states)
+            num_blocks, size, longest = blocks.visible_PqL.shape
+            shapes = [SequenceGroup(num_blocks, longest, size)]
+        return cls(sequences, is_recomputed(config, centers, shapes), blocks)
 
     def compute(
         self, encoded: Sequence[EncodedGroup], num_centers: int, compute: Callable[[Tensor, list[History]], Tensor]
     ) -> list[Tensor]:
         """See `in_chunks`."""
-        return in_chunks(self.sequences, encoded, num_centers, compute, self.recompute)
+        if self.blocks is None:
+            return in_chunks(self.sequences, encoded, num_centers, compute, self.recompute)
+        states, keys_values = [of.states_SQd for of in encoded], [of.keys_values for of in encoded]
+        return self.blocks.compute(states, keys_values, num_centers, compute, self.recompute)
 
 
 def in_chunks(
@@ -132,16 +144,15 @@ def in_chunks(
     """
     groups = list(groups)
 
-    def compute_bundle(bundle: list[_Chunk]) -> Tensor:
+    def compute_bundle(bundle: list[_Chunk], _: Tensor) -> Tensor:
         histories = [chunk.history(encoded[chunk.group]) for chunk in bundle]
         return compute(torch.cat([chunk.own_states(encoded[chunk.group]) for chunk in bundle]), histories)
 
     parts: list[dict[int, list[Tensor]]] = [{} for _ in groups]
     for bundle in _bundles(groups, num_centers):
+        device_tensor = encoded[0].states_SQd  # by which the second computation knows whose random numbers to restore
         found = (
-            cast(Tensor, checkpoint(compute_bundle, bundle, use_reentrant=False))
-            if recompute
-            else compute_bundle(bundle)
+            recomputed(compute_bundle, bundle, device_tensor) if recompute else compute_bundle(bundle, device_tensor)
         )
         sizes = [chunk.visible.shape[:2] for chunk in bundle]
         for chunk, size, part in zip(bundle, sizes, found.split([s * q for s, q in sizes]), strict=True):
@@ -151,7 +162,7 @@ def in_chunks(
 
 def _bundles(groups: list[Sequences], num_centers: int) -> list[list[_Chunk]]:
     """Return all chunks of all groups in order, divided into bundles; a bundle is computed in one call."""
-    limit = _rows_at_once(groups[0])
+    limit = _CHUNK_ROWS
     bundles: list[list[_Chunk]] = []
     room = 0
     for number, group in enumerate(groups):
@@ -174,7 +185,7 @@ def _chunks(number: int, group: Sequences, num_centers: int) -> Iterator[_Chunk]
         whole = slice(None)
         yield _Chunk(group=number, sequences=whole, states=whole, num_keys=group.length, visible=group.visible())
         return
-    num_sequences, limit = len(group.lengths), _rows_at_once(group)
+    num_sequences, limit = len(group.lengths), _CHUNK_ROWS
     step = max(1, min(group.num_queries, limit // num_centers))
     if group.requests_all:
         step = min(step, _CHUNK_STATES)
@@ -192,7 +203,3 @@ def _chunks(number: int, group: Sequences, num_centers: int) -> Iterator[_Chunk]
                 num_keys=num_keys,
                 visible=visible[sequences, states, :num_keys],
             )
-
-
-def _rows_at_once(group: Sequences) -> int:
-    return _CHUNK_ROWS.get(group.lengths.device.type, _CHUNK_ROWS_ELSEWHERE)

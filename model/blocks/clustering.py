@@ -32,11 +32,17 @@ def minibatch_kmeans(vectors_nd: Tensor, num_centers: int, steps: int) -> tuple[
     for _ in range(steps):
         batch_bd = vectors_nd[_drawn(count, size, vectors_nd)]
         nearest_b = nearest_centers(batch_bd, centers_Kd)
-        counts_K = torch.bincount(nearest_b, minlength=num_centers).to(vectors_nd.dtype)
+        counts_K = cluster_sizes(nearest_b, num_centers, vectors_nd.dtype)
         totals_K = totals_K + counts_K
         moves_Kd = torch.zeros_like(centers_Kd).index_add_(0, nearest_b, batch_bd - centers_Kd[nearest_b])
         centers_Kd = centers_Kd + moves_Kd / totals_K.clamp(min=1)[:, None]
     return centers_Kd, nearest_centers(vectors_nd, centers_Kd)
+
+
+def cluster_sizes(of_n: Tensor, num_centers: int, dtype: torch.dtype) -> Tensor:
+    """Return how many vectors each cluster has, [K] in `dtype`; the host would wait for torch.bincount on a GPU."""
+    ones_n = torch.ones(len(of_n), dtype=dtype, device=of_n.device)
+    return torch.zeros(num_centers, dtype=dtype, device=of_n.device).index_add_(0, of_n, ones_n)
 
 
 def nearest_centers(vectors_nd: Tensor, centers_Kd: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from model.blocks.losses import MAX_LOGITS
+from model.blocks.losses import max_logits
+from model.blocks.recompute import recomputed
 
 # Returns the rows of all ranks, one rank after the other, from those of this rank; [B, ...] -> [G, ...]. Its gradient
 # with respect to this rank's rows is that of the losses of all ranks. Every rank must call it, and run its backward.
@@ -34,7 +34,7 @@ def contrastive_loss(
     P_b is the sum of exp <q_b, x_b> over the positives (q, x). N_b is the sum of exp <q_b, x_j> over the negatives
     (q, x) and over the rows j of all ranks that have another target than b.
 
-    If there are more than MAX_LOGITS logits, they are computed for a chunk of rows at a time, and once more in the
+    If there are more than `max_logits` logits, they are computed for a chunk of rows at a time, and once more in the
     backward pass.
 
     Args:
@@ -48,7 +48,7 @@ def contrastive_loss(
         rank's backward reaches the same parameters.
     """
     per_row = max(1, len(negatives) * len(targets_G))
-    size = max(1, MAX_LOGITS // per_row)
+    size = max(1, max_logits(targets_B.device) // per_row)
     num_rows = len(targets_B)
     with torch.autocast(targets_B.device.type, enabled=False):
         if num_rows <= size:
@@ -56,14 +56,13 @@ def contrastive_loss(
         total = torch.zeros((), device=targets_B.device)
         for start in range(0, num_rows, size):
             chunk = slice(start, start + size)
-            total = total + checkpoint(
+            total = total + recomputed(
                 _loss_of_rows,
                 [(query[chunk], candidate[chunk]) for query, candidate in positives],
                 [(query[chunk], candidates) for query, candidates in negatives],
                 targets_B[chunk],
                 targets_G,
-                use_reentrant=False,
-                preserve_rng_state=False,
+                draws=False,
             )
     return total
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from model.blocks.clustering import cluster_sizes
+
 _MAX_DISTANCES = 2**24  # distances of a block: 64 MiB of float32
 
 
@@ -50,7 +52,7 @@ def density_peaks(vectors_nd: Tensor, num_centers: int, num_neighbors: int) -> t
     of_n = torch.cat([distances.argmin(dim=1) for distances in _distances(vectors_nd, vectors_nd[peaks])])
     of_n[peaks] = torch.arange(num_centers, device=of_n.device)  # also if another peak is a copy of the same vector
     sums = vectors_nd.new_zeros(num_centers, width).index_add_(0, of_n, vectors_nd)
-    return sums / torch.bincount(of_n, minlength=num_centers).to(sums.dtype)[:, None], of_n
+    return sums / cluster_sizes(of_n, num_centers, sums.dtype)[:, None], of_n
 
 
 def _distances(vectors_nd: Tensor, others_md: Tensor) -> Iterator[Tensor]:

@@ -12,9 +12,9 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from model.blocks.losses import MAX_LOGITS, RowLossOf, at_least_float32
+from model.blocks.losses import RowLossOf, at_least_float32, max_logits
+from model.blocks.recompute import recomputed
 from model.blocks.repeats import SeenItems
 from model.blocks.row_chunks import ScoredRowsLoss
 from model.blocks.score_fusion import ScoreFusion, fused_scores
@@ -50,8 +50,8 @@ def fused_loss(
     """Return the loss of the fused scores, summed over the rows b and divided by `num_global_targets`.
 
     All R items are candidates, or sums over them are estimated from `sampled`, as in `losses.sampled_cross_entropy`.
-    At most MAX_LOGITS scores are in memory at a time; if there are more, they are computed in chunks of rows, and once
-    more in the backward pass.
+    At most `max_logits` scores are in memory at a time. If there are more, they are computed in chunks of rows, and
+    once more in the backward pass.
 
     Args:
         row_loss_of: makes the loss of rows from the log weights of their columns (`Criterion.row_loss`).
@@ -70,12 +70,12 @@ def fused_loss(
     with torch.autocast(targets.device.type, enabled=False):
         users, items = [at_least_float32(x) for x in users], [at_least_float32(x) for x in items]
         rows = _Rows(row_loss_of=row_loss_of, items=items, fusion=fusion, targets=targets, sampled=sampled, seen=seen)
-        size = max(1, MAX_LOGITS // (max(1, rows.num_columns) * len(items)))
+        size = max(1, max_logits(targets.device) // (max(1, rows.num_columns) * len(items)))
         if len(targets) <= size:
             total = rows.loss(users, slice(None))
         else:
             chunks = [slice(first, first + size) for first in range(0, len(targets), size)]
-            total = torch.stack([checkpoint(rows.loss, users, chunk, use_reentrant=False) for chunk in chunks]).sum()
+            total = torch.stack([recomputed(rows.loss, users, chunk) for chunk in chunks]).sum()
     if parts is not None:
         parts.append(total.detach())
     return total / max(num_global_targets, 1)

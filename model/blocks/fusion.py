@@ -35,7 +35,9 @@ def gated_centers(state_nd: Tensor, centers_nkd: Tensor, tau: float, noisy: bool
     """
     logits_nk = (centers_nkd @ state_nd.unsqueeze(2)).squeeze(2)
     if noisy:
-        delta = torch.rand(logits_nk.shape, device=logits_nk.device, dtype=logits_nk.dtype)
-        logits_nk = logits_nk + torch.logit(delta, eps=1e-6)  # rand may return exactly 0
+        # At least float32, also under autocast: torch draws 0.2% of bfloat16 numbers as exactly 0.
+        dtype = torch.promote_types(logits_nk.dtype, torch.float32)
+        delta = torch.rand(logits_nk.shape, device=logits_nk.device, dtype=dtype)
+        logits_nk = logits_nk.to(dtype) + torch.logit(delta, eps=1e-6)  # rand may return exactly 0
     gamma_nk = torch.softmax(logits_nk / tau, dim=1)
     return state_nd + (gamma_nk.unsqueeze(1) @ centers_nkd).squeeze(1)

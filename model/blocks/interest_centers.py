@@ -9,7 +9,8 @@ to t. So one forward of a sequence gives the states of all its targets, none of 
 those of a forward per prefix.
 
 `center_attention` below is the plain form. Its decorator names the faster paths, and `model/cpu/dispatch.py` chooses
-one. `center_chunks` divides a batch into chunks of bounded memory, and calls `personal_centers` for them.
+one. `center_chunks` divides a batch into chunks of bounded memory, and calls `personal_centers` for them; on a GPU,
+`center_blocks` does.
 
 Shapes: S sequences, L positions, Q requested states of a sequence, n states of all sequences, k centres, R items with a
 role, d width, h heads, w = d/h width of a head.
@@ -33,6 +34,7 @@ from model.cpu.dropout import dropout
 from model.cpu.few_keys import center_attention_work, few_keys_attention
 from model.cpu.fused_attention import compiled_few_keys_attention
 from model.cpu.layer_parts import LayerParts
+from model.cpu.torch_attention import kernel_center_attention
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,12 @@ def center_vectors(center_rows: SparseRows, view_Rd: Tensor) -> Tensor:
 
 
 @with_faster_paths(
-    center_attention_work, {Path.FEW_KEYS: few_keys_attention, Path.COMPILED: compiled_few_keys_attention}
+    center_attention_work,
+    {
+        Path.FEW_KEYS: few_keys_attention,
+        Path.COMPILED: compiled_few_keys_attention,
+        Path.TORCH_KERNEL: kernel_center_attention,
+    },
 )
 def center_attention(
     layer: LayerParts, centers_SQkd: Tensor, keys_values: KeysValues, visible_SQL: Tensor, rate: float

@@ -93,7 +93,9 @@ def _csr(rows: SparseRows, dtype: torch.dtype) -> Tensor:
 def _transposed_csr(rows: SparseRows, dtype: torch.dtype) -> Tensor:
     """Return the transpose. The sort is stable, so rows ascend in each of its rows, and sums are reproducible."""
     counts = rows.indptr.diff()
-    row_of_entry = torch.repeat_interleave(torch.arange(rows.num_rows, device=counts.device), counts)
+    numbers = torch.arange(rows.num_rows, device=counts.device)
+    # Without the size, a GPU would have to finish before the host knows how much memory the result needs.
+    row_of_entry = torch.repeat_interleave(numbers, counts, output_size=len(rows.indices))
     narrow = rows.indices.to(_index_dtype(rows.num_columns))  # int32 keys sort twice as fast
     columns, order = torch.sort(narrow, stable=True)
     starts = torch.arange(rows.num_columns + 1, device=columns.device, dtype=columns.dtype)

@@ -17,11 +17,18 @@ from model.blocks.row_chunks import RowChunkedLoss, RowLoss, SeenColumns
 from model.blocks.softmax_kernel import kernel_covers, kernel_loss
 from model.protocol import Channel
 
-# Most logits of a chunk: 64 MiB of float32, for any batch and any number of items.
+# Most logits of a chunk: 64 MiB of float32, for any batch and any number of items. On a GPU it is 1 GiB, because each
+# chunk launches about thirty kernels.
 MAX_LOGITS = 2**24
+_MAX_LOGITS_ON_GPU = 2**28
 
 # Makes the loss of the rows of one channel from the log weights of the columns, [C], in the dtype of the logits.
 RowLossOf = Callable[[Tensor], RowLoss]
+
+
+def max_logits(device: torch.device) -> int:
+    """Return the most logits of a chunk on a device."""
+    return MAX_LOGITS if device.type == "cpu" else _MAX_LOGITS_ON_GPU
 
 
 def channel_cross_entropy(
@@ -38,7 +45,7 @@ def channel_cross_entropy(
 
     The softmax is over all R items. Summed over ranks, the result is the mean over the global batch. Logits are at
     least float32 even under autocast, because close scores would be equal in the eight bits of bfloat16. If there are
-    more than MAX_LOGITS logits, they are computed for a chunk of rows at a time.
+    more than MAX_LOGITS logits, they are computed for a chunk of rows at a time, of at most `max_logits`.
 
     Args:
         users: per channel [B, d_c].
@@ -96,7 +103,7 @@ def sampled_cross_entropy(
     The other targets of a row's sequence are candidates with certainty, not by chance, so their weight in the row's sum
     is 1.
 
-    Logits have dtypes as in `channel_cross_entropy`. At most MAX_LOGITS of them exist at a time.
+    Logits have dtypes as in `channel_cross_entropy`. At most `max_logits` of them exist at a time.
 
     Args:
         users: per channel [B, d_c].
@@ -187,7 +194,8 @@ def full_loss(
     def loss_of(user: Tensor, item: Tensor, gain: Tensor | None) -> Tensor:
         row_loss = row_loss_of(item.new_zeros(len(item)))
         target = F.embedding(targets, item)
-        loss: Tensor = RowChunkedLoss.apply(row_loss, MAX_LOGITS, user, target, targets, item, None, gain, seen_columns)
+        most = max_logits(user.device)
+        loss: Tensor = RowChunkedLoss.apply(row_loss, most, user, target, targets, item, None, gain, seen_columns)
         return loss
 
     return _over_channels(loss_of, users, items, channels, num_global_targets, seen, parts)
@@ -224,7 +232,7 @@ def sampled_loss(
         columns = F.pad(candidate, (0, 0, 1, 0))
         row_loss = row_loss_of(log_weights_C.to(user.dtype))
         loss: Tensor = RowChunkedLoss.apply(
-            row_loss, MAX_LOGITS, user, target, own_B, columns, same_BQ, gain, seen_columns
+            row_loss, max_logits(user.device), user, target, own_B, columns, same_BQ, gain, seen_columns
         )
         return loss
 

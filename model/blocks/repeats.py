@@ -75,7 +75,9 @@ def _inputs_of_targets(batch: Batch) -> tuple[Tensor, Tensor]:
         for group, history in zip(groups, histories, strict=True)
     ]
     counts = torch.cat([torch.full_like(group.lengths, group.num_queries) for group in groups])
-    row = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)[batch.states]
+    num_states = sum(group.count * group.num_queries for group in groups)
+    of_states = torch.arange(len(counts), device=counts.device).repeat_interleave(counts, output_size=num_states)
+    row = of_states[batch.states]
     places = torch.arange(longest, device=counts.device)
     if batch.masked is not None:
         unmasked = [group.is_item() & ~group.masked for group in groups if group.masked is not None]

@@ -26,7 +26,7 @@ class Sequences:
         lengths: int64 [S], 1..L.
         num_states: int64 [S], Q_s: the states after a sequence's last Q_s items are requested, or with masks those at
             its Q_s masked places.
-        num_queries: Q, the largest Q_s; it is L if all states of all sequences are requested.
+        num_queries: Q, the number of states that are computed of each sequence; if it is L, those after each item.
         masked: bool [S, L], places that a mask takes; None: there are no masks.
     """
 

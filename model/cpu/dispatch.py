@@ -30,6 +30,7 @@ class Part(Enum):
     AFTER_ATTENTION = "a layer after its attention"
     FEED_FORWARD = "feed-forward"
     CENTER_PATH = "all layers of the interest centres"
+    CENTER_STATES = "division of the states of interest centres"
 
 
 class Path(Enum):
@@ -41,6 +42,7 @@ class Path(Enum):
     COMPILED = "compiled loops and one autograd node"
     ONE_BUFFER = "oneDNN's linear maps, and one buffer for the gradients"
     RECOMPUTED = "only the inputs are kept, and the backward computes the rest again"
+    BLOCKS = "all states of a batch in blocks of one shape"
 
 
 class Choice(NamedTuple):
@@ -183,6 +185,8 @@ def _tower_attention(work: Work) -> Choice:
 
 
 def _center_attention(work: Work) -> Choice:
+    if work.device != "cpu" and work.head_width % 8 == 0:
+        return Choice(Path.TORCH_KERNEL, "torch's kernel does not write attention weights to memory")
     if not has_few_keys(work.num_keys, work.head_width):
         return Choice(Path.PLAIN, "there are more keys than twice the width of a head")
     if work.rate > 0:
@@ -219,6 +223,12 @@ def _center_path(work: Work) -> Choice:
     return Choice(Path.PLAIN, "what the backward keeps is within model.mdsrec.center_memory_gib")
 
 
+def _center_states(work: Work) -> Choice:
+    if work.device == "cpu":
+        return Choice(Path.PLAIN, "chunks of a group leave out keys that no state sees")
+    return Choice(Path.BLOCKS, "a GPU launches one kernel for all blocks")
+
+
 def _no_compiled_loops(work: Work) -> str:
     """Return why the loops of `kernels/layers/` cannot be used; empty if they can."""
     why_not = _no_float32_on_cpu(work)
@@ -249,4 +259,5 @@ _CHOICES: dict[Part, Callable[[Work], Choice]] = {
     Part.AFTER_ATTENTION: _after_attention,
     Part.FEED_FORWARD: _feed_forward,
     Part.CENTER_PATH: _center_path,
+    Part.CENTER_STATES: _center_states,
 }

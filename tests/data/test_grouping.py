@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.sampling import grouping
-from data.sampling.grouping import group_by_length
+from data.sampling.grouping import ON_CPU, divide, group_by_length, grouping_for
 
 
 def groups_of(lengths: list[int], partial: list[bool]) -> list[list[int]]:
@@ -44,7 +43,7 @@ def test_groups_are_the_cheapest_cuts_of_whole_and_of_partial_sequences(drawn: l
     members = [member for group in groups for member in group]
     assert sorted(members) == list(range(len(lengths)))
     assert members == sorted(members, key=lambda s: (partial[s], lengths[s], s)), "whole first, ascending, stable"
-    price = max(grouping._GROUP_FLOOR, grouping._GROUP_SHARE * sum(lengths))
+    price = max(ON_CPU.floor, ON_CPU.share * sum(lengths))
     cost = sum(max(lengths[s] for s in group) * len(group) + price for group in groups)
     parts = [[length for length, is_partial in drawn if is_partial == kind] for kind in (False, True)]
     assert cost == pytest.approx(sum(cheapest(part, price) for part in parts), rel=1e-9)
@@ -71,3 +70,42 @@ def test_next_to_no_padding_in_realistic_batches(mix: str) -> None:
         padded = sum(int(lengths[group].max()) * len(group) for group in groups)
         assert 1 - lengths.sum() / padded < 0.15
         assert len(groups) <= 16, "another group is dozens of small operations more"
+
+
+@pytest.mark.parametrize("longest", [1, 5, 8, 50, 64, 200, 201, 1000])
+def test_on_a_gpu_groups_have_at_most_eight_lengths(longest: int) -> None:
+    lengths = np.arange(1, longest + 1)
+    padded = grouping_for("cuda", longest).padded(lengths)
+    assert (padded >= lengths).all()
+    assert len(set(padded.tolist())) <= 8
+    assert set(padded[padded % 8 != 0].tolist()) <= {longest}
+    assert padded[-1] == longest, "positions are learned up to the longest input"
+    assert grouping_for("cpu", longest) is ON_CPU
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 200), st.integers(1, 200)), min_size=1, max_size=30), st.booleans())
+def test_on_a_gpu_every_requested_state_is_computed(drawn: list[tuple[int, int]], masked: bool) -> None:
+    lengths = np.array([length for length, _ in drawn], dtype=np.int64)
+    states = np.array([min(pair) for pair in drawn], dtype=np.int64)
+    found = divide(lengths, states, masked, grouping_for("cuda", 200))
+    assert sorted(found.order.tolist()) == list(range(len(lengths)))
+    for members, length, count in zip(
+        np.split(found.order, np.cumsum(found.sizes)[:-1]), found.lengths, found.states, strict=True
+    ):
+        assert lengths[members].max(initial=0) <= length <= 200
+        assert states[members].max(initial=0) <= count <= length
+        if count == length and not masked and length > 1:  # then state q is the one after item q
+            assert 2 * states[members].max() > length
+        if (states[members] == 1).all():
+            assert count == 1, "prefix rows"
+
+
+def test_on_a_gpu_there_are_few_groups() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.lognormal(3.6, 1.0, 75).astype(np.int64), 1, 200)
+    states = np.where(lengths == 200, 100, lengths)
+    found = divide(lengths, states, False, grouping_for("cuda", 200))
+    assert len(found.sizes) <= 2
+    assert found.lengths.tolist() == found.states.tolist()
+    assert len(divide(lengths, states, False, ON_CPU).sizes) > 5

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.blocks import contrastive
+from model.blocks import losses
 from model.blocks.contrastive import contrastive_loss
 
 OWN, ALL = [4, 7, 4, 2], [9, 4, 7, 4, 2, 7]  # targets of this rank's rows, and of all ranks' rows
@@ -36,7 +36,7 @@ def plain_loss(positives: Pairs, negatives: Pairs) -> Tensor:
 
 @pytest.mark.parametrize("most", [1, 40, 2**24], ids=["a row at a time", "two rows at a time", "all rows at once"])
 def test_the_loss_and_its_gradients_are_those_of_plain_sums(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contrastive, "MAX_LOGITS", most)
+    monkeypatch.setattr(losses, "MAX_LOGITS", most)
     positives, negatives = some_pairs()
     leaves = list({id(x): x for pair in [*positives, *negatives] for x in pair}.values())
     found = contrastive_loss(positives, negatives, torch.tensor(OWN), torch.tensor(ALL))

@@ -78,7 +78,7 @@ def check_paths(
 )
 def test_centre_attention(shared: bool, sequences: int, keys: int, states: int, k: int) -> None:
     """Few keys and many, centres of their own and shared ones, no sequence at all."""
-    assert set(center_attention.paths) == {Path.PLAIN, Path.FEW_KEYS, Path.COMPILED}
+    assert set(center_attention.paths) == {Path.PLAIN, Path.FEW_KEYS, Path.COMPILED, Path.TORCH_KERNEL}
     centers = torch.randn(1, 1, k, DIM) if shared else torch.randn(sequences, states, k, DIM)
     pair = torch.randn(2, sequences, HEADS, keys, WIDTH).unbind()
     visible = (torch.arange(keys) <= torch.arange(states)[:, None] % keys).expand(sequences, -1, -1)
@@ -161,7 +161,10 @@ def test_the_attention_of_a_tower(masked: str, sequences: int, length: int) -> N
         ({"num_keys": 16}, Path.COMPILED, "keys are few"),
         ({"num_keys": 17}, Path.PLAIN, "more keys than twice the width"),
         ({"rate": 0.1}, Path.FEW_KEYS, "no dropout"),
-        ({"device": "cuda"}, Path.FEW_KEYS, "not a CPU"),
+        ({"device": "cuda"}, Path.TORCH_KERNEL, "not write attention weights to memory"),
+        ({"device": "cuda", "num_keys": 17, "rate": 0.1}, Path.TORCH_KERNEL, "not write attention weights to memory"),
+        ({"device": "cuda", "head_width": 6}, Path.FEW_KEYS, "not a CPU"),
+        ({"device": "cuda", "head_width": 6, "num_keys": 17}, Path.PLAIN, "more keys than twice the width"),
         ({"dtype": torch.float64}, Path.FEW_KEYS, "not in float32"),
         ({"autocast": True}, Path.FEW_KEYS, "not in float32"),
         ({"threads": 2}, Path.FEW_KEYS, "one thread"),
@@ -182,6 +185,9 @@ def test_the_attention_of_a_tower(masked: str, sequences: int, length: int) -> N
             Path.TORCH_KERNEL,
             "not write attention weights to memory",
         ),
+        ({"part": Part.CENTER_STATES}, Path.PLAIN, "leave out keys"),
+        ({"part": Part.CENTER_STATES, "device": "cuda"}, Path.BLOCKS, "one kernel for all blocks"),
+        ({"part": Part.CENTER_STATES, "device": "cuda", "exports": True}, Path.PLAIN, "exported program"),
         ({"part": Part.CENTER_PATH, "stored_bytes": 9}, Path.PLAIN, "no backward"),
         ({"part": Part.CENTER_PATH, "stored_bytes": 9, "records_gradients": True}, Path.RECOMPUTED, "would keep more"),
         (

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.blocks import fused_loss
+from model.blocks import losses
 from model.blocks.fused_loss import SampledColumns
 from model.blocks.fused_loss import fused_loss as loss_of
 from model.blocks.gbce import GBCE
@@ -115,7 +115,7 @@ def naive_loss(
 def test_the_loss_is_that_of_the_formula(
     monkeypatch: pytest.MonkeyPatch, is_gbce: bool, is_sampled: bool, max_logits: int
 ) -> None:
-    monkeypatch.setattr(fused_loss, "MAX_LOGITS", max_logits)
+    monkeypatch.setattr(losses, "MAX_LOGITS", max_logits)
     users, items, made = vectors(len(TARGETS)), vectors(NUM_ITEMS), fusion()
     gain = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
     sampled = None

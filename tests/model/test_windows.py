@@ -86,7 +86,7 @@ def test_windows_equal_prefix_rows_in_sasrec(learn_repeats: bool) -> None:
 def test_chunks_and_recomputation_change_nothing(
     rows: int, states: int, gib: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(center_chunks, "_CHUNK_ROWS", {"cpu": rows})
+    monkeypatch.setattr(center_chunks, "_CHUNK_ROWS", rows)
     monkeypatch.setattr(center_chunks, "_CHUNK_STATES", states)
     options = {**quiet(SWITCHES["separate both"]), "center_memory_gib": gib}
     check_equal(case.mdsrec_system(case.catalogue(2), case.config(mdsrec=options)), seed=4)
