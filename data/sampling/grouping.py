@@ -42,8 +42,9 @@ _MOST_LENGTHS = 8
 def grouping_for(device_type: str, longest: int) -> Grouping:
     """Return the rule for a type of device, such as "cpu".
 
-    A GPU launches more than a hundred kernels for a group, in the time in which it computes thousands of positions. So
-    there are one or two groups, and their lengths are at most 8 different ones, each a multiple of 8 but the largest.
+    A GPU launches about 150 kernels for a group, in the time in which it computes thousands of positions. So a batch of
+    windows has one or two groups, and one of prefix rows, which has fifty times as many positions, has more. Lengths of
+    groups are at most 8 different ones, each a multiple of 8 but the largest.
 
     Args:
         device_type: the type of the device that trains.
@@ -52,10 +53,10 @@ def grouping_for(device_type: str, longest: int) -> Grouping:
     if device_type == "cpu":
         return ON_CPU
     multiple = 8 * max(1, -(-longest // (8 * _MOST_LENGTHS)))
-    return Grouping(share=0.5, floor=2048, joins=True, multiple=multiple, longest=longest)
+    return Grouping(share=0.0, floor=3000, joins=True, multiple=multiple, longest=longest)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Groups:
     """The groups of a batch.
 
@@ -92,7 +93,7 @@ def divide(lengths: np.ndarray, num_states: np.ndarray, masked: bool, grouping: 
         most = longest if masked else np.where(2 * states > longest, longest, longest - 1)
         several = np.where(2 * states > longest, longest, grouping.padded(states))
         states = np.where(states > 1, np.minimum(several, most), states)
-    return Groups(order, sizes, longest, states)
+    return Groups(order=order, sizes=sizes, lengths=longest, states=states)
 
 
 def group_by_length(

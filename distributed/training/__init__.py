@@ -5,6 +5,7 @@
 - `training_loop.py`: the loop over epochs and steps, and when checkpoints are written.
 - `step.py`: optimiser steps in TorchRec's pipeline, which overlaps copying and communication with computation.
 - `nonfinite_guard.py`: why a step with a loss or gradient that is not finite is skipped.
+- `matmul_precision.py`: TensorFloat-32 on a GPU, while training.
 - `read_ahead.py`: fetches the next batch while a step runs.
 
 Modules here may import all of `distributed` but `distributed/ray`.

@@ -22,6 +22,7 @@ SECTIONS = {
         "cluster",
         "reliability",
         "training",
+        "gpu",
         "scaling",
         "serving",
         "studies",

@@ -13,5 +13,6 @@ learned gains of repeats. `losses.py` has cross entropy over channels and `gbce.
 `score_fusion.py` fuses the scores of channels, and `fused_loss.py` has the losses of fused scores. `contrastive.py`
 has the loss of contrastive pre-training, `augmentation.py` its changes of inputs, and `experts.py` mixes the experts
 of an adaptor. `clustering.py` and `density_peaks.py` find MISSRec's interests, and `interest_transformer.py` reads
-them. `center_chunks.py` and `center_memory.py` bound the memory of centre attention.
+them. `center_chunks.py` and `center_memory.py` bound the memory of centre attention, `center_blocks.py` runs it on a
+GPU, and `recompute.py` computes again in the backward what was not kept.
 """

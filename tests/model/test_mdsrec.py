@@ -12,6 +12,7 @@ from torch import Tensor
 
 from configs.schema import ModelConfig
 from contracts.errors import InputError
+from model.blocks.fusion import gated_centers
 from model.mdsrec import MDSRec
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
@@ -234,6 +235,18 @@ def test_float32_and_bfloat16_autocast_stay_close() -> None:
     rounded.backward()
     assert rounded.dtype == torch.float32
     np.testing.assert_allclose(rounded.item(), exact, rtol=0.1)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_gate_noise_is_drawn_in_float32_also_under_autocast(autocast: bool) -> None:
+    """Of two equal centres, one gets less than 1e-5 with probability P(l < log 1e-5), l a difference of two logistics.
+
+    That is about 12e-5. With noise in bfloat16, of which 0.2% is exactly 0, it is twenty times as much.
+    """
+    centers = torch.tensor([[1.0], [0.0]]).expand(100_000, 2, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        gates = gated_centers(torch.zeros(100_000, 1), centers, 1.0, True)
+    assert 2 <= int((gates < 1e-5).sum()) <= 35
 
 
 @pytest.mark.parametrize("residual", [True, False])

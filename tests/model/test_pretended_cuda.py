@@ -15,6 +15,7 @@ from configs.systems.registry import SYSTEMS
 from data.sampling.grouping import ON_CPU, grouping_for
 from distributed.training.epoch_work import StoredFeatures
 from model.blocks import center_blocks, center_chunks, losses
+from model.blocks.recompute import recomputed
 from model.cpu import dispatch
 from tests.model.pretended_steps import Trained, check_close
 from tests.pretended_device import CUDA, pretended_device
@@ -140,14 +141,23 @@ def test_recomputing_draws_the_same_noise_again(
     trained = Trained.of(folders, "mdsrec", *settings, *sampled("mdsrec"), dtype=torch.float64)
     with pretended_device() as device:
         step = trained.step(grouping_for("cuda", 8))
-        recomputed = trained.results(step, CUDA)
+        found = trained.results(step, CUDA)
         launches = device.counts.num_launches
         for module in (center_blocks, center_chunks):
             monkeypatch.setattr(module, "recomputed", lambda compute, *args: compute(*args))
         device.counts.restart()
         kept = trained.results(step, CUDA)
         assert device.counts.num_launches < launches
-    check_close(recomputed, kept, 1e-9)
+    check_close(found, kept, 1e-9)
+
+
+def test_a_recomputation_without_a_tensor_of_its_device_is_refused() -> None:
+    with pretended_device():
+        x = torch.ones(3).to(CUDA).requires_grad_()
+        assert recomputed(lambda rows, _: rows[0] * 2, [x], None).device == CUDA
+        for arguments in ((), (object(),), ([torch.ones(1)],)):
+            with pytest.raises(AssertionError, match="random numbers"):
+                recomputed(lambda *_: x * 2, *arguments)
 
 
 @pytest.mark.parametrize("name", CAUSAL)
