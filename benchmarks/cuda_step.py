@@ -23,9 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import click
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tabulate import tabulate
-from torch import nn
 
 from benchmarks.hashed_graph import HashedGraph
 from configs.loading import load_config
@@ -35,10 +33,15 @@ from data.sampling.grouping import ON_CPU, grouping_for
 from data.sampling.item_planner import ItemPlanner
 from data.sampling.negatives import CandidateSampler, target_counts
 from data.sampling.spans import TrainingSpans, Unit
+from distributed.optimizers import NamedOptimizer, Optimizers
+from distributed.training.device_step import DeviceStep
+from distributed.training.nonfinite_guard import GuardedOptimizer
 from model.blocks import center_chunks, center_memory, losses
+from model.blocks.item_table import ItemTable
 from model.cpu import dispatch
 from model.protocol import CatalogueInfo
 from model.recommender import Recommender
+from model.system import RecommenderSystem
 from model.zoo import build_model
 from tests.pretended_device import CUDA, Counts, pretended_device
 from tests.sequences import Sequences
@@ -103,31 +106,25 @@ class Case:
         return cls(recommender=recommender, step=batches[int(np.argmin(np.abs(np.array(targets) - _TARGETS)))], dim=dim)
 
     def count(self) -> Counts:
-        """Train one step on the pretended device, and return what it did; weights were there before."""
+        """Train one step on the pretended device, and return what it did; weights and moments were there before."""
         assert self.step.plan is not None
-        with pretended_device("meta", may_wait=["benchmarks/cuda_step.py guarded"]) as device:
-            recommender = self.recommender.to(CUDA).train()
-            table = nn.Parameter(torch.empty(_ITEMS, self.dim, device=CUDA))
-            parameters = [table, *recommender.parameters()]
-            optimizer = torch.optim.Adam(parameters, foreach=True)  # as PyTorch chooses on CUDA
-            for parameter in parameters:  # Adam makes its moments in the first step
+        with pretended_device("meta", may_wait=["distributed/training/nonfinite_guard.py norm_on_host"]) as device:
+            table = ItemTable(num_items=_ITEMS, dim=self.dim, init_std=0.02, device="meta")
+            system = RecommenderSystem(table, self.recommender).to(CUDA).train()
+            parameters = dict(system.named_parameters())
+            adam = NamedOptimizer(parameters, torch.optim.Adam(parameters.values()))
+            optimizer = GuardedOptimizer(Optimizers({"all": adam}), list(parameters.values()), clip=None)
+            for parameter in parameters.values():  # Adam makes its moments in the first step
                 parameter.grad = torch.zeros_like(parameter)
-            optimizer.step()
+            adam.step()
             optimizer.zero_grad()
             device.counts.restart()
-            batch = self.step.batch.map(lambda x: x.to(CUDA, non_blocking=True))
-            plan = self.step.plan.map(lambda x: x.to(CUDA, non_blocking=True))
-            loss: torch.Tensor = recommender(F.embedding(plan.union_ids, table), plan, batch)
+            feature = table.feature(self.step.plan.union_ids)
+            step = DeviceStep(feature=feature, plan=self.step.plan, batch=self.step.batch, number=0)
+            loss: torch.Tensor = system(step.to(CUDA, non_blocking=True))
             loss.backward()
-            if guarded(parameters):
-                optimizer.step()
+            optimizer.step()
             return device.counts
-
-
-def guarded(parameters: list[nn.Parameter]) -> bool:
-    """Return whether the gradients are finite, for which the host waits once in a step, as training does."""
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
-    return bool(np.isfinite(float(norm)))
 
 
 def log_normal_sequences(num_users: int) -> Sequences:

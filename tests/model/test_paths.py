@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from configs.schema import ModelConfig
-from model.blocks.center_memory import is_compiled, is_recomputed
+from model.blocks.center_memory import budget_bytes, is_compiled, is_recomputed
 from model.blocks.interest_centers import center_attention
 from model.blocks.sequence_encoder import TransformerLayer, after_attention, attention, feed_forward
 from model.cpu.dispatch import Part, Path, WithFasterPaths, Work, choose, has_few_keys, work_on
 from tests.model import small_case as case
+from tests.pretended_device import CUDA, pretended_device
 
 HEADS, WIDTH = 3, 5
 DIM = HEADS * WIDTH
@@ -260,3 +261,11 @@ def test_recomputation_starts_where_the_budget_ends() -> None:
     assert not recomputed(0.0)
     with torch.no_grad():
         assert not recomputed(0.0, centers)
+
+
+def test_a_gpu_may_keep_an_eighth_of_its_memory() -> None:
+    configs = {gib: case.config(mdsrec={"center_memory_gib": gib}) for gib in (0.0, 1.0, 100.0)}
+    with pretended_device():
+        found = {gib: budget_bytes(config, CUDA) for gib, config in configs.items()}
+    assert found == {0.0: 0.0, 1.0: 141e9 / 8, 100.0: 100 * 2**30}
+    assert budget_bytes(configs[1.0], torch.device("cpu")) == 2**30

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from configs.systems.registry import SYSTEMS
-from data.sampling.grouping import ON_CPU, grouping_for
+from data.sampling.grouping import ON_CPU, Grouping, grouping_for
 from distributed.training.epoch_work import StoredFeatures
 from model.blocks import center_blocks, center_chunks, losses
 from model.blocks.recompute import recomputed
@@ -70,14 +70,18 @@ def label(form: object) -> str:
 
 @pytest.mark.parametrize(("name", "settings"), forms(), ids=label)
 def test_loss_and_gradients_are_those_of_the_cpu(folders: Path, name: str, settings: tuple[str, ...]) -> None:
-    """In float64, with the groups of a GPU on the device and the CPU's on the CPU."""
+    """In float64, with the groups of a GPU on the device, of which there is one here, or several, and the CPU's."""
     trained = Trained.of(folders, name, *settings, dtype=torch.float64)
     expected = trained.results(trained.step(ON_CPU), CPU)
-    with pretended_device(may_wait=()) as device:
-        found = trained.results(trained.step(grouping_for("cuda", trained.config.model.max_length)), CUDA)
-        assert device.counts.num_launches > 20
-        assert device.counts.num_waits == 0
-    check_close(found, expected, 1e-9)
+    several = Grouping(share=0.0, floor=1, joins=True, multiple=2, longest=8)
+    for grouping in (grouping_for("cuda", 8), several, ON_CPU):
+        step = trained.step(grouping)
+        assert len(step.batch.groups) > 1 or grouping is not several
+        with pretended_device(may_wait=()) as device:
+            found = trained.results(step, CUDA)
+            assert device.counts.num_launches > 20
+            assert device.counts.num_waits == 0
+        check_close(found, expected, 1e-9)
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("mdsrec", "gru4rec", "gru4recf")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Collection, Iterator
 from functools import partial
@@ -222,6 +223,10 @@ def pretended_device(
         for module in (torch, torch.amp, torch.amp.autocast_mode):
             stack.enter_context(mock.patch.object(module, "autocast", _Autocast))
         stack.enter_context(mock.patch.object(torch, "tensor", _tensor))
+        for name in ("torch.utils._foreach_utils", "torch.optim.optimizer"):  # on CUDA, one kernel updates all weights
+            module = importlib.import_module(name)
+            types = [*module._foreach_supported_types, PretendedTensor]
+            stack.enter_context(mock.patch.object(module, "_foreach_supported_types", types))
         # `Module.to` replaces parameters, because the memory of one cannot become a pretended tensor's.
         overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
