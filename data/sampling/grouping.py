@@ -90,9 +90,8 @@ def divide(lengths: np.ndarray, num_states: np.ndarray, masked: bool, grouping: 
     longest = np.maximum.reduceat(padded[order], firsts)
     states = np.maximum.reduceat(num_states[order], firsts)
     if grouping.joins:
-        most = longest if masked else np.where(2 * states > longest, longest, longest - 1)
-        several = np.where(2 * states > longest, longest, grouping.padded(states))
-        states = np.where(states > 1, np.minimum(several, most), states)
+        several = np.where(2 * states > longest, longest, np.minimum(grouping.padded(states), longest))
+        states = np.where(states > 1, several, 1)
     return Groups(order=order, sizes=sizes, lengths=longest, states=states)
 
 

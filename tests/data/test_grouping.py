@@ -95,8 +95,9 @@ def test_on_a_gpu_every_requested_state_is_computed(drawn: list[tuple[int, int]]
     ):
         assert lengths[members].max(initial=0) <= length <= 200
         assert states[members].max(initial=0) <= count <= length
-        if count == length and not masked and length > 1:  # then state q is the one after item q
-            assert 2 * states[members].max() > length
+        most = int(states[members].max())
+        assert count == length or count < most + 32
+        assert count == length or 2 * most <= length, "all states are computed if more than half of them are needed"
         if (states[members] == 1).all():
             assert count == 1, "prefix rows"
 
