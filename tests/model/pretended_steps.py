@@ -63,8 +63,8 @@ class Trained:
         table = torch.randn(dataset.num_items, config.model.dim) if recommender.needs.id_rows else None
         return cls(config, inputs, recommender.to(dtype).train(), table.to(dtype) if table is not None else None)
 
-    def step(self, grouping: Grouping, number: int = 0) -> Step:
-        """Return a step of the training, with its plan."""
+    def step(self, grouping: Grouping, number: int = 0, world: int = 1) -> Step:
+        """Return the last rank's part of a step of the training, with its plan; with many ranks it is empty."""
         training = self.config.training
         planner = self.inputs.planner(self.recommender.needs)
         batches = TrainBatches(
@@ -72,8 +72,8 @@ class Trained:
             spans=training_spans(self.config, self.inputs.dataset),
             batch_size=training.batch_size,
             seed=0,
-            rank=0,
-            world=1,
+            rank=world - 1,
+            world=world,
             planner=planner,
             candidates=candidate_sampler(self.config, self.inputs),
             step_plans=self.config.model.is_contrastive,

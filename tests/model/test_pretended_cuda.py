@@ -164,6 +164,18 @@ def test_a_recomputation_without_a_tensor_of_its_device_is_refused() -> None:
                 recomputed(lambda *_: x * 2, *arguments)
 
 
+@pytest.mark.parametrize("name", TRAINED)
+def test_an_empty_part_of_a_step_is_trained_too(folders: Path, name: str) -> None:
+    """A rank without sequences must reach every parameter in its backward, or the other ranks would wait for it."""
+    trained = Trained.of(folders, name, *sampled(name), dtype=torch.float64)
+    full, empty = (trained.step(grouping_for("cuda", 8), world=world) for world in (1, 1000))
+    assert len(empty.batch.lengths) == 0
+    with pretended_device():
+        found = trained.results(empty, CUDA)
+        assert found.keys() == trained.results(full, CUDA).keys()
+    assert float(found["loss"]) == 0
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_dropout_and_noise_run_without_waiting(folders: Path, name: str) -> None:
     trained = Trained.of(folders, name, *sampled(name))

@@ -85,14 +85,12 @@ class PretendedDevice(TorchDispatchMode):
         self._note_wait(name, func, args, kwargs)
         if makes_ours:
             kwargs["device"] = torch.device("meta" if self._is_meta else "cpu")
-        before = len(self.counts.launches)
         result = self._computed(name, func, args, kwargs)
         if makes_ours and self._is_meta and not _is_float(result):
             result = func(*args, **{**kwargs, "device": torch.device("cpu")})
         if not func.is_view and name not in _FREE:
             outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-            launch = _launch(name, func, args, kwargs, tensors, outputs)
-            self.counts.launches.insert(before, launch)
+            self.counts.launches.append(_launch(name, func, args, kwargs, tensors, outputs))
         back = {id(tensor.content): tensor for tensor in ours}
         return tree_map(lambda leaf: self._wrapped(leaf, back), result)
 
