@@ -97,7 +97,7 @@ class MDSRec(Recommender):
         personal = [[encoded.states for encoded in of_modality] for of_modality in of_modalities]
         if self.options.center_attention:
             sequences = [sequences for sequences, _ in groups]
-            chunks = CenterChunks.within_budget(self.config, centers, sequences, len(batch.states))
+            chunks = CenterChunks.within_budget(self.config, centers, sequences, batch.states.shape[0])
             personal = [
                 self.gated_states(number, centers[number], of_modality, chunks)
                 for number, of_modality in enumerate(of_modalities)
