@@ -8,8 +8,8 @@ What a GPU would do is counted (`Counts`): kernels that are launched, points at 
 copies, memory, bytes and multiply-adds. What a GPU would refuse is refused: mixing tensors of the CPU and the device,
 and `.numpy()`. A wait that the test does not name raises `HostWait`.
 
-Open device.py first; tensor.py has the class of the tensors, kernels.py the operators for which CUDA has one kernel
-and the CPU several, and counts.py what is counted.
+Open patches.py first, for `pretended_device`. device.py runs and counts operators, tensor.py has the class of the
+tensors, kernels.py the operators for which CUDA has one kernel and the CPU several, and counts.py what is counted.
 
 What it cannot show: how CUDA kernels round, their order of additions (cuSPARSE, atomics), streams, NCCL, FBGEMM, and
 time. An operator counts as one launch, although some launch several kernels, such as sorts and the gradient of an
@@ -17,7 +17,8 @@ embedding.
 """
 
 from tests.pretended_device.counts import Counts
-from tests.pretended_device.device import HostWait, MixedDevices, PretendedDevice, pretended_device
+from tests.pretended_device.device import HostWait, MixedDevices, PretendedDevice
+from tests.pretended_device.patches import pretended_device
 from tests.pretended_device.tensor import CUDA, PretendedTensor
 
 __all__ = ["CUDA", "Counts", "HostWait", "MixedDevices", "PretendedDevice", "PretendedTensor", "pretended_device"]

@@ -1,32 +1,24 @@
-"""The pretended device: runs the operators of its tensors, counts them, and refuses what CUDA would refuse."""
+"""The operators of the pretended device: they are run and counted, and what CUDA would refuse is refused."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from collections.abc import Collection, Iterator
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Literal
-from unittest import mock
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.amp.autocast_mode import autocast
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from tests.pretended_device import kernels
 from tests.pretended_device.counts import Counts, Launch
 from tests.pretended_device.tensor import PretendedTensor
 
-MEMORY = 141 * 10**9  # bytes of the device: an H200's
 ROOT = str(Path(__file__).resolve().parents[2]) + "/"
-_OWN = tuple(str(Path(__file__).with_name(name)) for name in ("device.py", "kernels.py", "tensor.py"))
+_OWN = tuple(str(Path(__file__).with_name(name)) for name in ("device.py", "kernels.py", "patches.py", "tensor.py"))
 # Operators whose result the host must know before it can go on: a number, or the size of the result.
 _WAITS = {
     "_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "unique_dim",
@@ -81,7 +73,8 @@ class PretendedDevice(TorchDispatchMode):
             moved = self._copied(func, args, kwargs)
             if moved is not None:
                 return moved
-        self._refuse_mixed(name, func, tensors)
+        if not makes_ours:  # `empty_like` may be told another device than its argument's
+            self._refuse_mixed(name, func, tensors)
         self._note_wait(name, func, args, kwargs)
         if makes_ours:
             kwargs["device"] = torch.device("meta" if self._is_meta else "cpu")
@@ -183,71 +176,6 @@ class PretendedDevice(TorchDispatchMode):
         self.counts.waits[where] += 1
         if self._may_wait is not None and not any(allowed in where for allowed in self._may_wait):
             raise HostWait(f"{where}: the host waits for the device; allowed at: {sorted(self._may_wait)}")
-
-
-@contextlib.contextmanager
-def pretended_device(
-    data: Literal["cpu", "meta"] = "cpu", may_wait: Collection[str] | None = ()
-) -> Iterator[PretendedDevice]:
-    """Make `torch.device("cuda", 0)` usable, by tensors that pretend.
-
-    Args:
-        data: where operators compute. With "meta" they compute shapes only: every floating-point number that the host
-            reads is then 0. Whole numbers and flags are computed as far as they depend on no floating-point numbers.
-        may_wait: parts of "operator file function:line" (`place`), where the host may wait for the device; None:
-            everywhere.
-
-    Yields:
-        The device, with its counts.
-
-    A wait elsewhere raises HostWait, and an operator on tensors of both devices MixedDevices.
-    """
-    device = PretendedDevice(data, may_wait)
-    cuda: dict[str, Any] = {
-        "_lazy_init": lambda: None,
-        "_initialized": True,
-        "device": lambda _: contextlib.nullcontext(),
-        "current_device": lambda: 0,
-        "get_device_properties": lambda *_: SimpleNamespace(total_memory=MEMORY),
-        "get_rng_state": lambda *_: device.generator.get_state(),
-        "set_rng_state": lambda state, *_: device.generator.set_state(state),
-        "manual_seed_all": device.generator.manual_seed,
-    }
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.multiple(torch.cuda, **cuda))
-        stack.enter_context(mock.patch.object(F, "dropout", kernels.dropout))
-        stack.enter_context(mock.patch.object(F, "scaled_dot_product_attention", kernels.attention))
-        stack.enter_context(mock.patch.object(torch._VF, "gru", partial(kernels.gru, device)))
-        for module in (torch, torch.amp, torch.amp.autocast_mode):
-            stack.enter_context(mock.patch.object(module, "autocast", _Autocast))
-        stack.enter_context(mock.patch.object(torch, "tensor", _tensor))
-        for name in ("torch.utils._foreach_utils", "torch.optim.optimizer"):  # on CUDA, one kernel updates all weights
-            module = importlib.import_module(name)
-            types = [*module._foreach_supported_types, PretendedTensor]
-            stack.enter_context(mock.patch.object(module, "_foreach_supported_types", types))
-        # `Module.to` replaces parameters, because the memory of one cannot become a pretended tensor's.
-        overwrite = torch.__future__.get_overwrite_module_params_on_conversion()
-        stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrite)
-        torch.__future__.set_overwrite_module_params_on_conversion(True)
-        stack.enter_context(mock.patch.object(Tensor, "pin_memory", lambda tensor, *_: tensor))
-        yield stack.enter_context(device)
-
-
-_new_tensor = torch.tensor
-
-
-def _tensor(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
-    """Return `torch.tensor`, whose C++ code makes a tensor of the device without calling the dispatcher's modes."""
-    if device is None or torch.device(device).type != "cuda":
-        return _new_tensor(data, device=device, **kwargs)
-    return _new_tensor(data, **kwargs).to(device)
-
-
-class _Autocast(autocast):
-    """CUDA's autocast is the CPU's here, because the pretended tensors are CPU tensors for PyTorch's C++ code."""
-
-    def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__("cpu" if device_type == "cuda" else device_type, *args, **kwargs)
 
 
 def place(func: Any) -> str:
