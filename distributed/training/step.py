@@ -14,6 +14,7 @@ from contracts.item_plan import ItemPlan
 from distributed.random_streams import seed_for
 from distributed.sharding import ShardedSystem
 from distributed.training.device_step import DeviceStep
+from distributed.training.matmul_precision import training_matmul_precision
 from distributed.training.nonfinite_guard import GuardedOptimizer, finite_gradient
 from distributed.training.steps_in_turn import StepsInTurn
 from distributed.world import World
@@ -74,7 +75,8 @@ class TrainSteps:
         try:
             while True:
                 try:
-                    share: Tensor = self._pipeline.progress(ready)
+                    with training_matmul_precision(self.world.device):
+                        share: Tensor = self._pipeline.progress(ready)
                 except StopIteration:  # no step is left
                     return
                 yield None if self._optimizer.skipped else share

@@ -13,6 +13,7 @@ from configs.model_options import own_knobs
 from configs.schema import Config, TrainingConfig
 from configs.systems.bert4rec import BERT4RecConfig
 from data.sampling.batches import TrainBatches, check_targets
+from data.sampling.grouping import grouping_for
 from data.sampling.item_planner import ItemPlanner
 from data.sampling.masks import Masks
 from data.sampling.negatives import CandidateSampler, target_counts
@@ -87,7 +88,7 @@ def train(
                 world=world,
                 inputs=inputs,
                 sharded=sharded,
-                batches=_batches(config, inputs, scorer.encoder.planner, world.rank, world.size),
+                batches=training_batches(config, inputs, scorer.encoder.planner, world),
                 checkpoints=checkpoints,
                 progress=progress,
                 loss=torch.tensor(losses[0], dtype=torch.float64, device=world.device),
@@ -148,8 +149,8 @@ def _channel_losses(losses: Losses, num_channels: int, progress: Progress, world
     return torch.tensor(losses[1:] or [unknown] * num_channels, dtype=torch.float64, device=world.device)
 
 
-def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, num_ranks: int) -> TrainBatches:
-    """Return the batches of one rank.
+def training_batches(config: Config, inputs: Inputs, planner: ItemPlanner, world: World) -> TrainBatches:
+    """Return the batches of one rank, grouped for its device.
 
     Raises:
         InputError: there is nothing to train on, or the dataset contradicts itself.
@@ -163,11 +164,12 @@ def _batches(config: Config, inputs: Inputs, planner: ItemPlanner, rank: int, nu
         spans=spans,
         batch_size=options.batch_size,
         seed=config.seed,
-        rank=rank,
-        world=num_ranks,
+        rank=world.rank,
+        world=world.size,
         planner=planner,
         candidates=sampler,
         step_plans=config.model.is_contrastive,
+        grouping=grouping_for(world.device.type, config.model.max_length),
     )
 
 

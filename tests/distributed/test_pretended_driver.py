@@ -11,13 +11,11 @@ import pytest
 import torch
 
 from contracts.batch import Step
-from data.sampling.batches import TrainBatches
-from data.sampling.grouping import ON_CPU
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training import nonfinite_guard
 from distributed.training.step import TrainSteps
-from distributed.training.trainer import candidate_sampler, training_spans
+from distributed.training.trainer import training_batches
 from distributed.world import World
 from tests.distributed.runs import config_of
 from tests.pretended_device import CUDA, PretendedTensor, pretended_device
@@ -31,17 +29,8 @@ def trained(folders: Path, name: str, device: torch.device, *settings: str) -> t
     config = config_of(folders, folders / "run", name, *settings_without_noise(name), *settings)
     inputs, world = open_inputs(config), World.alone(device)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-    batches = TrainBatches(
-        data=inputs.dataset,
-        spans=training_spans(config, inputs.dataset),
-        batch_size=config.training.batch_size,
-        seed=0,
-        rank=0,
-        world=1,
-        planner=inputs.planner(sharded.system.recommender.needs),
-        candidates=candidate_sampler(config, inputs),
-        grouping=ON_CPU,
-    )
+    batches = training_batches(config, inputs, inputs.planner(sharded.system.recommender.needs), world)
+    assert all(group.length == 8 for group in batches[0].batch.groups) or device != CUDA, "not grouped for a GPU"
     steps = TrainSteps(sharded=sharded, plan=batches.plan, config=config, world=world)
     shares, squares = [], []
     for share in steps.run(_pinned(batches[number]) for number in range(STEPS)):
@@ -63,15 +52,19 @@ def _content(value: torch.Tensor) -> torch.Tensor:
 def test_steps_are_those_of_the_cpu_with_one_wait_each(
     folders: Path, name: str, draws: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reduced = []
-    monkeypatch.setattr(nonfinite_guard.dist, "all_reduce", reduced.append)
+    products = []  # how float32 products are computed in each step
+    monkeypatch.setattr(
+        nonfinite_guard.dist, "all_reduce", lambda _: products.append(torch.get_float32_matmul_precision())
+    )
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
     settings = (f"training.negatives.draws={draws}", "training.gradient_clip=5.0")
     losses, squares = trained(folders, name, torch.device("cpu"), *settings)
     with pretended_device(may_wait=["distributed/training/nonfinite_guard.py norm_on_host"]) as device:
         found, found_squares = trained(folders, name, CUDA, *settings)
         assert device.counts.num_waits == STEPS
         assert not device.counts.mixed
-    assert len(reduced) == 2 * STEPS
+    assert products == ["highest"] * STEPS + ["high"] * STEPS
+    assert torch.get_float32_matmul_precision() == "highest"
     assert found == pytest.approx(losses, rel=1e-4)
     assert found[-1] != found[0]
     torch.testing.assert_close(found_squares, squares, rtol=1e-4, atol=0)
