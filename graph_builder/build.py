@@ -29,6 +29,7 @@ from graph_builder.stages.injection import FeatureSpec, find_rows, inject
 from graph_builder.stages.neighbors import build_neighbors, chosen_precision, default_rows_per_task
 from graph_builder.work_folder import WorkFolder, check_folder, write_json
 from kernels.backend import Backend, array_module
+from kernels.cuda.device_rows import release_rows
 from storage.array_file import save_array
 from storage.manifest import MANIFEST
 
@@ -161,8 +162,8 @@ def _layout(num_items: int, options: GraphConfig, executor: Executor, pairs_per_
     return {
         "block_rows": options.block_rows,
         "pairs_per_task": pairs_per_task,
-        "rows_per_task": options.rows_per_task or default_rows_per_task(num_items, executor.uses_gpu),
-        "precision": chosen_precision(options, executor.uses_gpu),
+        "rows_per_task": options.rows_per_task or default_rows_per_task(num_items, executor.gpus),
+        "precision": chosen_precision(options, executor.gpus > 0),
     }
 
 
@@ -220,4 +221,7 @@ def _build_modality(
 ) -> dict[str, Any]:
     inject(spec, cooccurrence_block_rows, options.mu, executor)
     clusters = build_clusters(spec, options, seed, executor)  # first, because neighbours are searched by cluster
-    return build_neighbors(spec, options, executor, rows_per_task) | clusters
+    try:
+        return build_neighbors(spec, options, executor, rows_per_task) | clusters
+    finally:
+        release_rows()  # if the search ran in this process, so that what comes next has the GPU's memory

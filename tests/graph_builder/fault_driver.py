@@ -38,7 +38,7 @@ class TracedExecutor:
     def __init__(self, inner: Any, traces: str) -> None:
         self.inner = inner
         self.traces = traces
-        self.uses_gpu = inner.uses_gpu
+        self.gpus = inner.gpus
         self.seconds = inner.seconds
 
     def run_blocks(

@@ -126,6 +126,6 @@ def test_rounds_hold_every_block_once_and_treat_ranges_alike(num_ranges: int) ->
 
 
 def test_ranges_grow_rather_than_multiply() -> None:
-    assert default_rows_per_task(50_000, False) == 32768
-    assert default_rows_per_task(10_000_000, False) == 156_250
-    assert default_rows_per_task(10_000_000, True) == 1 << 20
+    assert default_rows_per_task(50_000, 0) == 32768
+    assert default_rows_per_task(10_000_000, 0) == 156_250
+    assert default_rows_per_task(10_000_000, 1) == 1 << 20
