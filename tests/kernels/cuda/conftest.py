@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from kernels.cuda import device_rows
 from kernels.cuda import launchers as cuda_kernels
 from kernels.cuda import tile_loop as cuda_tile_loop
-from tests.kernels.cuda.emulator import Emulator, compiler
+from tests.kernels.cuda.emulator import Emulator, PretendedCuPy, compiler
 
 
 def multiply(row_units, column_units, out, width, _workspace=None):
@@ -59,11 +57,6 @@ class Graph:
             function(*arguments)
 
 
-class Stream:
-    def synchronize(self):
-        pass
-
-
 @pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
 def xp(request, monkeypatch):
     """The array module: NumPy with emulated launches, or CuPy."""
@@ -75,7 +68,7 @@ def xp(request, monkeypatch):
         monkeypatch.setattr(cuda_tile_loop, "recorded_graph", recorder.record)
         monkeypatch.setattr(device_rows, "_device", lambda _: 0)
         monkeypatch.setattr(device_rows, "_free_bytes", lambda _: 1 << 30)
-        monkeypatch.setattr(np, "cuda", SimpleNamespace(get_current_stream=Stream), raising=False)
+        monkeypatch.setattr(np, "cuda", PretendedCuPy.cuda, raising=False)
         return np
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     try:
@@ -85,3 +78,9 @@ def xp(request, monkeypatch):
     if num_devices == 0:
         pytest.skip("no GPU is visible")
     return cupy
+
+
+@pytest.fixture
+def device(xp):
+    """The array module as the code outside of kernels.cuda sees it: not NumPy."""
+    return PretendedCuPy() if xp is np else xp

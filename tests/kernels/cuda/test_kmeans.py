@@ -14,18 +14,6 @@ from kernels.kmeans import center_sums, nearest_centers, pairwise_sums
 from tests.graph_builder.test_clusters import cluster
 
 
-class PretendedCuPy:
-    """NumPy under another name, so that the code for CuPy runs; its kernels are emulated."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(np, name)
-
-
-@pytest.fixture
-def device(xp: Any) -> Any:
-    return PretendedCuPy() if xp is np else xp
-
-
 @pytest.mark.parametrize("width", [*range(1, 20), 63, 127, 128, 129, 136, 300, 384, 1000, 1024, 4097])
 def test_columns_are_added_in_the_order_of_numpy(xp: Any, width: int) -> None:
     values = np.random.default_rng(width).standard_normal((5, width)) ** 2

@@ -1,0 +1,119 @@
+"""Blocks on the GPUs of a Ray cluster: a real Ray on this machine, which is told that there are two GPUs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from configs.schema import GraphConfig
+from contracts.errors import InputError
+from graph_builder.ray_tasks import RayExecutor
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_gpus")]
+_PATIENCE_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def two_gpus(own_ray: None) -> Iterator[None]:  # noqa: ARG001
+    ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def meet(folder: Path, size: int, block: int) -> tuple[int, str]:
+    """Return this process and its GPU, once `size` blocks run at the same time."""
+    group = folder / str(block // size)
+    group.mkdir(exist_ok=True)
+    (group / str(block)).touch()
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while len(list(group.iterdir())) < size:
+        assert time.monotonic() < deadline, "the other block does not run"
+        time.sleep(0.01)
+    return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def gpus_by_process(folder: Path, executor: RayExecutor, size: int) -> dict[int, set[str]]:
+    """Run stages on GPUs, with stages on cores between them, as a build does."""
+    found: dict[int, set[str]] = defaultdict(set)
+    for stage in range(6):
+        (folder / str(stage)).mkdir(parents=True)
+        function = functools.partial(meet, folder / str(stage), size)
+        for process, gpu in executor.run_blocks(function, list(range(2 * size)), on_gpu=True):
+            found[process].add(gpu)
+        assert list(executor.run_blocks(abs, [-1, -2, -3])) == [1, 2, 3]
+    return found
+
+
+def test_a_process_keeps_its_gpu_and_all_gpus_are_used(tmp_path: Path) -> None:
+    executor = RayExecutor(GraphConfig())
+    assert executor.gpus == 2
+    found = gpus_by_process(tmp_path, executor, 2)
+    assert sorted(map(sorted, found.values())) == [["0"], ["1"]]
+
+
+def test_a_share_of_a_gpu_lets_several_processes_use_it(tmp_path: Path) -> None:
+    found = gpus_by_process(tmp_path, RayExecutor(GraphConfig(gpus_per_task=0.5)), 4)
+    assert sorted(map(sorted, found.values())) == [["0"], ["0"], ["1"], ["1"]]
+
+
+def test_blocks_on_cores_get_no_gpu() -> None:
+    executor = RayExecutor(GraphConfig(backend="cpu"))
+    assert executor.gpus == 0
+    seen = set(executor.run_blocks(_visible, [0, 1], on_gpu=True))
+    assert seen <= {"", None}
+
+
+def _visible(_: int) -> str | None:
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def die_once(folder: Path, block: int) -> int:
+    """Return the square; blocks 3 and 7 end their process at the first attempt."""
+    marker = folder / str(block)
+    if block in (3, 7) and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return block * block
+
+
+def test_blocks_of_a_lost_actor_run_again(tmp_path: Path) -> None:
+    executor = RayExecutor(GraphConfig())
+    for _ in range(2):
+        assert list(executor.run_blocks(functools.partial(die_once, tmp_path), list(range(12)), on_gpu=True)) == [
+            block * block for block in range(12)
+        ]
+    assert {path.name for path in tmp_path.iterdir()} == {"3", "7"}
+
+
+def always_die(block: int) -> int:
+    if block == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return block
+
+
+def test_a_block_that_ends_every_actor_is_given_up() -> None:
+    executor = RayExecutor(GraphConfig())
+    with pytest.raises(ray.exceptions.RayActorError):
+        list(executor.run_blocks(always_die, [0, 1, 2], on_gpu=True))
+    assert list(executor.run_blocks(always_die, [0, 2], on_gpu=True)) == [0, 2]
+
+
+def refuse(block: int) -> int:
+    if block == 2:
+        raise InputError("row 5: holds NaN")
+    return block
+
+
+def test_bad_input_arrives_as_it_was_raised() -> None:
+    executor = RayExecutor(GraphConfig())
+    with pytest.raises(InputError, match="^row 5: holds NaN$"):
+        list(executor.run_blocks(refuse, list(range(8)), on_gpu=True))
+    assert list(executor.run_blocks(refuse, [0, 1], on_gpu=True)) == [0, 1]

@@ -1,0 +1,87 @@
+"""The inner loop of benchmarks/fused_scores.cu: its lists are those of plain loops, and it fits into registers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.kernels.cuda import nvrtc
+from tests.kernels.cuda.emulator import Emulator, compiler
+from tests.kernels.cuda.test_compile import needs_nvrtc
+
+SOURCE = Path(__file__).parents[3] / "benchmarks" / "fused_scores.cu"
+ROWS, COLUMNS, CAPACITY = 128, 256, 40
+
+
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory):
+    if compiler is None:
+        pytest.skip("g++ is not installed")
+    return Emulator(tmp_path_factory.mktemp("fused"), SOURCE.parent)
+
+
+def launch(fused, units, threshold, tiles, blocks):
+    n = len(units)
+    found = {
+        "count": np.zeros(n, dtype=np.int32),
+        "ids": np.full((n, CAPACITY), -7, dtype=np.int32),
+        "scores": np.full((n, CAPACITY), -7, dtype=np.float32),
+    }
+    repeat = np.zeros(len(tiles), dtype=np.uint8)
+    sizes = np.int32(n), np.int32(units.shape[1])
+    lists = threshold, *found.values(), np.int32(CAPACITY), repeat
+    fused.launch(
+        "fused_scores", "fused_scores", (blocks, 1, 1), 256, (units, *sizes, tiles, np.int32(len(tiles)), *lists)
+    )
+    return found, repeat
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_lists_are_those_of_plain_loops(fused, blocks):
+    rng = np.random.default_rng(blocks)
+    n, width = 300, 72  # neither a multiple of the tile nor of the depth of a step
+    units = rng.integers(-4, 5, (n, width)).astype(np.float16)
+    scores = units.astype(np.float32) @ units.astype(np.float32).T
+    others = np.where(np.eye(n, dtype=bool), -np.inf, scores)
+    threshold = np.sort(others, axis=1)[:, -8].astype(np.float32)
+    threshold[::9] = np.inf
+    tiles = np.array([(r, c) for r in range(0, n, ROWS) for c in range(0, n, COLUMNS) if c + COLUMNS > r], np.int32)
+    found, repeat = launch(fused, units, threshold, tiles, blocks)
+    assert not repeat.any()
+    for i in range(n):
+        held = found["count"][i]
+        assert held <= CAPACITY
+        listed = sorted(zip(found["ids"][i, :held].tolist(), found["scores"][i, :held].tolist(), strict=True))
+        assert listed == [(j, others[i, j]) for j in np.flatnonzero(others[i] >= threshold[i]).tolist()]
+        assert (found["ids"][i, held:] == -7).all()
+
+
+def test_a_tile_with_too_many_survivors_changes_no_list(fused):
+    units = np.ones((40, 8), dtype=np.float16)
+    tiles = np.zeros((1, 2), dtype=np.int32)
+    for threshold, count in [(9.0, 0), (8.0, 39)]:  # all scores are 8: 780 pairs fit
+        found, repeat = launch(fused, units, np.full(40, threshold, dtype=np.float32), tiles, 1)
+        assert repeat.tolist() == [0]
+        assert (found["count"] == count).all()
+    found, repeat = launch(fused, np.ones((50, 8), dtype=np.float16), np.full(50, 8.0, dtype=np.float32), tiles, 1)
+    assert repeat.tolist() == [1]  # 1,225 pairs do not
+    assert (found["count"] == 0).all()
+
+
+@needs_nvrtc
+@pytest.mark.parametrize(("architecture", "memory"), [("sm_80", 163), ("sm_90", 227), ("sm_100", 227)])
+def test_accumulators_stay_in_registers(architecture, memory):
+    source = SOURCE.read_text()
+    _, usage, log = nvrtc.compiled(source, SOURCE.name, architecture, ("--std=c++17", "-ftz=true"))
+    used = usage["fused_scores"]
+    assert "warning" not in log
+    assert used[:3] == (0, 0, 0)
+    assert used.registers * 256 <= 65536  # a block of 256 threads
+    shared = re.search(r"SHARED_BYTES = (\d+);", source)
+    assert shared is not None
+    assert int(shared[1]) <= memory * 1024
+    ptx = nvrtc.assembly(source, SOURCE.name, ("--std=c++17", "-ftz=true"))
+    assert ptx.count("mma.sync") == 4 * 32  # of a step: 4 parts of the depth, 4 x 8 products
