@@ -29,7 +29,6 @@ from graph_builder.stages.injection import FeatureSpec, find_rows, inject
 from graph_builder.stages.neighbors import build_neighbors, chosen_precision, default_rows_per_task
 from graph_builder.work_folder import WorkFolder, check_folder, write_json
 from kernels.backend import Backend, array_module
-from kernels.cuda.device_rows import release_rows
 from storage.array_file import save_array
 from storage.manifest import MANIFEST
 
@@ -62,7 +61,10 @@ def build_graph(
             other files, or an error of a stage.
     """
     with progress.reporting():
-        return _build(dataset, local_folder(path), options, seed, executor, pairs_per_task)
+        try:
+            return _build(dataset, local_folder(path), options, seed, executor, pairs_per_task)
+        finally:
+            executor.release()  # what comes next, such as a training, may need the GPUs
 
 
 def _build(
@@ -221,7 +223,4 @@ def _build_modality(
 ) -> dict[str, Any]:
     inject(spec, cooccurrence_block_rows, options.mu, executor)
     clusters = build_clusters(spec, options, seed, executor)  # first, because neighbours are searched by cluster
-    try:
-        return build_neighbors(spec, options, executor, rows_per_task) | clusters
-    finally:
-        release_rows()  # if the search ran in this process, so that what comes next has the GPU's memory
+    return build_neighbors(spec, options, executor, rows_per_task) | clusters

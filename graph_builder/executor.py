@@ -16,6 +16,7 @@ from tqdm import tqdm
 from contracts.terminal import shows_bars
 from graph_builder.progress import counted
 from kernels.backend import Backend, array_module
+from kernels.cuda.device_rows import release_rows
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
@@ -53,6 +54,10 @@ class Executor(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Free the GPUs, or their memory, that are kept from stage to stage. The executor can still be used."""
+        ...
+
 
 class SerialExecutor:
     """Runs the blocks in this process, one after another. It needs no Ray.
@@ -86,6 +91,10 @@ class SerialExecutor:
         on_gpu: bool = False,  # noqa: ARG002 (there is one process for all)
     ) -> Iterator[Result]:
         yield from with_progress(map(function, blocks), len(blocks), label, self.seconds)
+
+    def release(self) -> None:
+        """See `Executor`."""
+        release_rows()
 
 
 def with_progress(

@@ -1,4 +1,4 @@
-"""Runs blocks on Ray actors: one actor for each share of a GPU, for as long as the executor exists.
+"""Runs blocks on Ray actors: one actor for each share of a GPU, for a whole build.
 
 Ray tasks would be wrong here. Ray tells a task its GPU by CUDA_VISIBLE_DEVICES, and runs the task in a worker process
 that may have run a task on another GPU before (ray-project/ray#47767). CUDA reads the variable once per process, so
@@ -64,7 +64,7 @@ class GpuActors:
         try:
             while run.next_result < len(blocks):
                 self._start(min(_places(self._share), run.unfinished))
-                run.submit(self._ready, max_ahead)
+                run.submit(self._ready, len(self._starting), max_ahead)
                 ended, _ = ray.wait([*run.running, *self._starting], num_returns=1)
                 self._sort_out(ended[0], run)
                 yield from run.take_results()
@@ -76,7 +76,7 @@ class GpuActors:
             raise
 
     def close(self) -> None:
-        """End all actors and free their GPUs."""
+        """End all actors and free their GPUs. If there are blocks to run again, others are started."""
         for actor in (*self._ready, *self._starting.values()):
             ray.kill(actor)
         self._ready, self._starting = [], {}
@@ -120,16 +120,22 @@ class _Run:
     def unfinished(self) -> int:
         return len(self._waiting) + len(self.running)
 
-    def submit(self, actors: list[Any], max_ahead: int) -> None:
+    def submit(self, actors: list[Any], num_starting: int, max_ahead: int) -> None:
         """Give each idle actor a block, and a second one as long as more blocks wait than there are actors.
 
         With a second block, an actor need not wait for the driver. Near the end of a stage it would keep the block
         from an actor that is idle.
+
+        Args:
+            actors: those that are ready.
+            num_starting: how many others there will be.
+            max_ahead: see `GpuActors.results`.
         """
+        most = len(actors) + num_starting
         for depth in (1, 2):
             held = Counter(actor for actor, _ in self.running.values())
             for actor in actors:
-                if not self._waiting or (depth == 2 and len(self._waiting) <= len(actors)):
+                if not self._waiting or (depth == 2 and len(self._waiting) <= most):
                     return
                 if self._waiting[0] >= self.next_result + max_ahead:
                     return

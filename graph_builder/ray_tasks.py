@@ -98,6 +98,10 @@ class RayExecutor:
                 raise error.cause from None
             raise
 
+    def release(self) -> None:
+        """See `executor.Executor`."""
+        self._actors.close()
+
     def _task_results(self, function: Any, blocks: Sequence[Any]) -> Iterator[Any]:
         task = _run_block.options(num_cpus=self.num_cpus)
         waiting = iter(blocks)

@@ -48,6 +48,9 @@ class TracedExecutor:
             function = functools.partial(traced, function, label, self.traces)
         return self.inner.run_blocks(function, blocks, label=label, on_gpu=on_gpu)
 
+    def release(self) -> None:
+        self.inner.release()
+
 
 def main(address: str, dataset: str, graph: str, traces: str) -> None:
     """Joins the cluster and builds."""

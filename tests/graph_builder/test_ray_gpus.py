@@ -7,8 +7,9 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -28,44 +29,61 @@ def two_gpus(own_ray: None) -> Iterator[None]:  # noqa: ARG001
     ray.shutdown()
 
 
-def meet(folder: Path, size: int, block: int) -> tuple[int, str]:
-    """Return this process and its GPU, once `size` blocks run at the same time."""
-    group = folder / str(block // size)
-    group.mkdir(exist_ok=True)
-    (group / str(block)).touch()
+@pytest.fixture
+def started() -> Iterator[Callable[..., RayExecutor]]:
+    """A function that makes executors with some options. They free their GPUs when the test ends."""
+    executors: list[RayExecutor] = []
+
+    def start(**options: Any) -> RayExecutor:
+        executors.append(RayExecutor(GraphConfig(**options)))
+        return executors[-1]
+
+    yield start
+    for executor in executors:
+        executor.release()
+
+
+def wait_for(folder: Path, pattern: str, count: int) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while len(list(group.iterdir())) < size:
-        assert time.monotonic() < deadline, "the other block does not run"
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < deadline, "the other blocks do not run"
         time.sleep(0.01)
+
+
+def meet(folder: Path, size: int, last: int, block: int) -> tuple[int, str]:
+    """Return this process and its GPU, once `size` blocks run at the same time. Block `last` waits for the others."""
+    (folder / f"{block}.begun").touch()
+    wait_for(folder, "*.begun", size)
+    if block == last:
+        wait_for(folder, "*.done", size - 1)
+    (folder / f"{block}.done").touch()
     return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
 
 
-def gpus_by_process(folder: Path, executor: RayExecutor, size: int) -> dict[int, set[str]]:
-    """Run stages on GPUs, with stages on cores between them, as a build does."""
+def gpus_by_process(folder: Path, executor: RayExecutor, size: int) -> list[list[str]]:
+    """Run stages whose blocks end in other orders, and return the GPUs that each process has had."""
     found: dict[int, set[str]] = defaultdict(set)
-    for stage in range(6):
-        (folder / str(stage)).mkdir(parents=True)
-        function = functools.partial(meet, folder / str(stage), size)
-        for process, gpu in executor.run_blocks(function, list(range(2 * size)), on_gpu=True):
+    for stage in range(8):
+        (folder / str(stage)).mkdir()
+        function = functools.partial(meet, folder / str(stage), size, stage % size)
+        for process, gpu in executor.run_blocks(function, list(range(size)), on_gpu=True):
             found[process].add(gpu)
-        assert list(executor.run_blocks(abs, [-1, -2, -3])) == [1, 2, 3]
-    return found
+    assert list(executor.run_blocks(abs, [-1, -2, -3])) == [1, 2, 3]  # the cores are free
+    return sorted(map(sorted, found.values()))
 
 
-def test_a_process_keeps_its_gpu_and_all_gpus_are_used(tmp_path: Path) -> None:
-    executor = RayExecutor(GraphConfig())
+def test_a_process_keeps_its_gpu_and_all_gpus_are_used(tmp_path: Path, started: Any) -> None:
+    executor = started()
     assert executor.gpus == 2
-    found = gpus_by_process(tmp_path, executor, 2)
-    assert sorted(map(sorted, found.values())) == [["0"], ["1"]]
+    assert gpus_by_process(tmp_path, executor, 2) == [["0"], ["1"]]
 
 
-def test_a_share_of_a_gpu_lets_several_processes_use_it(tmp_path: Path) -> None:
-    found = gpus_by_process(tmp_path, RayExecutor(GraphConfig(gpus_per_task=0.5)), 4)
-    assert sorted(map(sorted, found.values())) == [["0"], ["0"], ["1"], ["1"]]
+def test_a_share_of_a_gpu_lets_several_processes_use_it(tmp_path: Path, started: Any) -> None:
+    assert gpus_by_process(tmp_path, started(gpus_per_task=0.5), 4) == [["0"], ["0"], ["1"], ["1"]]
 
 
-def test_blocks_on_cores_get_no_gpu() -> None:
-    executor = RayExecutor(GraphConfig(backend="cpu"))
+def test_blocks_on_cores_get_no_gpu(started: Any) -> None:
+    executor = started(backend="cpu")
     assert executor.gpus == 0
     seen = set(executor.run_blocks(_visible, [0, 1], on_gpu=True))
     assert seen <= {"", None}
@@ -84,12 +102,10 @@ def die_once(folder: Path, block: int) -> int:
     return block * block
 
 
-def test_blocks_of_a_lost_actor_run_again(tmp_path: Path) -> None:
-    executor = RayExecutor(GraphConfig())
-    for _ in range(2):
-        assert list(executor.run_blocks(functools.partial(die_once, tmp_path), list(range(12)), on_gpu=True)) == [
-            block * block for block in range(12)
-        ]
+def test_blocks_of_a_lost_actor_run_again(tmp_path: Path, started: Any) -> None:
+    executor = started()
+    found = executor.run_blocks(functools.partial(die_once, tmp_path), list(range(12)), on_gpu=True)
+    assert list(found) == [block * block for block in range(12)]
     assert {path.name for path in tmp_path.iterdir()} == {"3", "7"}
 
 
@@ -99,11 +115,11 @@ def always_die(block: int) -> int:
     return block
 
 
-def test_a_block_that_ends_every_actor_is_given_up() -> None:
-    executor = RayExecutor(GraphConfig())
+def test_a_block_that_ends_every_actor_is_given_up(started: Any) -> None:
+    executor = started()
+    executor._actors._max_retries = 1
     with pytest.raises(ray.exceptions.RayActorError):
         list(executor.run_blocks(always_die, [0, 1, 2], on_gpu=True))
-    assert list(executor.run_blocks(always_die, [0, 2], on_gpu=True)) == [0, 2]
 
 
 def refuse(block: int) -> int:
@@ -112,8 +128,10 @@ def refuse(block: int) -> int:
     return block
 
 
-def test_bad_input_arrives_as_it_was_raised() -> None:
-    executor = RayExecutor(GraphConfig())
-    with pytest.raises(InputError, match="^row 5: holds NaN$"):
+def test_bad_input_arrives_as_it_was_raised_and_a_released_executor_holds_no_gpu(started: Any) -> None:
+    executor = started()
+    with pytest.raises(InputError, match=r"^row 5: holds NaN$"):
         list(executor.run_blocks(refuse, list(range(8)), on_gpu=True))
-    assert list(executor.run_blocks(refuse, [0, 1], on_gpu=True)) == [0, 1]
+    assert list(executor.run_blocks(refuse, [0], on_gpu=True)) == [0]
+    executor.release()
+    assert list(started().run_blocks(abs, [-1, -2], on_gpu=True)) == [1, 2]  # others can have the GPUs now
