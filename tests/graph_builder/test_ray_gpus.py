@@ -22,13 +22,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("two_gpus")]
 _PATIENCE_SECONDS = 60.0
 
 
-@pytest.fixture(scope="module")
-def two_gpus(own_ray: None) -> Iterator[None]:  # noqa: ARG001
-    ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture
 def started() -> Iterator[Callable[..., RayExecutor]]:
     """A function that makes executors with some options. They free their GPUs when the test ends."""
