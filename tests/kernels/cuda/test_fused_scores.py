@@ -59,6 +59,15 @@ def test_lists_are_those_of_plain_loops(fused, blocks):
         assert (found["ids"][i, held:] == -7).all()
 
 
+def test_rows_beyond_the_last_are_on_no_list(fused):
+    units = np.random.default_rng(0).integers(-4, 5, (20, 8)).astype(np.float16)
+    threshold = np.full(20, np.inf, dtype=np.float32)
+    threshold[3] = -np.inf
+    found, _ = launch(fused, units, threshold, np.zeros((1, 2), dtype=np.int32), 1)
+    assert found["count"].tolist() == [0, 0, 0, 19, *[0] * 16]
+    assert sorted(found["ids"][3, :19].tolist()) == [*range(3), *range(4, 20)]
+
+
 def test_a_tile_with_too_many_survivors_changes_no_list(fused):
     units = np.ones((40, 8), dtype=np.float16)
     tiles = np.zeros((1, 2), dtype=np.int32)

@@ -33,6 +33,7 @@ def test_a_step_has_the_bits_of_the_cpu(device: Any, width: int) -> None:
     found_sums, found_counts = center_sums(on_device[0], found[0], len(centers), device)
     np.testing.assert_array_equal(to_host(found[0]), nearest)
     assert to_host(found[1]).tobytes() == distances.tobytes()
+    assert distances.tobytes() == ((points - centers[nearest]) ** 2).sum(axis=1).tobytes()
     assert to_host(found_sums).tobytes() == sums.tobytes()
     np.testing.assert_array_equal(to_host(found_counts), counts)
     assert (counts == 0).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -79,6 +80,8 @@ def test_most_tiles_are_not_queued_by_python(xp, monkeypatch):
     calls = Counter()
     for name in ("scan_tile", "compact_tile", "seed_thresholds", "multiply_fp16"):
         monkeypatch.setattr(tile_loop, name, lambda *_, name=name: calls.update([name]))
+    stream = SimpleNamespace(synchronize=lambda: calls.update(["wait"]))
+    monkeypatch.setattr(np.cuda, "get_current_stream", lambda: stream)
     units = np.zeros((512, 8), dtype=np.float16)
     queued = {}
     for graph in (False, True):
@@ -90,6 +93,8 @@ def test_most_tiles_are_not_queued_by_python(xp, monkeypatch):
         calls.clear()
         loop.rectangle(units, lists[0], 0, units, lists[1], 512)
         queued[graph] = triangle, dict(calls)
+        assert triangle.get("wait", 0) == calls["wait"] == graph  # the graphs exist until they have run
+        assert not loop._in_use
     assert queued[False][0]["scan_tile"] == 64 + sum(-(-(63 - k) // 2) for k in range(64))
     assert queued[False][1]["scan_tile"] == 64 * 32
     assert queued[True][0]["scan_tile"] == 8 * (8 + 16) + 4 * 4 + 2 * 8 + 16
