@@ -1,14 +1,18 @@
-"""Measure the host's part of the cosine search's tile loop on a GPU, on a machine without a GPU.
+"""Measure the host's part of the cosine search on a GPU, on a machine without a GPU: the tile loop and the ranking.
 
     python -m benchmarks.tile_loop_host [--num-items 1000000] [--width 384]
 
 The loop runs as it does for one task of a graph build, but CuPy is replaced by a stand-in whose launches do nothing. So
-the seconds are those of this project's Python, with slices of arrays that take about as long as CuPy's. What CuPy and
-the driver need for a launch comes on top, so the calls are counted too. Two ways to
-queue the tiles are compared:
+the CPU seconds are those of this project's Python, with slices of arrays that take about as long as CuPy's. What CuPy
+and the driver need for a launch comes on top, so the calls are counted too. Two ways to queue the tiles are compared:
 
     one by one   each tile is queued by Python: a product, a scan, a compaction
     recorded     panels are launched as CUDA graphs (the default, `kernels/cuda/tile_loop.py`)
+
+The exact ranking of candidates is measured with float64 products that cost nothing, in two ways:
+
+    gathered     the rows of each part's candidates are gathered in host memory and would be sent to the GPU
+    held         the rows are on the GPU (`kernels/cuda/device_rows.py`), so only indices and products are sent
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import click
 import numpy as np
 from tabulate import tabulate
 
+from kernels.cosine.exact_ranking import rank_candidates
 from kernels.cuda import gemm, launchers
 from kernels.cuda.launchers import HALF_VECTOR
 from kernels.cuda.tile_loop import BUFFER_BYTES, DeviceTileLoop, empty_lists, tile_shape
@@ -33,6 +38,8 @@ from kernels.cuda.tile_loop import BUFFER_BYTES, DeviceTileLoop, empty_lists, ti
 MULTIPROCESSORS = 132
 NUM_NEIGHBORS = 10
 CAPACITY = 96
+# Rows that are ranked, and candidates of each: H and near-ties.
+RANKED_ROWS, CANDIDATES = 100_000, NUM_NEIGHBORS + 2
 # What the device would run, by the name of the call.
 TILE = "scan_tile"
 
@@ -190,9 +197,9 @@ def measure(num_items: int, width: int, graph: bool) -> dict[str, Any]:
     loop = DeviceTileLoop(xp=cupy, width=width, num_neighbors=NUM_NEIGHBORS, tile=tile, graph=graph)
     lists = empty_lists(cupy, Array((num_items,), np.float32), CAPACITY)
     units = Array((num_items, -(-width // HALF_VECTOR) * HALF_VECTOR), np.float16)
-    start = time.perf_counter()
+    start = time.process_time()
     loop.triangle(units, lists, 0)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     tiles = calls.on_device[TILE]
     return {
         "tiles": tiles,
@@ -203,6 +210,36 @@ def measure(num_items: int, width: int, graph: bool) -> dict[str, Any]:
         "microseconds_per_tile": seconds / tiles * 1e6,
         "microseconds_per_call": seconds / calls.from_python.total() * 1e6,
     }
+
+
+def measure_ranking(width: int, held: bool) -> dict[str, float]:
+    """Rank the candidates of some rows, with products that cost nothing. Return seconds and bytes for 1M rows."""
+    random = np.random.default_rng(0)
+    features = random.standard_normal((RANKED_ROWS, width), dtype=np.float32)
+    squares = np.ones(RANKED_ROWS)
+    offsets = np.arange(RANKED_ROWS + 1) * CANDIDATES
+    candidates = random.integers(0, RANKED_ROWS, RANKED_ROWS * CANDIDATES)
+    products = random.random(RANKED_ROWS * CANDIDATES)
+    sent = 0
+
+    def dots(left: np.ndarray, left_index: np.ndarray, right: np.ndarray, right_index: np.ndarray) -> np.ndarray:
+        nonlocal sent
+        sent += left_index.nbytes + right_index.nbytes + 8 * len(left_index)
+        if not held:
+            for matrix, index in ((left, left_index), (right, right_index)):
+                sent += np.ascontiguousarray(matrix[np.unique(index, return_inverse=True)[0]]).nbytes
+        return products[: len(left_index)]
+
+    def rank(num_rows: int) -> float:
+        start = time.process_time()
+        part = offsets[: num_rows + 1]
+        rank_candidates(features, squares, np.arange(num_rows), part, candidates, NUM_NEIGHBORS, 1, dots)
+        return time.process_time() - start
+
+    rank(1)  # compiles
+    sent = 0
+    scale = 1_000_000 / RANKED_ROWS
+    return {"seconds": rank(RANKED_ROWS) * scale, "gib": sent * scale / 2**30}
 
 
 @click.command()
@@ -225,7 +262,11 @@ def main(num_items: int, width: int) -> None:
     ]
     headers = ["", "tiles", "queued or recorded by Python", "calls per tile", "seconds", "microseconds per tile"]
     click.echo(tabulate(rows, headers, colalign=("left", *["right"] * 5), disable_numparse=True))
-    click.echo(json.dumps(found))
+    ranking = {name: measure_ranking(width, name == "held") for name in ("gathered", "held")}
+    lines = [[name, f"{one['seconds']:.2f}", f"{one['gib']:.2f}"] for name, one in ranking.items()]
+    headers = ["ranking of 1M rows", "seconds of the host", "GiB sent"]
+    click.echo("\n" + tabulate(lines, headers, colalign=("left", "right", "right"), disable_numparse=True))
+    click.echo(json.dumps({"tiles": found, "ranking": ranking}))
 
 
 if __name__ == "__main__":
