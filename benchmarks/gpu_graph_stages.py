@@ -54,7 +54,7 @@ def graph(device: torch.device, small: bool) -> dict[str, Any]:
         for name, backend in backends.items():
             options = GraphConfig(backend=backend, num_centers=8 if small else 16)
             began = time.perf_counter()
-            build_graph(source, Path(folder) / name, options, 0, SerialExecutor())
+            build_graph(source, Path(folder) / name, options, 0, SerialExecutor(options.backend))
             seconds[f"{name} seconds"] = time.perf_counter() - began
             digests[name] = {
                 file: hashlib.sha256(held).hexdigest() for file, held in content(Path(folder) / name).items()
