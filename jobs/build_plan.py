@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-from tabulate import tabulate
 
 from configs.schema import Config
 from contracts.errors import InputError
@@ -100,6 +99,8 @@ def print_plan(
     Raises:
         InputError: sizes are missing, named twice or not positive, or the output cannot be a new file.
     """
+    from tabulate import tabulate  # a build does without
+
     output = Path(absolute("plan-output", plan_output) or "") if plan_output else None
     if output and output.exists():
         raise InputError(f"--plan-output {output}: exists; name a new file")

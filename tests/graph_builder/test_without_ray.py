@@ -1,4 +1,7 @@
-"""A graph is built where neither Ray nor TorchRec is installed, with the bytes of any other build."""
+"""A graph is built where neither Ray nor TorchRec is installed, with the bytes of any other build.
+
+`tests/bare_environment.py` says which packages are there.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,6 @@ from graph_builder.cost.ceilings import Ceilings
 from jobs.build_graph import main
 from tests.fingerprints import differing, fingerprints
 
-BLOCKED = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("ray", "torchrec", "fbgemm_gpu"):
-            raise ModuleNotFoundError(f"{name} is blocked", name=name)
-
-sys.meta_path.insert(0, Blocked())
-sys.modules.pop("ray", None)
-import importlib.util
-importlib.util.find_spec = lambda name, found=importlib.util.find_spec: None if name == "ray" else found(name)
-from jobs.build_graph import main
-main()
-"""
-
 
 def arguments(folders: Path, graph: Path) -> list[str]:
     settings = [f"dataset={folders}/dataset", f"graph={graph}", "graph_options.num_centers=4"]
@@ -39,7 +26,7 @@ def arguments(folders: Path, graph: Path) -> list[str]:
 
 @pytest.mark.long
 def test_the_command_builds_without_ray_and_torchrec(folders: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", BLOCKED, *arguments(folders, tmp_path / "graph")]
+    command = [sys.executable, "-m", "tests.bare_environment", "build_graph", *arguments(folders, tmp_path / "graph")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("building the graph in this process, on the CPU\nwrote graph ")
