@@ -108,7 +108,7 @@ def search_block(spec: NeighborSpec, block: Block) -> None:
     sides = [_side(spec, search, index, largest) for index in indices]
     arrays: dict[str, np.ndarray] = {}
     for index, lists in zip(indices, search.search(sides, spec.others), strict=True):
-        arrays |= {f"{name}-{index}": array for name, array in _packed(lists).items()}
+        arrays |= {f"{name}-{index}": array for name, array in zip(_STORED, lists, strict=True)}
     save_block(spec.block_path(block), **arrays)
 
 
@@ -135,7 +135,8 @@ def merge_range(spec: NeighborSpec, task: tuple[int, list[Block]]) -> None:
         offer_entries(lists, found["offsets"], found["ids"], found["scores"], spec.others)
     assert lists is not None
     compact_lists(lists, spec.others)
-    save_block(path, merged=np.array(merged, dtype=np.int64), **_packed(lists))
+    arrays = dict(zip(_STORED, lists.packed(), strict=True))
+    save_block(path, merged=np.array(merged, dtype=np.int64), **arrays)
 
 
 def merged_blocks(spec: NeighborSpec, index: int) -> set[Block]:
@@ -236,11 +237,3 @@ def _rows(spec: NeighborSpec, search: PairSearch, rows: slice) -> tuple[Any, np.
 
 def _largest_residual(spec: NeighborSpec) -> float:
     return max(read_json(spec.residual_path(index)) for index in range(spec.num_ranges))
-
-
-def _packed(lists: CandidateLists) -> dict[str, np.ndarray]:
-    """Return lists as arrays by stored name, without empty places. An overflowed list is unusable: no entries."""
-    lists.used[lists.overflowed] = 0
-    offsets, ids, scores = lists.entries()
-    arrays = (lists.threshold, lists.margin, lists.overflowed, offsets, ids, scores)
-    return dict(zip(_STORED, arrays, strict=True))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from kernels.backend import Backend, array_module, to_host
-from kernels.candidate_lists import CandidateLists, num_places
+from kernels.candidate_lists import CandidateLists, PackedLists, num_places
 from kernels.cosine.cosine_topk import Precision, error_bounds, list_margin, product_scale, unit_rows
 from kernels.cosine.exact_dots import pair_dots
 from kernels.cosine.exact_ranking import DotProducts
@@ -70,7 +70,7 @@ class PairSearch(Protocol):
         """
         ...
 
-    def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
+    def search(self, sides: Sequence[Side], num_best: int) -> list[PackedLists]:
         """Score all pairs within one side, or between two. Return the compacted lists of each side in host memory."""
         ...
 
@@ -96,7 +96,7 @@ class HostSearch:
         margin = list_margin(error_bounds(residuals, largest_residual, units.shape[1], self.precision))
         return Side(part.first_id, units, CandidateLists.empty(margin, num_best, part.threshold))
 
-    def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
+    def search(self, sides: Sequence[Side], num_best: int) -> list[PackedLists]:
         """See `PairSearch`."""
         scale = product_scale(sides[0].units.shape[1], self.precision)
         if len(sides) == 1:
@@ -106,7 +106,7 @@ class HostSearch:
             scan_rectangle(*first, *second, num_best, scale, self._threads)
         for side in sides:
             compact_lists(side.lists, num_best)
-        return [side.lists for side in sides]
+        return [side.lists.packed() for side in sides]
 
 
 class DeviceSearch:
@@ -145,7 +145,7 @@ class DeviceSearch:
             lists.threshold[:] = self._xp.asarray(part.threshold)
         return Side(part.first_id, units, lists)
 
-    def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
+    def search(self, sides: Sequence[Side], num_best: int) -> list[PackedLists]:
         """See `PairSearch`."""
         loop = DeviceTileLoop(
             xp=self._xp, width=self._width, num_neighbors=num_best, tile=self._tile, graph=self._graph
@@ -155,7 +155,8 @@ class DeviceSearch:
         else:
             first, second = ((side.units, side.lists, side.first_id) for side in sides)
             loop.rectangle(*first, *second)
-        return [CandidateLists(*(to_host(array) for array in side.lists)) for side in sides]
+        # Packed on the device, because four of five places are empty.
+        return [PackedLists(*(to_host(array) for array in side.lists.packed(self._xp))) for side in sides]
 
     def _unit_rows(self, rows: Any, squares: np.ndarray) -> tuple[Any, Any]:
         self._width = rows.shape[1]
