@@ -87,10 +87,10 @@ class RayExecutor:
                 "--object-store-memory, and repeat the command"
             ) from None
         except OutOfMemoryError:
+            knob = "gpus_per_task" if on_gpu and self.gpus else "cpus_per_task"
             raise InputError(
                 "a node's memory is too small for the tasks that run there at once; finished blocks are kept: raise "
-                "graph_options.cpus_per_task, so that fewer do, or lower graph_options.rows_per_task, and repeat the "
-                "command"
+                f"graph_options.{knob}, so that fewer do, or lower graph_options.rows_per_task, and repeat the command"
             ) from None
         except RayTaskError as error:
             # Raise bad input as the worker raised it. Any other error keeps the worker's traceback.

@@ -24,7 +24,7 @@ class Watched(dict[str, Any]):
 
 
 @pytest.mark.ray
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.usefixtures("two_gpus")
 def test_a_process_trains_one_trial_on_one_gpu(tmp_path: Path) -> None:
     (tmp_path / "seen").mkdir()

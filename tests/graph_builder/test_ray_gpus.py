@@ -71,6 +71,7 @@ def test_a_process_keeps_its_gpu_and_all_gpus_are_used(tmp_path: Path, started: 
     assert gpus_by_process(tmp_path, executor, 2) == [["0"], ["1"]]
 
 
+@pytest.mark.slow
 def test_a_share_of_a_gpu_lets_several_processes_use_it(tmp_path: Path, started: Any) -> None:
     assert gpus_by_process(tmp_path, started(gpus_per_task=0.5), 4) == [["0"], ["0"], ["1"], ["1"]]
 
@@ -108,6 +109,7 @@ def always_die(block: int) -> int:
     return block
 
 
+@pytest.mark.slow
 def test_a_block_that_ends_every_actor_is_given_up(started: Any) -> None:
     executor = started()
     executor._actors._max_retries = 1
