@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from tabulate import tabulate
 
 from benchmarks.graphs_gpu import full_gemm_seconds, seconds_of
 from contracts.errors import InputError
+from contracts.text_table import text_table
 from kernels.backend import array_module
 from tests.kernels.cuda import nvrtc
 
@@ -103,8 +103,9 @@ def main() -> None:
         click.echo("nvidia-cuda-nvrtc is not installed: nothing was compiled")
     else:
         result["needs"] = {architecture: needs(architecture) for architecture in LIMITS}
-        rows = [[name, *facts.values()] for name, facts in result["needs"].items()]
-        click.echo(tabulate(rows, ["", *next(iter(result["needs"].values()))]))
+        rows = [[name, *map(str, facts.values())] for name, facts in result["needs"].items()]
+        headers = ["", *next(iter(result["needs"].values()))]
+        click.echo(text_table(rows, headers, right=range(1, len(headers))))
     try:
         result["measured"] = measure(array_module("cuda"))
     except InputError as error:

@@ -27,8 +27,8 @@ from typing import Any
 
 import click
 import numpy as np
-from tabulate import tabulate
 
+from contracts.text_table import text_table
 from kernels.cosine.exact_ranking import rank_candidates
 from kernels.cuda import gemm, launchers
 from kernels.cuda.launchers import HALF_VECTOR
@@ -261,11 +261,11 @@ def main(num_items: int, width: int) -> None:
         for name, one in found.items()
     ]
     headers = ["", "tiles", "queued or recorded by Python", "calls per tile", "seconds", "microseconds per tile"]
-    click.echo(tabulate(rows, headers, colalign=("left", *["right"] * 5), disable_numparse=True))
+    click.echo(text_table(rows, headers, right=range(1, 6)))
     ranking = {name: measure_ranking(width, name == "held") for name in ("gathered", "held")}
     lines = [[name, f"{one['seconds']:.2f}", f"{one['gib']:.2f}"] for name, one in ranking.items()]
     headers = ["ranking of 1M rows", "seconds of the host", "GiB sent"]
-    click.echo("\n" + tabulate(lines, headers, colalign=("left", "right", "right"), disable_numparse=True))
+    click.echo("\n" + text_table(lines, headers, right=(1, 2)))
     click.echo(json.dumps({"tiles": found, "ranking": ranking}))
 
 

@@ -53,6 +53,12 @@ def test_it_is_tried_first(monkeypatch, caplog, product, record, reason):
     assert reason in caplog.text
 
 
+def test_a_product_can_be_recorded_on_a_gpu(xp):
+    if xp is np:
+        pytest.skip("needs a GPU")
+    assert recording.can_record(xp)
+
+
 def test_a_recording_ends_also_after_an_error(monkeypatch):
     monkeypatch.setattr(np, "cuda", type("cuda", (), {"Stream": Stream}), raising=False)
     Stream.events.clear()
