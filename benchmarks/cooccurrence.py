@@ -55,7 +55,7 @@ class Histories:
 class ThreadExecutor:
     """An executor on threads, which records the seconds of each stage and the bytes of the entries' files."""
 
-    uses_gpu = False
+    gpus = 0
 
     def __init__(self, pool: ThreadPoolExecutor, folder: Path) -> None:
         self.pool = pool

@@ -54,7 +54,7 @@ def graph(device: torch.device, small: bool) -> dict[str, Any]:
         for name, backend in backends.items():
             options = GraphConfig(backend=backend, num_centers=8 if small else 16)
             began = time.perf_counter()
-            build_graph(source, Path(folder) / name, options, 0, SerialExecutor())
+            build_graph(source, Path(folder) / name, options, 0, SerialExecutor(options.backend))
             seconds[f"{name} seconds"] = time.perf_counter() - began
             digests[name] = {
                 file: hashlib.sha256(held).hexdigest() for file, held in content(Path(folder) / name).items()
@@ -67,11 +67,14 @@ def cosine(device: torch.device, small: bool) -> dict[str, Any]:
     """Measure the cosine search at 1M x 384, and at 10M x 512 as far as time goes, beside the matrix product."""
     if device.type == "cpu":
         return {"checks": {}, "figures": {"on a CPU": "python benchmarks/graphs.py measures it"}}
+    from benchmarks import fused_scores
     from benchmarks.graphs_gpu import measure
 
+    fused = fused_scores.measure(array_module("cuda"))
+    print(json.dumps(fused), flush=True)
+    figures, checks = {"131072x384 fused loop over GEMM": fused["triangle_over_gemm"]}, {}
     found = measure(array_module("cuda"), 10.0 if small else 90.0)
     print(json.dumps(found, default=float), flush=True)
-    figures, checks = {}, {}
     for size in ("1000000x384", "10000000x512"):
         for name, run in found[size].items():
             if isinstance(run, dict) and "seconds_over_gemm" in run:

@@ -63,7 +63,7 @@ def run_slice(
     write_features(features, num_items, width)
     spec = NeighborSpec(
         features=features,
-        rows_per_task=default_rows_per_task(num_items, False),
+        rows_per_task=default_rows_per_task(num_items, 0),
         others=num_neighbors - 1,
         include_self=True,
         precision="float32",

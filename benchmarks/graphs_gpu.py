@@ -7,6 +7,7 @@
    is extrapolated from the share of pairs that is done. For comparison: the float16 GEMM of all N^2 pairs, and
    torch.mm + torch.topk. If all blocks were done, the lists of some rows are checked against all scores of these
    rows.
+   1M x 384 is also searched by one call, with each tile queued by itself and with recorded panels.
 3. Exact ranking, injection and co-occurrence pairs: bytes (or pairs) per second. For comparison: a device copy.
 
 Kernels are timed by CUDA events around the work of one stream, after a warm-up.
@@ -172,6 +173,24 @@ def search(
     }
 
 
+def whole_triangle(
+    cupy: Any, units: Any, margin: Any, width: int, tile: tuple[int, int], graph: bool
+) -> dict[str, Any]:
+    """Search all pairs by one call, as a build on one GPU does up to 2^20 rows."""
+    loop = DeviceTileLoop(xp=cupy, width=width, num_neighbors=NUM_NEIGHBORS, tile=tile, graph=graph)
+    lists = empty_lists(cupy, margin, CAPACITY)
+    cupy.cuda.Device().synchronize()
+    started = time.perf_counter()
+    loop.triangle(units, lists, 0)
+    cupy.cuda.Device().synchronize()
+    seconds = time.perf_counter() - started
+    return {
+        "seconds_of_all_pairs": seconds,
+        "certified_fraction": float(1 - lists.overflowed.mean()),
+        "best_items_listed": listed(cupy, units, lists, width),
+    }
+
+
 def listed(cupy: Any, units: Any, lists: Any, width: int) -> float:
     """Return the share of the best items of 64 rows, by all their scores, that is on the rows' lists; 1 is correct."""
     rows = cupy.linspace(0, len(units) - 1, 64).astype(cupy.int64)
@@ -233,6 +252,11 @@ def measure(cupy: Any, seconds: float) -> dict[str, Any]:
             if features is not None and name == "one_stream":
                 found["rerank"] = rerank(cupy, features, lists)
             del lists
+        if features is not None:
+            for name, graph in (("whole_one_by_one", False), ("whole_recorded", True)):
+                found[name] = whole_triangle(cupy, units, margin, width, tile, graph)
+                found[name]["seconds_over_gemm"] = found[name]["seconds_of_all_pairs"] / gemm
+                click.echo(f"{num_items} x {width}, {name}: {found[name]}")
         result[f"{num_items}x{width}"] = found
         del units, margin, features
         cupy.get_default_memory_pool().free_all_blocks()

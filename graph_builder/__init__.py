@@ -9,8 +9,9 @@ May import kernels, storage, configs and contracts. It does not import data: it 
     sequence_file.py   reading sequences from a Parquet or Arrow file
     row_blocks.py      the files of the co-occurrence matrix
     work_folder.py     the files of an unfinished build, by which it continues
-    executor.py        running blocks of work, one after the other
+    executor.py        running blocks of work, one after the other, in this process
     ray_tasks.py       running blocks of work on a Ray cluster
+    ray_gpu_actors.py  running blocks of work on the GPUs of a Ray cluster
     progress.py        progress reports of a build
     integrity.py       the checksum of a graph
     exports.py         export of a graph to other libraries' formats

@@ -61,7 +61,10 @@ def build_graph(
             other files, or an error of a stage.
     """
     with progress.reporting():
-        return _build(dataset, local_folder(path), options, seed, executor, pairs_per_task)
+        try:
+            return _build(dataset, local_folder(path), options, seed, executor, pairs_per_task)
+        finally:
+            executor.release()  # what comes next, such as a training, may need the GPUs
 
 
 def _build(
@@ -161,8 +164,8 @@ def _layout(num_items: int, options: GraphConfig, executor: Executor, pairs_per_
     return {
         "block_rows": options.block_rows,
         "pairs_per_task": pairs_per_task,
-        "rows_per_task": options.rows_per_task or default_rows_per_task(num_items, executor.uses_gpu),
-        "precision": chosen_precision(options, executor.uses_gpu),
+        "rows_per_task": options.rows_per_task or default_rows_per_task(num_items, executor.gpus),
+        "precision": chosen_precision(options, executor.gpus > 0),
     }
 
 

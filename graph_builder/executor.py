@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from contracts.terminal import shows_bars
 from graph_builder.progress import counted
+from kernels.backend import Backend, array_module
+from kernels.cuda.device_rows import release_rows
 
 Block = TypeVar("Block")
 Result = TypeVar("Result")
@@ -24,14 +27,11 @@ class Executor(Protocol):
 
     Attributes:
         seconds: wall time of the labelled stages so far.
+        gpus: number of GPUs for blocks whose function can use one; 0: all blocks run on cores.
     """
 
     seconds: dict[str, float]
-
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether a block gets a GPU if its function can use one."""
-        ...
+    gpus: int
 
     def run_blocks(
         self,
@@ -54,14 +54,33 @@ class Executor(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Free the GPUs, or their memory, that are kept from stage to stage. The executor can still be used."""
+        ...
+
 
 class SerialExecutor:
-    """Runs the blocks in this process, one after another."""
+    """Runs the blocks in this process, one after another. It needs no Ray.
 
-    uses_gpu = False
+    Attributes:
+        seconds: see `Executor`.
+        gpus: 1 if the kernels use a GPU, else 0.
+        cores: 1.
+    """
 
-    def __init__(self) -> None:
+    cores = 1
+
+    def __init__(self, backend: Backend = "cpu") -> None:
+        """Prepare.
+
+        Args:
+            backend: `backend` of the graph's options. With "auto" and "cuda", blocks use CUDA's first visible GPU.
+
+        Raises:
+            InputError: `backend` is "cuda", and CuPy or a GPU is missing.
+        """
         self.seconds: dict[str, float] = {}
+        self.gpus = 0 if array_module(backend) is np else 1
 
     def run_blocks(
         self,
@@ -69,9 +88,13 @@ class SerialExecutor:
         blocks: Sequence[Block],
         *,
         label: str | None = None,
-        on_gpu: bool = False,  # noqa: ARG002 (one process: the kernels find the GPU themselves)
+        on_gpu: bool = False,  # noqa: ARG002 (there is one process for all)
     ) -> Iterator[Result]:
         yield from with_progress(map(function, blocks), len(blocks), label, self.seconds)
+
+    def release(self) -> None:
+        """See `Executor`."""
+        release_rows()
 
 
 def with_progress(

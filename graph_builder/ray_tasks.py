@@ -1,6 +1,7 @@
-"""Runs the blocks of a stage as Ray tasks. Tasks get the paths of matrices and open them as memory maps.
+"""Runs the blocks of a stage as Ray tasks or, if they use GPUs, on Ray actors (`ray_gpu_actors`).
 
-Every node must have the dataset and graph folders under the same paths.
+Blocks get the paths of matrices and open them as memory maps. Every node must have the dataset and graph folders under
+the same paths.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ray.exceptions import ObjectStoreFullError, OutOfDiskError, OutOfMemoryErro
 from configs.schema import GraphConfig
 from contracts.errors import InputError
 from graph_builder.executor import Block, Result, with_progress
+from graph_builder.ray_gpu_actors import GpuActors
 
 # Submitted tasks per core: enough that a slow task leaves no core idle, and few enough for the scheduler.
 _TASKS_PER_CPU = 4
@@ -24,9 +26,14 @@ _MAX_RETRIES = 5
 
 
 class RayExecutor:
-    """Runs one task per block on the connected cluster. Ray runs lost tasks again.
+    """Runs the blocks on the connected cluster. A block whose worker or node is lost is run again elsewhere.
 
     Blocks are deterministic and write to temporary names, so a block that ran twice does no harm.
+
+    Attributes:
+        seconds: wall time of the labelled stages so far.
+        cores: cores of the cluster when it was joined. It may grow or shrink later.
+        gpus: GPUs of the cluster at that time; 0 if the options ask for the CPU.
     """
 
     def __init__(self, options: GraphConfig) -> None:
@@ -50,12 +57,11 @@ class RayExecutor:
                 "lower it"
             )
         self.max_in_flight = max(1, int(resources.get("CPU", 1))) * _TASKS_PER_CPU
-        # With backend=cuda and no GPU, the first block raises the kernels' error.
-        self.uses_gpu = options.backend != "cpu" and resources.get("GPU", 0) >= 1
-        self.num_gpus = options.gpus_per_task if self.uses_gpu else 0.0
-        # The cluster's resources when it was joined. It may grow or shrink later.
         self.cores = max(1, int(resources.get("CPU", 1)))
-        self.gpus = int(resources.get("GPU", 0)) if self.uses_gpu else 0
+        # With backend=cuda and no GPU, the first block raises the kernels' error.
+        self.gpus = int(resources.get("GPU", 0)) if options.backend != "cpu" else 0
+        self.gpus_per_task = options.gpus_per_task
+        self._actors = GpuActors(options.gpus_per_task, _MAX_RETRIES)
 
     def run_blocks(
         self,
@@ -65,11 +71,15 @@ class RayExecutor:
         label: str | None = None,
         on_gpu: bool = False,
     ) -> Iterator[Result]:
-        """See `executor.Executor`; at most `max_in_flight` tasks at a time."""
-        task = _run_block.options(num_cpus=self.num_cpus, num_gpus=self.num_gpus if on_gpu else 0)
+        """See `executor.Executor`; at most `max_in_flight` blocks are started before their results are taken."""
         try:
             shared = ray.put(function)
-            yield from with_progress(self._results(task, shared, blocks), len(blocks), label, self.seconds)
+            if on_gpu and self.gpus:
+                ahead = max(self.max_in_flight, _TASKS_PER_CPU * int(self.gpus / self.gpus_per_task))
+                results = self._actors.results(shared, blocks, ahead)
+            else:
+                results = self._task_results(shared, blocks)
+            yield from with_progress(results, len(blocks), label, self.seconds)
         except (ObjectStoreFullError, OutOfDiskError):
             raise InputError(
                 "the object store of a node is full and so is the disk that it spills to (Ray's temporary folder, "
@@ -77,34 +87,41 @@ class RayExecutor:
                 "--object-store-memory, and repeat the command"
             ) from None
         except OutOfMemoryError:
+            knob = "gpus_per_task" if on_gpu and self.gpus else "cpus_per_task"
             raise InputError(
                 "a node's memory is too small for the tasks that run there at once; finished blocks are kept: raise "
-                "graph_options.cpus_per_task, so that fewer do, or lower graph_options.rows_per_task, and repeat the "
-                "command"
+                f"graph_options.{knob}, so that fewer do, or lower graph_options.rows_per_task, and repeat the command"
             ) from None
+        except RayTaskError as error:
+            # Raise bad input as the worker raised it. Any other error keeps the worker's traceback.
+            if isinstance(error.cause, InputError):
+                raise error.cause from None
+            raise
 
-    def _results(self, task: Any, shared: Any, blocks: Sequence[Any]) -> Iterator[Any]:
+    def release(self) -> None:
+        """See `executor.Executor`."""
+        self._actors.close()
+
+    def _task_results(self, function: Any, blocks: Sequence[Any]) -> Iterator[Any]:
+        task = _run_block.options(num_cpus=self.num_cpus)
         waiting = iter(blocks)
         in_flight: deque[Any] = deque()
         try:
             while True:
                 while len(in_flight) < self.max_in_flight:
                     try:
-                        in_flight.append(task.remote(shared, next(waiting)))
+                        in_flight.append(task.remote(function, next(waiting)))
                     except StopIteration:
                         break
                 if not in_flight:
                     return
                 yield ray.get(in_flight[0])
                 in_flight.popleft()
-        except (RayTaskError, OutOfMemoryError) as error:
+        except (RayTaskError, OutOfMemoryError):
             # Wait for the other tasks, so that none of them writes after the caller has the error.
             # Do not use ray.cancel: if a task completes while it is cancelled, a check in Ray 2.60 fails and ends the
             # driver.
             ray.wait(list(in_flight), num_returns=len(in_flight))
-            # Raise bad input as the worker raised it. Any other error keeps the worker's traceback.
-            if isinstance(error, RayTaskError) and isinstance(error.cause, InputError):
-                raise error.cause from None
             raise
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,17 +17,21 @@ from contracts.modalities import check_modality_name
 from contracts.terminal import shows_bars
 from data.dataset import Dataset
 from distributed.job_paths import absolute_file, resolve_paths
-from distributed.ray.cluster import check_seen_by_all_nodes, cluster_in_words, connect
-from distributed.ray.relay import naming_ray_logs
 from distributed.run_location import check_cpus
 from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
 from graph_builder.build_inputs import ArraySource, GraphSource
+from graph_builder.executor import SerialExecutor
 from graph_builder.graph import graph_fingerprint
-from graph_builder.ray_tasks import RayExecutor
 from jobs.build_plan import comparison, nearest_folder, plan_options, print_plan
 from jobs.cli import HomePath, NamedPath, config_options, job, verbose_option
 from storage.object_cache import locked, published, remote_manifest, work_folder
 from storage.uris import is_uri
+
+if TYPE_CHECKING:
+    from graph_builder.ray_tasks import RayExecutor
+
+# Raises an InputError if some process of the build does not see a folder; see `check_seen_by_all_nodes`.
+FolderCheck = Callable[[Path, str], None]
 
 
 @click.command()
@@ -50,6 +57,15 @@ from storage.uris import is_uri
     type=click.IntRange(min=1),
     help="number of items, where neither a dataset nor --features gives it [default: largest id in --sequences, + 1]",
 )
+@click.option(
+    "--executor",
+    "place",
+    type=click.Choice(["auto", "ray", "serial"]),
+    default="auto",
+    show_default=True,
+    help="where the build runs. ray: as tasks on a cluster; serial: in this process, one task after another, without "
+    "Ray, and on one GPU if there is one; auto: ray if Ray is installed, else serial",
+)
 @click.option("--compare", is_flag=True, help="after the build, print its times beside those that --plan predicts")
 @plan_options
 def main(
@@ -58,10 +74,11 @@ def main(
     features: tuple[str, ...],
     sequences: str | None,
     num_items: int | None,
+    place: str,
     compare: bool,
     plan: dict[str, Any] | None,
 ) -> None:
-    """Build the item graph of a dataset: co-occurrence, neighbours and interest centres, as Ray tasks.
+    """Build the item graph of a dataset: co-occurrence, neighbours and interest centres.
 
     Co-occurrence is counted in the training part of each sequence. Repeat the command to continue an interrupted build.
     If the data or the parameters differ from those of the interrupted build, it starts again from the beginning.
@@ -83,13 +100,9 @@ def main(
         source.validate()
     _check_before_ray(source, config.graph, config)
 
-    if shows_bars():  # someone who watches should know what the first seconds are for
-        print(f"building the graph with Ray: {cluster_in_words(config.cluster)}", flush=True)
-    connect(config.cluster)
     options = config.graph_options
-    executor = RayExecutor(options)
-    with naming_ray_logs():
-        manifest = _build(source, config.graph, config, executor)
+    with _executor(place, config) as (executor, check_folder):
+        manifest = _build(source, config.graph, config, executor, check_folder)
     if compare:
         print(comparison(source, config, executor))
 
@@ -103,7 +116,40 @@ def main(
     )
 
 
-def _build(source: GraphSource, graph: str, config: Config, executor: RayExecutor) -> dict[str, Any]:
+@contextmanager
+def _executor(place: str, config: Config) -> Iterator[tuple[RayExecutor | SerialExecutor, FolderCheck]]:
+    """Yield the executor that `--executor` names, and the check that each of its processes sees a folder.
+
+    Raises:
+        InputError: Ray is asked for and is not installed or cannot be joined, or a GPU is asked for and is missing.
+    """
+    has_ray = importlib.util.find_spec("ray") is not None
+    if place == "ray" and not has_ray:
+        raise InputError("--executor ray: Ray is not installed; install it, or use --executor serial")
+    if place == "serial" or not has_ray:
+        if config.cluster.address:
+            raise InputError(
+                f"cluster.address={config.cluster.address}: the build would run in this process; leave the address "
+                "out, or " + ("leave out --executor serial" if has_ray else "install Ray")
+            )
+        executor = SerialExecutor(config.graph_options.backend)
+        if shows_bars() or place == "auto":
+            print(f"building the graph in this process, on {'a GPU' if executor.gpus else 'the CPU'}", flush=True)
+        yield executor, lambda _folder, _what: None
+        return
+    from jobs.ray_build import check_seen_by_all_nodes, on_ray
+
+    with on_ray(config) as ray_executor:
+        yield ray_executor, check_seen_by_all_nodes
+
+
+def _build(
+    source: GraphSource,
+    graph: str,
+    config: Config,
+    executor: RayExecutor | SerialExecutor,
+    check_folder: FolderCheck,
+) -> dict[str, Any]:
     """Build the graph in the folder `graph`; if `graph` is a URI, in a working folder of this node, then upload it.
 
     Raises:
@@ -111,14 +157,14 @@ def _build(source: GraphSource, graph: str, config: Config, executor: RayExecuto
     """
     options, seed = config.graph_options, config.seed
     if not is_uri(graph):
-        check_seen_by_all_nodes(Path(graph), f"graph={graph}")
+        check_folder(Path(graph), f"graph={graph}")
         return build_graph(source, graph, options, seed, executor)
     if (existing := remote_manifest(graph)) is not None:
         if existing.get("fingerprint") == graph_fingerprint(source.fingerprint, shaping_parameters(options), seed):
             return existing
         raise InputError(f"graph={graph}: holds a graph of other data or parameters; delete it or name another URI")
     folder = work_folder(graph)
-    check_seen_by_all_nodes(folder, f"graph={graph}: is built in the folder MDSREC_CACHE, and its {folder.parent}")
+    check_folder(folder, f"graph={graph}: is built in the folder MDSREC_CACHE, and its {folder.parent}")
     with locked(folder):
         manifest = build_graph(source, folder, options, seed, executor)
         published(folder, graph)

@@ -8,11 +8,10 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-from tabulate import tabulate
 
 from configs.schema import Config
 from contracts.errors import InputError
@@ -23,12 +22,15 @@ from graph_builder.cost.ceilings import H200, Ceilings, measure_ceilings
 from graph_builder.cost.plan import directed_pairs, predict
 from graph_builder.cost.plan_tables import comparison_table, measured_seconds, plan_table, plan_values
 from graph_builder.cost.request import ModalitySize, PlanRequest
-from graph_builder.ray_tasks import RayExecutor
+from graph_builder.executor import SerialExecutor
 from graph_builder.work_folder import write_json
 from jobs.cli import HomePath
 from storage.array_file import map_array
 from storage.object_cache import work_folder
 from storage.uris import is_uri
+
+if TYPE_CHECKING:
+    from graph_builder.ray_tasks import RayExecutor
 
 _RATES = [rate.name for rate in fields(Ceilings)]
 _DEFAULT = "measured here"
@@ -97,6 +99,8 @@ def print_plan(
     Raises:
         InputError: sizes are missing, named twice or not positive, or the output cannot be a new file.
     """
+    from tabulate import tabulate  # a build does without
+
     output = Path(absolute("plan-output", plan_output) or "") if plan_output else None
     if output and output.exists():
         raise InputError(f"--plan-output {output}: exists; name a new file")
@@ -135,7 +139,7 @@ def print_plan(
         print(f"wrote plan {output}")
 
 
-def comparison(source: GraphSource, config: Config, executor: RayExecutor) -> str:
+def comparison(source: GraphSource, config: Config, executor: RayExecutor | SerialExecutor) -> str:
     """Return a table of predicted and measured seconds of a finished build.
 
     The prediction uses the ceilings (best rates) that are measured on the driver's machine; for GPUs, those of an H200.

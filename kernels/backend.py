@@ -11,7 +11,6 @@ import logging
 from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse
 
 from contracts.errors import InputError
 
@@ -34,15 +33,6 @@ def array_module(backend: Backend) -> Any:
         raise InputError(f"backend=cuda: {reason}; install the `cuda` extra on a GPU machine, or use backend=auto")
     log.info("kernels run on %s", "cuda" if cupy is not None else f"the CPU ({reason})")
     return np if cupy is None else cupy
-
-
-def sparse_module(xp: Any) -> Any:
-    """Return the sparse module that belongs to `xp`: `scipy.sparse` or `cupyx.scipy.sparse`."""
-    if xp is np:
-        return scipy.sparse
-    import cupyx.scipy.sparse
-
-    return cupyx.scipy.sparse
 
 
 def to_host(array: Any) -> np.ndarray:

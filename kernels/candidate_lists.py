@@ -5,12 +5,23 @@ Legend: n rows with a list, C places of a list, H requested neighbours.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 # Places of a list in addition to H. They hold near-ties, and entries added between two compactions.
 SPARE_PLACES = 32
+
+
+class PackedLists(NamedTuple):
+    """Lists without empty places. An overflowed list is unusable, so it has no entries."""
+
+    threshold: np.ndarray  # float32 [n]
+    margin: np.ndarray  # float32 [n]
+    overflowed: np.ndarray  # bool [n]
+    offsets: np.ndarray  # int64 [n+1]; list i has the entries offsets[i]..offsets[i+1]
+    ids: np.ndarray  # int32
+    scores: np.ndarray  # float32
 
 
 class CandidateLists(NamedTuple):
@@ -48,6 +59,14 @@ class CandidateLists(NamedTuple):
         offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(self.used, dtype=np.int64)])
         used = np.arange(self.ids.shape[1]) < self.used[:, None]
         return offsets, self.ids[used], self.scores[used]
+
+    def packed(self, xp: Any = np) -> PackedLists:
+        """Return the lists without empty places, as arrays of `xp` (the module of this object's arrays)."""
+        lengths = xp.where(self.overflowed, 0, self.used)
+        offsets = xp.zeros(len(lengths) + 1, dtype=xp.int64)
+        offsets[1:] = xp.cumsum(lengths, dtype=xp.int64)
+        held = xp.arange(self.ids.shape[1]) < lengths[:, None]
+        return PackedLists(self.threshold, self.margin, self.overflowed, offsets, self.ids[held], self.scores[held])
 
 
 def num_places(num_best: int) -> int:

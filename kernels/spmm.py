@@ -8,24 +8,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
-from kernels.backend import sparse_module, to_host
+from kernels.backend import to_host
 from kernels.cuda import launchers as cuda_kernels
 
 # The largest number of gathered feature rows in memory, unless a single row of O has more entries.
 MAX_GATHERED_ROWS = 1 << 15
 
 
-def row_sums(indptr: Any, columns: Any, weights: Any, dense: Any, xp: Any = np) -> Any:
-    """Return weighted sums of rows of `dense`: float64 [b, d], on the device of `xp`.
+def row_sums(indptr: np.ndarray, columns: np.ndarray, weights: np.ndarray, dense: np.ndarray) -> np.ndarray:
+    """Return weighted sums of rows of `dense`: float64 [b, d].
 
-    The result is `csr_matrix((weights, columns, indptr)) @ dense` in float64. On the CPU each output row is added up
-    one entry at a time in stored order, so its bits depend on that row alone. On a GPU cuSPARSE fixes no order, so
-    the bits are independent of the blocking only if the sums are exact, for example sums of whole numbers.
+    The result is `csr_matrix((weights, columns, indptr)) @ dense` in float64. Each output row is added up one entry at
+    a time in stored order, so its bits depend on that row alone. On a GPU, cuSPARSE fixes no order, so kernels of this
+    project add there (`cuda/injected_rows.cu`, `cuda/center_sums.cu`).
     """
     shape = (len(indptr) - 1, len(dense))
-    matrix = sparse_module(xp).csr_matrix((weights.astype(xp.float64), columns, indptr), shape=shape)
-    return matrix @ dense.astype(xp.float64)
+    matrix = scipy.sparse.csr_matrix((weights.astype(np.float64), columns, indptr), shape=shape)
+    return np.asarray(matrix @ dense.astype(np.float64))
 
 
 def injected_rows(

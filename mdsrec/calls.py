@@ -40,21 +40,26 @@ def prepare_data(format: str, output: str, **options: Any) -> Dataset:
     return Dataset.open(output)
 
 
-def build_graph(dataset: str, graph: str, *, config: str | None = None, settings: Settings | None = None) -> Graph:
-    """Do what `jobs/build_graph.py` does, and return the graph. It starts a Ray on this machine, as the command does.
+def build_graph(
+    dataset: str, graph: str, *, config: str | None = None, settings: Settings | None = None, executor: str = "auto"
+) -> Graph:
+    """Do what `jobs/build_graph.py` does, and return the graph.
 
     Args:
         dataset: the dataset's folder or URI.
         graph: the graph's folder or URI.
         config: a YAML file.
         settings: knobs, such as {"graph_options.num_neighbors": 10}.
+        executor: "ray" starts a Ray on this machine or joins a cluster, "serial" works in this process, on one GPU if
+            there is one. "auto" is "ray" if Ray is installed.
 
     Raises:
         InputError: what the command would print as an error.
     """
     from distributed.inputs import open_graph
 
-    _call("build_graph", {"config": config, "set": {**(settings or {}), "dataset": dataset, "graph": graph}})
+    named = {"dataset": dataset, "graph": graph}
+    _call("build_graph", {"config": config, "executor": executor, "set": {**(settings or {}), **named}})
     return open_graph(graph)
 
 

@@ -34,6 +34,17 @@ def first_ray(_ray_until_the_end: None) -> None:
 
 
 @pytest.fixture(scope="module")
+def two_gpus(_ray_until_the_end: None) -> None:
+    """A local Ray cluster that is told that it has two GPUs. It keeps running for the next test that shares it."""
+    import ray
+
+    if ray.is_initialized() and ray.cluster_resources().get("GPU") == 2:
+        return
+    ray.shutdown()
+    ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
+
+
+@pytest.fixture(scope="module")
 def own_ray() -> Iterator[None]:
     """No Ray cluster is running before or after the module, because its cluster has settings of its own."""
     import ray
@@ -68,7 +79,7 @@ def two_nodes(_nodes: Any) -> Any:
 
 def in_order(items: list[pytest.Item]) -> None:
     """Sort tests so that those that share a cluster are next to one another, at the end; each cluster starts once."""
-    clusters = ("first_ray", "shared_ray", "own_ray", "two_nodes")
+    clusters = ("first_ray", "shared_ray", "two_gpus", "own_ray", "two_nodes")
 
     def group(item: pytest.Item) -> int:
         names = getattr(item, "fixturenames", ())

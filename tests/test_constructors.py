@@ -14,6 +14,7 @@ MOST = 3  # parameters of a constructor that may still be passed by position
 # Classes that are exempt, each with its reason. A NamedTuple is a tuple: Python cannot make its fields keyword-only.
 ALLOWED = {
     "kernels/candidate_lists.py: CandidateLists": "a NamedTuple, which compiled code reads",
+    "kernels/candidate_lists.py: PackedLists": "a NamedTuple, which its callers unpack",
     "kernels/cooccurrence/pair_counts.py: PairEntries": "a NamedTuple, which its callers unpack",
     "kernels/cosine/pair_search.py: RangeRows": "a NamedTuple, which compiled code reads",
     "model/protocol.py: Channel": "a name and a number come by position and cannot be swapped; the rest by name only",

@@ -71,9 +71,8 @@ class RayTrials:
                     yield _outcome(reference, running.pop(reference))
 
     def _start(self, job: Job) -> Any:
-        task = _run_trial.options(
-            name=job.trial, num_cpus=self.threads, num_gpus=int(self.use_gpu), max_retries=self._retries
-        )
+        run = _run_trial_on_gpu if self.use_gpu else _run_trial
+        task = run.options(name=job.trial, num_cpus=self.threads, num_gpus=int(self.use_gpu), max_retries=self._retries)
         return task.remote(job)
 
 
@@ -97,7 +96,13 @@ def _outcome(reference: Any, job: Job) -> Outcome:
     return found
 
 
-@ray.remote
-def _run_trial(job: Job) -> Outcome:
+def _train(job: Job) -> Outcome:
     quiet_libraries()
     return run_trial(job)
+
+
+_run_trial = ray.remote(_train)
+# Its process ends with the trial. Otherwise Ray would give the process a trial with another GPU, but CUDA keeps the
+# first GPU of a process (ray-project/ray#47767). Ray sets max_calls=1 itself only if num_gpus is given here, not in
+# `.options`.
+_run_trial_on_gpu = ray.remote(max_calls=1)(_train)

@@ -48,7 +48,7 @@ def neighbors_stage(modality: str, request: PlanRequest, ceilings: Ceilings) -> 
     """
     shape, options = request.modalities[modality], request.options
     others = options.num_neighbors - options.include_self
-    rows_per_task = options.rows_per_task or default_rows_per_task(request.num_items, request.gpus > 0)
+    rows_per_task = options.rows_per_task or default_rows_per_task(request.num_items, request.gpus)
     num_ranges = num_row_blocks(rows_per_task, request.num_items)
     rows = request.num_items / num_ranges
     work = _search_work(num_ranges, rows, shape.width, others, request, ceilings) if others else _Search()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,7 @@ def order_items(spec: NeighborSpec, _: int) -> None:
 def find_residual(spec: NeighborSpec, index: int) -> None:
     """Write the largest rounding residual of a range. The error bound of every row needs the largest of all ranges."""
     search = find_search(spec.features.backend, spec.precision, spec.threads)
-    write_json(spec.residual_path(index), search.largest_residual(*_rows(spec, spec.rows(index))))
+    write_json(spec.residual_path(index), search.largest_residual(*_rows(spec, search, spec.rows(index))))
 
 
 def search_block(spec: NeighborSpec, block: Block) -> None:
@@ -107,7 +108,7 @@ def search_block(spec: NeighborSpec, block: Block) -> None:
     sides = [_side(spec, search, index, largest) for index in indices]
     arrays: dict[str, np.ndarray] = {}
     for index, lists in zip(indices, search.search(sides, spec.others), strict=True):
-        arrays |= {f"{name}-{index}": array for name, array in _packed(lists).items()}
+        arrays |= {f"{name}-{index}": array for name, array in zip(_STORED, lists, strict=True)}
     save_block(spec.block_path(block), **arrays)
 
 
@@ -134,7 +135,8 @@ def merge_range(spec: NeighborSpec, task: tuple[int, list[Block]]) -> None:
         offer_entries(lists, found["offsets"], found["ids"], found["scores"], spec.others)
     assert lists is not None
     compact_lists(lists, spec.others)
-    save_block(path, merged=np.array(merged, dtype=np.int64), **_packed(lists))
+    arrays = dict(zip(_STORED, lists.packed(), strict=True))
+    save_block(path, merged=np.array(merged, dtype=np.int64), **arrays)
 
 
 def merged_blocks(spec: NeighborSpec, index: int) -> set[Block]:
@@ -173,7 +175,7 @@ def finish_range(spec: NeighborSpec, index: int) -> None:
         spec.num_neighbors,
         spec.include_self,
         spec.threads,
-        find_dots(spec.features.backend),
+        find_dots(spec.features.backend, spec.features.injected),
     )
     fallback = np.array([uncertified, np.count_nonzero(overflowed)])
     save_block(spec.finished_path(index), ids=ids, scores=scores, fallback=fallback)
@@ -195,7 +197,7 @@ def _search_again(
     # One neighbour more than needed, because in this search a row is compared with itself too.
     side = search.side(RangeRows(features[own], squares[own], -len(failed)), spec.others + 1, 0.0)
     for index in range(spec.num_ranges):
-        other = search.side(RangeRows(*_rows(spec, spec.rows(index)), spec.rows(index).start), 1, 0.0)
+        other = search.side(RangeRows(*_rows(spec, search, spec.rows(index)), spec.rows(index).start), 1, 0.0)
         other.lists.threshold[:] = np.inf  # the columns collect no candidates: they have their lists already
         search.search([side, other], spec.others + 1)
     lists = side.lists
@@ -224,22 +226,14 @@ def _side(spec: NeighborSpec, search: PairSearch, index: int, largest_residual: 
         with np.load(spec.range_path(index), allow_pickle=False) as arrays:
             threshold = arrays[_THRESHOLD]
     rows = spec.rows(index)
-    return search.side(RangeRows(*_rows(spec, rows), rows.start, threshold), spec.others, largest_residual)
+    return search.side(RangeRows(*_rows(spec, search, rows), rows.start, threshold), spec.others, largest_residual)
 
 
-def _rows(spec: NeighborSpec, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+def _rows(spec: NeighborSpec, search: PairSearch, rows: slice) -> tuple[Any, np.ndarray]:
     """Return injected features float32 [n, d] and squares float64 [n] of a range of positions in the order."""
     items = np.asarray(map_array(spec.folder / "order.npy")[rows])
-    return map_array(spec.features.injected)[items], map_array(spec.features.squares)[items]
+    return search.gather(spec.features.injected, items), map_array(spec.features.squares)[items]
 
 
 def _largest_residual(spec: NeighborSpec) -> float:
     return max(read_json(spec.residual_path(index)) for index in range(spec.num_ranges))
-
-
-def _packed(lists: CandidateLists) -> dict[str, np.ndarray]:
-    """Return lists as arrays by stored name, without empty places. An overflowed list is unusable: no entries."""
-    lists.used[lists.overflowed] = 0
-    offsets, ids, scores = lists.entries()
-    arrays = (lists.threshold, lists.margin, lists.overflowed, offsets, ids, scores)
-    return dict(zip(_STORED, arrays, strict=True))

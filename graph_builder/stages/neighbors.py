@@ -38,7 +38,8 @@ from storage.array_file import map_array
 from storage.durable_files import replacing
 
 # Rows of a range unless the config says otherwise. On a core, a block of such ranges is seconds of work. A GPU needs
-# larger blocks; a million rows of 512 float16 are 1 GB. There are at most 64 ranges; with more items they are larger.
+# larger blocks; a million rows of 512 float16 are 1 GB. Several GPUs cut fewer rows than that among them. There are at
+# most 64 ranges; with more items they are larger.
 _ROWS_ON_CPU = 1 << 15
 _ROWS_ON_GPU = 1 << 20
 _MAX_RANGES = 64
@@ -57,7 +58,7 @@ def build_neighbors(
         rows_per_task=rows_per_task,
         others=options.num_neighbors - options.include_self,
         include_self=options.include_self,
-        precision=chosen_precision(options, executor.uses_gpu),
+        precision=chosen_precision(options, executor.gpus > 0),
         threads=options.cpus_per_task,
     )
     record_path = spec.folder / "record.json"
@@ -93,9 +94,18 @@ def build_neighbors(
     return record
 
 
-def default_rows_per_task(num_items: int, uses_gpu: bool) -> int:
-    """Return the rows on each side of a block if the config does not say."""
-    return max(_ROWS_ON_GPU if uses_gpu else _ROWS_ON_CPU, num_row_blocks(_MAX_RANGES, num_items))
+def default_rows_per_task(num_items: int, gpus: int) -> int:
+    """Return the rows on each side of a block if the config does not say; `gpus` is 0 if blocks run on cores.
+
+    G GPUs get at least G ranges. A block of two ranges then takes each GPU the same time as two blocks of one range
+    with itself, so G (G - 1) / 2 of the first and G of the second can be divided evenly.
+    """
+    rows = _ROWS_ON_CPU
+    if gpus == 1:
+        rows = _ROWS_ON_GPU
+    elif gpus > 1:
+        rows = min(_ROWS_ON_GPU, max(_ROWS_ON_CPU, num_row_blocks(gpus, num_items)))
+    return max(rows, num_row_blocks(_MAX_RANGES, num_items))
 
 
 def chosen_precision(options: GraphConfig, uses_gpu: bool) -> Precision:
@@ -115,6 +125,10 @@ def _search(spec: NeighborSpec, executor: Executor) -> None:
     for round_blocks in block_rounds(spec.num_ranges):
         done = {block for block in round_blocks if all(block in merged[index] for index in block)}
         pending = [block for block in round_blocks if block not in done and not spec.block_path(block).exists()]
+        if executor.gpus > 1:
+            # Blocks of one range with itself take half as long. They run last, so that all GPUs end at about the same
+            # time.
+            pending.sort(key=lambda block: block[0] == block[1])
         search = functools.partial(search_block, spec)
         list(executor.run_blocks(search, pending, label=f"neighbors-{modality}", on_gpu=True))
         new = {index: [b for b in blocks_of(round_blocks, index) if b not in merged[index]] for index in merged}

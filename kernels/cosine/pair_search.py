@@ -7,21 +7,24 @@ lists are the same on a CPU and on a GPU; the precision decides how many rows ar
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from kernels.backend import Backend, array_module, to_host
-from kernels.candidate_lists import CandidateLists, num_places
+from kernels.candidate_lists import CandidateLists, PackedLists, num_places
 from kernels.cosine.cosine_topk import Precision, error_bounds, list_margin, product_scale, unit_rows
 from kernels.cosine.exact_dots import pair_dots
 from kernels.cosine.exact_ranking import DotProducts
 from kernels.cosine.score_tiles import scan_rectangle, scan_triangle
 from kernels.cosine.threshold_scan import compact_lists
 from kernels.cuda import launchers as cuda_kernels
+from kernels.cuda.device_rows import DeviceDots, rows_on_device
+from kernels.cuda.recording import can_record
 from kernels.cuda.tile_loop import BUFFER_BYTES, DeviceTileLoop, empty_lists, tile_shape
+from storage.array_file import map_array
 
 # A list on a GPU has twice the places of a list on a CPU and these in addition, because each compaction is a launch.
 _DEVICE_PLACES = 16
@@ -30,7 +33,7 @@ _DEVICE_PLACES = 16
 class RangeRows(NamedTuple):
     """A range of present items to search: rows float32 [n, d], not yet scaled, and their squares float64 [n]."""
 
-    rows: np.ndarray
+    rows: Any  # in host memory or on the search's device
     squares: np.ndarray
     first_id: int  # row r is the item at position first_id + r
     threshold: np.ndarray | None = None  # float32 [n], thresholds that earlier searches have reached; null: none
@@ -49,7 +52,11 @@ class PairSearch(Protocol):
 
     precision: Precision
 
-    def largest_residual(self, rows: np.ndarray, squares: np.ndarray) -> float:
+    def gather(self, path: Path, items: np.ndarray) -> Any:
+        """Return rows of a `.npy` file, float32 [n, d], in host memory or on the search's device."""
+        ...
+
+    def largest_residual(self, rows: Any, squares: np.ndarray) -> float:
         """Return the largest rounding residual of some rows: R of `error_bounds`."""
         ...
 
@@ -63,7 +70,7 @@ class PairSearch(Protocol):
         """
         ...
 
-    def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
+    def search(self, sides: Sequence[Side], num_best: int) -> list[PackedLists]:
         """Score all pairs within one side, or between two. Return the compacted lists of each side in host memory."""
         ...
 
@@ -75,6 +82,10 @@ class HostSearch:
         self.precision: Precision = precision
         self._threads = threads
 
+    def gather(self, path: Path, items: np.ndarray) -> np.ndarray:
+        """See `PairSearch`."""
+        return np.asarray(map_array(path)[items])
+
     def largest_residual(self, rows: np.ndarray, squares: np.ndarray) -> float:
         """See `PairSearch`."""
         return float(unit_rows(rows, squares, self.precision)[1].max(initial=0))
@@ -85,7 +96,7 @@ class HostSearch:
         margin = list_margin(error_bounds(residuals, largest_residual, units.shape[1], self.precision))
         return Side(part.first_id, units, CandidateLists.empty(margin, num_best, part.threshold))
 
-    def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
+    def search(self, sides: Sequence[Side], num_best: int) -> list[PackedLists]:
         """See `PairSearch`."""
         scale = product_scale(sides[0].units.shape[1], self.precision)
         if len(sides) == 1:
@@ -95,7 +106,7 @@ class HostSearch:
             scan_rectangle(*first, *second, num_best, scale, self._threads)
         for side in sides:
             compact_lists(side.lists, num_best)
-        return [side.lists for side in sides]
+        return [side.lists.packed() for side in sides]
 
 
 class DeviceSearch:
@@ -103,17 +114,24 @@ class DeviceSearch:
 
     precision: Precision = "float16"
 
-    def __init__(self, xp: Any, multiprocessors: int) -> None:
+    def __init__(self, xp: Any, multiprocessors: int, graph: bool = False) -> None:
         """Prepare a search.
 
         Args:
             xp: cupy.
             multiprocessors: their number on the current device.
+            graph: launch panels of tiles as CUDA graphs (`recording.can_record`).
         """
         self._xp = xp
         self._tile = tile_shape(BUFFER_BYTES, multiprocessors)
+        self._graph = graph
 
-    def largest_residual(self, rows: np.ndarray, squares: np.ndarray) -> float:
+    def gather(self, path: Path, items: np.ndarray) -> Any:
+        """See `PairSearch`. The whole file is copied to the device once per process, if it fits."""
+        rows = rows_on_device(self._xp, path)
+        return map_array(path)[items] if rows is None else rows[self._xp.asarray(items)]
+
+    def largest_residual(self, rows: Any, squares: np.ndarray) -> float:
         """See `PairSearch`."""
         return float(self._unit_rows(rows, squares)[1].max()) if len(rows) else 0.0
 
@@ -127,19 +145,23 @@ class DeviceSearch:
             lists.threshold[:] = self._xp.asarray(part.threshold)
         return Side(part.first_id, units, lists)
 
-    def search(self, sides: Sequence[Side], num_best: int) -> list[CandidateLists]:
+    def search(self, sides: Sequence[Side], num_best: int) -> list[PackedLists]:
         """See `PairSearch`."""
-        loop = DeviceTileLoop(xp=self._xp, width=self._width, num_neighbors=num_best, tile=self._tile)
+        loop = DeviceTileLoop(
+            xp=self._xp, width=self._width, num_neighbors=num_best, tile=self._tile, graph=self._graph
+        )
         if len(sides) == 1:
             loop.triangle(sides[0].units, sides[0].lists, sides[0].first_id)
         else:
             first, second = ((side.units, side.lists, side.first_id) for side in sides)
             loop.rectangle(*first, *second)
-        return [CandidateLists(*(to_host(array) for array in side.lists)) for side in sides]
+        # Packed on the device, because four of five places are empty.
+        return [PackedLists(*(to_host(array) for array in side.lists.packed(self._xp))) for side in sides]
 
-    def _unit_rows(self, rows: np.ndarray, squares: np.ndarray) -> tuple[Any, Any]:
+    def _unit_rows(self, rows: Any, squares: np.ndarray) -> tuple[Any, Any]:
         self._width = rows.shape[1]
-        return cuda_kernels.unit_rows(self._xp.asarray(np.ascontiguousarray(rows)), self._xp.asarray(squares))
+        on_device = self._xp.ascontiguousarray(self._xp.asarray(rows))
+        return cuda_kernels.unit_rows(on_device, self._xp.asarray(squares))
 
 
 def find_search(backend: Backend, precision: Precision, threads: int) -> PairSearch:
@@ -152,10 +174,15 @@ def find_search(backend: Backend, precision: Precision, threads: int) -> PairSea
     if xp is np or precision == "float32":
         return HostSearch(precision, threads)
     properties = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)
-    return DeviceSearch(xp, properties["multiProcessorCount"])
+    return DeviceSearch(xp, properties["multiProcessorCount"], can_record(xp))
 
 
-def find_dots(backend: Backend) -> DotProducts:
-    """Return `exact_dots.pair_dots` or, if there is a GPU, a function that computes the same bits on it."""
+def find_dots(backend: Backend, path: Path) -> DotProducts:
+    """Return `exact_dots.pair_dots` or, if there is a GPU, a function that computes the same bits on it.
+
+    Args:
+        backend: of the graph's options.
+        path: the `.npy` file of the rows, float32 [N, d], that the function will be called with.
+    """
     xp = array_module(backend)
-    return pair_dots if xp is np else functools.partial(cuda_kernels.host_pair_dots, xp)
+    return pair_dots if xp is np else DeviceDots(xp, path)

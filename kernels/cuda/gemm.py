@@ -48,7 +48,9 @@ def multiply_fp16(row_units: Any, column_units: Any, out: Any, width: int, works
 @functools.cache
 def _cublas_functions() -> tuple[Any, ...]:
     """Return SetStream, SetWorkspace and GemmEx of the cuBLAS library that CuPy has loaded."""
-    library = ctypes.CDLL("libcublas.so.13")
+    from cupy.cuda import runtime
+
+    library = ctypes.CDLL(f"libcublas.so.{runtime.runtimeGetVersion() // 1000}")
     pointer, number = ctypes.c_void_p, ctypes.c_int
     operand = [pointer, number, number]
     gemm = [pointer, *[number] * 5, pointer, *operand, *operand, pointer, *operand, number, number]

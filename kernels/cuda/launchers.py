@@ -155,20 +155,6 @@ def pair_dots(left: Any, left_index: Any, right: Any, right_index: Any) -> Any:
     return out
 
 
-def host_pair_dots(
-    xp: Any, left: np.ndarray, left_index: np.ndarray, right: np.ndarray, right_index: np.ndarray
-) -> np.ndarray:
-    """Compute `exact_dots.pair_dots` on the GPU for matrices in host memory or memory maps.
-
-    Only the rows that the indices name are copied to the GPU.
-    """
-    sides = []
-    for matrix, index in ((left, left_index), (right, right_index)):
-        needed, compact = np.unique(index, return_inverse=True)
-        sides += [xp.asarray(np.ascontiguousarray(matrix[needed])), xp.asarray(compact)]
-    return to_host(pair_dots(*sides))
-
-
 def unit_rows(rows: Any, squares: Any) -> tuple[Any, Any]:
     """Scale rows to length sqrt(d), round them to float16, and bound the rounding (see unit_rows.cu).
 
@@ -186,6 +172,21 @@ def unit_rows(rows: Any, squares: Any) -> tuple[Any, Any]:
     sizes = (np.int64(n), np.int32(width), np.int32(padded))
     _launch("unit_rows", "unit_rows", _warps(n), _BLOCK, (rows, squares, *sizes, units, residuals))
     return units, residuals
+
+
+def center_sums(points: Any, order: Any, starts: Any) -> Any:
+    """Return the sum of each centre's points, float64 [k, d], with the bits of `kmeans.center_sums` on the CPU.
+
+    Args:
+        points: float64 [b, d], C order.
+        order: int64 [b], row numbers of `points`, centre by centre.
+        starts: int64 [k+1], where each centre's part of `order` begins.
+    """
+    num_centers, width = len(starts) - 1, points.shape[1]
+    out = _empty(points, (num_centers, width), np.float64)
+    grid = (num_centers, -(-width // 128), 1)
+    _launch("center_sums", "center_sums", grid, 128, (points, order, starts, np.int32(width), out))
+    return out
 
 
 def injected_rows(indptr: Any, columns: Any, weights: Any, features: Any, own: Any, mu: float) -> Any:

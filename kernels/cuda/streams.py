@@ -1,4 +1,4 @@
-"""Two CUDA streams, so that one tile is scanned while the next is multiplied; and recording of CUDA graphs.
+"""Two CUDA streams, so that one tile is scanned while the next is multiplied.
 
 There are two buffers of the same size and two streams:
 
@@ -12,7 +12,6 @@ All work on lists is on one stream, in order, so no list is compacted while a sc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -50,19 +49,3 @@ class Overlap:
             stream.wait_event(before)
         yield
         caller.wait_event(self.list_stream.record())
-
-
-@contextlib.contextmanager
-def recorded_graph(xp: Any, work: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Record the work that `work` queues on the current stream into a CUDA graph; yield a function that launches it.
-
-    Every kernel must have run once before, because loading a kernel cannot be recorded. On exit this waits for the
-    last launch, because the graph and the memory that it uses must exist until then.
-    """
-    stream = xp.cuda.Stream(non_blocking=True)
-    with stream:
-        stream.begin_capture()
-        work()
-        graph = stream.end_capture()
-    yield graph.launch
-    xp.cuda.get_current_stream().synchronize()

@@ -38,7 +38,7 @@ class TracedExecutor:
     def __init__(self, inner: Any, traces: str) -> None:
         self.inner = inner
         self.traces = traces
-        self.uses_gpu = inner.uses_gpu
+        self.gpus = inner.gpus
         self.seconds = inner.seconds
 
     def run_blocks(
@@ -47,6 +47,9 @@ class TracedExecutor:
         if label:
             function = functools.partial(traced, function, label, self.traces)
         return self.inner.run_blocks(function, blocks, label=label, on_gpu=on_gpu)
+
+    def release(self) -> None:
+        self.inner.release()
 
 
 def main(address: str, dataset: str, graph: str, traces: str) -> None:

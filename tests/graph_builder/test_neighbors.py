@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,6 +128,40 @@ def test_rounds_hold_every_block_once_and_treat_ranges_alike(num_ranges: int) ->
 
 
 def test_ranges_grow_rather_than_multiply() -> None:
-    assert default_rows_per_task(50_000, False) == 32768
-    assert default_rows_per_task(10_000_000, False) == 156_250
-    assert default_rows_per_task(10_000_000, True) == 1 << 20
+    assert default_rows_per_task(50_000, 0) == 32768
+    assert default_rows_per_task(10_000_000, 0) == 156_250
+    assert default_rows_per_task(10_000_000, 1) == 1 << 20
+    assert default_rows_per_task(10_000_000, 8) == 1 << 20
+    assert default_rows_per_task(1 << 27, 8) == 1 << 21
+
+
+def test_several_gpus_share_a_small_search() -> None:
+    assert default_rows_per_task(1_000_000, 1) == 1 << 20
+    assert default_rows_per_task(1_000_000, 8) == 125_000
+    assert default_rows_per_task(3_000_000, 8) == 375_000
+    assert default_rows_per_task(100_000, 8) == 32768
+
+
+class ListeningExecutor(SerialExecutor):
+    """Notes the order of the blocks of the search, as if there were several GPUs."""
+
+    def __init__(self, gpus: int) -> None:
+        super().__init__()
+        self.gpus = gpus
+        self.blocks: list[tuple[int, int]] = []
+
+    def run_blocks(self, function: Any, blocks: Any, *, label: str | None = None, on_gpu: bool = False) -> Any:
+        if (label or "").startswith("neighbors-"):
+            self.blocks += blocks
+        return super().run_blocks(function, blocks, label=label, on_gpu=on_gpu)
+
+
+@pytest.mark.parametrize("gpus", [2, 3, 8])
+def test_gpus_end_a_small_search_at_the_same_time(tmp_path: Path, gpus: int) -> None:
+    features = np.random.default_rng(0).standard_normal((gpus * 5, 4)).astype(np.float32)
+    executor = ListeningExecutor(gpus)
+    build_neighbors(specification(tmp_path, features), GraphConfig(), executor, 5)
+    busy = [0.0] * gpus  # until when each GPU computes; a block of a range with itself takes half as long
+    for first, second in executor.blocks:
+        heapq.heapreplace(busy, busy[0] + (0.5 if first == second else 1.0))
+    assert set(busy) == {gpus / 2}

@@ -116,9 +116,9 @@ def message_of(output: str) -> str:
 def without_a_cluster() -> Iterator[None]:
     """Run jobs in this process within the block: without Ray, with one rank, and without training."""
     stand_ins = {
-        "jobs.build_graph.connect": _join_only,
-        "jobs.build_graph.check_seen_by_all_nodes": lambda _folder, _what: None,
-        "jobs.build_graph.RayExecutor": lambda _options: SerialExecutor(),
+        "jobs.ray_build.connect": _join_only,
+        "jobs.ray_build.check_seen_by_all_nodes": lambda _folder, _what: None,
+        "jobs.ray_build.RayExecutor": lambda _options: SerialExecutor(),
         "jobs.train.run_on_workers": _one_rank,
         "jobs.study.connect": _no_study,
         "jobs.evaluate.run_on_workers": _one_rank,

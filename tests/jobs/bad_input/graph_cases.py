@@ -133,6 +133,7 @@ OPTIONS = Group(
         Case("no neighbours", f"{_DATASET} --set graph_options.num_neighbors=0"),
         Case("a weight that is infinite", f"{_DATASET} --set graph_options.mu=.inf"),
         Case("a GPU that is not there", f"{_DATASET} --set graph_options.backend=cuda"),
+        Case("a cluster for a build without one", f"{_DATASET} --executor serial --set cluster.address=head:6379"),
         Case("no graph named", "build_graph --set dataset={here}/dataset"),
         Case("the graph is a file", _DATASET.replace("/new", "/text.npy")),
         Case("the graph's folder is a dataset", _DATASET.replace("/new", "/other")),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 
+from kernels.cuda import device_rows
 from kernels.cuda import launchers as cuda_kernels
 from kernels.cuda import tile_loop as cuda_tile_loop
-from tests.kernels.cuda.emulator import Emulator, compiler
+from tests.kernels.cuda.emulator import Emulator, PretendedCuPy, compiler
 
 
 def multiply(row_units, column_units, out, width, _workspace=None):
@@ -24,15 +23,52 @@ def emulator(tmp_path_factory):
     return Emulator(tmp_path_factory.mktemp("emulated"))
 
 
+class Recorder:
+    """Stands in for CUDA graphs: keeps calls with the arguments that they had while a graph was recorded."""
+
+    def __init__(self):
+        self.calls = None  # a list while a graph is recorded
+
+    def recordable(self, function):
+        def call(*arguments):
+            if self.calls is None:
+                function(*arguments)
+            else:
+                self.calls.append((function, arguments))
+
+        return call
+
+    def record(self, _, work):
+        assert self.calls is None
+        self.calls = []
+        try:
+            work()
+            return Graph(self.calls)
+        finally:
+            self.calls = None
+
+
+class Graph:
+    def __init__(self, calls):
+        self._calls = calls
+
+    def launch(self):
+        for function, arguments in self._calls:
+            function(*arguments)
+
+
 @pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
 def xp(request, monkeypatch):
     """The array module: NumPy with emulated launches, or CuPy."""
     if request.param == "emulated":
         emulator = request.getfixturevalue("emulator")
-        monkeypatch.setattr(cuda_kernels, "_launch", emulator.launch)
-        monkeypatch.setattr(cuda_tile_loop, "multiply_fp16", multiply)
-        # A graph repeats launches with the arguments they were recorded with; so does a second call.
-        monkeypatch.setattr(cuda_tile_loop, "recorded_graph", lambda _, work: contextlib.nullcontext(work))
+        recorder = Recorder()
+        monkeypatch.setattr(cuda_kernels, "_launch", recorder.recordable(emulator.launch))
+        monkeypatch.setattr(cuda_tile_loop, "multiply_fp16", recorder.recordable(multiply))
+        monkeypatch.setattr(cuda_tile_loop, "recorded_graph", recorder.record)
+        monkeypatch.setattr(device_rows, "_device", lambda _: 0)
+        monkeypatch.setattr(device_rows, "_free_bytes", lambda _: 1 << 30)
+        monkeypatch.setattr(np, "cuda", PretendedCuPy.cuda, raising=False)
         return np
     cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
     try:
@@ -42,3 +78,9 @@ def xp(request, monkeypatch):
     if num_devices == 0:
         pytest.skip("no GPU is visible")
     return cupy
+
+
+@pytest.fixture
+def device(xp):
+    """The array module as the code outside of kernels.cuda sees it: not NumPy."""
+    return PretendedCuPy() if xp is np else xp

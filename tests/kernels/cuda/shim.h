@@ -31,6 +31,9 @@ using std::min;
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
 };
+struct alignas(8) float2 {
+    float x, y;
+};
 struct alignas(16) float4 {
     float x, y, z, w;
 };

@@ -18,6 +18,7 @@ MAX_REGISTERS = {
     "compact_lists": 80,
     "pair_dots": 40,
     "unit_rows": 40,
+    "center_sums": 40,
     "injected_rows_float16": 80,
     "injected_rows_float32": 64,
     "count_pairs": 40,

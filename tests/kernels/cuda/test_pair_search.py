@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 
@@ -15,16 +13,19 @@ from kernels.backend import to_host
 from kernels.cooccurrence import pair_counts
 from kernels.cosine.cosine_topk import cosine_neighbors, square_norms
 from kernels.cosine.pair_search import DeviceSearch, HostSearch, RangeRows
+from kernels.cuda import device_rows
 from kernels.cuda import launchers as cuda_kernels
 from tests.graph_builder.test_neighbors import built, hard_features, specification
 
 
 @pytest.mark.long
-def test_graph_from_device_tasks_has_the_bytes_of_the_cpu(xp, tmp_path, monkeypatch):
-    search = DeviceSearch(xp, multiprocessors=4)
+@pytest.mark.parametrize("held", [True, False])
+def test_graph_from_device_tasks_has_the_bytes_of_the_cpu(xp, tmp_path, monkeypatch, held):
+    search = DeviceSearch(xp, multiprocessors=4, graph=held)
     monkeypatch.setattr(neighbor_tasks, "find_search", lambda *_: search)
-    dots = functools.partial(cuda_kernels.host_pair_dots, xp)
-    monkeypatch.setattr(neighbor_tasks, "find_dots", lambda _: dots)
+    monkeypatch.setattr(neighbor_tasks, "find_dots", lambda _, path: device_rows.DeviceDots(xp, path))
+    if not held:
+        monkeypatch.setattr(device_rows, "_free_bytes", lambda _: 0)
     features = hard_features()
     options = GraphConfig(num_neighbors=6, precision="float16")
     record = build_neighbors(specification(tmp_path, features), options, SerialExecutor(), 180)

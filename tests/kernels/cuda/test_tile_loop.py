@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from kernels.backend import to_host
+from kernels.cuda import tile_loop
 from kernels.cuda.tile_loop import DeviceTileLoop, cut, empty_lists, tile_shape
 
 WIDTH = 64  # products of whole numbers divided by it are exact
@@ -40,12 +44,15 @@ def overlap(request, xp):
     return request.param
 
 
-@pytest.mark.parametrize(("n", "tile"), [(1, (4, 8)), (150, (32, 40)), (150, (64, 128)), (150, (256, 256))])
-def test_triangle(xp, overlap, n, tile):
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(
+    ("n", "tile"), [(1, (4, 8)), (150, (32, 40)), (150, (64, 128)), (150, (256, 256)), (150, (4, 8)), (131, (8, 12))]
+)
+def test_triangle(xp, overlap, graph, n, tile):
     units = whole_units(np.random.default_rng(n), n)
     margin = 3 / WIDTH
     lists = empty_lists(xp, xp.full(n, margin, dtype=xp.float32), 48)
-    loop = DeviceTileLoop(xp=xp, width=WIDTH, num_neighbors=7, tile=tile, overlap=overlap)
+    loop = DeviceTileLoop(xp=xp, width=WIDTH, num_neighbors=7, tile=tile, overlap=overlap, graph=graph)
     loop.triangle(xp.asarray(units), lists, 1000)
     scores = units.astype(np.float32) @ units.astype(np.float32).T / WIDTH
     check(lists, 1000, scores, 1000 + np.arange(n), margin, 7)
@@ -64,6 +71,36 @@ def test_rectangle_between_triangles_equals_one_triangle(xp, overlap, graph):
     scores = units.astype(np.float32) @ units.astype(np.float32).T / WIDTH
     check(left, 0, scores[:n], np.arange(n + m), margin, 10)
     check(right, n, scores[n:], np.arange(n + m), margin, 10)
+
+
+def test_most_tiles_are_not_queued_by_python(xp, monkeypatch):
+    """Of a triangle of 64 panels of 32 tiles at most, and of a rectangle of 64 panels of 32 tiles."""
+    if xp is not np:
+        pytest.skip("calls are counted in the emulator")
+    calls = Counter()
+    for name in ("scan_tile", "compact_tile", "seed_thresholds", "multiply_fp16"):
+        monkeypatch.setattr(tile_loop, name, lambda *_, name=name: calls.update([name]))
+    stream = SimpleNamespace(synchronize=lambda: calls.update(["wait"]))
+    monkeypatch.setattr(np.cuda, "get_current_stream", lambda: stream)
+    units = np.zeros((512, 8), dtype=np.float16)
+    queued = {}
+    for graph in (False, True):
+        loop = DeviceTileLoop(xp=xp, width=8, num_neighbors=3, tile=(8, 16), graph=graph)
+        lists = [empty_lists(xp, xp.zeros(512, dtype=np.float32), 8) for _ in range(2)]
+        calls.clear()
+        loop.triangle(units, lists[0], 0)
+        triangle = dict(calls)
+        calls.clear()
+        loop.rectangle(units, lists[0], 0, units, lists[1], 512)
+        queued[graph] = triangle, dict(calls)
+        assert triangle.get("wait", 0) == calls["wait"] == graph  # the graphs exist until they have run
+        assert not loop._in_use
+    assert queued[False][0]["scan_tile"] == 64 + sum(-(-(63 - k) // 2) for k in range(64))
+    assert queued[False][1]["scan_tile"] == 64 * 32
+    assert queued[True][0]["scan_tile"] == 8 * (8 + 16) + 4 * 4 + 2 * 8 + 16
+    assert queued[True][1]["scan_tile"] == 2 * 32
+    assert queued[True][1]["multiply_fp16"] == 2 * 32 + 1
+    assert queued[True][1]["seed_thresholds"] == 32 + 2
 
 
 def test_too_many_ties_overflow_and_harm_no_other_row(xp):
