@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,8 +25,11 @@ from kernels.backend import array_module
 from tests.graph_builder.small_dataset import SmallDataset, content
 
 _TESTS = "tests/kernels/cuda"
+_SOFTMAX_TESTS = "tests/kernels/softmax"
 # Kernels whose threads share lists; compute-sanitizer looks for threads that write to the same place.
 _SHARED_LISTS = f"{_TESTS}/test_lists.py"
+# Largest difference of the softmax kernel's gradients from float64, relative to the largest; in TF32 1.6e-3 is usual.
+_SOFTMAX_BOUND = 1e-2
 
 
 def kernels(device: torch.device, small: bool) -> dict[str, Any]:
@@ -81,6 +86,33 @@ def cosine(device: torch.device, small: bool) -> dict[str, Any]:
                 figures[f"{size} {name} over GEMM"] = float(run["seconds_over_gemm"])
                 if run["best_items_listed"] is not None:
                     checks[f"{size} {name}"] = run["best_items_listed"] == 1.0
+    return {"checks": checks, "figures": figures}
+
+
+def softmax(device: torch.device, small: bool) -> dict[str, Any]:
+    """Run the tests of the softmax kernel, and measure it beside torch's operators and the matrix products."""
+    if importlib.util.find_spec("triton") is None:
+        return {"checks": {}, "figures": {"Triton": "is not installed"}}
+    on_gpu, checks = device.type == "cuda", {}
+    if on_gpu:
+        checks["tests"] = _ends_well([sys.executable, "-m", "pytest", "-q", "-m", "gpu", _SOFTMAX_TESTS])
+    size = ["--small"] if small else ["--seconds", "20"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.softmax_gpu", *size],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, **({} if on_gpu else {"TRITON_INTERPRET": "1"})},
+    )
+    print(done.stdout, flush=True)
+    figures: dict[str, float] = {}
+    for found in map(json.loads, done.stdout.splitlines()):
+        name = f"d={found['width']} {found['precision']}"
+        figures[f"{name} kernel over torch"] = found["kernel"]["ms"] / found["one_chunk"]["ms"]
+        figures[f"{name} kernel over products"] = found["kernel"]["ms"] / found["gemms"]["ms"]
+        figures[f"{name} error"] = found["kernel"]["error"]
+        checks[name] = found["kernel"]["error"] <= _SOFTMAX_BOUND
+    checks["measured"] = done.returncode == 0 and bool(figures)
     return {"checks": checks, "figures": figures}
 
 

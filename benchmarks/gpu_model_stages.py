@@ -6,8 +6,10 @@ import json
 import tempfile
 import time
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow.parquet as pq
 import torch
@@ -31,7 +33,6 @@ _SAMPLED = ("training.negatives.draws=512", "training.unit=windows")
 # precision in float32, to 11 in TF32 and to 8 in bfloat16, and a gradient comes from a chain of them.
 _BOUNDS = {"float32": 1e-4, "tf32": 3e-2, "bfloat16": 1e-1}
 _LOSS = "loss"
-_MATMUL = {"float32": "highest", "tf32": "high", "bfloat16": "highest"}
 
 
 def gradients(device: torch.device, small: bool) -> dict[str, Any]:
@@ -138,14 +139,12 @@ def _gradients(
             f"training.precision={'bfloat16' if precision == 'bfloat16' else 'float32'}", *settings,
         ],
     )  # fmt: skip
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(_MATMUL[precision])
-    try:
+    # Training allows TensorFloat-32. For float32 that is switched off.
+    exact = mock.patch("distributed.training.step.training_matmul_precision", return_value=nullcontext())
+    with exact if precision == "float32" else nullcontext():
         training = hashed_training(config, data, graph, world)
         training.sharded.system.train()
         (share,) = training.steps.run([training.batches[0]])
-    finally:
-        torch.set_float32_matmul_precision(before)
     assert share is not None, "the step was skipped: its loss or gradient is not finite"
     found = {name: p.grad for name, p in training.sharded.system.named_parameters() if p.grad is not None}
     return {name: value.double().cpu() for name, value in {_LOSS: share, **found}.items()}

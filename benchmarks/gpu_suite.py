@@ -44,11 +44,12 @@ class Stage:
 
 STAGES = {
     "kernels": Stage(60, "benchmarks.gpu_graph_stages:kernels", "CUDA kernels equal their slow twins"),
-    "graph": Stage(75, "benchmarks.gpu_graph_stages:graph", "a graph has the same bytes on CPU and GPU"),
-    "gradients": Stage(70, "benchmarks.gpu_model_stages:gradients", "losses and gradients equal the CPU's"),
-    "step": Stage(110, "benchmarks.gpu_model_stages:step", "time, launches, waits and memory of a step"),
-    "resume": Stage(70, "benchmarks.gpu_model_stages:resume", "a resumed training, and ranks, equal"),
-    "cosine": Stage(150, "benchmarks.gpu_graph_stages:cosine", "the cosine search beside the matrix product"),
+    "graph": Stage(70, "benchmarks.gpu_graph_stages:graph", "a graph has the same bytes on CPU and GPU"),
+    "softmax": Stage(60, "benchmarks.gpu_graph_stages:softmax", "the softmax kernel, and its time"),
+    "gradients": Stage(60, "benchmarks.gpu_model_stages:gradients", "losses and gradients equal the CPU's"),
+    "step": Stage(90, "benchmarks.gpu_model_stages:step", "time, launches, waits and memory of a step"),
+    "resume": Stage(60, "benchmarks.gpu_model_stages:resume", "a resumed training, and ranks, equal"),
+    "cosine": Stage(140, "benchmarks.gpu_graph_stages:cosine", "the cosine search beside the matrix product"),
 }
 _GRACE = 3.0  # seconds to end a process before it is killed
 

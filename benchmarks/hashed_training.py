@@ -10,6 +10,7 @@ import torch
 from benchmarks.hashed_graph import HashedGraph
 from configs.schema import Config
 from data.sampling.batches import TrainBatches
+from data.sampling.grouping import grouping_for
 from data.sampling.item_planner import ItemPlanner
 from data.sequences import SequenceArrays
 from distributed.inputs import Inputs
@@ -68,6 +69,7 @@ def hashed_training(config: Config, data: SequenceArrays, graph: HashedGraph, wo
         world=world.size,
         planner=ItemPlanner(needs=needs, num_items=data.num_items, graph=graph, features={}),
         candidates=candidate_sampler(config, Inputs(data, graph)),  # type: ignore[arg-type]
+        grouping=grouping_for(world.device.type, config.model.max_length),
     )
     sharded = shard(RecommenderSystem(table, recommender), config, data.num_items, world)
     steps = TrainSteps(sharded=sharded, plan=batches.plan, config=config, world=world)

@@ -28,6 +28,7 @@ from contracts.batch import Batch, Step
 from contracts.item_plan import ItemPlan
 from data.dataset import Dataset
 from data.sampling.batches import TrainBatches
+from data.sampling.grouping import grouping_for
 from distributed.inputs import Inputs, build_system
 from distributed.sharding import ShardedSystem, shard
 from distributed.training.loader import num_loader_workers
@@ -72,6 +73,7 @@ def open_training(config: Config, graph: HashedGraph | None, world: World) -> Tr
         world=world.size,
         planner=inputs.planner(sharded.system.recommender.needs),
         candidates=candidate_sampler(config, inputs),
+        grouping=grouping_for(world.device.type, config.model.max_length),
     )
     return Training(
         sharded, batches, batches.plan, TrainSteps(sharded=sharded, plan=batches.plan, config=config, world=world).run

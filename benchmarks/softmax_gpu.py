@@ -6,8 +6,8 @@ One channel of the sampled loss, forward and backward, with targets of the same 
 width and precision has milliseconds (the median), peak MiB beyond the vectors, and how far gradients are from float64:
 
     kernel      the softmax kernel (`kernels/softmax`)
-    chunks      torch's operators in chunks of 2^24 logits, as they are without the kernel
-    one_chunk   the same with all logits in one chunk
+    chunks      torch's operators in chunks of 2^24 logits, as on a CPU
+    one_chunk   the same with all logits in one chunk, as on a GPU without the kernel
     gemms       the three matrix products that a loss with logits in memory cannot do without
 
 Without a GPU it says so. With --small it runs a small problem on CPU, the kernel in Triton's interpreter (set
@@ -156,7 +156,7 @@ def measure(
         ("chunks", problem.plain_loss, losses.MAX_LOGITS),
         ("one_chunk", problem.plain_loss, rows * (candidates + 1)),
     ):
-        with mock.patch.object(losses, "MAX_LOGITS", logits):
+        with mock.patch.object(losses, "max_logits", lambda _, most=logits: most):
             found = problem.gradients(loss)
             line[name] = {
                 "ms": milliseconds(lambda loss=loss: problem.gradients(loss), device, seconds),  # type: ignore[misc]

@@ -17,6 +17,7 @@ from data.sequences import SequenceArrays, Split, Targets, repeats_history, targ
 from distributed.inference.score_gains import GainRates, ScoreGains
 from distributed.inference.vectors import Encoder
 from distributed.inputs import Inputs
+from distributed.matmul_precision import use_exact_products
 from distributed.random_streams import seed_for
 from distributed.sharding import ShardedSystem
 from distributed.telemetry import Track, unwatched
@@ -61,6 +62,8 @@ class Scorer:
     `rank` and `recommend` are complete rankings. They consist of `begin`, `evaluating`, `rates` and `user_batch`,
     which other rankings use too (`experiments/case_page/channel_scoring.py`).
 
+    A scorer on a GPU makes this process compute float32 products exactly, but for those of training.
+
     Users are ranked in groups, because the vectors of all users may not fit in memory. Each group takes one or two
     passes over all items.
 
@@ -75,6 +78,7 @@ class Scorer:
     def __init__(
         self, *, sharded: ShardedSystem, inputs: Inputs, config: Config, world: World, track: Track = unwatched
     ) -> None:
+        use_exact_products(world.device)
         self.system = sharded.system
         self.inputs = inputs
         self.config = config

@@ -11,10 +11,10 @@ from torch import Tensor
 from configs.schema import Config
 from contracts.batch import Step
 from contracts.item_plan import ItemPlan
+from distributed.matmul_precision import training_matmul_precision
 from distributed.random_streams import seed_for
 from distributed.sharding import ShardedSystem
 from distributed.training.device_step import DeviceStep
-from distributed.training.matmul_precision import training_matmul_precision
 from distributed.training.nonfinite_guard import GuardedOptimizer, finite_gradient
 from distributed.training.steps_in_turn import StepsInTurn
 from distributed.world import World

@@ -13,21 +13,26 @@ from contextlib import contextmanager
 import torch
 
 
+def use_exact_products(device: torch.device) -> None:
+    """Compute float32 products exactly on a GPU from now on, those of cuDNN too. On other devices nothing changes."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+
+
 @contextmanager
 def training_matmul_precision(device: torch.device) -> Iterator[None]:
     """Let float32 products use TensorFloat-32 on a GPU, inside the context. On other devices nothing changes.
 
-    Recurrent layers and convolutions are cuDNN's, for which PyTorch allows TensorFloat-32 by default. So the context
-    also ends with them exact.
+    Recurrent layers and convolutions are cuDNN's, for which PyTorch allows TensorFloat-32 by default. After the
+    context all products are exact.
     """
     if device.type != "cuda":
         yield
         return
-    before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
-        torch.backends.cudnn.allow_tf32 = False
+        use_exact_products(device)
