@@ -23,6 +23,7 @@ from benchmarks.rank_measurement import shape_of
 from configs.loading import load_config
 from contracts.batch import Step
 from data.sequences import SequenceArrays
+from distributed.matmul_precision import training_matmul_precision
 from distributed.world import World, world_of_one
 from jobs import evaluate, prepare_data, train
 from tests.systems import settings_without_noise
@@ -166,15 +167,15 @@ def _difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
 def _product_rate(device: torch.device, size: int) -> float:
     """Return operations per second of a matrix product in TF32, or in float32 on a CPU."""
     left, right = torch.randn(2, size, size, device=device)
-    torch.set_float32_matmul_precision("high")
-    for _ in range(3):
-        left @ right
-    _synchronize(device)
-    began = time.perf_counter()
-    for _ in range(10):
-        left @ right
-    _synchronize(device)
-    return 20 * size**3 / (time.perf_counter() - began)
+    with training_matmul_precision(device):
+        for _ in range(3):
+            left @ right
+        _synchronize(device)
+        began = time.perf_counter()
+        for _ in range(10):
+            left @ right
+        _synchronize(device)
+        return 20 * size**3 / (time.perf_counter() - began)
 
 
 def _measured_steps(

@@ -15,8 +15,7 @@ from data.sampling.batches import TrainBatches
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.step import TrainSteps
-from distributed.training.trainer import _batches as batches_of_a_run
-from distributed.training.trainer import training_spans
+from distributed.training.trainer import training_batches, training_spans
 from distributed.world import World, world_of_one
 from tests.distributed.runs import config_of as run_config
 from tests.distributed.spawn import run_ranks
@@ -102,7 +101,8 @@ def test_a_run_plans_the_items_of_each_step_if_it_needs_no_others(
     config = run_config(folders, tmp_path / "run", "msm4sr", *settings)
     inputs = open_inputs(config)
     planner = inputs.planner(build_system(config, inputs).recommender.needs)
-    assert (batches_of_a_run(config, inputs, planner, 0, 1).plan is None) == has_step_plans
+    batches = training_batches(config, inputs, planner, World.alone(torch.device("cpu")))
+    assert (batches.plan is None) == has_step_plans
 
 
 def without_gathering(world: World, folder: Path) -> None:

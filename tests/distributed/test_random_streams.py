@@ -86,7 +86,7 @@ def test_orders_and_candidates_follow_the_seed_of_the_run():
         config = load_config(None, [*settings, f"seed={seed}"])
         scorer = SimpleNamespace(planner=toy_planner(ItemNeeds()))
         world = SimpleNamespace(rank=0, size=1)
-        batches = trainer._batches(config, Inputs(toy_data(), None), scorer.planner, world.rank, world.size)
+        batches = trainer.training_batches(config, Inputs(toy_data(), None), scorer.planner, world)
         candidates = candidate_sampler(config, Inputs(toy_data(), None)).sample(0, 0, batches[0].batch.targets.numpy())
         found.append((batches[0].batch.users.tolist(), candidates[0].tolist()))
     assert found[0][0] != found[1][0]

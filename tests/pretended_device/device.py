@@ -183,7 +183,8 @@ def place(func: Any) -> str:
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith(ROOT) and file not in _OWN:
+        # A virtual environment may lie in the checkout.
+        if file.startswith(ROOT) and "site-packages" not in file and file not in _OWN:
             return f"{func} {file.removeprefix(ROOT)} {frame.f_code.co_name}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return f"{func} autograd"
