@@ -1,7 +1,6 @@
 """Random numbers of a step depend on its purpose, seed, number and rank, and on nothing else."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import torch
 
@@ -11,7 +10,7 @@ from distributed.inputs import Inputs
 from distributed.random_streams import seed_for
 from distributed.training import trainer
 from distributed.training.trainer import candidate_sampler
-from distributed.world import world_of_one
+from distributed.world import World, world_of_one
 from tests.distributed import runs
 from tests.distributed.test_sharding import build, config_of
 from tests.distributed.toy import toy_data, toy_planner
@@ -84,9 +83,8 @@ def test_orders_and_candidates_follow_the_seed_of_the_run():
     found = []
     for seed in (0, 1):
         config = load_config(None, [*settings, f"seed={seed}"])
-        scorer = SimpleNamespace(planner=toy_planner(ItemNeeds()))
-        world = SimpleNamespace(rank=0, size=1)
-        batches = trainer.training_batches(config, Inputs(toy_data(), None), scorer.planner, world)
+        planner, world = toy_planner(ItemNeeds()), World.alone(torch.device("cpu"))
+        batches = trainer.training_batches(config, Inputs(toy_data(), None), planner, world)
         candidates = candidate_sampler(config, Inputs(toy_data(), None)).sample(0, 0, batches[0].batch.targets.numpy())
         found.append((batches[0].batch.users.tolist(), candidates[0].tolist()))
     assert found[0][0] != found[1][0]
