@@ -19,7 +19,10 @@ POPEN = subprocess.Popen
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "stage",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("kernels", "softmax") else name for name in STAGES],
+)
 def test_each_stage_runs_on_a_cpu_and_passes_its_checks(stage: str) -> None:
     found = CliRunner().invoke(main, ["--dry-run", "--stage", stage])
     assert found.exit_code == 0, repr(found.exception)
