@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -138,6 +139,7 @@ def _source(folder: Path, num_items: int, width: int) -> SmallDataset:
 
 
 def _ends_well(command: list[str]) -> bool:
+    """Return whether a pytest ends well, and has run or collected at least one test, not only skipped all."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print("\n".join(done.stdout.splitlines()[-15:]), flush=True)
-    return done.returncode == 0
+    return done.returncode == 0 and re.search(r"[1-9]\d* passed|::test_", done.stdout) is not None

@@ -62,26 +62,37 @@ _GRACE = 3.0  # seconds to end a process before it is killed
 def main(stages: str, dry_run: bool, output: str | None, stage: str | None) -> None:
     """Run the stages one after the other."""
     device = torch.device("cpu") if dry_run else torch.device("cuda", 0)
-    if not dry_run and not torch.cuda.is_available():
-        raise click.ClickException("torch finds no GPU on this machine; --dry-run runs small forms on the CPU")
     if stage is not None:
         print(json.dumps(_function(stage)(device, dry_run)), flush=True)
         return
-    names = stages.split(",")
+    names = [name.strip() for name in stages.split(",")]
     unknown = [name for name in names if name not in STAGES]
     if unknown:
         raise click.ClickException(f"--stages {unknown[0]}: is not a stage; the stages are {', '.join(STAGES)}")
-    print(json.dumps({"machine": machine(device)}), flush=True)
-    records = []
-    for name in names:
-        records.append(run_stage(name, dry_run))
-        line = json.dumps(records[-1])
-        print(line, flush=True)
-        if output:
-            with Path(output).open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-    print(table(records), flush=True)
+    if not dry_run and not torch.cuda.is_available():
+        raise click.ClickException("torch finds no GPU on this machine; --dry-run runs small forms on the CPU")
+    records: list[dict[str, Any]] = []
+    try:
+        say({"machine": machine(device), "dry_run": dry_run}, output)
+        for name in names:
+            records.append(run_stage(name, dry_run))
+            say(records[-1], output)
+    except OSError as error:
+        raise click.ClickException(f"--output {output}: cannot be written ({error.strerror}); name another") from None
+    finally:
+        print(table(records), flush=True)
+        if dry_run:
+            print("This was a dry run: small forms on the CPU. That a stage passed says that it runs.", flush=True)
     sys.exit(0 if all(record["passed"] for record in records) else 1)
+
+
+def say(record: dict[str, Any], output: str | None) -> None:
+    """Print a line of JSON, and append it to the file `output` if there is one."""
+    line = json.dumps(record)
+    print(line, flush=True)
+    if output:
+        with Path(output).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
 
 
 def run_stage(name: str, dry_run: bool) -> dict[str, Any]:
@@ -95,6 +106,9 @@ def run_stage(name: str, dry_run: bool) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         _end(process)
         record["error"] = f"took more than {STAGES[name].seconds} s"
+    except BaseException:  # Ctrl-C, which the stage itself does not get
+        _end(process)
+        raise
     else:
         lines = printed.splitlines()
         sys.stderr.write("".join(line + "\n" for line in lines[:-1]))

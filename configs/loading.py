@@ -129,13 +129,14 @@ def parse_config(tree: dict[str, Any], source: str, overridden: Collection[str] 
     try:
         return Config.model_validate(tree).with_ablation()
     except ValidationError as error:
+        texts: dict[str, list[str]] = {}
+        for problem in error.errors():  # of a knob of several types, one for each type that the value is not
+            texts.setdefault(".".join(_path(problem)), []).append(_explain(problem))
         of_source: list[str] = []
         of_overrides: list[str] = []
-        for problem in error.errors():
-            name = ".".join(map(str, problem["loc"]))
-            is_override = any(f"{name}.".startswith(f"{knob}.") for knob in overridden)
-            text = _explain(problem)
-            if is_override:
+        for name, (first, *others) in texts.items():
+            text = ", or ".join([first, *(other.partition(": ")[2] or other for other in others)])
+            if any(f"{name}.".startswith(f"{knob}.") for knob in overridden):
                 of_overrides.append(f"--set: {text}" if text.startswith("unknown") else f"--set {text}")
             else:
                 of_source.append(text)
@@ -203,8 +204,21 @@ def _assign(tree: dict[str, Any], dotted: str, value: Any) -> None:
     node[leaf] = value
 
 
-def _explain(problem: Any) -> str:
+def _path(problem: Any) -> list[str]:
+    """Return the names of the section and the knob of a problem.
+
+    For a knob of one of several types, pydantic adds the name of the type, which is no name of a knob.
+    """
     path = [str(part) for part in problem["loc"]]
+    for depth in range(1, len(path)):
+        knob = _KNOBS.get(".".join(path[:depth]))
+        if knob is not None and get_origin(knob.annotation) in (Union, UnionType):
+            return path[:depth]
+    return path
+
+
+def _explain(problem: Any) -> str:
+    path = _path(problem)
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
         nearest = _nearest(path)

@@ -9,5 +9,16 @@ class InputError(ValueError):
     """
 
 
+def of_missing_ray(error: ModuleNotFoundError) -> InputError | None:
+    """Return the error of a command that needs Ray where it is not installed; None if another module is missing."""
+    if error.name is None or error.name.partition(".")[0] != "ray":
+        return None
+    return InputError(
+        "this needs Ray, which is not installed; install it, as `make install` does, or use one process: set "
+        "cluster.num_workers=1, name no cluster with cluster.address or RAY_ADDRESS, and build graphs with "
+        "--executor serial"
+    )
+
+
 class TaskFailed(Exception):
     """A task failed on a rank, and its input is not at fault; the message is one line."""

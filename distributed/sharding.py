@@ -204,7 +204,7 @@ def _torchrec(sharding: Sharding) -> ModuleType:
     except ImportError as error:
         raise InputError(
             f"table.sharding={sharding}: a table on several ranks, or with split rows, needs TorchRec and FBGEMM "
-            f"({error}); install them as docs/cluster.md says, or train with cluster.num_workers=1 and "
+            f"({error}); install them, as `make install` does; a new run needs neither with cluster.num_workers=1 and "
             "table.sharding=data_parallel"
         ) from None
     return parallel

@@ -17,7 +17,7 @@ from contracts.modalities import check_modality_name
 from contracts.terminal import shows_bars
 from data.dataset import Dataset
 from distributed.job_paths import absolute_file, resolve_paths
-from distributed.run_location import check_cpus
+from distributed.run_location import check_cpus, named_address
 from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
 from graph_builder.build_inputs import ArraySource, GraphSource
 from graph_builder.executor import SerialExecutor
@@ -127,10 +127,11 @@ def _executor(place: str, config: Config) -> Iterator[tuple[RayExecutor | Serial
     if place == "ray" and not has_ray:
         raise InputError("--executor ray: Ray is not installed; install it, or use --executor serial")
     if place == "serial" or not has_ray:
-        if config.cluster.address:
+        setting, address = named_address(config.cluster)
+        if address:
             raise InputError(
-                f"cluster.address={config.cluster.address}: the build would run in this process; leave the address "
-                "out, or " + ("leave out --executor serial" if has_ray else "install Ray")
+                f"{setting}={address}: the build would run in this process; leave the address out, or "
+                + ("leave out --executor serial" if has_ray else "install Ray and use --executor ray")
             )
         executor = SerialExecutor(config.graph_options.backend)
         if shows_bars() or place == "auto":

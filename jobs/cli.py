@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import distributed
-from contracts.errors import InputError, TaskFailed
+from contracts.errors import InputError, TaskFailed, of_missing_ray
 from distributed.output import set_verbose
 from evaluation.result_settings import ranking_advice, ranking_note
 from jobs.unread import closed_output_ignored
@@ -46,6 +46,11 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
         except TaskFailed as error:
             click.echo(f"error: {error}", err=True)
             sys.exit(1)
+        except ModuleNotFoundError as error:
+            if (refused := of_missing_ray(error)) is None:
+                raise
+            click.echo(f"error: {refused}", err=True)
+            sys.exit(2)
         except MemoryError as error:
             click.echo(f"error: this machine's memory is too small ({error}); use a larger one, or less data", err=True)
             sys.exit(2)

@@ -12,7 +12,7 @@ import click
 
 import jobs
 from configs.loading import as_override
-from contracts.errors import InputError
+from contracts.errors import InputError, of_missing_ray
 
 if TYPE_CHECKING:
     from data.dataset import Dataset
@@ -127,7 +127,10 @@ def _call(verb: str, options: Mapping[str, Any]) -> None:
     assert command.callback is not None
     with context:
         # The function inside of `jobs.cli.job`, which would print an error and exit.
-        command.callback.__wrapped__(**context.params)  # type: ignore[attr-defined]
+        try:
+            command.callback.__wrapped__(**context.params)  # type: ignore[attr-defined]
+        except ModuleNotFoundError as error:
+            raise of_missing_ray(error) or error from None
 
 
 def _arguments(command: click.Command, name: str, value: Any) -> list[str]:

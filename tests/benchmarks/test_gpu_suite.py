@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import gpu_suite
+from benchmarks.gpu_graph_stages import _ends_well
 from benchmarks.gpu_suite import STAGES, Stage, main, run_stage, table
 
 POPEN = subprocess.Popen
@@ -54,6 +55,30 @@ def test_a_stage_that_passes_fails_dies_or_hangs(monkeypatch: pytest.MonkeyPatch
     assert "took more than 1 s" in shown
 
 
+def test_ctrl_c_ends_the_stage_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Interrupted(POPEN):  # type: ignore[misc, type-arg]
+        def communicate(self, *_: Any, **__: Any) -> Any:
+            started.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda _, **options: Interrupted([sys.executable, "-c", "while True: pass"], **options)
+    )
+    done = CliRunner().invoke(main, ["--dry-run", "--stages", "graph", "--output", str(tmp_path / "lines")])
+    assert "Aborted" in done.output
+    assert started[0].returncode is not None
+
+
+def test_a_pytest_that_skips_all_tests_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text("import pytest\n\n\ndef test_a():\n    pytest.skip()\n")
+    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(tmp_path), str(tmp_path)]
+    assert not _ends_well(command)
+    (tmp_path / "test_other.py").write_text("def test_b():\n    pass\n")
+    assert _ends_well(command)
+
+
 def test_what_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = CliRunner().invoke(main, ["--dry-run", "--stages", "graph,kernel"])
     assert (unknown.exit_code, "kernel: is not a stage; the stages are kernels, graph" in unknown.output) == (1, True)
@@ -67,9 +92,13 @@ def test_the_lines_of_a_run_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gpu_suite, "run_stage", lambda name, _: {**record, "stage": name})
     done = CliRunner().invoke(main, ["--dry-run", "--stages", "graph,step", "--output", str(tmp_path / "lines")])
     assert done.exit_code == 0
-    kept = [json.loads(line)["stage"] for line in (tmp_path / "lines").read_text().splitlines()]
-    assert kept == ["graph", "step"]
+    first, *kept = map(json.loads, (tmp_path / "lines").read_text().splitlines())
+    assert (first["machine"]["torch"], first["dry_run"]) == (torch.__version__, True)
+    assert [line["stage"] for line in kept] == ["graph", "step"]
+    refused = CliRunner().invoke(main, ["--dry-run", "--stages", "graph", "--output", str(tmp_path / "no/lines")])
+    assert (refused.exit_code, "cannot be written (No such file or directory)" in refused.output) == (1, True)
     assert json.loads(done.output.splitlines()[0])["machine"]["torch"] == torch.__version__
+    assert "This was a dry run" in done.output
 
 
 def test_all_stages_take_nine_minutes() -> None:

@@ -195,3 +195,19 @@ def test_a_trained_run_keeps_its_model():
     assert override_config(config, ["evaluation.mask_history=true"], ("evaluation",)).evaluation.mask_history
     with pytest.raises(InputError, match="fixed by the run"):
         override_config(config, ["model.dim=8"], ("evaluation",))
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.loader_workers=-1", "--set training.loader_workers=-1: must be at least 0, or must be 'auto'"),
+        (
+            "evaluation.held_items_gib=x",
+            "--set evaluation.held_items_gib='x': must be a number, such as 0.1 or 1e-3, or must be 'auto'",
+        ),
+    ],
+)
+def test_a_value_of_none_of_several_types_is_one_problem_of_the_knob(override: str, said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(None, [override])
+    assert str(caught.value) == said

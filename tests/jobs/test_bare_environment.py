@@ -59,5 +59,8 @@ def test_a_model_is_trained_resumed_and_ranked(tmp_path: Path) -> None:
     expected = metrics_of(tmp_path / "full")
     assert metrics_of(tmp_path / "whole") == expected
     assert metrics_of(tmp_path / "resumed") == expected
-    with pytest.raises(AssertionError, match="needs TorchRec and FBGEMM"):
+    with pytest.raises(AssertionError, match=r"error: table.sharding=row_wise: .* needs TorchRec and FBGEMM"):
         in_bare_environment([*train("split", 1), "--set=table.sharding=row_wise"])
+    for more in (["--set=cluster.num_workers=2"], ["--set=cluster.address=local"]):
+        with pytest.raises(AssertionError, match=r"error: this needs Ray, which is not installed"):
+            in_bare_environment([*train("several", 1), *more])
