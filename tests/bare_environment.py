@@ -65,8 +65,9 @@ class _WithoutHidden:
 
 def hide() -> None:
     """Hide the packages from this process."""
-    hidden = hidden_modules()
-    early = hidden & set(sys.modules) - {"_distutils_hack"}
+    # coverage measures this process too, if it measures the tests.
+    hidden = hidden_modules() - {"coverage", "_distutils_hack"}
+    early = hidden & set(sys.modules)
     assert not early, f"imported before they were hidden: {early}"
     sys.meta_path[:] = [_WithoutHidden(finder, hidden) for finder in sys.meta_path]
 
