@@ -109,7 +109,7 @@ def train_frozen(world, folders, root, sources, cases):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_frozen_weights_stay_bit_for_bit_and_the_others_move(folders, tmp_path, sources, ranks):
     cases = [(sharding, what) for sharding in SHARDINGS for what in FROZEN]
     if ranks == 1:

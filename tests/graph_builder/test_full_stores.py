@@ -30,6 +30,7 @@ def node(**system):
         ray.shutdown()
 
 
+@pytest.mark.slow
 def test_a_full_object_store_is_said() -> None:
     # Ray takes a disk for full above this share of it.
     with node(local_fs_capacity_threshold=1e-6, local_fs_monitor_interval_ms=10) as executor:

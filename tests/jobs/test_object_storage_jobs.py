@@ -70,6 +70,7 @@ def test_training_recommending_and_exporting_read_uris(tmp_path, monkeypatch) ->
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_run_at_a_uri_is_trained_by_ray_and_evaluated(s3, tmp_path, monkeypatch) -> None:
     run = f"{ROOT}/run"
     small = ("model.dim=8", "training.max_epochs=1", "cluster.num_workers=1", "cluster.address=local", f"run={run}")

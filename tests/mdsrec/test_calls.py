@@ -38,10 +38,9 @@ def test_a_pipeline_from_a_file_to_recommendations(tmp_path: Path) -> None:
     assert set(lists.item_ids[0]) <= {f"i{n}" for n in range(12)} - {"i3", "i4"}
 
 
-@pytest.mark.ray
 def test_a_graph_is_built(folders: Path, tmp_path: Path) -> None:
     options = {"graph_options.num_neighbors": 3, "graph_options.num_centers": 2}
-    graph = mdsrec.build_graph(str(folders / "dataset"), str(tmp_path / "graph"), settings=options)
+    graph = mdsrec.build_graph(str(folders / "dataset"), str(tmp_path / "graph"), settings=options, executor="serial")
     assert graph.modalities == ("image", "text")
     assert graph.num_centers("text") == 2
 
