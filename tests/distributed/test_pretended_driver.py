@@ -21,6 +21,8 @@ from tests.distributed.runs import config_of
 from tests.pretended_device import CUDA, PretendedTensor, pretended_device
 from tests.systems import settings_without_noise
 
+pytestmark = pytest.mark.long  # many cases of about half a second
+
 STEPS = 4
 
 

@@ -21,6 +21,8 @@ from tests.model.pretended_steps import Trained, check_close
 from tests.pretended_device import CUDA, pretended_device
 from tests.systems import CAUSAL, TRAINED, settings_without_noise
 
+pytestmark = pytest.mark.long  # many cases of about half a second
+
 CPU = torch.device("cpu")
 # The only code of a model that waits for the device: MISSRec asks which items have a feature, before each epoch.
 MAY_WAIT = ["nonzero.default model/missrec.py _points"]

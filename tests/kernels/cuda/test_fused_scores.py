@@ -12,6 +12,8 @@ from tests.kernels.cuda import nvrtc
 from tests.kernels.cuda.emulator import Emulator, compiler
 from tests.kernels.cuda.test_compile import needs_nvrtc
 
+pytestmark = pytest.mark.long  # many cases of about half a second
+
 SOURCE = Path(__file__).parents[3] / "benchmarks" / "fused_scores.cu"
 ROWS, COLUMNS, CAPACITY = 128, 256, 40
 
