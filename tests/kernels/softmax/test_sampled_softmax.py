@@ -14,7 +14,8 @@ from tests.kernels.softmax.cases import a_case, assert_close, by_kernel, by_twin
 from tests.model.test_sampled_softmax import LargestTensor
 
 # The interpreter computes with NumPy, which warns of log(0) and of inf - inf.
-pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+# Many cases of about half a second.
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")]
 # Relative to the largest gradient: float32 has 24 bits, and sums have up to a few hundred terms.
 TOLERANCE = 3e-6
 SMALL = Tiles(head=16, tail=0, kept=16, passed=16, warps=4, stages=1)
