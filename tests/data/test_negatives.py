@@ -202,6 +202,7 @@ def test_boundaries_belong_to_the_next_item_with_targets(scale: int) -> None:
     assert sampler._draw_popular(Edges(np.random.PCG64(0)), 3).tolist() == [2, 4, 5]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("num_draws", "share", "power", "in_batch", "hard"),
     [
@@ -243,6 +244,7 @@ def test_sums_over_the_other_items_are_unbiased(
         assert abs(np.mean(sums) - truth) < 4 * np.std(sums) / np.sqrt(len(sums)), target
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("num_draws", "hard"), [(0, 0.0), (6, 0.0), (6, 0.5)])
 @pytest.mark.parametrize("size", [1, 3])
 def test_sums_are_unbiased_for_rows_trained_with_others(num_draws: int, hard: float, size: int) -> None:

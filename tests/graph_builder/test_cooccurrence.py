@@ -54,6 +54,7 @@ def dense(folder: Path, block_rows: int = 16) -> np.ndarray:
     return matrix
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("window", [None, 1, 5])
 @pytest.mark.parametrize("distance_weighting", [True, False])
 def test_any_split_gives_the_same_bytes(tmp_path: Path, window: int | None, distance_weighting: bool) -> None:
@@ -113,6 +114,7 @@ def test_long_history_takes_wide_gaps_and_several_tasks(tmp_path: Path) -> None:
         np.testing.assert_array_equal(dense(path), expected)
 
 
+@pytest.mark.long
 def test_interrupted_anywhere_continues(tmp_path: Path) -> None:
     dataset = dataset_of(uneven_sequences())
     sizes = {"pairs_per_task": 400, "entries_at_a_time": 40}

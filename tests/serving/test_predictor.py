@@ -386,6 +386,7 @@ def test_similar_items_are_those_of_brute_force(predictor: Predictor, folders: P
     assert (np.diff(together.scores) <= 0).all()
 
 
+@pytest.mark.long
 def test_no_ray_no_process_group_and_no_change_of_the_run(gained: Config) -> None:
     code = (
         "import sys, mdsrec\n"
