@@ -10,13 +10,12 @@ import torch
 from benchmarks.hashed_graph import HashedGraph
 from configs.schema import Config
 from data.sampling.batches import TrainBatches
-from data.sampling.grouping import grouping_for
 from data.sampling.item_planner import ItemPlanner
 from data.sequences import SequenceArrays
 from distributed.inputs import Inputs
 from distributed.sharding import ShardedSystem, shard
 from distributed.training.step import TrainSteps
-from distributed.training.trainer import candidate_sampler, training_spans
+from distributed.training.trainer import training_batches
 from distributed.world import World
 from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
@@ -59,18 +58,8 @@ def hashed_training(config: Config, data: SequenceArrays, graph: HashedGraph, wo
     recommender = build_model(config.model, info)
     recommender.criterion = build_criterion(config.training, data.num_items)
     table = ItemTable(num_items=data.num_items, dim=config.model.dim, init_std=config.model.init_std, device="meta")
-    needs = recommender.needs
-    batches = TrainBatches(
-        data=data,
-        spans=training_spans(config, data),
-        batch_size=config.training.batch_size,
-        seed=config.seed,
-        rank=world.rank,
-        world=world.size,
-        planner=ItemPlanner(needs=needs, num_items=data.num_items, graph=graph, features={}),
-        candidates=candidate_sampler(config, Inputs(data, graph)),  # type: ignore[arg-type]
-        grouping=grouping_for(world.device.type, config.model.max_length),
-    )
+    planner = ItemPlanner(needs=recommender.needs, num_items=data.num_items, graph=graph, features={})
+    batches = training_batches(config, Inputs(data, graph), planner, world)  # type: ignore[arg-type]
     sharded = shard(RecommenderSystem(table, recommender), config, data.num_items, world)
     steps = TrainSteps(sharded=sharded, plan=batches.plan, config=config, world=world)
     return HashedTraining(sharded=sharded, batches=batches, steps=steps)

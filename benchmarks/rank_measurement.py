@@ -28,12 +28,11 @@ from contracts.batch import Batch, Step
 from contracts.item_plan import ItemPlan
 from data.dataset import Dataset
 from data.sampling.batches import TrainBatches
-from data.sampling.grouping import grouping_for
 from distributed.inputs import Inputs, build_system
 from distributed.sharding import ShardedSystem, shard
 from distributed.training.loader import num_loader_workers
 from distributed.training.step import TrainSteps
-from distributed.training.trainer import candidate_sampler, training_spans
+from distributed.training.trainer import training_batches
 from distributed.world import World
 from storage.durable_files import write_text
 
@@ -63,18 +62,7 @@ def open_training(config: Config, graph: HashedGraph | None, world: World) -> Tr
     inputs = Inputs(Dataset.open(config.dataset), graph)  # type: ignore[arg-type]
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
     torch.manual_seed(config.seed * 1_000_003 + world.rank)
-    dataset = inputs.dataset
-    batches = TrainBatches(
-        data=dataset,
-        spans=training_spans(config, dataset),
-        batch_size=config.training.batch_size,
-        seed=config.seed,
-        rank=world.rank,
-        world=world.size,
-        planner=inputs.planner(sharded.system.recommender.needs),
-        candidates=candidate_sampler(config, inputs),
-        grouping=grouping_for(world.device.type, config.model.max_length),
-    )
+    batches = training_batches(config, inputs, inputs.planner(sharded.system.recommender.needs), world)
     return Training(
         sharded, batches, batches.plan, TrainSteps(sharded=sharded, plan=batches.plan, config=config, world=world).run
     )

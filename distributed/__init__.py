@@ -14,6 +14,7 @@ Modules of this folder, by what you want to know:
 - `stop_agreement.py`: when a training writes a checkpoint or stops. `stop_signals.py`: SIGTERM and Ctrl-C.
 - `watchdog.py`: which rank hangs, and where. `telemetry.py`: metrics.jsonl and TensorBoard.
 - `output.py`: the lines that a job prints, from whichever process they come.
+- `matmul_precision.py`: TensorFloat-32 on a GPU, while training and at no other time.
 - `job_paths.py`, `random_streams.py`, `host_memory.py`: paths of a command, seeds of a step, freed memory.
 
 A module here may import every package but `experiments` and `jobs`. Begin with `training/trainer.py`, which shows a

@@ -16,7 +16,7 @@ class Updates(Protocol):
     """Updates some of a model's parameters."""
 
     def step(self) -> None: ...
-    def zero_grad(self, set_to_none: bool = True) -> None: ...
+    def zero_grad(self) -> None: ...
     def states(self) -> States:
         """Return the states of all parameters, by the parameters' names. They are not copies."""
         ...
@@ -32,8 +32,8 @@ class NamedOptimizer:
     def step(self) -> None:
         self._optimizer.step()
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self._optimizer.zero_grad(set_to_none)
+    def zero_grad(self) -> None:
+        self._optimizer.zero_grad()
 
     def states(self) -> States:
         return {self._names[parameter]: state for parameter, state in self._optimizer.state.items()}
@@ -49,9 +49,9 @@ class Optimizers:
         for part in self._parts.values():
             part.step()
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
+    def zero_grad(self) -> None:
         for part in self._parts.values():
-            part.zero_grad(set_to_none)
+            part.zero_grad()
 
     def states(self) -> States:
         return {

@@ -59,7 +59,7 @@ def make_optimizer_state(sharded: ShardedSystem) -> None:
     for parameter in sharded.dense_parameters:
         parameter.grad = torch.zeros_like(parameter)
     sharded.optimizer.step()
-    sharded.optimizer.zero_grad(set_to_none=True)
+    sharded.optimizer.zero_grad()
 
 
 def write_tensors(aside: Path, state: dict[str, Any], world: World, group: dist.ProcessGroup | None) -> dict[str, str]:

@@ -19,7 +19,7 @@ from torchrec.distributed.types import ModuleSharder, ShardingPlan
 from torchrec.optim.keyed import KeyedOptimizer
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
-from distributed.optimizers import States
+from distributed.optimizers import NamedOptimizer, States
 from distributed.torchrec.table import ShardedItemTable
 from distributed.world import World
 from model.blocks.item_table import TABLE, ItemTable
@@ -28,20 +28,15 @@ from model.system import RecommenderSystem
 __all__ = ["FusedOptimizer", "RowWiseAdagrad", "Wrapped", "wrap"]
 
 
-class FusedOptimizer:
+class FusedOptimizer(NamedOptimizer):
     """The optimiser of a split table, which updates rows inside the backward pass. A step only sets its rate."""
 
     def __init__(self, optimizer: KeyedOptimizer) -> None:
-        self._optimizer = optimizer
-
-    def step(self) -> None:
-        self._optimizer.step()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        self._optimizer.zero_grad(set_to_none)
+        super().__init__({}, optimizer)
+        self._keyed = optimizer
 
     def states(self) -> States:
-        return cast(States, self._optimizer.state_dict()["state"])
+        return cast(States, self._keyed.state_dict()["state"])  # by names that TorchRec gives
 
 
 @dataclass(kw_only=True)
