@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from benchmarks.softmax_gpu import main
 
 
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 def test_its_small_form_compares_the_kernel_with_torchs_operators():

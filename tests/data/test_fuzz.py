@@ -70,6 +70,7 @@ def settle(contents: dict[str, bytes]) -> dict[str, bytes]:
     return contents | {"manifest.json": json.dumps(manifest).encode()}
 
 
+@pytest.mark.long
 @settings(**DETERMINISTIC, max_examples=500)
 @given(st.deferred(lambda: mutated(sound()[0])), st.booleans())
 def test_a_mutated_dataset_is_refused_or_the_same(contents: dict[str, bytes], is_settled: bool) -> None:
@@ -158,6 +159,7 @@ def unisrec_folder(folder: Path) -> None:
 UNISREC = made(unisrec_folder)
 
 
+@pytest.mark.long
 @settings(**DETERMINISTIC, max_examples=300)
 @given(mutated(UNISREC))
 def test_mutated_sequential_files_are_refused_or_consistent(contents: dict[str, bytes]) -> None:

@@ -117,6 +117,7 @@ def test_a_run_that_broke_off_ends_as_one_that_did_not(folders, tmp_path, model,
         assert torch.equal(one[1], other[1]), one[0]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("written_at_once")
 def test_a_run_continues_from_a_checkpoint_without_losses_of_channels(folders, tmp_path, monkeypatch, undisturbed):
     """The epoch of the checkpoint gets the whole loss, but not those of channels. Later epochs get both."""
@@ -286,6 +287,7 @@ def test_a_run_without_a_whole_checkpoint_says_so(folders, tmp_path):
         evaluate(run_config(str(tmp_path / "run")), world, "best")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("written_at_once")
 def test_a_full_disk_is_said_and_harms_nothing(folders, tmp_path, monkeypatch):
     config = config_of(folders, tmp_path / "run", "sasrec", *STEPS)

@@ -137,6 +137,7 @@ def test_unisrec_without_ids_ranks_them_by_their_texts(planted: Path, tmp_path: 
     assert found["recall@20"] > 0.5
 
 
+@pytest.mark.long
 def test_unisrec_with_ids_ranks_them_by_their_texts_too(planted: Path, tmp_path: Path) -> None:
     """Their ID rows are pushed away, as SASRec's are, but the vectors to which they are added are not."""
     found, moved = trained(planted, tmp_path / "run", "unisrec")

@@ -36,6 +36,7 @@ def test_the_rank_that_the_others_wait_for_is_named(culprit, said):
     assert "rank 2: step 42, distributed/world.py:38 sum, waiting in all_reduce" in report
 
 
+@pytest.mark.long
 def test_a_thread_that_moves_is_not_ended_and_a_thread_that_hangs_is(tmp_path, capfd):
     ended = []
     with world_of_one() as world, Watchdog(world=world, run=tmp_path, seconds=0.8, end=ended.append) as watchdog:
@@ -66,6 +67,7 @@ def test_a_rank_that_waits_for_a_gpu_waits_for_the_others(tmp_path, capfd):
     assert "waiting in norm_on_host" in capfd.readouterr().err
 
 
+@pytest.mark.long
 def test_a_thread_that_rests_is_not_ended(tmp_path):
     ended = []
     with world_of_one() as world, Watchdog(world=world, run=tmp_path, seconds=0.4, end=ended.append) as watchdog:

@@ -141,6 +141,7 @@ def test_a_trial_that_fails_is_reported_and_the_others_finish(tmp_path, study, m
     assert not (tmp_path / "study/failures/bad-s0.txt").exists()
 
 
+@pytest.mark.long
 def test_a_file_stop_ends_a_trial_that_the_next_command_continues(tmp_path, study):
     def stop(*_):
         (tmp_path / "study/trials/a-s0/stop").touch()
@@ -156,6 +157,7 @@ def test_a_file_stop_ends_a_trial_that_the_next_command_continues(tmp_path, stud
     assert set(finished(tmp_path)) == {"a-s0"}
 
 
+@pytest.mark.long
 def test_a_file_stop_in_the_study_lets_no_other_trial_begin(tmp_path, study, monkeypatch):
     def train(*arguments):
         (tmp_path / "study/stop").touch()

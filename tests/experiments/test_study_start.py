@@ -23,6 +23,7 @@ def sources(folders, tmp_path_factory):
     return make_sources(folders, tmp_path_factory.mktemp("sources"))
 
 
+@pytest.mark.long
 def test_variants_start_from_another_run(tmp_path, study, sources):
     source = tmp_path / "source"
     shutil.copytree(sources / "data_parallel", source)

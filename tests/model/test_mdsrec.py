@@ -110,6 +110,7 @@ def test_every_shape_agrees_with_numpy(shape: dict[str, Any], switches: dict[str
     check_against_numpy(2, case.config(mdsrec=switches, **shape))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "switches", [{}, SWITCHES["no residual, separate"], SWITCHES["literal, separate"], SWITCHES["features"]]
 )

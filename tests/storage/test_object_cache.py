@@ -220,6 +220,7 @@ def test_uris_that_are_accepted() -> None:
     assert check_uri("gs://my.bucket-1/d_1") == ("gs", "my.bucket-1", "d_1")
 
 
+@pytest.mark.long
 def test_a_service_that_does_not_answer(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)

@@ -90,6 +90,7 @@ def test_what_the_step_does_not_know_is_refused_with_its_line(source, message):
     assert str(refused.value).startswith(message)
 
 
+@pytest.mark.long
 def test_every_module_can_be_relocated_and_keeps_its_lines():
     for package in PRODUCT:
         for path in sorted((ROOT / package).rglob("*.py")):
