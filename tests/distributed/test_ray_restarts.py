@@ -62,6 +62,7 @@ def test_lost_workers_are_started_again_as_often_as_allowed(run, capsys):
     assert "Training failed due to worker errors" in caught.value.report
 
 
+@pytest.mark.slow
 def test_without_a_limit_they_are_started_again_each_time(run):
     run("train", -1, *[LOST] * 7, None)
     assert run.count == 8

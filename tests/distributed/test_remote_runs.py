@@ -37,6 +37,7 @@ def on_nodes(world, folders, root, run, name, breaks_after, out):
         out.write_text(json.dumps(found["details"]))
 
 
+@pytest.mark.slow
 def test_a_run_at_a_uri_continues_on_other_nodes(folders, tmp_path, s3, monkeypatch):  # noqa: ARG001
     uri, local = f"s3://{BUCKET}/{tmp_path.name}/run", tmp_path / "local"
     run_ranks(2, on_nodes, folders, tmp_path, local, "calm", 0, tmp_path / "calm.json")

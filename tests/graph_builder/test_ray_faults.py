@@ -106,6 +106,7 @@ def test_worker_and_node_are_killed(
     check(tmp_path, undisturbed, struck=2)
 
 
+@pytest.mark.slow
 def test_driver_is_killed(
     cluster: Any, undisturbed: tuple[Path, dict[str, bytes], Counter[str]], tmp_path: Path
 ) -> None:

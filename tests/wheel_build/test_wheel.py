@@ -103,6 +103,7 @@ print(*sorted(name for name in sys.argv[1:] if name in sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_below_mdsrec_alone(site, project):
     packages = [package for package in PRODUCT if package != "mdsrec"]
     assert output_of(python(project, [site, ENVIRONMENT], "-c", EVERY_MODULE, *packages)).strip() == ""
