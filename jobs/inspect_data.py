@@ -37,14 +37,23 @@ def main(dataset: str, output: str | None, json_output: str | None, overwrite: b
     assert folder is not None
     page_file = _target("output", output, "an HTML page", (".html", ".htm"), overwrite, _is_page)
     json_file = _target("json", json_output, "JSON", (".json",), overwrite, _is_facts)
-    data = Dataset.open(folder)
-    data.validate()
-    facts = inspect_dataset(data)
+    facts = inspected(folder)
     print(text(facts))
     if page_file is not None:
         _write("output", page_file, page(facts))
     if json_file is not None:
         _write("json", json_file, facts_json(facts))
+
+
+def inspected(dataset: str) -> DatasetFacts:
+    """Check every value of a dataset, and return the facts about it.
+
+    Raises:
+        InputError: this is no dataset, it was altered, or it has no interactions.
+    """
+    data = Dataset.open(dataset)
+    data.validate()
+    return inspect_dataset(data)
 
 
 def facts_json(facts: DatasetFacts) -> str:

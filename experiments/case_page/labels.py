@@ -10,6 +10,7 @@ from experiments.page.markup import Markup, element
 from experiments.page.titles import title_of
 from model.protocol import Channel
 
+
 def item_line(item: Item, *tags: Markup) -> Markup:
     """Return an item's title with the whole text on hover, its source id, and tags."""
     if item.text is None:

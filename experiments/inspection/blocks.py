@@ -87,8 +87,7 @@ def with_previous(values: np.ndarray, block: Block) -> tuple[np.ndarray, np.ndar
 
     Where there is none before, or one of another user, the second has some value; `positions` tells where.
     """
-    if block.start:
-        pairs = values[block.start - 1 : block.stop]
-    else:
-        pairs = np.concatenate([values[:1], values[: block.stop]])
+    pairs = values[max(block.start - 1, 0) : block.stop]
+    if not block.start:
+        pairs = np.concatenate([pairs[:1], pairs])
     return pairs[1:], pairs[:-1]

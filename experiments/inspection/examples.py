@@ -61,7 +61,9 @@ def user_examples(data: Dataset, chosen: Chosen, users: Names, items: Names) -> 
             why=why,
             id=users.id_of[user],
             length=int(data.offsets[user + 1] - data.offsets[user]),
-            events=tuple(_event(data, user, row, items) for row in range(*_latest(data, user).indices(len(data.items)))),
+            events=tuple(
+                _event(data, user, row, items) for row in range(*_latest(data, user).indices(len(data.items)))
+            ),
         )
         for user, why in chosen.users.items()
     )

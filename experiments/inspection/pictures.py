@@ -50,10 +50,10 @@ def curve_picture(points: Sequence[tuple[int, int]], x_name: str, y_name: str) -
     def down(y: float) -> float:
         return base - (base - _TOP) * math.log(y) / math.log(most_y)
 
-    parts = [_text(_LEFT + inner / 2, _HEIGHT - 6, x_name, "middle"), _text(_LEFT, _TOP - 1, y_name, "start")]
+    parts = [_text(_LEFT + inner / 2, _HEIGHT - 6, x_name, "middle")]
     for power in range(int(math.log10(most_x) + 1e-9) + 1):
         place = across(10**power)
-        parts += [_line(place, _TOP + 6, place, base), _text(place, base + 16, f"{10**power:,}", "middle")]
+        parts += [_line(place, _TOP, place, base), _text(place, base + 16, f"{10**power:,}", "middle")]
     for power in range(int(math.log10(most_y) + 1e-9) + 1):
         place = down(10**power)
         parts += [

@@ -15,7 +15,7 @@ from experiments.inspection.facts import (
     UserExample,
 )
 from experiments.inspection.name_pass import SAMPLE as SAMPLED_TEXTS
-from experiments.inspection.wording import as_date, in_words, number, share
+from experiments.inspection.wording import UNIT_NAMES, as_date, in_words, number, share
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def _counts(facts: DatasetFacts) -> Iterator[Part]:
     )
     source = facts.source.get("path") or facts.source.get("format") or "a source that the manifest does not name"
     yield f"Prepared from {source}. A target is an item with an earlier one of the same user. {_rule(facts)}"
-    cold = f"{number(facts.popularity.num_cold)} of {number(facts.num_items)} items are cold: no user was trained on "
-    share_cold = f", and {share(split.cold_test / split.test)} of the test targets are such items" if split.test else ""
-    yield f"{cold}them{share_cold}."
+    cold = f"{number(facts.popularity.num_cold)} of {number(facts.num_items)} items are cold, that is, without a "
+    targets = f"; {share(split.cold_test / split.test)} of the test targets are such items" if split.test else ""
+    yield f"{cold}training interaction{targets}."
     if facts.dropped:
         rows = [(one.words, number(one.count)) for one in facts.dropped]
         yield Table("What preparation left out", ("what", "count"), rows, right=[1])
@@ -143,7 +143,7 @@ def _popularity(facts: DatasetFacts) -> Iterator[Part]:
         "that one item has everything."
     )
     yield CurvePicture(
-        "Training interactions of the items, the most popular first",
+        "Training interactions of the items, the most popular first; both axes are logarithmic",
         popularity.curve,
         "place of the item by popularity",
         "training interactions",
@@ -154,8 +154,8 @@ def _times(times: TimeFacts | None, facts: DatasetFacts) -> Iterator[Part]:
     if times is None:
         yield "The dataset has no timestamps. The order of a history is that of the source."
         return
-    origin = "as the manifest states" if times.is_stated else "as the size of the numbers tells"
-    unit = "Their unit is unknown" if times.unit is None else f"Their unit is {times.unit}, {origin}"
+    origin = "as the manifest states" if times.is_stated else "as the size of most numbers tells"
+    unit = "Their unit is unknown" if times.unit is None else f"They are in {UNIT_NAMES[times.unit]}, {origin}"
     first, last = (as_date(moment, times.unit, with_time=True) for moment in (times.first, times.last))
     numbers = "" if times.unit is None else f" (as numbers, {times.first} to {times.last})"
     yield f"Timestamps go from {first} to {last}{numbers}. {unit}."

@@ -7,6 +7,7 @@ item if a user has more interactions than a block.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -149,7 +150,7 @@ def _length_bars(values: np.ndarray, counts: np.ndarray) -> tuple[Bar, ...]:
         edges = [edge for edge in every if first <= edge <= most]
         edges.append(next(edge for edge in every if edge > most))
     bars = []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (values >= low) & (values < high)
         bars.append(Bar(label=str(low) if high == low + 1 else f"{low}-{high - 1}", count=int(counts[inside].sum())))
     return tuple(bars)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from experiments.inspection.dropped import INTERACTIONS
 from experiments.inspection.facts import DatasetFacts, FeatureFacts, IdFacts, Surprise
 from experiments.inspection.time_axis import MAGNITUDES, PER_SECOND
-from experiments.inspection.wording import as_date, share
+from experiments.inspection.wording import UNIT_NAMES, as_date, share
 
 _DOMINANT = 0.1  # share of the interactions of one user or item, and three times an equal share
 _EQUAL_TIMES = 0.2  # share of gaps that are zero
@@ -55,7 +55,7 @@ def _of_ids(facts: DatasetFacts) -> Found:
             )
         if ids.num_spaced:
             yield (
-                f"{ids.num_spaced:,} of {total:,} {kind} ids begin or end with a space, such as {ids.spaced!r}.",
+                f"{ids.num_spaced:,} of {total:,} {kind} ids have a space at an end, such as {ids.spaced!r}.",
                 f"Strip the ids in your files, unless the same {kind} has this space everywhere.",
             )
 
@@ -92,15 +92,15 @@ def _of_times(facts: DatasetFacts) -> Found:
     counted = [(unit, times.by_magnitude[unit]) for unit in MAGNITUDES]
     fitting = [(unit, count) for unit, count in counted if unit in PER_SECOND and count]
     if len(fitting) > 1:
-        listed = " and ".join(f"{count:,} like a date in {unit}" for unit, count in fitting)
+        listed = " and ".join(f"{count:,} are dates in {UNIT_NAMES[unit]}" for unit, count in fitting)
         yield (
-            f"The timestamps are in several units: {listed}.",
+            f"The timestamps are in several units: by their size, {listed}.",
             "Convert all rows to one unit, or the order of interactions and the split are wrong.",
         )
     elif fitting and not times.is_stated and times.by_magnitude["other"]:
         yield (
             f"{times.by_magnitude['other']:,} timestamps are not between 1980 and 2100, and "
-            f"{fitting[0][1]:,} are, in {fitting[0][0]}.",
+            f"{fitting[0][1]:,} are, in {UNIT_NAMES[fitting[0][0]]}.",
             f"Look for placeholders such as 0; the range is {times.first:,} to {times.last:,}.",
         )
     if times.first == times.last:
@@ -147,7 +147,8 @@ def _of_drops(facts: DatasetFacts) -> Found:
         yield (
             f"The k-core dropped {share(core / before)} of the interactions and "
             f"{share(users / (users + facts.num_users))} of the users; {facts.num_users:,} users are left.",
-            "Results hold for these users only; lower --min-user-interactions and --min-item-interactions to keep more.",
+            "Results hold for these users only; to keep more, lower --min-user-interactions and "
+            "--min-item-interactions.",
         )
     for reason, what in (("rows_with_null", "had an empty user, item or timestamp"), ("duplicates", "were repeated")):
         if dropped.get(reason, 0) >= _DROPPED * before:
@@ -194,7 +195,7 @@ def _of_features(facts: DatasetFacts) -> Found:
 
 
 def _of_modality(one: FeatureFacts, num_items: int) -> Found:
-    name = f"features {one.name}"
+    name = f"{one.name} features"
     if not one.num_present:
         yield (f"All {name} are zero.", "Every item lacks them; give the right file, or leave the modality out.")
         return

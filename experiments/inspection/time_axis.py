@@ -78,7 +78,7 @@ def time_axis(data: Dataset, size: int) -> TimeAxis | None:
         lasts.append(data.timestamps[offsets[1:] - 1].max())
         trained += [data.timestamps[(offsets[:-1] + ends - 1)[ends > 0]].max()] if ends.any() else []
     first, last = int(min(firsts)), int(max(lasts))
-    by_magnitude = _by_magnitude(data, first, last, size)
+    by_magnitude, ranges = _by_magnitude(data, first, last, size)
     stated = (data.manifest.get("source") or {}).get("timestamp_unit")
     if stated in PER_SECOND:
         unit: str | None = stated
@@ -86,7 +86,9 @@ def time_axis(data: Dataset, size: int) -> TimeAxis | None:
         most = int(by_magnitude.argmax())
         is_clear = MAGNITUDES[most] != "other" and 2 * by_magnitude[most] > data.num_interactions
         unit = MAGNITUDES[most] if is_clear else None
-    period, edges, labels = _periods(first, last, unit)
+    # Other magnitudes would stretch the picture, so that nothing is seen.
+    begin, end = ranges.get(unit, (first, last)) if unit is not None else (first, last)
+    period, edges, labels = _periods(begin, end, unit)
     return TimeAxis(
         unit=unit,
         is_stated=stated in PER_SECOND,
@@ -101,18 +103,28 @@ def time_axis(data: Dataset, size: int) -> TimeAxis | None:
     )
 
 
-def _by_magnitude(data: Dataset, first: int, last: int, size: int) -> np.ndarray:
-    """Return how many timestamps fit each of `MAGNITUDES`, int64 [5]."""
+def _by_magnitude(data: Dataset, first: int, last: int, size: int) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
+    """Return how many timestamps fit each of `MAGNITUDES`, int64 [5], and the first and last that fit each unit."""
     assert data.timestamps is not None
-    found = np.zeros(len(_BOUNDS) + 1, np.int64)
+    num = len(_BOUNDS) + 1
+    counts, limits = np.zeros(num, np.int64), np.iinfo(np.int64)
+    lows, highs = np.full(num, limits.max), np.full(num, limits.min)
     ends = np.searchsorted(_BOUNDS, [first, last], side="right")
-    if ends[0] == ends[1]:
-        found[ends[0]] = data.num_interactions  # no need to read them
+    if ends[0] == ends[1]:  # no need to read them
+        counts[ends[0]], lows[ends[0]], highs[ends[0]] = data.num_interactions, first, last
     else:
         for block in blocks(data.offsets, size):
             times = data.timestamps[block.start : block.stop]
-            found += np.bincount(np.searchsorted(_BOUNDS, times, side="right"), minlength=len(found))
-    return np.append(found[1::2], found[::2].sum())
+            kinds = np.searchsorted(_BOUNDS, times, side="right")
+            counts += np.bincount(kinds, minlength=num)
+            np.minimum.at(lows, kinds, times)
+            np.maximum.at(highs, kinds, times)
+    ranges = {
+        unit: (int(lows[kind]), int(highs[kind]))
+        for kind, unit in zip(range(1, num, 2), PER_SECOND, strict=True)
+        if counts[kind]
+    }
+    return np.append(counts[1::2], counts[::2].sum()), ranges
 
 
 def _periods(first: int, last: int, unit: str | None) -> tuple[str, np.ndarray, list[str]]:
@@ -129,5 +141,5 @@ def _periods(first: int, last: int, unit: str | None) -> tuple[str, np.ndarray, 
                     return period, edges, [str(start) for start in starts[:-1]]
     # Python's numbers, since the range may exceed int64.
     step = max(1, -(-(last - first + 1) // _PARTS))
-    lows = [low for low in range(first, last + 1, step)]
+    lows = list(range(first, last + 1, step))
     return "part", np.array([*lows, min(lows[-1] + step, np.iinfo(np.int64).max)]), [str(low) for low in lows]

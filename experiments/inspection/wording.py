@@ -6,6 +6,8 @@ import numpy as np
 
 from experiments.inspection.time_axis import PER_SECOND
 
+UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
 
 def share(value: float) -> str:
     """Return a share as a percentage; never 0% or 100% for one that is more or less."""
@@ -37,9 +39,13 @@ def as_date(timestamp: int, unit: str | None, *, with_time: bool = False) -> str
 def in_words(duration: float, unit: str | None) -> str:
     """Return a duration in the unit in words, such as "3.2 days"."""
     if unit is None:
-        return f"{duration:,.4g}" if duration < 10**4 else f"{duration:,.0f}"
+        return _figures(duration)
     seconds = duration / PER_SECOND[unit]
     for size, word in ((31_557_600, "years"), (86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds")):
         if seconds >= size:
-            return f"{seconds / size:.3g} {word}"
-    return f"{seconds:.3g} seconds"
+            return f"{_figures(seconds / size)} {word}"
+    return f"{_figures(seconds)} seconds"
+
+
+def _figures(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
