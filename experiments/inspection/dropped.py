@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.inspection.facts import Dropped
+from experiments.inspection.stated import stated
 
 # `{...}` is an option of preparation, which the manifest records in `source`.
 _WORDS = {
@@ -27,11 +28,11 @@ INTERACTIONS = ("rows_with_null", "rows_not_kept", "duplicates", "k_core_interac
 
 def dropped_facts(manifest: Mapping[str, Any]) -> tuple[Dropped, ...]:
     """Return what was left out, without reasons that left nothing out."""
-    source = manifest.get("source") or {}
+    source = stated(manifest, "source")
     return tuple(
         Dropped(reason=reason, words=_in_words(reason, source), count=count)
-        for reason, count in (manifest.get("dropped") or {}).items()
-        if count
+        for reason, count in stated(manifest, "dropped").items()
+        if isinstance(count, int) and count > 0
     )
 
 

@@ -11,6 +11,7 @@ from data.dataset import Dataset
 from data.writing import block_length
 from experiments.inspection.counting import MagnitudeCounts, spread_of
 from experiments.inspection.facts import FeatureFacts, Spread
+from experiments.inspection.stated import stated
 
 SAMPLE = 1000  # rows: half a million pairs
 
@@ -31,7 +32,6 @@ def feature_facts(data: Dataset, modality: str, seed: int = 0) -> FeatureFacts:
         num_constant_rows += int((rows == rows[:, :1]).all(axis=1).sum())
         if len(rows):
             low, high = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
-    stated = data.manifest["modalities"][modality]
     sample = _sample(features, present, seed)
     distinct = np.unique(sample, axis=0)
     return FeatureFacts(
@@ -45,7 +45,7 @@ def feature_facts(data: Dataset, modality: str, seed: int = 0) -> FeatureFacts:
         num_sampled=len(sample),
         num_duplicates=len(sample) - len(distinct),
         cosines=_cosines(sample),
-        encoder=stated.get("encoder"),
+        encoder=stated(data.manifest["modalities"][modality], "encoder") or None,
     )
 
 

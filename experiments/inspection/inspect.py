@@ -18,6 +18,7 @@ from experiments.inspection.feature_pass import feature_facts
 from experiments.inspection.name_pass import item_names, user_names
 from experiments.inspection.popularity import popularity_facts
 from experiments.inspection.sequence_pass import sequence_pass
+from experiments.inspection.stated import stated
 from experiments.inspection.surprises import surprises
 
 
@@ -41,7 +42,7 @@ def inspect_dataset(data: Dataset, *, block: int = BLOCK) -> DatasetFacts:
     facts = DatasetFacts(
         path=data.path,
         fingerprint=data.fingerprint,
-        source=data.manifest.get("source") or {},
+        source=stated(data.manifest, "source"),
         num_users=data.num_users,
         num_items=data.num_items,
         num_interactions=data.num_interactions,

@@ -15,6 +15,7 @@ from data.dataset import Dataset
 from experiments.inspection.blocks import BLOCK, Block, Interactions, blocks, interactions, with_previous
 from experiments.inspection.counting import MagnitudeCounts, ValueCounts
 from experiments.inspection.facts import Bar, HistoryFacts, RepeatFacts, SplitFacts, TimeFacts
+from experiments.inspection.stated import stated
 from experiments.inspection.time_axis import MAGNITUDES, TimeAxis, time_axis
 
 _MOST_BARS = 40
@@ -94,8 +95,9 @@ class SequencePass:
             self.num_test_before += int((times[rows.is_test] < axis.last_training).sum())
 
     def split_facts(self) -> SplitFacts:
-        stated = dict(self.data.manifest.get("split") or {})
-        return SplitFacts(method=stated.pop("method", "not stated"), parameters=stated, **self.targets)
+        parameters = stated(self.data.manifest, "split")
+        method = str(parameters.pop("method", "not stated"))
+        return SplitFacts(method=method, parameters=parameters, **self.targets)
 
     def repeat_facts(self) -> RepeatFacts:
         return RepeatFacts(num_repeats=self.num_repeats, num_in_a_row=self.num_in_a_row)

@@ -13,6 +13,7 @@ import numpy as np
 from data.dataset import Dataset
 from experiments.inspection.blocks import blocks
 from experiments.inspection.facts import Bar
+from experiments.inspection.stated import stated
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 MAGNITUDES = (*PER_SECOND, "other")
@@ -79,10 +80,9 @@ def time_axis(data: Dataset, size: int) -> TimeAxis | None:
         trained += [data.timestamps[(offsets[:-1] + ends - 1)[ends > 0]].max()] if ends.any() else []
     first, last = int(min(firsts)), int(max(lasts))
     by_magnitude, ranges = _by_magnitude(data, first, last, size)
-    stated = (data.manifest.get("source") or {}).get("timestamp_unit")
-    if stated in PER_SECOND:
-        unit: str | None = stated
-    else:
+    unit = stated(data.manifest, "source").get("timestamp_unit")
+    is_stated = isinstance(unit, str) and unit in PER_SECOND
+    if not is_stated:
         most = int(by_magnitude.argmax())
         is_clear = MAGNITUDES[most] != "other" and 2 * by_magnitude[most] > data.num_interactions
         unit = MAGNITUDES[most] if is_clear else None
@@ -91,7 +91,7 @@ def time_axis(data: Dataset, size: int) -> TimeAxis | None:
     period, edges, labels = _periods(begin, end, unit)
     return TimeAxis(
         unit=unit,
-        is_stated=stated in PER_SECOND,
+        is_stated=is_stated,
         first=first,
         last=last,
         last_training=int(max(trained)) if trained else None,
