@@ -217,8 +217,8 @@ def _of_modality(one: FeatureFacts, num_items: int) -> Found:
         )
     elif one.cosines is not None and one.cosines.p25 >= _ALIKE_COSINE:
         yield (
-            f"The {name} are almost all alike: half of the pairs of items have a cosine of "
-            f"{one.cosines.median:.3f} or more.",
+            f"The {name} are almost all alike: three quarters of the pairs of items have a cosine of "
+            f"{int(1000 * one.cosines.p25) / 1000} or more.",
             "Subtract the mean of all rows, or take another encoder or pooling; otherwise neighbours say little.",
         )
     norms = one.norms
