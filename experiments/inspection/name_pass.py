@@ -26,7 +26,8 @@ SAMPLE = 20_000  # texts
 # A number with a point or an exponent: floats that were once whole numbers.
 _FLOAT = r"^[+-]?[0-9]+(\.[0-9]*([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)$"
 _SPACED = r"^\s|\s$"
-_MARKUP = r"</?[a-zA-Z][a-zA-Z0-9]*( [^<>]*)?/?>|&(#[0-9]+|#x[0-9a-fA-F]+|[a-zA-Z]{2,8});"
+_TAGS = "a|b|br|div|em|font|h[1-6]|hr|i|img|li|ol|p|span|strong|su[bp]|table|t[bdhr]|u|ul"
+_MARKUP = rf"(?i)</?({_TAGS})( [^<>]*)?/?>|&(#[0-9]+|#x[0-9a-f]+|[a-z]{{2,8}});"
 
 
 @dataclass

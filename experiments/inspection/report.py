@@ -98,8 +98,9 @@ def _counts(facts: DatasetFacts) -> Iterator[Part]:
         ],
         right=[1],
     )
-    source = facts.source.get("path") or facts.source.get("format") or "a source that the manifest does not name"
-    yield f"Prepared from {source}. A target is an item with an earlier one of the same user. {_rule(facts)}"
+    path, kind = facts.source.get("path"), facts.source.get("format")
+    source = f" from {path}" if path else f" with --format {kind}" if kind else ", the manifest does not say from what"
+    yield f"Prepared{source}. A target is an item with an earlier one of the same user. {_rule(facts)}"
     cold = f"{number(facts.popularity.num_cold)} of {number(facts.num_items)} items are cold, that is, without a "
     targets = f"; {share(split.cold_test / split.test)} of the test targets are such items" if split.test else ""
     yield f"{cold}training interaction{targets}."
@@ -136,10 +137,9 @@ def _histories(facts: DatasetFacts) -> Iterator[Part]:
 def _popularity(facts: DatasetFacts) -> Iterator[Part]:
     popularity = facts.popularity
     yield _spreads("", [("training interactions of an item", popularity.counts)])
-    items = "item has" if popularity.num_top == 1 else "items have"
+    top = "item has" if popularity.num_top == 1 else f"{number(popularity.num_top)} items have"
     yield (
-        f"The most popular {number(popularity.num_top)} {items} {share(popularity.top_share)} of the training "
-        f"interactions. The Gini coefficient is {popularity.gini:.2f}: 0 means that all items are equally popular, 1 "
+        f"The most popular {top} {share(popularity.top_share)} of the training interactions. The Gini coefficient is {popularity.gini:.2f}: 0 means that all items are equally popular, 1 "
         "that one item has everything."
     )
     yield CurvePicture(

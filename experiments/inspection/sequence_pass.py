@@ -18,7 +18,7 @@ from experiments.inspection.facts import Bar, HistoryFacts, RepeatFacts, SplitFa
 from experiments.inspection.stated import stated
 from experiments.inspection.time_axis import MAGNITUDES, TimeAxis, time_axis
 
-_MOST_BARS = 40
+_MOST_BARS = 20
 _SHORT = 3  # leave-one-out evaluates no user with fewer interactions
 
 
