@@ -139,8 +139,8 @@ def _popularity(facts: DatasetFacts) -> Iterator[Part]:
     yield _spreads("", [("training interactions of an item", popularity.counts)])
     top = "item has" if popularity.num_top == 1 else f"{number(popularity.num_top)} items have"
     yield (
-        f"The most popular {top} {share(popularity.top_share)} of the training interactions. The Gini coefficient is {popularity.gini:.2f}: 0 means that all items are equally popular, 1 "
-        "that one item has everything."
+        f"The most popular {top} {share(popularity.top_share)} of the training interactions. The Gini coefficient is "
+        f"{popularity.gini:.2f}: 0 means that all items are equally popular, 1 that one item has everything."
     )
     yield CurvePicture(
         "Training interactions of the items, the most popular first; both axes are logarithmic",
