@@ -29,14 +29,14 @@ class Named:
 Cell = str | Named
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     """Rows below a line of headers; `right` are the columns that are aligned to the right."""
 
-    caption: str
     headers: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     right: Sequence[int] = ()
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class BarPicture:
     bars: Sequence[Bar]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CurvePicture:
     """A picture of points (x, y), with logarithmic axes of these names."""
 
@@ -85,9 +85,8 @@ def report(facts: DatasetFacts) -> list[Section]:
 def _counts(facts: DatasetFacts) -> Iterator[Part]:
     split = facts.split
     yield Table(
-        "",
-        ("", ""),
-        [
+        headers=("", ""),
+        rows=[
             ("users", number(facts.num_users)),
             ("items", number(facts.num_items)),
             ("interactions", number(facts.num_interactions)),
@@ -106,7 +105,7 @@ def _counts(facts: DatasetFacts) -> Iterator[Part]:
     yield f"{cold}training interaction{targets}."
     if facts.dropped:
         rows = [(one.words, number(one.count)) for one in facts.dropped]
-        yield Table("What preparation left out", ("what", "count"), rows, right=[1])
+        yield Table(caption="What preparation left out", headers=("what", "count"), rows=rows, right=[1])
     else:
         yield "The manifest counts nothing that preparation left out."
 
@@ -125,7 +124,7 @@ def _rule(facts: DatasetFacts) -> str:
 
 def _histories(facts: DatasetFacts) -> Iterator[Part]:
     history, total = facts.history, facts.num_interactions
-    yield _spreads("", [("interactions of a user", history.lengths)])
+    yield _spreads([("interactions of a user", history.lengths)])
     yield BarPicture("Users by the number of their interactions", history.bars)
     yield (
         f"{share(history.num_short / facts.num_users)} of the users have fewer than 3 interactions. In "
@@ -136,17 +135,17 @@ def _histories(facts: DatasetFacts) -> Iterator[Part]:
 
 def _popularity(facts: DatasetFacts) -> Iterator[Part]:
     popularity = facts.popularity
-    yield _spreads("", [("training interactions of an item", popularity.counts)])
+    yield _spreads([("training interactions of an item", popularity.counts)])
     top = "item has" if popularity.num_top == 1 else f"{number(popularity.num_top)} items have"
     yield (
         f"The most popular {top} {share(popularity.top_share)} of the training interactions. The Gini coefficient is "
         f"{popularity.gini:.2f}: 0 means that all items are equally popular, 1 that one item has everything."
     )
     yield CurvePicture(
-        "Training interactions of the items, the most popular first; both axes are logarithmic",
-        popularity.curve,
-        "place of the item by popularity",
-        "training interactions",
+        caption="Training interactions of the items, the most popular first; both axes are logarithmic",
+        points=popularity.curve,
+        x_name="place of the item by popularity",
+        y_name="training interactions",
     )
 
 
@@ -164,7 +163,8 @@ def _times(times: TimeFacts | None, facts: DatasetFacts) -> Iterator[Part]:
     yield BarPicture(f"Interactions by {part}{outside}", times.bars)
     if times.gaps is not None:
         gaps = [in_words(value, times.unit) for value in _values(times.gaps)]
-        yield Table("", ("", *_QUANTILES), [("time between a user's interactions", *gaps)], right=range(1, 9))
+        rows = [("time between a user's interactions", *gaps)]
+        yield Table(headers=("", *_QUANTILES), rows=rows, right=range(1, 9))
         yield (
             f"{share(times.num_equal / times.num_gaps)} of these gaps are zero. "
             f"{share(times.num_users_at_once / times.num_users_with_gaps)} of the users with several interactions "
@@ -190,11 +190,11 @@ def _features(facts: DatasetFacts) -> Iterator[Part]:
         )
         for one in facts.features
     ]
-    yield Table("", headers, rows, right=(1, 3, 4, 5))
+    yield Table(headers=headers, rows=rows, right=(1, 3, 4, 5))
     norms = [(f"norms of {one.name}", one.norms) for one in facts.features if one.norms is not None]
     cosines = [(f"cosines of {one.name}", one.cosines) for one in facts.features if one.cosines is not None]
     if norms:
-        yield _spreads("", [*norms, *cosines])
+        yield _spreads([*norms, *cosines])
         yield (
             "Norms are of all rows that are not zero, with quantiles exact within 2%. Cosines are of all pairs of the "
             "rows in a sample, which a fixed seed draws."
@@ -205,7 +205,7 @@ def _features(facts: DatasetFacts) -> Iterator[Part]:
 def _encoder(one: FeatureFacts) -> Part:
     assert one.encoder is not None
     rows = [(str(name), str(value)) for name, value in one.encoder.items()]
-    return Table(f"Encoder of {one.name}, from the manifest", ("", ""), rows)
+    return Table(caption=f"Encoder of {one.name}, from the manifest", headers=("", ""), rows=rows)
 
 
 def _texts(facts: DatasetFacts) -> Iterator[Part]:
@@ -216,13 +216,13 @@ def _texts(facts: DatasetFacts) -> Iterator[Part]:
     distinct = f", of which {number(texts.num_distinct)}{sample} are different" if texts.num_texts else ""
     yield f"{number(texts.num_texts)} items ({has}) have a text{distinct}."
     if texts.lengths is not None:
-        yield _spreads("", [("characters of a text", texts.lengths)])
+        yield _spreads([("characters of a text", texts.lengths)])
         yield f"{share(texts.num_markup / texts.num_texts)} of the texts hold HTML, such as <b> or &amp;."
 
 
 def _item_table(items: Sequence[ItemExample]) -> Table:
     rows = [(Named(one.id, one.text), number(one.num_training), one.why) for one in items]
-    return Table("", ("item", "training interactions", "shown because it is"), rows, right=[1])
+    return Table(headers=("item", "training interactions", "shown because it is"), rows=rows, right=[1])
 
 
 def _user_table(user: UserExample, times: TimeFacts | None) -> Table:
@@ -232,7 +232,8 @@ def _user_table(user: UserExample, times: TimeFacts | None) -> Table:
         when = [] if times is None or event.timestamp is None else [as_date(event.timestamp, times.unit)]
         rows.append((*when, event.part, Named(event.id, event.text)))
     headers = ("time", "part", "item") if times is not None else ("part", "item")
-    return Table(f"{user.id}: {user.why} ({number(user.length)} interactions{shown})", headers, rows)
+    caption = f"{user.id}: {user.why} ({number(user.length)} interactions{shown})"
+    return Table(caption=caption, headers=headers, rows=rows)
 
 
 _QUANTILES = ("least", "25%", "median", "75%", "90%", "99%", "most", "mean")
@@ -242,6 +243,6 @@ def _values(spread: Spread) -> tuple[float, ...]:
     return (spread.least, spread.p25, spread.median, spread.p75, spread.p90, spread.p99, spread.most, spread.mean)
 
 
-def _spreads(caption: str, rows: Sequence[tuple[str, Spread]]) -> Table:
+def _spreads(rows: Sequence[tuple[str, Spread]]) -> Table:
     cells = [(name, *(number(value) for value in _values(spread))) for name, spread in rows]
-    return Table(caption, ("", *_QUANTILES), cells, right=range(1, 9))
+    return Table(headers=("", *_QUANTILES), rows=cells, right=range(1, 9))

@@ -22,7 +22,7 @@ _MOST_BARS = 20
 _SHORT = 3  # leave-one-out evaluates no user with fewer interactions
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SequencePass:
     """The counts of one pass; `add` takes the blocks in order.
 
@@ -135,7 +135,7 @@ class SequencePass:
 
 def sequence_pass(data: Dataset, popularity: np.ndarray, size: int = BLOCK) -> SequencePass:
     """Read all interactions in blocks of `size`, and return the counts."""
-    found = SequencePass(data, popularity, time_axis(data, size))
+    found = SequencePass(data=data, popularity=popularity, axis=time_axis(data, size))
     for block in blocks(data.offsets, size):
         found.add(block)
     return found

@@ -31,7 +31,7 @@ _FIRST_BAR, _LAST_BAR = _seconds("1900"), _seconds("2100")
 _BOUNDS = np.array([limit * factor for factor in PER_SECOND.values() for limit in (_EARLY, _LATE)])
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TimeAxis:
     """The periods of a dataset's time, and the interactions that were counted in each; `TimeFacts` explains the rest.
 

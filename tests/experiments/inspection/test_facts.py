@@ -59,7 +59,7 @@ def trained(data):
     return np.array([counts[item] for item in range(NUM_ITEMS)])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(sequences(), st.integers(1, 9))
 def test_sequences(data, size):
     popularity = trained(data)
@@ -106,6 +106,7 @@ def check_times(data, found, tested):
             assert twin[name] * 0.98 <= getattr(found.gaps, name) <= twin[name] * (1 + 1e-12)
 
 
+@settings(deadline=None, max_examples=30)
 @given(sequences(), st.integers(1, 9))
 def test_blocks_are_small_and_cover_everything_once(data, size):
     covered = 0
