@@ -14,6 +14,7 @@ from experiments.inspection.wording import UNIT_NAMES, as_date, share
 
 _DOMINANT = 0.1  # share of the interactions of one user or item, and three times an equal share
 _EQUAL_TIMES = 0.2  # share of gaps that are zero
+_FEW_TIMES = 0.05  # share of timestamps that are far from the others
 _AT_ONCE = 0.2  # share of users with all interactions at one time
 _COLD = 0.5  # share of test targets
 _SHORT = 0.5  # share of users with fewer than 3 interactions
@@ -97,7 +98,7 @@ def _of_times(facts: DatasetFacts) -> Found:
             f"The timestamps are in several units: by their size, {listed}.",
             "Convert all rows to one unit, or the order of interactions and the split are wrong.",
         )
-    elif fitting and not times.is_stated and times.by_magnitude["other"]:
+    elif fitting and 0 < times.by_magnitude["other"] < _FEW_TIMES * facts.num_interactions:
         yield (
             f"{times.by_magnitude['other']:,} timestamps are not between 1980 and 2100, and "
             f"{fitting[0][1]:,} are, in {UNIT_NAMES[fitting[0][0]]}.",

@@ -86,8 +86,12 @@ def time_axis(data: Dataset, size: int) -> TimeAxis | None:
         most = int(by_magnitude.argmax())
         is_clear = MAGNITUDES[most] != "other" and 2 * by_magnitude[most] > data.num_interactions
         unit = MAGNITUDES[most] if is_clear else None
-    # Other magnitudes would stretch the picture, so that nothing is seen.
-    begin, end = ranges.get(unit, (first, last)) if unit is not None else (first, last)
+    begin, end = first, last
+    if unit in ranges:
+        count = by_magnitude[MAGNITUDES.index(unit)]
+        # A few placeholders, or times in another unit, would stretch the picture so that nothing is seen.
+        if not is_stated or 100 * count > 99 * data.num_interactions:
+            begin, end = ranges[unit]
     period, edges, labels = _periods(begin, end, unit)
     return TimeAxis(
         unit=unit,

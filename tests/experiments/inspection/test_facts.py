@@ -153,3 +153,37 @@ def test_norms_are_told_within_two_percent():
     rough.add(values)
     for name, value in twin_spread(values.tolist()).items():
         assert value * 0.98 <= getattr(rough.spread(), name) <= value * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("times", "stated", "period", "first", "num_bars", "outside"),
+    [
+        ([SECONDS, SECONDS + 86_400 * 3], None, "day", "2017-07-14", 4, 0),
+        ([SECONDS, SECONDS + 86_400 * 300], None, "month", "2017-07", 11, 0),
+        ([SECONDS - 86_400 * 4000, SECONDS], None, "year", "2006", 12, 0),
+        ([SECONDS * 10**9, SECONDS * 10**9 + 1], None, "day", "2017-07-14", 1, 0),
+        ([0, *[SECONDS] * 150, SECONDS * 1000], None, "day", "2017-07-14", 1, 2),
+        ([-(10**9), SECONDS], "s", "year", "1938", 80, 0),  # dates before 1980 are drawn if they are not few
+        ([-(10**9), *[SECONDS] * 150], "s", "day", "2017-07-14", 1, 1),
+        ([0, 79], None, "part", "0", 40, 0),
+        ([-(2**63), 2**63 - 2], "s", "year", None, None, 2),
+        ([5], None, "part", "5", 1, 0),
+    ],
+)
+def test_periods(times, stated, period, first, num_bars, outside):
+    data = SimpleNamespace(
+        num_items=1,
+        num_users=1,
+        num_interactions=len(times),
+        offsets=np.array([0, len(times)]),
+        items=np.zeros(len(times), np.int64),
+        timestamps=np.array(times),
+        train_end=np.array([len(times)]),
+        valid_end=np.array([len(times)]),
+        manifest={"source": {"timestamp_unit": stated}},
+    )
+    found = sequence_pass(data, np.array([len(times)])).time_facts()
+    assert sum(bar.count for bar in found.bars) + found.num_outside == len(times)
+    if first is not None:
+        assert (found.period, found.bars[0].label, len(found.bars)) == (period, first, num_bars)
+        assert found.num_outside == outside

@@ -69,6 +69,13 @@ def a_zero_time(parts):
     parts["times"][5][0] = 0
 
 
+@planted(r"^2 timestamps are not between 1980 and 2100, and \d+ are, in milliseconds\.")
+def dates_with_a_placeholder(parts):
+    parts["times"] = [[1000 * time for time in one] for one in parts["times"]]
+    parts["times"][5][0], parts["times"][6][-1] = 0, 253_402_300_799_000  # 1970 and 9999
+    parts["source"]["timestamp_unit"] = "ms"
+
+
 @planted(r"All timestamps are equal: 2020-09-13")
 def all_times_equal(parts):
     parts["times"] = [[START] * len(one) for one in parts["times"]]
