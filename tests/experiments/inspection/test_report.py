@@ -104,6 +104,7 @@ def test_bars_are_as_high_as_their_counts():
     heights = [float(height) for height in re.findall(r'<rect [^>]*height="([\d.]+)"', picture)]
     assert heights[1] == pytest.approx(4 * heights[0], abs=0.2)
     assert heights[2] == 0
+    assert heights[1] == 240 - 42 - 12  # the highest bar takes all the room
     assert "b: 4" in picture
     many = bar_picture([Bar(label=f"2020-{n:03}", count=n) for n in range(300)])
     assert many.count("<rect") == 300

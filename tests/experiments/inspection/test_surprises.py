@@ -251,6 +251,18 @@ def test_a_dataset_without_interactions_is_refused(tmp_path):
         inspect_dataset(written(tmp_path / "dataset", parts))
 
 
+def test_what_was_left_out_is_told_in_words(tmp_path):
+    parts = healthy_parts()
+    parts["dropped"] = {"rows_with_null": 0, "k_core_items": 2, "feature_rows_without_item_image": 5, "new_reason": 1}
+    parts["source"]["min_item_interactions"] = 7
+    facts = inspect_dataset(written(tmp_path / "dataset", parts))
+    assert [(one.words, one.count) for one in facts.dropped] == [
+        ("items with fewer than 7 interactions (k-core)", 2),
+        ("rows in the features image of items that are not in the dataset", 5),
+        ("new reason", 1),
+    ]
+
+
 def test_a_stated_unit_and_an_encoder_are_read_and_anything_else_is_not(tmp_path):
     parts = healthy_parts()
     parts["source"]["timestamp_unit"] = "ms"
