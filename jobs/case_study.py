@@ -16,7 +16,8 @@ from distributed.rank_task import quiet_libraries
 from distributed.telemetry import unwatched
 from distributed.world import world_of_one
 from experiments.case_page.collect import case_study, find_named
-from experiments.case_page.page import is_page, page
+from experiments.case_page.page import GENERATOR, page
+from experiments.page.document import holds_page
 from jobs.cli import check_output, check_suffix, job, validate
 from storage.durable_files import write_text
 
@@ -60,7 +61,7 @@ def main(
     assert folder is not None
     named = {"items": _ids("items", items), "users": _ids("users", users)}
     check_suffix(target, "an HTML page", ".html", ".htm")
-    check_output(target, overwrite, _holds_page, "not a page of this job")
+    check_output(target, overwrite, lambda path: holds_page(path, GENERATOR), "not a page of this job")
     config = resolve_paths(run_config(folder, overrides, checkpoint))
     find_named(open_inputs(config), named["items"], named["users"])
     check_restorable(config, checkpoint)
@@ -90,14 +91,6 @@ def _ids(flag: str, text: str | None) -> list[str]:
     if not all(ids):
         raise InputError(f"--{flag} {text[:80]!r}: holds an empty id; separate ids by single commas")
     return ids
-
-
-def _holds_page(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return is_page(file.read(1000).decode(errors="replace"))
-    except OSError:
-        return False
 
 
 if __name__ == "__main__":

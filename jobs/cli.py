@@ -156,7 +156,9 @@ def validate(inputs: Inputs) -> None:
         inputs.graph.validate()
 
 
-def check_output(target: Path, overwrite: bool, is_earlier: Callable[[Path], bool], otherwise: str) -> None:
+def check_output(
+    target: Path, overwrite: bool, is_earlier: Callable[[Path], bool], otherwise: str, *, flag: str = "output"
+) -> None:
     """Check that an output file may be written. Only a file that the same job wrote earlier may be replaced.
 
     Args:
@@ -164,34 +166,36 @@ def check_output(target: Path, overwrite: bool, is_earlier: Callable[[Path], boo
         overwrite: whether --overwrite was given.
         is_earlier: whether a file was written by this job.
         otherwise: how a message describes any other file, such as "not a file of recommendations".
+        flag: the option that names the file, for messages.
 
     Raises:
         InputError: the file may not be written. The message says why and what to do.
     """
     if not target.parent.is_dir():
-        raise InputError(f"--output {target}: its folder does not exist; create it first")
+        raise InputError(f"--{flag} {target}: its folder does not exist; create it first")
     if not target.exists() and not target.is_symlink():
         return
     if target.is_symlink() or not target.is_file() or not is_earlier(target):
-        raise InputError(f"--output {target}: exists and is {otherwise}, so it is never replaced; name another file")
+        raise InputError(f"--{flag} {target}: exists and is {otherwise}, so it is never replaced; name another file")
     if not overwrite:
-        raise InputError(f"--output {target}: exists; name another file or add --overwrite")
+        raise InputError(f"--{flag} {target}: exists; name another file or add --overwrite")
 
 
-def check_suffix(target: Path, what: str, *suffixes: str) -> None:
+def check_suffix(target: Path, what: str, *suffixes: str, flag: str = "output") -> None:
     """Check that the suffix of an output file fits the format that will be written.
 
     Args:
         target: the file to write.
         what: the format, as a message names it, such as "a Parquet file".
         suffixes: the suffixes that the file may have.
+        flag: the option that names the file, for messages.
 
     Raises:
         InputError: the file has another suffix, or none.
     """
     if target.suffix.lower() not in suffixes:
         raise InputError(
-            f"--output {target}: will be {what}, so its suffix cannot be {target.suffix!r}; call it "
+            f"--{flag} {target}: will be {what}, so its suffix cannot be {target.suffix!r}; call it "
             f"{target.stem}{' or '.join(suffixes)}"
         )
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from contracts.errors import InputError
     from data.dataset import Dataset
     from graph_builder.graph import Graph
-    from mdsrec.calls import build_graph, evaluate, prepare_data, train
+    from mdsrec.calls import build_graph, evaluate, inspect_data, prepare_data, train
     from serving.loading import load
     from serving.predictor import Predictor
     from serving.results import Recommendations
 
 __all__ = [
     "SYSTEMS", "Config", "Dataset", "Graph", "InputError", "Predictor", "Recommendations", "__version__",
-    "build_graph", "dump_config", "evaluate", "load", "load_config", "prepare_data", "train",
+    "build_graph", "dump_config", "evaluate", "inspect_data", "load", "load_config", "prepare_data", "train",
 ]  # fmt: skip
 
 __version__ = "0.2.0"
@@ -41,6 +41,7 @@ _HOMES = {
     "build_graph": "mdsrec.calls",
     "dump_config": "configs.loading",
     "evaluate": "mdsrec.calls",
+    "inspect_data": "mdsrec.calls",
     "load": "serving.loading",
     "load_config": "configs.loading",
     "prepare_data": "mdsrec.calls",

@@ -1,4 +1,4 @@
-"""The first four jobs as functions, for notebooks: they do what the commands do, and raise errors, not exit."""
+"""Five jobs as functions, for notebooks: they do what the commands do, and raise errors, not exit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from contracts.errors import InputError, of_missing_ray
 
 if TYPE_CHECKING:
     from data.dataset import Dataset
+    from experiments.inspection.facts import DatasetFacts
     from graph_builder.graph import Graph
 
 # Knobs by their names, such as {"model.dim": 64}.
@@ -38,6 +39,20 @@ def prepare_data(format: str, output: str, **options: Any) -> Dataset:
 
     _call("prepare_data", {"format": format, "output": output, **options})
     return Dataset.open(output)
+
+
+def inspect_data(dataset: str) -> DatasetFacts:
+    """Do what `jobs/inspect_data.py` does, and return the facts that its report is made of.
+
+    Args:
+        dataset: the dataset's folder or URI.
+
+    Raises:
+        InputError: what the command would print as an error.
+    """
+    from jobs.inspect_data import inspected
+
+    return inspected(dataset)
 
 
 def build_graph(

@@ -18,7 +18,7 @@ from mdsrec import __version__
 
 _FOLDER = Path(jobs.__file__ or "").parent
 # The order of a pipeline. All other verbs follow in alphabetical order.
-_ORDER = ("prepare_data", "build_graph", "train", "evaluate", "recommend")
+_ORDER = ("prepare_data", "inspect_data", "build_graph", "train", "evaluate", "recommend")
 
 
 class Verbs(click.Group):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from distributed.inference.channel_parts import COOCCURRENCE
 from experiments.case_page.cases import Item
-from experiments.case_page.markup import Markup, element
+from experiments.page.markup import Markup, element
+from experiments.page.titles import title_of
 from model.protocol import Channel
-
-_TITLE_LENGTH = 80
 
 
 def item_line(item: Item, *tags: Markup) -> Markup:
@@ -19,12 +17,6 @@ def item_line(item: Item, *tags: Markup) -> Markup:
         return element("span", element("bdi", item.id), *_spaced(tags))
     name = element("bdi", title_of(item.text), title=item.text)
     return element("span", name, " ", element("code", element("bdi", item.id)), *_spaced(tags))
-
-
-def title_of(text: str) -> str:
-    """Return the beginning of a text, cut at the end of a word."""
-    short = textwrap.shorten(text, _TITLE_LENGTH, placeholder=" …")
-    return short if short.strip(" …") else " ".join(text.split())[: _TITLE_LENGTH - 1] + "…"
 
 
 def tag(text: str, kind: str = "tag") -> Markup:

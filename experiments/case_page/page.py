@@ -5,36 +5,17 @@ from __future__ import annotations
 from distributed.inference.channel_parts import COOCCURRENCE
 from experiments.case_page.cases import CaseStudy, ItemCase, RelationList
 from experiments.case_page.labels import channel_word, item_line, joined, relation_word, tag
-from experiments.case_page.markup import Markup, element
-from experiments.case_page.style import STYLE
 from experiments.case_page.user_section import user_section
+from experiments.page.document import document
+from experiments.page.markup import Markup, element
 
 GENERATOR = "mdsrec case study"
-_NOTHING_LOADS = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(study: CaseStudy) -> str:
     """Return the text of the HTML file."""
     title = "Which items are related, and how the system ranks items for people"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="generator", content=GENERATOR),
-        element("meta", http_equiv="Content-Security-Policy", content=_NOTHING_LOADS),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", STYLE),
-    )
-    body = element("body", element("h1", title), *_opening(study), *_items(study), *user_section(study), _footer(study))
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
-
-
-def is_page(beginning: str) -> bool:
-    """Return whether a file with this beginning was written from `page`."""
-    return (
-        beginning.startswith("<!DOCTYPE html>")
-        and str(element("meta", name="generator", content=GENERATOR)) in beginning
-    )
+    return document(title, GENERATOR, *_opening(study), *_items(study), *user_section(study), _footer(study))
 
 
 def _opening(study: CaseStudy) -> list[Markup]:

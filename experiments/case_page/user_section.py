@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from experiments.case_page.cases import CaseStudy, Offer, UserCase
 from experiments.case_page.labels import channel_word, item_line, tag
-from experiments.case_page.markup import Markup, element
-from experiments.case_page.style import NUM_COLORS
+from experiments.page.markup import Markup, element
+from experiments.page.style import NUM_COLORS
 
 
 @dataclass(frozen=True)

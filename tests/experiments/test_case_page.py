@@ -8,11 +8,13 @@ import pytest
 from contracts.errors import InputError
 from contracts.modalities import check_modality_name
 from experiments.case_page.cases import CaseStudy, Item, Ranking, item_case, most_divided, user_case
-from experiments.case_page.labels import channel_word, joined, title_of
-from experiments.case_page.markup import VOID, element
-from experiments.case_page.page import is_page, page
+from experiments.case_page.labels import channel_word, joined
+from experiments.case_page.page import GENERATOR, page
 from experiments.case_page.relations import COOCCURRENCE, Lists, Overlap
 from experiments.case_page.user_section import axis_of
+from experiments.page.document import is_page
+from experiments.page.markup import VOID, element
+from experiments.page.titles import title_of
 from model.protocol import Channel
 
 HOSTILE = "<script>alert(\"1\")</script> & 'onload=x' \x00\u202e\ud800 " + "word " * 40
@@ -103,8 +105,8 @@ def test_the_page_is_well_formed_loads_nothing_and_escapes_all_data(study):
     assert any(part.startswith('<script>alert("1")</script> &') and part.endswith("…") for part in found.text)
     assert f"u{SPECIAL}" in found.text
     assert text.count("<style>") == 1
-    assert is_page(text[:1000])
-    assert not is_page("<!DOCTYPE html><html></html>")
+    assert is_page(text[:1000], GENERATOR)
+    assert not is_page("<!DOCTYPE html><html></html>", GENERATOR)
 
 
 def test_what_the_page_says_of_an_item_and_of_a_user():

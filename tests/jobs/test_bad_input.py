@@ -61,6 +61,7 @@ def test_the_inputs_are_sound_before_they_are_spoilt(here):
         "evaluate --run {here}/run",
         "recommend --run {here}/run --output {here}/new.parquet",
         "case_study --run {here}/run --output {here}/new.html",
+        "inspect_data --dataset {here}/dataset --output {here}/new.html --json {here}/new.json",
     ]
     for command in commands:
         with pytest.raises(AssertionError, match="the command changed files"):

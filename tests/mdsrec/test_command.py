@@ -48,7 +48,7 @@ def test_status_and_message_are_the_jobs():
 def test_the_list_of_verbs_says_what_each_does():
     shown = invoke("--help").output
     listed = [line.split()[0] for line in shown.partition("Verbs:")[2].splitlines() if line[2:3].strip()]
-    assert listed[:5] == ["prepare_data", "build_graph", "train", "evaluate", "recommend"]
+    assert listed[:5] == ["prepare_data", "inspect_data", "build_graph", "train", "evaluate"]
     assert sorted(listed) == VERBS
     assert "Train to early stopping" in shown
     assert "..." not in shown.partition("Verbs:")[2]
@@ -61,7 +61,7 @@ def test_the_list_of_verbs_says_what_each_does():
         ("trian", "trian: no such verb; did you mean train?"),
         ("prepare-dat", "prepare-dat: no such verb; did you mean prepare_data?"),
         ("cli", "cli: no such verb; "),  # a module of jobs/ that is not a command
-        ("xyzzy", "xyzzy: no such verb; the verbs are prepare_data, build_graph, train"),
+        ("xyzzy", "xyzzy: no such verb; the verbs are prepare_data, inspect_data, build_graph"),
     ],
 )
 def test_an_unknown_verb_is_refused_with_the_nearest(typed, expected):

@@ -29,6 +29,7 @@ from jobs import (
     demo,
     evaluate,
     export,
+    inspect_data,
     knobs,
     prepare_data,
     recommend,
@@ -39,6 +40,7 @@ from tests.fingerprints import differing, fingerprints
 
 JOBS = {
     "prepare_data": prepare_data.main,
+    "inspect_data": inspect_data.main,
     "build_graph": build_graph.main,
     "build_index": build_index.main,
     "train": train.main,

@@ -13,7 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.fingerprints import restore
-from tests.jobs.bad_input import compare_cases, feature_cases, graph_cases, prepare_cases, run_cases, study_cases
+from tests.jobs.bad_input import (
+    compare_cases,
+    feature_cases,
+    graph_cases,
+    inspect_cases,
+    prepare_cases,
+    run_cases,
+    study_cases,
+)
 from tests.jobs.bad_input.case import Case, Group, message_of, run_case, without_a_cluster
 from tests.jobs.bad_input.world import make_world
 
@@ -21,6 +29,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "bad-input.md"
 GROUPS: tuple[Group, ...] = (
     *prepare_cases.GROUPS,
     *feature_cases.GROUPS,
+    *inspect_cases.GROUPS,
     *graph_cases.GROUPS,
     *run_cases.GROUPS,
     *study_cases.GROUPS,

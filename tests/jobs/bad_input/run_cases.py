@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from experiments.case_page.markup import element
 from experiments.case_page.page import GENERATOR
+from experiments.page.markup import element
 from tests.jobs.bad_input.case import Case, Group
 from tests.jobs.bad_input.damage import (
     copy,

@@ -1,6 +1,6 @@
-"""The style sheet of a case page, for light and dark and for wide and narrow screens; it loads nothing else."""
+"""The style sheet of all pages, for light and dark and for wide and narrow screens; it loads nothing else."""
 
-from experiments.case_page.markup import Markup
+from experiments.page.markup import Markup
 
 # Channels take these colours in turn. Each bar also has its channel's name, so colour is never the only label.
 NUM_COLORS = 6

@@ -12,7 +12,7 @@ _FORBIDDEN = dict.fromkeys(
 
 
 class Markup(str):
-    """Text that is HTML already. Only `element` and constants of this package may create it."""
+    """Text that is HTML already. Only `element` and constants of the packages with pages may create it."""
 
 
 def element(kind: str, /, *children: str, **attributes: str) -> Markup:

@@ -1,0 +1,1 @@
+"""What all HTML pages share: escaped elements, one style sheet, and a document that loads nothing."""
