@@ -40,13 +40,12 @@ def file_kind(name: str, *, with_text: bool = False) -> str | None:
     return kind if is_data else None
 
 
-def layout_of(name: str, options: ReadOptions, reads: str) -> Layout:
+def layout_of(name: str, options: ReadOptions) -> Layout:
     """Return the layout of a file by its suffix and the options.
 
     Args:
         name: the file's name.
         options: the delimiter, the names of columns and whether values are quoted.
-        reads: what is read, for messages, such as "--format table reads .csv files".
 
     Raises:
         InputError: the suffix is unknown and no delimiter is given, or an option is for text files only.
@@ -127,7 +126,7 @@ def _item_files(options: ReadOptions) -> ItemFiles | None:
     files = find_files([options.items], file_kind, _ITEMS_READ)
     items = ItemFiles(
         files=files,
-        layout=layout_of(files[0].name, ReadOptions(), _ITEMS_READ),
+        layout=layout_of(files[0].name, ReadOptions()),
         id_column=options.item_id_column or "item",
         title_columns=options.title_column,
         columns=tuple(part.strip() for part in options.item_columns.split(",")) if options.item_columns else (),

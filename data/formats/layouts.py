@@ -123,7 +123,7 @@ class ParquetLayout:
             return parquet.schema_arrow.names
 
     def tables(self, part: Part, wanted: Wanted, block_bytes: int) -> Iterator[pa.Table]:
-        """Yield the wanted columns of row groups. pyarrow's datasets are not used: they make columns of folder names."""
+        """Yield the wanted columns. pyarrow's datasets are not used, because they make columns of folder names."""
         with _opened(part.name, part.path) as parquet:
             wanted.check(parquet.schema_arrow.names, part.name)
             stop = parquet.num_row_groups if part.stop is None else part.stop

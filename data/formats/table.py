@@ -36,7 +36,7 @@ def table_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
         paths,
         options,
         files=files,
-        layout=layout_of(files[0].name, options, _READS),
+        layout=layout_of(files[0].name, options),
         columns=columns,
         parameters={f"{role}_column": name for role, name in columns.items()} | dict(options.given()),
     )

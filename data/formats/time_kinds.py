@@ -87,7 +87,7 @@ def common_kind(kinds: Iterable[TimeKind]) -> TimeKind:
             continue
         if common.first is not None and (common.unit is None) != (kind.unit is None):
             raise InputError(f"{kind.first}; the column mixes numbers and dates, write one of the two")
-        told = {unit: place for unit, place in (*kind.told, *common.told)}  # the earlier block's place wins
+        told = dict((*kind.told, *common.told))  # the earlier block's place wins
         common = TimeKind(
             unit=None if kind.unit is None else max(common.unit or "s", kind.unit, key=lambda unit: PER_SECOND[unit]),
             first=common.first or kind.first,
