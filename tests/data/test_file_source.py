@@ -184,9 +184,7 @@ def test_folders_globs_and_several_inputs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"\*\.jsonl: no file has such a name"):
         users(str(tmp_path / "*.jsonl"))
     (tmp_path / "a" / "x.jsonl").write_text("{}")
-    with pytest.raises(
-        InputError, match=r"two kinds, .*part-0\.csv \(\.csv\) and .*x\.jsonl \(\.jsonl\)"
-    ):
+    with pytest.raises(InputError, match=r"two kinds, .*part-0\.csv \(\.csv\) and .*x\.jsonl \(\.jsonl\)"):
         users(str(tmp_path))
     dataset = prepare(
         "table", str(tmp_path / "d"), [str(tmp_path / "b"), str(tmp_path / "a/part-0.csv")],
@@ -274,8 +272,7 @@ def test_all_conditions_must_hold_and_timestamps_of_other_rows_are_not_looked_at
 )
 def test_bad_conditions_are_named(condition: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("user,item,timestamp,event\na,i,5,view\n")
-    with pytest.raises(
-        InputError, match=message:
+    with pytest.raises(InputError, match=message):
         rows_with_nulls(source_of("table", str(tmp_path / "x.csv"), keep=[condition]))
 
 
