@@ -172,7 +172,9 @@ def _first_line(source: IO[bytes], quoted: bool) -> tuple[int, bytes]:
     return begin, text[begin:]  # a line break inside quotes, or no line end
 
 
-def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], delimiter: str = "\t") -> None:
+def check_separator(
+    file: str, header: Sequence[str], wanted: Sequence[str], delimiter: str = "\t", advice: str = ""
+) -> None:
     """Refuse a file whose columns are separated by something else than the delimiter.
 
     Args:
@@ -180,6 +182,7 @@ def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], del
         header: names of its columns, split at the delimiter.
         wanted: names of the columns that it should have.
         delimiter: the expected separator.
+        advice: a further way out, which the message ends with.
 
     Raises:
         InputError: all wanted names are in one column.
@@ -193,7 +196,7 @@ def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], del
     needed = separator_name(delimiter)
     raise InputError(
         f"{file}: header {header[0]!r:.120} has its columns separated by {found}, expected {', '.join(wanted)} "
-        f"separated by {needed}; write the file with {needed}"
+        f"separated by {needed}; write the file with {needed}{advice}"
     )
 
 

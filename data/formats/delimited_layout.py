@@ -64,7 +64,7 @@ class DelimitedLayout:
         """Yield the wanted columns as large_string; an empty value is a null."""
         header = self.column_names(part.name, part.path)
         if self.names is None:
-            check_separator(part.name, header, wanted.names, self.delimiter)
+            check_separator(part.name, header, wanted.names, self.delimiter, ", or name its separator with --delimiter")
         wanted.check(header, part.name)
         if self.quoted:
             yield from self._quoted_tables(part, wanted, block_bytes)

@@ -133,24 +133,24 @@ def _json_tables(part: Part, names: list[str], layout: JsonLinesLayout) -> Itera
     for name in names:
         if name not in seen:
             raise InputError(f"{part.name}: no column {name!r} among {shown(seen)} of its first rows; correct the name")
-    types: dict[str, pa.DataType] | None = None
+    types: dict[str, pa.DataType] = {}
     num_rows = 0
     try:
         for block in line_blocks(part.name, part.path, 0, None, _BLOCK_BYTES):
             if block.isspace():
                 continue
-            table = None if types is None else _fast(block, types)
-            table = table if table is not None else _slow(block, names, part.name, num_rows)
-            types = types or {name: _first_type(table, name) for name in names}
+            table = _fast(block, types) if types else None
+            if table is None:
+                table = _slow(block, names, part.name, num_rows)
+                # A column that has had only nulls so far gets its type from the first block with a value.
+                found = {name: table.schema.field(name).type for name in names}
+                types = {
+                    name: found[name] if types.get(name, pa.null()) == pa.null() else types[name] for name in names
+                }
             num_rows += table.num_rows
             yield table
     except UNREADABLE as error:
         raise InputError(f"{part.name}: cannot be read ({' '.join(str(error).split())}); restore the file") from None
-
-
-def _first_type(table: pa.Table, name: str) -> pa.DataType:
-    kind = table.schema.field(name).type
-    return pa.large_string() if pa.types.is_null(kind) else kind
 
 
 def _fast(block: bytes, types: dict[str, pa.DataType]) -> pa.Table | None:
@@ -184,8 +184,10 @@ def _slow(block: bytes, names: list[str], file: str, num_before: int) -> pa.Tabl
 
 def _column(values: list[Any]) -> pa.Array:
     kinds = {type(value) for value in values if value is not None}
+    if not kinds:
+        return pa.nulls(len(values))
     if kinds <= {list} and all(type(part) is str or part is None for value in values if value for part in value):
-        return pa.array(values, pa.large_list(pa.large_string()))
+        return pa.array(values, pa.list_(pa.large_string()))
     for allowed, kind in (
         ({str}, pa.large_string()),
         ({bool}, pa.bool_()),

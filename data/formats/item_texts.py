@@ -46,7 +46,9 @@ def _joined_list(lists: pa.Array, file: str, name: str) -> pa.Array:
     lists = lists.cast(pa.large_list(pa.large_string()))
     values = pc.fill_null(lists.values, "")
     filled = pa.LargeListArray.from_arrays(lists.offsets, values)
-    return pc.if_else(lists.is_valid(), pc.binary_join(filled, " "), pa.scalar(None, pa.large_string()))
+    return pc.if_else(
+        lists.is_valid(), pc.binary_join(filled, pa.scalar(" ", pa.large_string())), pa.scalar(None, pa.large_string())
+    )
 
 
 def _plain(texts: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -64,11 +66,19 @@ def _unescaped(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     if not len(rows):
         return texts
     plain = [html.unescape(text) for text in texts.take(pa.array(rows)).to_pylist()]
-    return pc.replace_with_mask(texts.combine_chunks(), has_names.combine_chunks(), pa.array(plain, pa.large_string()))
+    replaced = pc.replace_with_mask(_one(texts), _one(has_names), pa.array(plain, pa.large_string()))
+    return pa.chunked_array([replaced])
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array, of any number of chunks."""
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
 
 
 def joined_texts(texts: Sequence[pa.ChunkedArray]) -> pa.ChunkedArray:
     """Return the texts of several columns joined by spaces; nulls are left out, and only nulls give a null."""
+    # Nulls are replaced: with null_handling="skip", pyarrow 26 leaves out rows that have only nulls.
     separator = pa.scalar(" ", pa.large_string())
-    joined = pc.binary_join_element_wise(*texts, separator, null_handling="skip")
+    joined = pc.binary_join_element_wise(*texts, separator, null_handling="replace", null_replacement="")
+    joined = pc.utf8_trim_whitespace(pc.replace_substring_regex(joined, " +", " "))
     return pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.large_string()), joined)

@@ -34,7 +34,7 @@ _MOMENT = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ][0-9]{{2}}:[0-9]{{2}}(:[0-9]{{
 _ZONED = rf":[0-9]{{2}}(\.[0-9]+)?{_ZONE}$"
 _FRACTIONS = {"ns": r"\.[0-9]{7}", "us": r"\.[0-9]{4}", "ms": r"\.[0-9]"}  # finest first
 _EXPECTED = "whole numbers or dates; use whole seconds or milliseconds, or dates such as 2024-05-01T12:00:00Z"
-_DIRECTIVES = frozenset("YmdHIMSpbByzjeTDF%")
+_DIRECTIVES = frozenset("YmdHIMSpbByzaATDF%")
 
 Convert = Callable[[pa.ChunkedArray], pa.ChunkedArray]
 
@@ -61,7 +61,7 @@ class TimeRule:
         if not found or (wrong := [name for name in found if name not in _DIRECTIVES]):
             problem = f"%{wrong[0]} is not supported" if found else "has no % directive"
             raise InputError(
-                f"--time-format {self.format!r}: {problem}; use %Y %m %d %H %I %M %S %p %b %B %y %z %j, "
+                f"--time-format {self.format!r}: {problem}; use %Y %m %d %H %I %M %S %p %b %B %y %a %A %z, "
                 "as in %m/%d/%Y %I:%M:%S %p"
             )
 

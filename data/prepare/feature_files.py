@@ -77,10 +77,10 @@ def _read_npy(file: str) -> np.ndarray:
 
 def _read_npz(file: str) -> np.ndarray:
     """Return the only array of an archive. It is read into memory, because archives are compressed."""
+    if not zipfile.is_zipfile(local_path(file)):
+        raise InputError(f"{file}: is no .npz archive, or is cut off; write it again with numpy.savez")
     try:
         with np.load(local_path(file), allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{file}: is a .npy file; call it so")
             names = archive.files
             if len(names) != 1:
                 raise InputError(

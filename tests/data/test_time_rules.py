@@ -89,7 +89,7 @@ def test_a_declared_unit_that_contradicts_the_numbers_is_refused(tmp_path: Path)
         r"--time-unit ms, or leave it out",
     ):
         rows_with_nulls(source_of("table", write(tmp_path, 1_300_000_000_000), time_unit="s"))
-    with pytest.raises(InputError, match="is '2020-01-01' in row 1 of 1 .*, a date, and --time-unit is the unit of"):
+    with pytest.raises(InputError, match=r"is '2020-01-01' in row 1 of 1 .*, a date, and --time-unit is the unit of"):
         rows_with_nulls(source_of("table", write(tmp_path, "2020-01-01"), time_unit="s"))
 
 
