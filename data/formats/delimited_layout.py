@@ -65,6 +65,8 @@ class DelimitedLayout:
         header = self.column_names(part.name, part.path)
         if self.names is None:
             check_separator(part.name, header, wanted.names, self.delimiter, ", or name its separator with --delimiter")
+            if not self.quoted and not set(wanted.names) & {*header} and header[0][:1] == header[0][-1:] == '"':
+                raise InputError(f"{part.name}: header {header[0]!r:.60} is in quotes; add --quotes")
         wanted.check(header, part.name)
         if self.quoted:
             yield from self._quoted_tables(part, wanted, block_bytes)

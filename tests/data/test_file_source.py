@@ -293,6 +293,10 @@ def test_files_without_a_header_or_without_timestamps(tmp_path: Path) -> None:
     for bad, message in (("", "cannot separate"), ("\n", "cannot separate")):
         with pytest.raises(InputError, match=message):
             source_of("table", str(tmp_path / "x.csv"), delimiter=bad or '"')
+    (tmp_path / "x.tsv").write_text('"user"\t"item"\t"timestamp"\n"a"\t"i"\t5\n')
+    assert rows_with_nulls(source_of("table", str(tmp_path / "x.tsv"), quotes=True)).num_rows == 1
+    with pytest.raises(InputError, match=r"x\.tsv: header '\"user\"' is in quotes; add --quotes"):
+        rows_with_nulls(source_of("table", str(tmp_path / "x.tsv")))
     with pytest.raises(InputError, match="only a delimiter of one character can go with quotes; add --no-quotes"):
         source_of("table", str(tmp_path / "x.csv"), delimiter="::", quotes=True)
 
