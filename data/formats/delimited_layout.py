@@ -15,8 +15,8 @@ from data.formats.delimited import SEPARATOR, check_separator, header_of, parse_
 from data.formats.layouts import Part, Wanted
 from data.formats.text_blocks import is_compressed, line_blocks, line_ranges, open_bytes
 
-# A row with quotes that is longer than this cannot be parsed.
-_QUOTED_BLOCK_BYTES = 16 << 20
+# A row of a file with quotes cannot be longer than this. pyarrow reads up to 32 such blocks ahead.
+_QUOTED_BLOCK_BYTES = 4 << 20
 _MARK = b"\xef\xbb\xbf"
 _IGNORED = ("", "_")
 
@@ -69,7 +69,7 @@ class DelimitedLayout:
                 raise InputError(f"{part.name}: header {header[0]!r:.60} is in quotes; add --quotes")
         wanted.check(header, part.name)
         if self.quoted:
-            yield from self._quoted_tables(part, wanted, block_bytes)
+            yield from self._quoted_tables(part, wanted)
             return
         start = part.start
         if self.names is None:
@@ -111,16 +111,20 @@ class DelimitedLayout:
         before = Part(name=part.name, path=part.path, stop=part.start)
         return self.count_rows(before, wanted, 16 << 20)
 
-    def _quoted_tables(self, part: Part, wanted: Wanted, block_bytes: int) -> Iterator[pa.Table]:
+    def _quoted_tables(self, part: Part, wanted: Wanted) -> Iterator[pa.Table]:
         names = None if self.names is None else self._unique_names()
-        size = max(block_bytes, _QUOTED_BLOCK_BYTES)
-        read = pacsv.ReadOptions(use_threads=False, block_size=size, column_names=names)
+        read = pacsv.ReadOptions(use_threads=False, block_size=_QUOTED_BLOCK_BYTES, column_names=names)
         try:
             stream = open_bytes(part.path) if is_compressed(part.path) else pa.OSFile(str(part.path))
             with stream, pacsv.open_csv(stream, read, parse_options(self.delimiter, True), _convert(wanted)) as reader:
                 for batch in reader:
                     yield pa.Table.from_batches([batch])
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+            if "straddl" in str(error):
+                raise InputError(
+                    f"{part.name}: a row is longer than {_QUOTED_BLOCK_BYTES >> 20} MiB, perhaps because a quote never "
+                    "closes; close it, or add --no-quotes if quotes mean nothing"
+                ) from None
             raise refused(part.name, error, self.delimiter) from None
 
     def _unique_names(self) -> list[str]:

@@ -124,9 +124,11 @@ def _item_files(options: ReadOptions) -> ItemFiles | None:
     if options.items is None:
         return None
     files = find_files([options.items], file_kind, _ITEMS_READ)
+    if options.item_names is not None and file_kind(files[0].name) in (".parquet", ".jsonl"):
+        raise InputError(f"--item-names: is for text without a header, and {files[0].name} is none; leave it out")
     items = ItemFiles(
         files=files,
-        layout=layout_of(files[0].name, ReadOptions()),
+        layout=layout_of(files[0].name, ReadOptions(columns=options.item_names)),
         id_column=options.item_id_column or "item",
         title_columns=options.title_column,
         columns=tuple(part.strip() for part in options.item_columns.split(",")) if options.item_columns else (),

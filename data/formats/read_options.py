@@ -24,6 +24,7 @@ class ReadOptions:
         time_format: how dates are written, as for strptime.
         keep: conditions that rows must hold.
         items: file, folder or glob with descriptions of items.
+        item_names: the names of its columns if it is text without a header, separated by commas.
         item_id_column: its column of ids.
         title_column: its columns that are joined to the item's text.
         item_columns: its columns to carry along, separated by commas.
@@ -39,6 +40,7 @@ class ReadOptions:
     time_format: str | None = None
     keep: tuple[str, ...] = ()
     items: str | None = None
+    item_names: str | None = None
     item_id_column: str | None = None
     title_column: tuple[str, ...] = ()
     item_columns: str | None = None
@@ -55,7 +57,7 @@ class ReadOptions:
     def check(self) -> None:
         """Raise InputError if options need others that were not given."""
         if self.items is None:
-            for name in ("item_id_column", "title_column", "item_columns"):
+            for name in ("item_names", "item_id_column", "title_column", "item_columns"):
                 if getattr(self, name):
                     raise InputError(f"--{name.replace('_', '-')}: is about the file of --items; add --items FILE")
 

@@ -334,6 +334,16 @@ def test_a_damaged_or_truncated_compressed_file_is_one_line(
         rows_with_nulls(source_of("table", str(tmp_path / name)))
 
 
+def test_a_quote_that_never_closes_in_a_large_file_is_named(tmp_path: Path) -> None:
+    rows = "".join(f"u{n},i{n},{n}\n" for n in range(300))
+    (tmp_path / "x.csv").write_text(f'user,item,timestamp\n"u,i,5\n{rows}')
+    with (
+        mock.patch.object(delimited_layout, "_QUOTED_BLOCK_BYTES", 400),
+        pytest.raises(InputError, match=r"x\.csv: a row is longer than 0 MiB, perhaps because a quote never closes"),
+    ):
+        rows_with_nulls(source_of("table", str(tmp_path / "x.csv")))
+
+
 def test_lists_are_users_and_their_items(tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_text("u1 a  b\ta\r\n\n  u2 c\nu3\nu1 d")
     source = source_of("lists", str(tmp_path / "s.txt"))

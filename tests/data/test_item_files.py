@@ -95,9 +95,18 @@ def test_delimited_items_and_recbole_items(tmp_path: Path) -> None:
     assert table.to_pydict() == {"item": ["a", "b"], "text": ['The "best"', None]}
 
 
+def test_items_without_a_header(tmp_path: Path) -> None:
+    (tmp_path / "items.tsv").write_text("a\tred shoe\nb\t\n")
+    options = {"items": str(tmp_path / "items.tsv"), "item_names": "item,title", "title_column": ["title"]}
+    table = source_of("table", interactions(tmp_path), **options).item_columns()
+    assert table is not None
+    assert table.to_pydict() == {"item": ["a", "b"], "text": ["red shoe", None]}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"item_names": "item,title"}, "--item-names: is for text without a header, and .* is none; leave it out"),
         ({"title_column": ["name"]}, r"items\.jsonl: no column 'name' among 'item', 'title'"),
         ({"item_id_column": "asin", "title_column": ["title"]}, r"no column 'asin' among"),
         ({}, "--items: nothing is read; name columns with --title-column or --item-columns"),

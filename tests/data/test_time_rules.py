@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from contracts.errors import InputError
 from data.formats.time_kinds import PER_SECOND, TimeKind, common_kind, told_units
 from data.prepare.collected import collected_rows
-from jobs.prepare_data import main, prepare
+from jobs.prepare_data import main, prepare, time_span
 from tests.data.read_rows import rows_with_nulls, source_of
 
 EVERYTHING = {"min_user_interactions": 1, "min_item_interactions": 1}
@@ -68,6 +69,13 @@ def test_numbers_that_are_no_times_of_our_days_have_no_unit_unless_it_is_declare
     assert collected_rows(source_of("table", file)).timestamp_unit is None
     assert collected_rows(source_of("table", file, time_unit="auto")).timestamp_unit is None
     assert collected_rows(source_of("table", file, time_unit="s")).timestamp_unit == "s"
+
+
+def test_times_beyond_the_calendar_can_be_declared(tmp_path: Path) -> None:
+    dataset = prepare("table", str(tmp_path / "d"), write(tmp_path, -(2**62), 2**62), time_unit="s", **EVERYTHING)
+    span = time_span(dataset)
+    assert span is not None
+    assert re.fullmatch(r"timestamps are in seconds: -146138510344-.* to 146138514283-.*", span)
 
 
 @pytest.mark.parametrize("sizes", [(1 << 30, 1 << 20), (20, 5)])
