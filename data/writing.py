@@ -87,6 +87,7 @@ class DatasetContent:
         user_source_ids: strings [U], the source id of each user.
         item_source_ids: strings [N], the source id of each item.
         item_texts: strings [N] with nulls, or None.
+        item_columns: further columns of items.parquet, [N] rows, or None.
         features: the rows of each modality; they are read once.
         split: method of the split and its parameters, for the manifest.
         source: format of the source and its parameters, for the manifest.
@@ -97,6 +98,7 @@ class DatasetContent:
     user_source_ids: pa.Array
     item_source_ids: pa.Array
     item_texts: pa.Array | None = None
+    item_columns: pa.Table | None = None
     features: Mapping[str, FeatureRows] = field(default_factory=dict)
     split: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
@@ -121,7 +123,9 @@ def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
         }
         write_sequences(folder / SEQUENCES, content.sequences)
         popularity = content.sequences.popularity(num_items)
-        write_items(folder / ITEMS, content.item_source_ids, popularity, content.item_texts, presence)
+        write_items(
+            folder / ITEMS, content.item_source_ids, popularity, content.item_texts, presence, content.item_columns
+        )
         users = {"user": np.arange(num_users), "source_id": content.user_source_ids.cast(pa.large_string())}
         pq.write_table(pa.table(users), folder / USERS, row_group_size=_ROW_GROUP)
         manifest = {
@@ -176,8 +180,9 @@ def write_items(
     popularity: np.ndarray,
     texts: pa.Array | None,
     presence: Mapping[str, np.ndarray],
+    further: pa.Table | None = None,
 ) -> None:
-    """Write items.parquet: dense id, source id, popularity, text if there is any, presence per modality."""
+    """Write items.parquet: dense id, source id, popularity, text if there is any, presence per modality, the rest."""
     columns: dict[str, Any] = {
         "item": np.arange(len(source_ids)),
         "source_id": source_ids.cast(pa.large_string()),
@@ -186,6 +191,9 @@ def write_items(
     if texts is not None:
         columns["text"] = texts.cast(pa.large_string())
     columns |= {f"has_{modality}": present for modality, present in presence.items()}
+    if further is not None:
+        assert not {*further.column_names} & {*columns}, further.column_names
+        columns |= {name: further.column(name) for name in further.column_names}
     pq.write_table(pa.table(columns), file, row_group_size=_ROW_GROUP)
 
 

@@ -2,22 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
+import numpy as np
 
 from contracts.errors import InputError
 from contracts.text_table import text_table
 from data.dataset import Dataset, write_dataset
+from data.formats.presets import PRESETS
+from data.formats.time_kinds import UNITS
 from data.layout import check_output
 from data.prepare.pipeline import FORMATS, content_of
 from jobs.cli import HomePath, NamedPath, job
 from storage.object_cache import check_unpublished, locked, published, work_folder
 from storage.uris import is_uri
 
-_RAW = "recbole, table: "
+_RAW = f"{', '.join(PRESETS)}: "
+_READING = [
+    click.option("--user-column", help="table: name of the user column [default: user]"),
+    click.option("--item-column", help="table: name of the item column [default: item]"),
+    click.option(
+        "--timestamp-column",
+        help="table: name of the time column; none: there is no time, and rows are in its order [default: timestamp]",
+    ),
+    click.option("--delimiter", help="table: separator of columns, of one or more characters [default: by suffix]"),
+    click.option(
+        "--columns",
+        metavar="NAME,NAME,...",
+        help="table: names of the columns of text without a header; _ for one to ignore",
+    ),
+    click.option("--quotes/--no-quotes", default=None, help='table: whether "..." quotes values [default: by suffix]'),
+    click.option(
+        "--time-unit",
+        type=click.Choice(["auto", "s", "ms", "us", "ns"]),
+        help="recbole, table: unit of numbers as timestamps [default: auto, from their size]",
+    ),
+    click.option(
+        "--time-format", help="table: how dates are written, such as '%m/%d/%Y %I:%M:%S %p' [default: ISO 8601]"
+    ),
+    click.option(
+        "--keep",
+        multiple=True,
+        metavar="CONDITION",
+        help="recbole, table: keep rows such as 'rating >= 4' or 'event in (view, cart)'; several: all must hold",
+    ),
+    click.option("--items", type=HomePath(), metavar="PATH", help=f"{_RAW}descriptions of items (Parquet, CSV, JSONL)"),
+    click.option("--item-names", metavar="NAME,...", help="--items: names of the columns of text without a header"),
+    click.option("--item-id-column", help="--items: name of the column of item ids [default: item]"),
+    click.option("--title-column", multiple=True, help="--items: column for the item's text; several are joined"),
+    click.option("--item-columns", metavar="NAME,...", help="--items: columns to carry into items.parquet"),
+]
 _OPTIONS = [
+    *_READING,
     click.option(
         "--features",
         type=NamedPath(),
@@ -32,9 +70,6 @@ _OPTIONS = [
         metavar="NAME=FILE",
         help="text file with the item id of each row of a modality's .npy file, one id per line",
     ),
-    click.option("--user-column", help="table: name of the user column [default: user]"),
-    click.option("--item-column", help="table: name of the item column [default: item]"),
-    click.option("--timestamp-column", help="table: name of the time column [default: timestamp]"),
     click.option("--min-user-interactions", type=int, help=f"{_RAW}least interactions of a user (k-core) [default: 5]"),
     click.option(
         "--min-item-interactions", type=int, help=f"{_RAW}least interactions of an item (k-core) [default: 5]"
@@ -77,7 +112,7 @@ def _all_options(function: Callable[..., None]) -> Callable[..., None]:
 def prepare(
     format: str,
     output: str,
-    input: str | None = None,
+    input: str | Sequence[str] | None = None,
     *,
     overwrite: bool = False,
     features: Mapping[str, str] | None = None,
@@ -108,8 +143,9 @@ def prepare(
 @click.option(
     "--input",
     type=HomePath(),
+    multiple=True,
     metavar="PATH",
-    help="interactions to read: a folder (unisrec, recbole) or a file (recbole, table); not for synthetic",
+    help="interactions to read: a file, folder, glob or URI; may be repeated (unisrec: one folder); not for synthetic",
 )
 @click.option("--output", type=HomePath(), metavar="PATH", required=True, help="dataset folder or URI to write")
 @click.option("--overwrite", is_flag=True, help="replace a dataset in the folder OUTPUT, after the new one is complete")
@@ -117,7 +153,7 @@ def prepare(
 @job
 def main(features: tuple[str, ...], feature_ids: tuple[str, ...], **options: Any) -> None:
     """Turn interactions and item features into a dataset folder. docs/data.md describes all formats."""
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
     files, ids = _pairs("--features", features), _pairs("--feature-ids", feature_ids)
     dataset = prepare(features=files, feature_ids=ids, **given)
     dropped = [(reason, f"{count:,}") for reason, count in dataset.manifest["dropped"].items()]
@@ -127,6 +163,18 @@ def main(features: tuple[str, ...], feature_ids: tuple[str, ...], **options: Any
     modalities = ", ".join(f"{name} ({facts[name]['num_present']:,} of {items})" for name in facts) or "none"
     counts = f"{dataset.num_users:,} users, {items} items, {dataset.num_interactions:,} interactions"
     print(f"wrote dataset {dataset.path}: {counts}, modalities {modalities}")
+    if (span := time_span(dataset)) is not None:
+        print(span)
+
+
+def time_span(dataset: Dataset) -> str | None:
+    """Return a line with the unit of a dataset's timestamps and their range, or None if the unit is not known."""
+    unit = dataset.manifest["source"].get("timestamp_unit")
+    if unit is None or dataset.timestamps is None:
+        return None
+    span = np.array([dataset.timestamps.min(), dataset.timestamps.max()])
+    first, last = span.astype(f"datetime64[{unit}]").astype("datetime64[D]")
+    return f"timestamps are in {UNITS[unit]}: {first} to {last}"
 
 
 def _pairs(flag: str, values: tuple[str, ...]) -> dict[str, str]:

@@ -158,7 +158,8 @@ def _arguments(command: click.Command, name: str, value: Any) -> list[str]:
         )
         raise InputError(f"{name}: is not an option of this function; {hint}")
     if value is None or value is False:
-        return []
+        off = next((param.secondary_opts for param in command.params if flag in param.opts), [])
+        return off[:1] if value is False else []
     if value is True:
         return [flag]
     if isinstance(value, Mapping):

@@ -73,14 +73,33 @@ class ObjectFolder:
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes of every object below the folder, by its name relative to the folder, ascending."""
+        return {name: size for name, (size, _) in self.listing().items()}
+
+    def listing(self) -> dict[str, tuple[int, int]]:
+        """Return the bytes of every object below the folder and when it was written, by relative name, ascending.
+
+        Times are in nanoseconds since 1970; 0: the service does not say.
+        """
         from pyarrow import fs
 
         with self._explained("listed"):
             found = self._files.get_file_info(fs.FileSelector(self._root, recursive=True, allow_not_found=True))
-        names = {info.path[len(self._root) + 1 :]: info.size for info in found if info.type == fs.FileType.File}
+        names = {
+            info.path[len(self._root) + 1 :]: (info.size, info.mtime_ns or 0)
+            for info in found
+            if info.type == fs.FileType.File
+        }
         for name in names:
             check_name(name, self.uri)
         return dict(sorted(names.items()))
+
+    def itself(self) -> tuple[int, int] | None:
+        """Return the bytes of the object at the folder's URI and when it was written; None if it is no object."""
+        from pyarrow import fs
+
+        with self._explained("opened"):
+            info = self._files.get_file_info(self._root)
+        return (info.size, info.mtime_ns or 0) if info.type == fs.FileType.File else None
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small object; None if there is no such object.
@@ -107,22 +126,22 @@ class ObjectFolder:
     def download(self, name: str, size: int, sink: IO[bytes]) -> str:
         """Copy an object to a file, reading ranges in parallel. Return the SHA-256 of the content.
 
+        An empty name is the object at the folder's own URI.
+
         Raises:
             InputError: the object is missing, is not `size` bytes long, or cannot be read.
             OSError: the local file cannot be written.
         """
-        digest = hashlib.sha256()
+        digest, where = hashlib.sha256(), f"{self.uri}/{name}" if name else self.uri
         try:
             with self._explained(f"read ({name})"):
-                source = self._files.open_input_file(self._path(name))
+                source = self._files.open_input_file(self._path(name) if name else self._root)
                 found = source.size()
         except FileNotFoundError:
-            raise InputError(f"{self.uri}/{name}: missing; write the folder again") from None
+            raise InputError(f"{where}: missing; write the folder again") from None
         if found != size:
             source.close()
-            raise InputError(
-                f"{self.uri}/{name}: {found} bytes, {size} expected: truncated or altered; write the folder again"
-            )
+            raise InputError(f"{where}: {found} bytes, {size} expected: truncated or altered; write the folder again")
         with source, contextlib.closing(self._ranges(source, size, name)) as ranges:
             for block in ranges:
                 digest.update(block)

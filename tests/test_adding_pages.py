@@ -64,17 +64,18 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.long
 def test_pages_lead_from_nothing_to_a_trained_system(checkout: Path, tmp_path: Path) -> None:
-    # Each user's next film is one, two or three films further, so there are three choices for the next film.
-    lines = [f"{u}::{(u * 7 + 2 * t + (u + t) % 2) % NUM_ITEMS}::5::{1000 + t}" for u in range(120) for t in range(12)]
-    (tmp_path / "ratings.dat").write_text("\n".join(lines) + "\n")
+    # Each user's next track is one, two or three tracks further, so there are three choices for the next track.
+    events = [(u, (u * 7 + 2 * t + (u + t) % 2) % NUM_ITEMS, t) for u in range(120) for t in range(12)]
+    lines = [f"user_{u:06}\t2009-05-04T23:{t:02}:57Z\ta\tArtist\tt{track}\tTrack" for u, track, t in events]
+    (tmp_path / "events.tsv").write_text("\n".join([*lines, "user_000001\t2009-05-05T00:00:00Z\t\tA\t\tT"]) + "\n")
     dataset, trained = str(tmp_path / "dataset"), str(tmp_path / "run")
     assert "120 users, 60 items, 1,440 interactions" in run(
         checkout,
         "jobs/prepare_data.py",
         "--format",
-        "movielens",
+        "lastfm",
         "--input",
-        str(tmp_path / "ratings.dat"),
+        str(tmp_path / "events.tsv"),
         "--output",
         dataset,
     )

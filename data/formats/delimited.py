@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from contracts.errors import InputError
+from data.formats.text_blocks import is_compressed, open_bytes, refused_compression
 from data.layout import local_path
 
 # A row that is longer than a block cannot be parsed, and rows with long histories are long.
@@ -18,8 +21,8 @@ _HEADER_BYTES = 1 << 20
 # pyarrow's message for a malformed row. (Its handler of malformed rows is not called if a row is not UTF-8.)
 _MALFORMED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 _SEPARATORS = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "vertical bars", " ": "spaces"}
-_EMPTY_LINES = (b"\n", b"\r\n", b"\xef\xbb\xbf\n", b"\xef\xbb\xbf\r\n")  # before a header; pyarrow skips them too
-_NO_DELIMITER = "\x1f"  # the unit separator, which no id contains
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+SEPARATOR = "\x1f"  # the unit separator, which no id contains
 
 
 def read_delimited(
@@ -47,7 +50,7 @@ def read_delimited(
         InputError: the file is missing, empty or not UTF-8, or a row is malformed.
     """
     read = pacsv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, column_names=names)
-    parse = _parse_options(delimiter, quoted, skip_empty_lines)
+    parse = parse_options(delimiter, quoted, skip_empty_lines)
     wanted = columns or names or read_header(file, delimiter, quoted)
     convert = pacsv.ConvertOptions(
         column_types={name: pa.large_string() for name in wanted},
@@ -57,25 +60,47 @@ def read_delimited(
     )
     try:
         return pacsv.read_csv(local_path(file), read_options=read, parse_options=parse, convert_options=convert)
-    except FileNotFoundError:
-        raise InputError(f"{file}: no such file; check the path") from None
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({' '.join(str(error).split())}); check the path") from None
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        if malformed := _MALFORMED.search(str(error)):
-            row, expected, actual, text = malformed.groups()
-            separated = f" separated by {_SEPARATORS[delimiter]}" if delimiter in _SEPARATORS else ""
-            raise InputError(
-                f"{file}: row {row} has {actual} columns, expected {expected}{separated} ({text[:60]!r:.60}); "
-                "the file is truncated or its delimiter is wrong, restore it"
-            ) from None
-        if reason == "Empty CSV file":
-            raise InputError(f"{file}: is empty; restore it") from None
-        raise InputError(f"{file}: cannot be read ({reason}); write it as UTF-8 text") from None
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise refused(file, error, delimiter) from None
 
 
-def _parse_options(delimiter: str, quoted: bool, skip_empty_lines: bool = True) -> pacsv.ParseOptions:
+def refused(file: str, error: Exception, delimiter: str, rows_before: Callable[[], int] = lambda: 0) -> InputError:
+    """Return the error for text that pyarrow refused.
+
+    Args:
+        file: the file's name, for the message.
+        error: pyarrow's error.
+        delimiter: the separator of columns.
+        rows_before: returns the number of rows before those that pyarrow read, and with them the header.
+    """
+    reason = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{file}: no such file; check the path")
+    if isinstance(error, OSError):
+        if is_compressed(file):
+            return refused_compression(file, error)
+        return InputError(f"{file}: cannot be read ({reason}); check the path")
+    if malformed := _MALFORMED.search(str(error)):
+        row, expected, actual, text = malformed.groups()
+        separated = f" separated by {separator_name(delimiter)}"
+        shown = text.replace(SEPARATOR, delimiter)[:60]
+        return InputError(
+            f"{file}: row {int(row) + rows_before()} has {actual} columns, expected {expected}{separated} "
+            f"({shown!r:.60}); the file is truncated or its delimiter is wrong, restore it"
+        )
+    if reason == "Empty CSV file":
+        return InputError(f"{file}: is empty; restore it")
+    reason = re.sub(r"Row #(\d+)", lambda row: f"Row #{int(row[1]) + rows_before()}", reason)
+    return InputError(f"{file}: cannot be read ({reason}); write it as UTF-8 text")
+
+
+def separator_name(delimiter: str) -> str:
+    """Return a separator's name for messages, such as commas."""
+    return _SEPARATORS.get(delimiter, repr(delimiter))
+
+
+def parse_options(delimiter: str, quoted: bool, skip_empty_lines: bool = True) -> pacsv.ParseOptions:
+    """Return pyarrow's options for text with this separator of one character."""
     return pacsv.ParseOptions(
         delimiter=delimiter,
         quote_char='"' if quoted else False,
@@ -92,38 +117,64 @@ def read_header(file: str, delimiter: str = "\t", quoted: bool = False) -> list[
     Raises:
         InputError: the file is missing or empty, its first row is not UTF-8, or a quote never closes.
     """
+    return header_of(file, local_path(file), delimiter, quoted)[0]
+
+
+def header_of(file: str, path: Path, delimiter: str, quoted: bool) -> tuple[list[str], int]:
+    """Return the names in a file's first row, and the place of the byte after that row (after decompression).
+
+    Args:
+        file: the file's name, for messages.
+        path: the file.
+        delimiter: the separator of columns.
+        quoted: whether '"' quotes a name.
+
+    Raises:
+        InputError: as `read_header`.
+    """
     try:
-        with local_path(file).open("rb") as source:
-            line = source.readline(_HEADER_BYTES)
-            while line in _EMPTY_LINES:
-                line = source.readline(_HEADER_BYTES)
-            while (
-                quoted
-                and line.count(b'"') % 2
-                and len(line) < _HEADER_BYTES
-                and (more := source.readline(_HEADER_BYTES))
-            ):
-                line += more  # a line break inside quotes
+        with open_bytes(path) as source:
+            start, line = _first_line(source, quoted)
         text = line.decode("utf-8-sig").rstrip("\r\n")
+    except pa.ArrowException as error:
+        raise refused_compression(file, error) from None
     except OSError as error:
+        if is_compressed(path) and not error.strerror:
+            raise refused_compression(file, error) from None
         raise InputError(f"{file}: cannot be read ({error.strerror}); check the input path") from None
     except UnicodeDecodeError:
         raise InputError(f"{file}: the first line is not UTF-8 text; is it compressed? decompress it") from None
     if not text:
         raise InputError(f"{file}: is empty; restore it")
     if not quoted:
-        return text.split(delimiter)
+        return text.split(delimiter), start + len(line)
     read = pacsv.ReadOptions(use_threads=False, block_size=2 * _HEADER_BYTES, autogenerate_column_names=True)
     convert = pacsv.ConvertOptions(default_column_type=pa.large_string(), null_values=[])
     try:
-        row = pacsv.read_csv(io.BytesIO(f"{text}\n".encode()), read, _parse_options(delimiter, quoted), convert)
+        row = pacsv.read_csv(io.BytesIO(f"{text}\n".encode()), read, parse_options(delimiter, quoted), convert)
     except pa.ArrowInvalid as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{file}: the header cannot be read ({reason:.200}); correct it") from None
-    return [column[0].as_py() for column in row.columns]
+    return [column[0].as_py() for column in row.columns], start + len(line)
 
 
-def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], delimiter: str = "\t") -> None:
+def _first_line(source: IO[bytes], quoted: bool) -> tuple[int, bytes]:
+    """Return the place and the bytes of the first line that is not empty. Lines may end with \\r alone."""
+    text = source.read(_HEADER_BYTES)
+    begin = 3 if text.startswith(b"\xef\xbb\xbf") else 0
+    while text[begin : begin + 1] in (b"\r", b"\n"):
+        begin += 1
+    end = begin
+    while found := _LINE_END.search(text, end):
+        end = found.end()
+        if not (quoted and text.count(b'"', begin, end) % 2):
+            return begin, text[begin:end]
+    return begin, text[begin:]  # a line break inside quotes, or no line end
+
+
+def check_separator(
+    file: str, header: Sequence[str], wanted: Sequence[str], delimiter: str = "\t", advice: str = ""
+) -> None:
     """Refuse a file whose columns are separated by something else than the delimiter.
 
     Args:
@@ -131,6 +182,7 @@ def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], del
         header: names of its columns, split at the delimiter.
         wanted: names of the columns that it should have.
         delimiter: the expected separator.
+        advice: a further way out, which the message ends with.
 
     Raises:
         InputError: all wanted names are in one column.
@@ -141,10 +193,10 @@ def check_separator(file: str, header: Sequence[str], wanted: Sequence[str], del
     for name in wanted:
         between = between.replace(name, "", 1)
     found = next((name for separator, name in _SEPARATORS.items() if separator in between), "something else")
-    needed = _SEPARATORS[delimiter]
+    needed = separator_name(delimiter)
     raise InputError(
         f"{file}: header {header[0]!r:.120} has its columns separated by {found}, expected {', '.join(wanted)} "
-        f"separated by {needed}; write the file with {needed}"
+        f"separated by {needed}; write the file with {needed}{advice}"
     )
 
 
@@ -156,7 +208,7 @@ def read_ids(file: str) -> pa.Array:
     Raises:
         InputError: the file is missing or not UTF-8, or there is an empty line before the last id.
     """
-    table = read_delimited(file, delimiter=_NO_DELIMITER, names=["id"], empty_is_null=True, skip_empty_lines=False)
+    table = read_delimited(file, delimiter=SEPARATOR, names=["id"], empty_is_null=True, skip_empty_lines=False)
     ids = table.column("id").combine_chunks()
     is_id = ids.is_valid().to_numpy(zero_copy_only=False)
     num = len(is_id) - int(is_id[::-1].argmax()) if is_id.any() else 0

@@ -1,49 +1,51 @@
-"""Reads RecBole's atomic files of interactions, which have one interaction per row, tabs, and a typed header."""
+"""Describes RecBole's atomic files of interactions, which have one interaction per row, tabs, and a typed header."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pyarrow as pa
+from collections.abc import Sequence
 
 from contracts.errors import InputError
-from data.formats.columns import check_columns
-from data.formats.delimited import check_separator, read_delimited, read_header
-from data.formats.interaction_table import interaction_table
-from data.layout import local_path
+from data.formats.delimited import check_separator
+from data.formats.delimited_layout import DelimitedLayout
+from data.formats.described import described_source
+from data.formats.file_source import FileSource
+from data.formats.input_files import InputFile, find_files
+from data.formats.read_options import ReadOptions
+from data.formats.text_blocks import data_suffix
 
-_COLUMNS = {"user": "user_id:token", "item": "item_id:token", "timestamp": "timestamp:float"}
+COLUMNS = {"user": "user_id:token", "item": "item_id:token", "timestamp": "timestamp:float"}
+_READS = "--format recbole reads .inter files"
 
 
-def read_recbole(path: str) -> pa.Table:
-    """Return the interactions of a `.inter` file, or of the only `.inter` file in a folder, in file order.
-
-    Returns:
-        Columns user, item (large_string) and timestamp (int64), with nulls for empty values.
+def recbole_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
+    """Return the source of `.inter` files; a folder has one.
 
     Raises:
-        InputError: there is no such file, the header lacks one of the three columns, or a row or timestamp is
-            malformed.
+        InputError: there is no such file, a header lacks one of the three columns, or options contradict each other.
     """
-    file = str(_inter_file(local_path(path)))
-    header = read_header(file)
-    check_separator(file, header, list(_COLUMNS.values()))
-    missing = [name for name in _COLUMNS.values() if name not in header]
+    files = tuple(file for path in paths for file in _inter_files(path))
+    layout = DelimitedLayout(delimiter="\t", quoted=False)
+    for file in files:
+        _check_header(file, layout)
+    return described_source(
+        "recbole", paths, options, files=files, layout=layout, columns=COLUMNS, parameters=options.given()
+    )
+
+
+def _inter_files(path: str) -> tuple[InputFile, ...]:
+    files = find_files([path], lambda name: ".inter" if data_suffix(name) == ".inter" else None, _READS)
+    if len(files) > 1 and not any(mark in path for mark in "*?["):
+        names = ", ".join(file.name.rpartition("/")[2] for file in files)
+        raise InputError(f"{path}: expected one .inter file, found {names}; name the file itself as --input")
+    return files
+
+
+def _check_header(file: InputFile, layout: DelimitedLayout) -> None:
+    header = layout.column_names(file.name, file.local())
+    check_separator(file.name, header, list(COLUMNS.values()))
+    missing = [name for name in COLUMNS.values() if name not in header]
     if missing:
         raise InputError(
-            f"{file}: header {header} lacks {', '.join(missing)}; RecBole interactions need "
-            f"{', '.join(_COLUMNS.values())} (files with item_id_list are --format unisrec)"
+            f"{file.name}: header {header} lacks {', '.join(missing)}; RecBole interactions need "
+            f"{', '.join(COLUMNS.values())} (files with item_id_list are --format unisrec)"
         )
-    check_columns(header, _COLUMNS, file, "")
-    table = read_delimited(file, columns=list(_COLUMNS.values()), empty_is_null=True)
-    return interaction_table(table, _COLUMNS, file)
-
-
-def _inter_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    files = sorted(path.glob("*.inter"))
-    if len(files) != 1:
-        names = ", ".join(file.name for file in files) or "none"
-        raise InputError(f"{path}: expected one .inter file, found {names}; name the file itself as --input")
-    return files[0]

@@ -1,64 +1,42 @@
-"""Reads a table of interactions from Parquet, CSV or JSON lines; the user chooses the names of the columns."""
+"""Describes tables of interactions in Parquet, CSV, other delimited text or JSON lines; the user names the columns."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pyarrow as pa
+from collections.abc import Sequence
+from functools import partial
 
 from contracts.errors import InputError
-from data.formats.columns import check_columns, read_parquet
-from data.formats.delimited import check_separator, read_delimited, read_header
-from data.formats.interaction_table import interaction_table
-from data.formats.json_lines import read_json_lines
-from data.layout import UNREADABLE, local_path
+from data.formats.described import described_source, file_kind, layout_of
+from data.formats.file_source import FileSource
+from data.formats.input_files import find_files
+from data.formats.read_options import ReadOptions
 
-_NEXT_MOVE = "name it with --{role}-column"
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z", ".tar", ".tgz")
-_ADVICE = {
-    ".tsv": "write it as .csv, with commas",
-    ".json": "write one object a line and call it .jsonl",
-}
+_READS = "--format table reads .parquet, .csv, .tsv and .jsonl files"
 
 
-def read_table(
-    path: str, user_column: str = "user", item_column: str = "item", timestamp_column: str = "timestamp"
-) -> pa.Table:
-    """Return the interactions of a .parquet, .csv or .jsonl file, in file order; other columns are ignored.
-
-    Returns:
-        The table of `interaction_table`: columns user, item (large_string) and timestamp (int64), with nulls.
+def table_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
+    """Return the source of tables of one kind; columns that have no role and no condition are ignored.
 
     Raises:
-        InputError: the file has another suffix or cannot be read, a column is missing, or ids or timestamps have a
-            wrong type.
+        InputError: a file does not exist or has an unknown suffix, files are of two kinds, or options contradict each
+            other.
     """
-    file = local_path(path)
-    columns = {"user": user_column, "item": item_column, "timestamp": timestamp_column}
-    if file.is_dir():
-        raise InputError(f"{path}: is a folder; --format table reads one .parquet, .csv or .jsonl file")
-    if not file.is_file():
-        raise InputError(f"{path}: no such file; --format table reads one .parquet, .csv or .jsonl file")
-    try:
-        table = _read(file, path, columns)
-    except UNREADABLE as error:
-        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); restore the file") from None
-    return interaction_table(table, columns, path)
-
-
-def _read(file: Path, path: str, columns: dict[str, str]) -> pa.Table:
-    match file.suffix.lower():
-        case ".parquet":
-            return read_parquet(file, columns, _NEXT_MOVE)
-        case ".csv":
-            header, names = read_header(path, ",", quoted=True), list(columns.values())
-            check_separator(path, header, names, ",")
-            check_columns(header, columns, path, _NEXT_MOVE)
-            return read_delimited(path, delimiter=",", quoted=True, columns=names, empty_is_null=True)
-        case ".jsonl" | ".ndjson":
-            return read_json_lines(file, columns, _NEXT_MOVE)
-        case suffix if suffix in _COMPRESSED:
-            raise InputError(f"{path}: is compressed; decompress it first")
-        case suffix:
-            advice = _ADVICE.get(suffix, "convert it")
-            raise InputError(f"{path}: suffix {file.suffix!r} is not .parquet, .csv or .jsonl; {advice}")
+    kind_of = partial(file_kind, with_text=options.delimiter is not None)
+    files = find_files(paths, kind_of, _READS)
+    kinds = {kind_of(file.name): file.name for file in files}
+    if len(kinds) > 1:
+        raise InputError(f"{' and '.join(kinds.values())}: are files of two kinds; name files of one kind as --input")
+    columns = {
+        "user": options.user_column or "user",
+        "item": options.item_column or "item",
+        "timestamp": options.timestamp_column or "timestamp",
+    }
+    return described_source(
+        "table",
+        paths,
+        options,
+        files=files,
+        layout=layout_of(files[0].name, options),
+        columns=columns,
+        parameters={f"{role}_column": name for role, name in columns.items()} | dict(options.given()),
+    )

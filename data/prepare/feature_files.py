@@ -2,6 +2,7 @@
 
 N items of the dataset, R rows of the file, d_m width. A feature file is one of
     X.npy          [R, d_m]; row i is item i, or the item in line i of an ids file with one source id per line
+    X.npz          the same, as the only array of an archive
     X.parquet      columns `item` (source id) and `vector` (list or fixed-size list of float)
     X.feat1CLS     (any .feat...) float32 without a header, as UniSRec's and MISSRec's scripts write it with
                    `numpy.ndarray.tofile`; rows as in X.npy, and one of the two widths that these projects use
@@ -9,6 +10,8 @@ N items of the dataset, R rows of the file, d_m width. A feature file is one of
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +54,13 @@ def read_feature_file(file: str, ids_file: str | None, num_items: int) -> tuple[
             raise InputError(f"{file}: a Parquet file names its items itself; leave --feature-ids out")
         return _read_vectors(file)
     is_raw = suffix.startswith(".feat")
-    if suffix != ".npy" and not is_raw:
-        raise InputError(f"{file}: features must be a .npy or .parquet file; convert it")
+    if suffix not in (".npy", ".npz") and not is_raw:
+        raise InputError(f"{file}: features must be a .npy, .npz or .parquet file; convert it")
     ids = read_ids(ids_file) if ids_file else None
-    array = _read_raw(file, num_items if ids is None else len(ids)) if is_raw else _read_npy(file)
+    if suffix == ".npz":
+        array = _read_npz(file)
+    else:
+        array = _read_raw(file, num_items if ids is None else len(ids)) if is_raw else _read_npy(file)
     if ids is not None and array.ndim and len(ids) != len(array):
         raise InputError(f"{ids_file}: {len(ids)} ids for {len(array)} feature rows; give exactly one id a row")
     return array, ids
@@ -67,6 +73,25 @@ def _read_npy(file: str) -> np.ndarray:
         raise InputError(f"{file}: cannot be read ({error.strerror or error}); name an existing file") from None
     except ValueError as error:
         raise InputError(f"{file}: not a readable .npy file ({error}); write it again with numpy.save") from None
+
+
+def _read_npz(file: str) -> np.ndarray:
+    """Return the only array of an archive. It is read into memory, because archives are compressed."""
+    if not zipfile.is_zipfile(local_path(file)):
+        raise InputError(f"{file}: is no .npz archive, or is cut off; write it again with numpy.savez")
+    try:
+        with np.load(local_path(file), allow_pickle=False) as archive:
+            names = archive.files
+            if len(names) != 1:
+                raise InputError(
+                    f"{file}: holds {len(names)} arrays ({', '.join(names)[:200]}), expected one; save the rows of "
+                    "features alone with numpy.save"
+                )
+            return archive[names[0]]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: not a readable .npz file ({error}); write it again with numpy.savez") from None
 
 
 def _read_raw(file: str, num_rows: int) -> np.ndarray:

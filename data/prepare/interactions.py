@@ -1,4 +1,4 @@
-"""The steps that turn raw interactions into sequences: nulls, duplicates, k-core, dense ids, order of time.
+"""The steps that turn raw interactions into sequences: duplicates, k-core, dense ids, order of time.
 
 E interactions, U users, N items. Every step is a sort, a bincount or a mask over flat int64 arrays.
 """
@@ -11,18 +11,21 @@ import pyarrow as pa
 from data.ragged import offsets_of, ragged_indices
 
 
-def interaction_codes(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, pa.Array, pa.Array, int]:
-    """Drop rows without a user, an item or a timestamp, and number users and items in order of first appearance.
+def interaction_codes(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, pa.Array, pa.Array]:
+    """Number users and items in order of first appearance.
+
+    Args:
+        rows: columns user, item and, if there are any, timestamp, without nulls.
 
     Returns:
-        Users, items and timestamps, int64 [E] each; the source ids of users and of items by their number; the number
-        of dropped rows.
+        Users, items and timestamps (without timestamps: zeros), int64 [E] each; the source ids of users and of items
+        by their number.
     """
-    complete = table.drop_null()
-    users, user_ids = _codes(complete.column("user"))
-    items, item_ids = _codes(complete.column("item"))
-    times = complete.column("timestamp").to_numpy()
-    return users, items, times, user_ids, item_ids, table.num_rows - complete.num_rows
+    users, user_ids = _codes(rows.column("user"))
+    items, item_ids = _codes(rows.column("item"))
+    has_times = "timestamp" in rows.column_names
+    times = rows.column("timestamp").to_numpy() if has_times else np.zeros(len(users), np.int64)
+    return users, items, times, user_ids, item_ids
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from contracts.errors import InputError
-from data.formats.interaction_table import timestamp_unit
-from data.formats.recbole import read_recbole
-from data.formats.table import read_table
+from data.formats.presets import PRESETS
+from data.formats.read_options import OPTION_NAMES, ReadOptions
+from data.formats.source import InteractionSource
 from data.formats.unisrec import read_unisrec
 from data.prepare import interactions as steps
+from data.prepare.collected import CollectedRows, collected_rows
+from data.prepare.described_items import described_items
 from data.prepare.feature_files import detect_features
 from data.prepare.features import read_features
 from data.prepare.split import SplitRule
@@ -32,18 +34,12 @@ class RawOptions:
         min_item_interactions: fewest interactions of an item in it; 1: no limit.
         max_history: number of most recent interactions that are kept of each user, before the split; None: all.
         split: the rule for training, validation and test.
-        user_column: name of the column of users in a table.
-        item_column: name of the column of items in a table.
-        timestamp_column: name of the column of timestamps in a table.
     """
 
     min_user_interactions: int = 5
     min_item_interactions: int = 5
     max_history: int | None = None
     split: SplitRule = field(default_factory=SplitRule)
-    user_column: str = "user"
-    item_column: str = "item"
-    timestamp_column: str = "timestamp"
 
     def check(self) -> None:
         """Raise InputError if a number is below 1 or the options of the split contradict each other."""
@@ -52,13 +48,6 @@ class RawOptions:
             if value is not None and value < 1:
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
         self.split.check()
-
-
-# The readers of raw interactions; each returns the table that `formats.interaction_table` describes.
-RAW_READERS: dict[str, Callable[[str, RawOptions], pa.Table]] = {
-    "recbole": lambda path, _: read_recbole(path),
-    "table": lambda path, options: read_table(path, options.user_column, options.item_column, options.timestamp_column),
-}
 
 
 def unisrec_content(path: str, features: Mapping[str, str], ids_files: Mapping[str, str]) -> DatasetContent:
@@ -85,7 +74,7 @@ def unisrec_content(path: str, features: Mapping[str, str], ids_files: Mapping[s
 
 
 def raw_content(
-    kind: str, path: str, options: RawOptions, features: Mapping[str, str], ids_files: Mapping[str, str]
+    source: InteractionSource, options: RawOptions, features: Mapping[str, str], ids_files: Mapping[str, str]
 ) -> DatasetContent:
     """Return the content of raw interactions.
 
@@ -94,52 +83,55 @@ def raw_content(
     input order. The most recent are kept. Sequences are split.
 
     Raises:
-        InputError: see `formats.recbole`, `formats.table` and `features`; or nothing is left, or options contradict
-            each other.
+        InputError: see `formats.file_source` and `features`; or nothing is left, or options contradict each other.
     """
     options.check()
-    table = RAW_READERS[kind](path, options)
-    sequences, user_ids, item_ids, split, dropped = _sequences(table, path, options)
+    read = collected_rows(source)
+    assert "split" not in read.rows.column_names, "the split of a source is not kept yet"
+    sequences, user_ids, item_ids, split, dropped = _sequences(read, source.name, options)
+    texts, columns, unknown_items = described_items(source, item_ids)
     aligned, unknown = read_features(features, ids_files, item_ids, rows_are_items=False)
-    unit = timestamp_unit(table)
-    parameters = {option.name: getattr(options, option.name) for option in fields(options) if option.name != "split"}
-    if kind != "table":
-        parameters = {name: value for name, value in parameters.items() if not name.endswith("_column")}
+    own = {option.name: getattr(options, option.name) for option in fields(options) if option.name != "split"}
+    parameters = dict(source.parameters)
+    described = {name: parameters.pop(name) for name in ("format", "path")} | {"features": dict(features)}
     return DatasetContent(
         sequences=sequences,
         user_source_ids=user_ids,
         item_source_ids=item_ids,
+        item_texts=texts,
+        item_columns=columns,
         features=aligned,
         split=split,
-        source={"format": kind, "path": path, "features": dict(features)}
-        | parameters
-        | ({"timestamp_unit": unit} if unit else {}),
-        dropped=dropped | unknown,
+        source=described | own | parameters | ({"timestamp_unit": read.timestamp_unit} if read.timestamp_unit else {}),
+        dropped=dropped | unknown_items | unknown,
     )
 
 
 def _sequences(
-    table: pa.Table, path: str, options: RawOptions
+    read: CollectedRows, path: str, options: RawOptions
 ) -> tuple[Sequences, pa.Array, pa.Array, dict[str, Any], dict[str, int]]:
-    users, items, times, user_ids, item_ids, num_null = steps.interaction_codes(table)
+    has_times = "timestamp" in read.rows.column_names
+    users, items, times, user_ids, item_ids = steps.interaction_codes(read.rows)
+    dropped = dict(read.dropped)
     if not len(users):
-        raise InputError(
-            f"{path}: none of its {table.num_rows} rows has a user, an item and a timestamp; restore the file"
-        )
-    dropped = {"rows_with_null": num_null}
+        whole = "a user, an item and a timestamp" if has_times else "a user and an item"
+        if read.num_read and dropped.get("rows_not_kept") == read.num_read:
+            raise InputError(f"{path}: none of its {read.num_read} rows holds the conditions of --keep; correct them")
+        raise InputError(f"{path}: none of its {read.num_read} rows has {whole}; restore the file")
 
     def keep(mask: np.ndarray) -> int:
         nonlocal users, items, times
         users, items, times = users[mask], items[mask], times[mask]
         return int((~mask).sum())
 
-    dropped["duplicates"] = keep(steps.first_of_duplicates(users, items, times))
+    if has_times:  # without times, a repeated item is no duplicate
+        dropped["duplicates"] = keep(steps.first_of_duplicates(users, items, times))
     minimums = options.min_user_interactions, options.min_item_interactions
     before = len(np.unique(users)), len(np.unique(items))
     dropped["k_core_interactions"] = keep(steps.k_core(users, items, *minimums))
     if not len(users):
         raise InputError(
-            f"{path}: none of its {table.num_rows} rows is left after the {minimums[0]}/{minimums[1]}-core; "
+            f"{path}: none of its {read.num_read} rows is left after the {minimums[0]}/{minimums[1]}-core; "
             "lower --min-user-interactions and --min-item-interactions"
         )
     users, user_ids = steps.renumber(users, user_ids)
@@ -151,10 +143,10 @@ def _sequences(
         recent, offsets = steps.most_recent(offsets, options.max_history)
         order = order[recent]
     dropped["truncated_interactions"] = len(users) - len(order)
-    items, times = items[order], times[order]
-    train_end, valid_end, split = options.split.apply(offsets, times)
+    items, timestamps = items[order], times[order] if has_times else None
+    train_end, valid_end, split = options.split.apply(offsets, timestamps)
     return (
-        Sequences(offsets=offsets, items=items, timestamps=times, train_end=train_end, valid_end=valid_end),
+        Sequences(offsets=offsets, items=items, timestamps=timestamps, train_end=train_end, valid_end=valid_end),
         user_ids,
         item_ids,
         split,
@@ -163,25 +155,27 @@ def _sequences(
 
 
 _RAW_OPTIONS = {field.name for field in (*fields(RawOptions), *fields(SplitRule)) if field.name != "method"}
-_COLUMN_OPTIONS = {"user_column", "item_column", "timestamp_column"}
 _SYNTHETIC_OPTIONS = {"num_users", "num_items", "seed", "shared_interests"}
 _ALLOWED = {
     "unisrec": set[str](),
-    **dict.fromkeys(RAW_READERS, _RAW_OPTIONS - _COLUMN_OPTIONS),
-    "table": _RAW_OPTIONS,
+    **{name: _RAW_OPTIONS | preset.options for name, preset in PRESETS.items()},
     "synthetic": _SYNTHETIC_OPTIONS,
 }
 FORMATS = tuple(_ALLOWED)
 
 
 def content_of(
-    kind: str, path: str | None, features: Mapping[str, str], ids_files: Mapping[str, str], options: Mapping[str, Any]
+    kind: str,
+    path: str | Sequence[str] | None,
+    features: Mapping[str, str],
+    ids_files: Mapping[str, str],
+    options: Mapping[str, Any],
 ) -> DatasetContent:
     """Return the content for the options of a command line.
 
     Args:
         kind: the format.
-        path: the input, or None.
+        path: the input, several inputs, or None.
         features: the feature file of each modality.
         ids_files: the ids file of each modality that has one.
         options: further options, only those that were given.
@@ -196,15 +190,30 @@ def content_of(
             raise InputError(
                 f"--{name.replace('_', '-')}: is not an option of --format {kind}, only of {takers}; leave it out"
             )
+    paths = [path] if isinstance(path, str) else [*(path or ())]
     if kind == "synthetic":
-        if path is not None or features or ids_files:
+        if paths or features or ids_files:
             raise InputError("--format synthetic makes its own data; leave --input and --features out")
         return synthetic_content(SyntheticSpec(**options))
-    if path is None:
+    if not paths:
         raise InputError(f"--format {kind}: needs --input")
     if kind == "unisrec":
-        return unisrec_content(path, features, ids_files)
-    return raw_content(kind, path, _raw_options(options), features, ids_files)
+        if len(paths) > 1:
+            raise InputError(f"--input: --format unisrec reads one folder, not {len(paths)}; name one")
+        return unisrec_content(paths[0], features, ids_files)
+    read = {name: value for name, value in options.items() if name in OPTION_NAMES}
+    raw = _raw_options({name: value for name, value in options.items() if name not in OPTION_NAMES})
+    return raw_content(PRESETS[kind].source(paths, _read_options(read)), raw, features, ids_files)
+
+
+def _read_options(options: Mapping[str, Any]) -> ReadOptions:
+    """Return the options of reading; one text is taken for an option that may be repeated."""
+    several = {
+        name: (value,) if isinstance(value, str) else tuple(value)
+        for name, value in options.items()
+        if name in ("keep", "title_column")
+    }
+    return ReadOptions(**{**options, **several})
 
 
 def _raw_options(options: Mapping[str, Any]) -> RawOptions:

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from contracts.errors import InputError
 from data.dataset import write_dataset
-from data.formats.recbole import read_recbole
-from data.formats.table import read_table
 from data.formats.unisrec import UniSRecFolder, read_unisrec
 from data.prepare.pipeline import unisrec_content
+from tests.data.read_rows import read_recbole, read_table
 from tests.data.small_files import HEADER, REAL, sequences_of, write_index, write_rows, write_unisrec
 
 SEQUENCES = [[0, 1, 2, 3, 4], [3, 2, 1], [4, 0, 5, 0, 1, 2, 3]]

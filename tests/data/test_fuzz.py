@@ -24,10 +24,9 @@ from hypothesis import strategies as st
 
 from contracts.errors import InputError
 from data.dataset import Dataset
-from data.formats.recbole import read_recbole
-from data.formats.table import read_table
 from data.formats.unisrec import read_unisrec
 from data.prepare.features import read_features
+from tests.data.read_rows import read_recbole, read_table
 from tests.data.small_files import small_dataset, write_index, write_unisrec
 from tests.mutation import folder_of, made, mutated
 

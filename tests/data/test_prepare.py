@@ -231,4 +231,4 @@ def test_the_script_runs_from_a_checkout_without_a_traceback(tmp_path: Path) -> 
     command = [sys.executable, "jobs/prepare_data.py", "--format", "recbole", "--input", "none.inter", "--output"]
     result = subprocess.run([*command, str(tmp_path / "d")], cwd=root, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert result.stderr == "error: none.inter: cannot be read (No such file or directory); check the input path\n"
+    assert result.stderr == "error: none.inter: no such file; --format recbole reads .inter files\n"

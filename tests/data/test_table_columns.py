@@ -14,10 +14,9 @@ import pytest
 from contracts.errors import InputError
 from data.formats import json_lines
 from data.formats.delimited import read_delimited
-from data.formats.recbole import read_recbole
-from data.formats.table import read_table
 from data.formats.unisrec import read_unisrec
 from jobs.prepare_data import prepare
+from tests.data.read_rows import read_recbole, read_table
 from tests.data.small_files import write_index, write_rows, write_unisrec
 
 EVERYTHING = {"min_user_interactions": 1, "min_item_interactions": 1}
@@ -223,13 +222,12 @@ def test_ids_of_columns_of_any_sound_type(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("x.csv.gz", "is compressed; decompress it first"),
-        ("x.parquet.zst", "is compressed; decompress it first"),
+        ("x.csv.xz", "is compressed; decompress it first, or compress it as .gz, .bz2 or .zst"),
+        ("x.parquet.zst", "a Parquet file is compressed inside, not as a whole; decompress it first"),
+        ("x.csv.zst", "cannot be decompressed .*; it is damaged or cut off, restore it"),
         ("x.zip", "is compressed; decompress it first"),
-        ("x.tsv", "write it as .csv, with commas"),
-        ("x.json", "write one object a line and call it .jsonl"),
-        ("x.xlsx", r"suffix '\.xlsx' is not \.parquet, \.csv or \.jsonl; convert it"),
-        ("x", r"suffix '' is not \.parquet, \.csv or \.jsonl; convert it"),
+        ("x.xlsx", r"suffix '\.xlsx' is not \.parquet, \.csv, \.tsv or \.jsonl; if it is delimited text, name its"),
+        ("x", r"suffix '' is not \.parquet, \.csv, \.tsv or \.jsonl; if"),
     ],
 )
 def test_other_formats_are_refused_with_the_next_move(name: str, advice: str, tmp_path: Path) -> None:
@@ -238,8 +236,8 @@ def test_other_formats_are_refused_with_the_next_move(name: str, advice: str, tm
         read_table(str(tmp_path / name))
 
 
-def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a folder; --format table reads one"):
+def test_a_folder_without_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a folder without data files; --format table reads"):
         read_table(str(tmp_path))
 
 

@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from contracts.errors import InputError
-from data.formats.recbole import read_recbole
-from data.formats.table import read_table
-from data.prepare.interactions import interaction_codes
+from data.prepare.collected import collected_rows
 from jobs.prepare_data import prepare
+from tests.data.read_rows import read_recbole, read_table, source_of
 
 TEXT_FORMATS = ["csv", "inter", "jsonl", "parquet"]
 
@@ -255,4 +254,4 @@ def test_a_dataset_says_the_unit_of_its_dates_and_counts_what_has_none(tmp_path:
     assert dataset.timestamps.tolist() == [seconds(2020, 1, 1) * 1000 + 250, seconds(2020, 1, 3) * 1000]
     assert dataset.manifest["source"]["timestamp_unit"] == "ms"
     assert dataset.manifest["dropped"]["rows_with_null"] == 1
-    assert interaction_codes(read(file))[-1] == 1
+    assert collected_rows(source_of("table", str(file))).dropped == {"rows_with_null": 1}

@@ -25,8 +25,10 @@ def test_a_pipeline_from_a_file_to_recommendations(tmp_path: Path) -> None:
         input=str(tmp_path / "data.csv"),
         min_user_interactions=3,
         overwrite=False,
+        quotes=False,
         user_column=None,
     )
+    assert dataset.manifest["source"]["quotes"] is False
     assert (dataset.num_users, dataset.num_items) == (30, 12)
     run = str(tmp_path / "run")
     metrics = mdsrec.train(str(tmp_path / "dataset"), run, settings={"model.name": "sasrec", **SMALL})

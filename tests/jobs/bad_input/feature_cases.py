@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 
@@ -16,6 +18,11 @@ _UNISREC = f"prepare_data --format unisrec --input {{here}}/unisrec {_OUT}"
 _NPY = f"{_PARQUET} --features text={{here}}/text.npy --feature-ids text={{here}}/text.ids"
 _VECTORS = f"{_PARQUET} --features text={{here}}/text.parquet"
 
+
+def _two_arrays(here: Path) -> None:
+    np.savez(here / "text.npz", rows=np.ones((30, 6)), ids=np.arange(30))
+
+
 FEATURES = Group(
     "jobs/prepare_data.py: features",
     (
@@ -28,6 +35,8 @@ FEATURES = Group(
         Case("a truncated .npy file", _NPY, cut("text.npy", 0.7)),
         Case("text called .npy", _NPY, write("text.npy", "1 2 3\n")),
         Case("a .npz archive called .npy", _NPY, archive("text.npy")),
+        Case("an archive of two arrays", _NPY.replace("text.npy", "text.npz"), _two_arrays),
+        Case("text called .npz", _NPY.replace("text.npy", "text.npz"), write("text.npz", "1 2 3\n")),
         Case("an empty .npy file", _NPY, write("text.npy", "")),
         Case("more ids than rows", _NPY, write("text.ids", "i1\n" * 31)),
         Case("an id twice", _NPY, replace("text.ids", "i7\n", "i8\n")),

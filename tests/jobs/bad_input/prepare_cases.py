@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +19,19 @@ _UNISREC = f"prepare_data --format unisrec --input {{here}}/unisrec {_OUT}"
 _ROW = "u3,i4,1300000100\n"
 _FLOAT32 = np.array([880394690, 880394632, 880394631] * 3, np.float32)
 _LARGE = "".join(f'{{"user": "u", "item": "i", "timestamp": {time}}}\n' for time in ("9007199254740993", "1.0"))
+_CUT = gzip.compress(b"user,item,timestamp\n" * 9, mtime=0)[:-12]
+_TWO_UNITS = "user,item,timestamp\nu1,i1,1300000000\nu2,i2,1300000000000\n"
+_ITEMS = f"{_CSV} --items {{here}}/items.jsonl"
+_DESCRIBED = '{"item": "i1", "title": "Shoe"}\n'
+_OTHERS = '{"item": "q", "title": "Shoe"}\n'
 _NUMBERS = {"user": [1] * 9, "item": list(range(9))}
+
+
+def _two_kinds(here: Path) -> None:
+    (here / "few").mkdir()
+    for name in ("a.csv", "b.parquet"):
+        (here / "few" / name).write_text("user,item,timestamp\n")
+
 
 FILES = Group(
     "jobs/prepare_data.py: files of interactions",
@@ -49,12 +62,20 @@ FILES = Group(
             _JSONL,
             write("raw.jsonl", '[{"user": 1, "item": 2, "timestamp": 3}]'),
         ),
-        Case("a compressed CSV file", _CSV.replace("raw.csv", "raw.csv.gz"), copy("raw.csv", "raw.csv.gz")),
-        Case("a table separated by tabs", _CSV.replace("raw.csv", "raw.tsv"), copy("raw.csv", "raw.tsv")),
-        Case("JSON that is not by lines", _CSV.replace("raw.csv", "raw.json"), copy("raw.jsonl", "raw.json")),
+        Case("a plain file called .gz", _CSV.replace("raw.csv", "raw.csv.gz"), copy("raw.csv", "raw.csv.gz")),
+        Case("a compressed file that is cut off", _CSV.replace("raw.csv", "raw.csv.gz"), write("raw.csv.gz", _CUT)),
+        Case("a .zip archive", _CSV.replace("raw.csv", "raw.zip"), write("raw.zip", "PK")),
+        Case(
+            "a Parquet file compressed as a whole", _CSV.replace("raw.csv", "a.parquet.gz"), write("a.parquet.gz", _CUT)
+        ),
+        Case("a table with commas called .tsv", _CSV.replace("raw.csv", "raw.tsv"), copy("raw.csv", "raw.tsv")),
+        Case("JSON that is not by lines", _CSV.replace("raw.csv", "raw.json"), write("raw.json", "[\n{}\n]\n")),
+        Case("a folder with files of two kinds", _CSV.replace("raw.csv", "few"), _two_kinds),
+        Case("a glob that fits no file", _CSV.replace("raw.csv", "'day-*.csv'")),
+        Case("a file named twice", f"{_CSV} --input {{here}}/raw.csv"),
         Case("spaces for tabs in a RecBole file", _RECBOLE, replace("Toy.inter", "\t", " ", -1)),
         Case("commas for tabs in the rows of a RecBole file", _RECBOLE, replace("Toy.inter", "u0\ti0\t", "u0,i0,")),
-        Case("a URI", "prepare_data --format table --input s3://bucket/raw.parquet --output {here}/out"),
+        Case("a URI of another service", "prepare_data --format table --input hdfs://host/raw.csv --output {here}/out"),
     ),
 )
 
@@ -87,6 +108,44 @@ ROWS = Group(
     ),
 )
 
+READING = Group(
+    "jobs/prepare_data.py: options of reading",
+    (
+        Case("a condition on a column that is not there", f"{_CSV} --keep 'rating >= 4'"),
+        Case("a condition that compares words as numbers", f"{_CSV} --keep 'item > 4'"),
+        Case("a number compared with a word", f"{_PARQUET} --keep 'timestamp > noon'"),
+        Case("a condition without a value", f"{_CSV} --keep 'item ='"),
+        Case("a condition that is code", f"{_CSV} --keep '__import__(1)'"),
+        Case("a condition that no row holds", f"{_CSV} --keep 'item = none'"),
+        Case("another delimiter than the file's", f"{_CSV} --delimiter ';'"),
+        Case("a delimiter for JSON", f"{_JSONL} --delimiter ';'"),
+        Case("a long delimiter with quotes", f"{_CSV} --delimiter '::' --quotes"),
+        Case("fewer names than the file has columns", f"{_CSV} --columns user,item --timestamp-column none"),
+        Case("names of columns without the user", f"{_CSV} --columns _,item,timestamp"),
+        Case("seconds and milliseconds in one column", _CSV, write("raw.csv", _TWO_UNITS)),
+        Case("a unit that the numbers contradict", f"{_CSV} --time-unit ms"),
+        Case("a unit for dates", f"{_CSV} --time-unit s", write("raw.csv", "user,item,timestamp\nu,i,2024-05-01\n")),
+        Case("a format that the dates do not have", f"{_CSV} --time-format %m/%d/%Y"),
+        Case("a format for numbers", f"{_PARQUET} --time-format %m/%d/%Y"),
+        Case("a format that is not supported", f"{_CSV} --time-format %Y-%f"),
+        Case("a unit and a format", f"{_CSV} --time-format %Y --time-unit s"),
+        Case("a unit without timestamps", f"{_CSV} --time-unit s --timestamp-column none"),
+        Case("a split by time without timestamps", f"{_CSV} --split global-time --timestamp-column none"),
+        Case("an option of another format", f"{_RECBOLE} --delimiter ';'"),
+        Case("items that are not there", f"{_ITEMS} --title-column title"),
+        Case("items without the title", f"{_ITEMS} --title-column name", write("items.jsonl", _DESCRIBED)),
+        Case("items without a column to read", _ITEMS, write("items.jsonl", _DESCRIBED)),
+        Case("items of another catalogue", f"{_ITEMS} --title-column title", write("items.jsonl", _OTHERS)),
+        Case(
+            "a column that a dataset has already",
+            f"{_ITEMS} --item-columns popularity",
+            write("items.jsonl", _DESCRIBED),
+        ),
+        Case("a title without items", f"{_CSV} --title-column title"),
+        Case("several folders of UniSRec", f"{_UNISREC} --input {{here}}/unisrec"),
+    ),
+)
+
 UNISREC = Group(
     "jobs/prepare_data.py: sequential files of UniSRec",
     (
@@ -110,4 +169,4 @@ UNISREC = Group(
     ),
 )
 
-GROUPS = (FILES, ROWS, UNISREC)
+GROUPS = (FILES, ROWS, READING, UNISREC)

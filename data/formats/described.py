@@ -1,0 +1,137 @@
+"""Makes a `FileSource` from the options of a command: what all presets share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from contracts.errors import InputError
+from data.formats.delimited_layout import DelimitedLayout
+from data.formats.file_source import FileSource
+from data.formats.input_files import InputFile, find_files
+from data.formats.item_files import ItemFiles
+from data.formats.json_lines import JsonLinesLayout
+from data.formats.keep import parse_condition
+from data.formats.layouts import Layout, ParquetLayout
+from data.formats.read_options import ReadOptions
+from data.formats.text_blocks import data_suffix, is_compressed
+from data.formats.times import TimeRule
+
+NO_TIMESTAMPS = "none"
+TEXT_OPTIONS = ("delimiter", "columns", "quotes")
+_ARCHIVES = (".xz", ".lz4", ".zip", ".7z", ".tar", ".tgz")
+_SAME_KIND = {".ndjson": ".jsonl", ".json": ".jsonl", ".pq": ".parquet"}
+_DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
+_PLAIN_TEXT = (".txt", ".dat", ".data")
+_QUOTED = (",", ";")
+_ITEMS_READ = "--items reads .parquet, .csv, .tsv and .jsonl files"
+
+
+def file_kind(name: str, *, with_text: bool = False) -> str | None:
+    """Return the suffix that stands for a file's kind, such as ".jsonl"; None: it is no data file.
+
+    Args:
+        name: the file's name.
+        with_text: whether files such as .txt and .dat are data files too, because the user names their delimiter.
+    """
+    suffix = data_suffix(name)
+    kind = _SAME_KIND.get(suffix, suffix)
+    is_data = kind in (".parquet", ".jsonl", *_DELIMITERS) or (with_text and kind in _PLAIN_TEXT)
+    return kind if is_data else None
+
+
+def layout_of(name: str, options: ReadOptions) -> Layout:
+    """Return the layout of a file by its suffix and the options.
+
+    Args:
+        name: the file's name.
+        options: the delimiter, the names of columns and whether values are quoted.
+
+    Raises:
+        InputError: the suffix is unknown and no delimiter is given, or an option is for text files only.
+    """
+    kind = file_kind(name, with_text=True)
+    if name.lower().endswith(_ARCHIVES):
+        raise InputError(f"{name}: is compressed; decompress it first, or compress it as .gz, .bz2 or .zst")
+    if kind in (".parquet", ".jsonl"):
+        for option in TEXT_OPTIONS:
+            if getattr(options, option) is not None:
+                flag = "quotes, --no-quotes" if option == "quotes" else option
+                raise InputError(f"{name}: is {kind}, and --{flag} is for delimited text; leave it out")
+        if kind == ".parquet" and is_compressed(name):
+            raise InputError(f"{name}: a Parquet file is compressed inside, not as a whole; decompress it first")
+        return ParquetLayout() if kind == ".parquet" else JsonLinesLayout()
+    delimiter = options.delimiter or _DELIMITERS.get(kind or "")
+    if delimiter is None:
+        raise InputError(
+            f"{name}: suffix {data_suffix(name)!r} is not .parquet, .csv, .tsv or .jsonl; if it is delimited text, "
+            "name its separator with --delimiter"
+        )
+    delimiter = delimiter.replace("\\t", "\t")
+    names = None if options.columns is None else tuple(part.strip() for part in options.columns.split(","))
+    quoted = delimiter in _QUOTED if options.quotes is None else options.quotes
+    layout = DelimitedLayout(delimiter=delimiter, quoted=quoted, names=names)
+    layout.check()
+    return layout
+
+
+def described_source(
+    kind: str,
+    paths: Sequence[str],
+    options: ReadOptions,
+    *,
+    files: tuple[InputFile, ...],
+    layout: Layout,
+    columns: Mapping[str, str],
+    parameters: Mapping[str, Any],
+    next_move: str = "name it with --{role}-column",
+) -> FileSource:
+    """Return a source of files.
+
+    Args:
+        kind: the name of the format.
+        paths: the input as the user named it.
+        options: the user's options, of which the conditions, the rules of time and the files of items are used here.
+        files: the files of the input.
+        layout: how they hold rows.
+        columns: for each role, its column; timestamp may be "none".
+        parameters: further parameters for the manifest.
+        next_move: what to do about a missing column; `{role}` in it is replaced.
+
+    Raises:
+        InputError: a condition cannot be read, or options contradict each other.
+    """
+    options.check()
+    time = TimeRule(unit=None if options.time_unit == "auto" else options.time_unit, format=options.time_format)
+    time.check()
+    columns = {role: name for role, name in columns.items() if role != "timestamp" or name != NO_TIMESTAMPS}
+    if "timestamp" not in columns and (options.time_unit or options.time_format):
+        raise InputError("--time-unit, --time-format: there are no timestamps; leave them out")
+    return FileSource(
+        name=paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more",
+        files=files,
+        layout=layout,
+        columns=columns,
+        parameters={"format": kind, "path": paths[0] if len(paths) == 1 else list(paths)} | dict(parameters),
+        time=time,
+        keep=tuple(map(parse_condition, options.keep)),
+        next_move=next_move,
+        items=_item_files(options),
+    )
+
+
+def _item_files(options: ReadOptions) -> ItemFiles | None:
+    if options.items is None:
+        return None
+    files = find_files([options.items], file_kind, _ITEMS_READ)
+    if options.item_names is not None and file_kind(files[0].name) in (".parquet", ".jsonl"):
+        raise InputError(f"--item-names: is for text without a header, and {files[0].name} is none; leave it out")
+    items = ItemFiles(
+        files=files,
+        layout=layout_of(files[0].name, ReadOptions(columns=options.item_names)),
+        id_column=options.item_id_column or "item",
+        title_columns=options.title_column,
+        columns=tuple(part.strip() for part in options.item_columns.split(",")) if options.item_columns else (),
+    )
+    items.check()
+    return items
