@@ -7,7 +7,7 @@ counters and one block of features.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,11 +29,13 @@ from data.layout import (
     fingerprint_files,
     staged_folder,
 )
+from data.stored_sequences import SplicingFile, StoredSequences
 from storage.manifest import MANIFEST
 
 # Elements of a block of features: 32 MiB of float32, for any width.
 _BLOCK_ELEMENTS = 1 << 23
-_ROW_GROUP = 1 << 20
+# Rows of a row group of items.parquet and users.parquet.
+ROW_GROUP = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,14 @@ class Sequences:
     train_end: np.ndarray
     valid_end: np.ndarray
 
+    @property
+    def num_interactions(self) -> int:
+        return len(self.items)
+
+    @property
+    def has_timestamps(self) -> bool:
+        return self.timestamps is not None
+
     def popularity(self, num_items: int) -> np.ndarray:
         """Return the number of training interactions of each item: int64 [N]."""
         # +1 at the start of each sequence and -1 at the end of its training part: the running sum is 1 in training.
@@ -62,6 +72,16 @@ class Sequences:
         np.add.at(marks, self.offsets[:-1] + self.train_end, np.int8(-1))
         in_training = np.cumsum(marks[:-1], dtype=np.int8).view(bool)
         return np.bincount(self.items[in_training], minlength=num_items)
+
+
+class IdGroups(Protocol):
+    """Source ids in the order of dense ids, read a group at a time."""
+
+    def __len__(self) -> int: ...
+
+    def groups(self) -> Iterator[pa.Array]:
+        """Yield strings, ROW_GROUP of them in every group but the last."""
+        ...
 
 
 class FeatureRows(Protocol):
@@ -94,9 +114,9 @@ class DatasetContent:
         dropped: number of dropped rows, users or items for each reason, for the manifest.
     """
 
-    sequences: Sequences
-    user_source_ids: pa.Array
-    item_source_ids: pa.Array
+    sequences: Sequences | StoredSequences
+    user_source_ids: pa.Array | IdGroups
+    item_source_ids: pa.Array | IdGroups
     item_texts: pa.Array | None = None
     item_columns: pa.Table | None = None
     features: Mapping[str, FeatureRows] = field(default_factory=dict)
@@ -126,14 +146,13 @@ def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
         write_items(
             folder / ITEMS, content.item_source_ids, popularity, content.item_texts, presence, content.item_columns
         )
-        users = {"user": np.arange(num_users), "source_id": content.user_source_ids.cast(pa.large_string())}
-        pq.write_table(pa.table(users), folder / USERS, row_group_size=_ROW_GROUP)
+        write_users(folder / USERS, content.user_source_ids)
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "num_users": num_users,
             "num_items": num_items,
-            "num_interactions": len(content.sequences.items),
-            "has_timestamps": content.sequences.timestamps is not None,
+            "num_interactions": content.sequences.num_interactions,
+            "has_timestamps": content.sequences.has_timestamps,
             "modalities": {
                 modality: {
                     "dim": content.features[modality].dim,
@@ -157,44 +176,70 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     (folder / MANIFEST).write_text(json.dumps(complete, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def write_sequences(file: Path, sequences: Sequences) -> None:
+def write_sequences(file: Path, sequences: Sequences | StoredSequences) -> None:
     """Write one uncompressed record batch, so that a memory map of the file gives the CSR arrays."""
-    columns: dict[str, pa.Array] = {
-        "user": pa.array(np.arange(len(sequences.train_end), dtype=np.int64)),
-        "items": pa.LargeListArray.from_arrays(pa.array(sequences.offsets), pa.array(sequences.items)),
-    }
-    if sequences.timestamps is not None:
-        columns["timestamps"] = pa.LargeListArray.from_arrays(
-            pa.array(sequences.offsets), pa.array(sequences.timestamps)
-        )
-    columns["train_end"] = pa.array(sequences.train_end)
-    columns["valid_end"] = pa.array(sequences.valid_end)
-    batch = pa.record_batch(columns)
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
+    with file.open("wb") as opened:
+        spliced = SplicingFile(opened)
+        offsets = pa.array(sequences.offsets)
+        lists: dict[str, pa.Array] = {}
+        if isinstance(sequences, StoredSequences):
+            lists["items"] = spliced.values(sequences.item_files, sequences.num_interactions)
+            if sequences.time_files is not None:
+                lists["timestamps"] = spliced.values(sequences.time_files, sequences.num_interactions)
+        else:
+            lists["items"] = pa.array(sequences.items)
+            if sequences.timestamps is not None:
+                lists["timestamps"] = pa.array(sequences.timestamps)
+        columns = {"user": pa.array(np.arange(len(sequences.train_end), dtype=np.int64))}
+        columns |= {name: pa.LargeListArray.from_arrays(offsets, values) for name, values in lists.items()}
+        columns |= {"train_end": pa.array(sequences.train_end), "valid_end": pa.array(sequences.valid_end)}
+        batch = pa.record_batch(columns)
+        with pa.PythonFile(spliced, "w") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+
+
+def write_users(file: Path, source_ids: pa.Array | IdGroups) -> None:
+    """Write users.parquet: dense id and source id."""
+    _write_groups(file, source_ids, lambda start, ids: {"user": np.arange(start, start + len(ids)), "source_id": ids})
 
 
 def write_items(
     file: Path,
-    source_ids: pa.Array,
+    source_ids: pa.Array | IdGroups,
     popularity: np.ndarray,
     texts: pa.Array | None,
     presence: Mapping[str, np.ndarray],
     further: pa.Table | None = None,
 ) -> None:
     """Write items.parquet: dense id, source id, popularity, text if there is any, presence per modality, the rest."""
-    columns: dict[str, Any] = {
-        "item": np.arange(len(source_ids)),
-        "source_id": source_ids.cast(pa.large_string()),
-        "popularity": popularity,
-    }
-    if texts is not None:
-        columns["text"] = texts.cast(pa.large_string())
-    columns |= {f"has_{modality}": present for modality, present in presence.items()}
-    if further is not None:
-        assert not {*further.column_names} & {*columns}, further.column_names
-        columns |= {name: further.column(name) for name in further.column_names}
-    pq.write_table(pa.table(columns), file, row_group_size=_ROW_GROUP)
+
+    def group(start: int, ids: pa.Array) -> dict[str, Any]:
+        stop = start + len(ids)
+        columns = {"item": np.arange(start, stop), "source_id": ids, "popularity": popularity[start:stop]}
+        if texts is not None:
+            columns["text"] = texts.slice(start, len(ids)).cast(pa.large_string())
+        columns |= {f"has_{modality}": present[start:stop] for modality, present in presence.items()}
+        if further is not None:
+            assert not {*further.column_names} & {*columns}, further.column_names
+            columns |= {name: further.column(name).slice(start, len(ids)) for name in further.column_names}
+        return columns
+
+    _write_groups(file, source_ids, group)
+
+
+def _write_groups(file: Path, ids: pa.Array | IdGroups, group: Callable[[int, pa.Array], dict[str, Any]]) -> None:
+    """Write a Parquet file, a row group for each group of ids."""
+    start, writer = 0, None
+    slices = ids.groups() if not isinstance(ids, pa.Array) else (
+        ids.slice(first, ROW_GROUP) for first in range(0, max(len(ids), 1), ROW_GROUP)
+    )
+    for part in slices:
+        table = pa.table(group(start, part.cast(pa.large_string())))
+        writer = writer or pq.ParquetWriter(file, table.schema)
+        writer.write_table(table, row_group_size=ROW_GROUP)
+        start += len(part)
+    assert writer is not None
+    writer.close()
 
 
 def _write_features(file: Path, rows: FeatureRows, num_items: int, modality: str) -> np.ndarray:

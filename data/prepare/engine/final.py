@@ -1,0 +1,165 @@
+"""The last stages of a range of users: what is left after the k-core, in final ids, cut to max_history, and split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from contracts.errors import InputError
+from data.prepare.engine.core import CORE, num_exempt
+from data.prepare.engine.histories import SORT, Ranges
+from data.prepare.engine.numbering import id_of
+from data.prepare.engine.plan import Rules
+from data.prepare.engine.work import Work, load, save
+from data.prepare.split import SplitRule, global_time, leave_one_out
+from data.ragged import offsets_of, ragged_indices
+
+FINAL, SPLIT = "finish", "split"
+_LAST_SPLIT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finishing:
+    """What the tasks of this module need.
+
+    Attributes:
+        ranges: the users.
+        rules: what is kept.
+        moments: for a global-time split, when validation and test start; None: not known yet, or another split.
+    """
+
+    ranges: Ranges
+    rules: Rules
+    moments: tuple[int, int] | None = None
+
+
+def finish_range(finishing: Finishing, number: int) -> None:
+    """Write the final histories of a range of users.
+
+    Files: live.npy, bool, which users of the range are left; lengths.npy, int64, for each of those; items.npy, int64,
+    final ids; times.npy, int64; train_end.npy and valid_end.npy, int64, if the source has a split; sorted-times.npy,
+    int64, if moments of a split are to be found. With `holds_back`, held-users.npy and held-items.npy, int32, and
+    held-times.npy and held-splits.npy: the rows that the k-core removes.
+    """
+    ranges, rules = finishing.ranges, finishing.rules
+    work, table = ranges.table.work, ranges.table
+    part = work.task(SORT, number)
+    with work.writing(FINAL, number) as (folder, facts):
+        offsets, local, items = load(part, "offsets"), load(part, "local"), load(part, "items")
+        is_live = load(work.task(CORE, 0), "live")[items]
+        users = np.repeat(np.arange(len(offsets) - 1, dtype=np.int32), np.diff(offsets))
+        kept = is_live[local]
+        counts = np.bincount(users[kept], minlength=ranges.size(number))
+        live = counts >= rules.min_user_interactions
+        live[: num_exempt(ranges, number)] = True
+        kept &= live[users]
+        lengths = np.where(live, counts, 0)
+        if rules.holds_back:
+            held = {"users": users + np.int32(ranges.bounds[number]), "items": items[local]}
+            held |= {name: load(part, name) for name in _further(ranges)}
+            save(folder, **{f"held-{name}": column[~kept] for name, column in held.items()})
+        rows = np.flatnonzero(kept)
+        before = len(rows)
+        if rules.max_history is not None:
+            recent = np.minimum(lengths, rules.max_history)
+            rows = rows[ragged_indices(offsets_of(lengths)[1:] - recent, recent)]
+            lengths = recent
+        save(folder, live=live, lengths=lengths[live], items=load(work.task("rank/items", 0), "ranks")[items[local[rows]]])
+        facts |= {"users": int(np.count_nonzero(live)), "rows": len(rows)}
+        facts |= {"core_rows": len(local) - before, "truncated": before - len(rows)}
+        if len(empty := np.flatnonzero(live & (lengths == 0))):
+            facts["empty_user"] = ranges.bounds[number] + int(empty[0])
+        if table.has_times:
+            times = load(part, "times")[rows]
+            save(folder, times=times)
+            if rules.split.method == "global-time" and not table.has_splits:
+                save(folder, **{"sorted-times": np.sort(times)})
+        if table.has_splits:
+            splits, starts = load(part, "splits")[rows], offsets_of(lengths)
+            falls = np.diff(splits, prepend=np.int8(0)) < 0
+            falls[starts[:-1][lengths > 0]] = False
+            if falls.any():
+                facts["contradicting_user"] = ranges.bounds[number] + int(users[rows][np.argmax(falls)])
+            ends = [np.concatenate([[0], np.cumsum(splits < limit)]) for limit in (1, _LAST_SPLIT)]
+            train_end, valid_end = ((end[starts[1:]] - end[starts[:-1]])[live] for end in ends)
+            save(folder, train_end=train_end, valid_end=valid_end)
+
+
+def _further(ranges: Ranges) -> list[str]:
+    return [
+        name for name, there in (("times", ranges.table.has_times), ("splits", ranges.table.has_splits)) if there
+    ]
+
+
+def check_users(ranges: Ranges, facts: Sequence[dict[str, Any]], name: str) -> None:
+    """Check the users that the tasks of `finish_range` complained about.
+
+    Raises:
+        InputError: the source's split contradicts the order of time, or a known user has no rows.
+    """
+    for of_range in facts:
+        if "contradicting_user" in of_range:
+            user = id_of(ranges.table, "users", of_range["contradicting_user"])
+            raise InputError(
+                f"{name}: user {user!r} has interactions of a later part of the split before ones of an earlier part "
+                "(training, validation, test) in the order of time; correct the split, or prepare without it"
+            )
+        if "empty_user" in of_range:
+            user = id_of(ranges.table, "users", of_range["empty_user"])
+            raise InputError(f"{name}: has no interaction of user {user!r}, who must stay; give at least one")
+
+
+def split_range(finishing: Finishing, number: int) -> None:
+    """Write train_end.npy and valid_end.npy, int64, for the users of a range, and training.npy.
+
+    training.npy has the items with training interactions, int64, and training-counts.npy their numbers.
+    """
+    work = finishing.ranges.table.work
+    part = work.task(FINAL, number)
+    with work.writing(SPLIT, number) as (folder, facts):
+        lengths, items = load(part, "lengths"), load(part, "items")
+        offsets = offsets_of(lengths)
+        if finishing.ranges.table.has_splits:
+            train_end, valid_end = load(part, "train_end"), load(part, "valid_end")
+        elif finishing.moments is not None:
+            train_end, valid_end = global_time(offsets, load(part, "times"), *finishing.moments)
+        else:
+            train_end, valid_end = leave_one_out(offsets)
+        training = items[ragged_indices(offsets[:-1], train_end)]
+        num_items = int(work.facts(CORE, 0)["num_items"])
+        if num_items > 16 * len(training):
+            used, counts = np.unique(training, return_counts=True)
+        else:
+            counts = np.bincount(training, minlength=num_items)
+            used = np.flatnonzero(counts)
+            counts = counts[used]
+        save(folder, train_end=train_end, valid_end=valid_end, training=used, **{"training-counts": counts})
+        facts["training_rows"] = len(training)
+
+
+def moments_of(work: Work, num_ranges: int, rule: SplitRule) -> tuple[int, int]:
+    """Return when validation and test start, for a global-time split: as stated, or quantiles of all timestamps."""
+    if rule.valid_from is not None and rule.test_from is not None:
+        return rule.valid_from, rule.test_from
+    parts = [load(work.task(FINAL, number), "sorted-times") for number in range(num_ranges)]
+    total = sum(map(len, parts))
+    largest = max(int(part[-1]) for part in parts if len(part))
+    ranks = [min(int(np.floor(fraction * total)), total) for fraction in (rule.valid_fraction, rule.test_fraction)]
+    valid_from, test_from = (largest + 1 if rank == total else smallest_above(parts, rank) for rank in ranks)
+    return valid_from, test_from
+
+
+def smallest_above(parts: Sequence[np.ndarray], rank: int) -> int:
+    """Return the value that has index `rank` if all values are sorted. Each part is sorted; bisection reads few pages."""
+    filled = [part for part in parts if len(part)]
+    low, high = min(int(part[0]) for part in filled), max(int(part[-1]) for part in filled)
+    while low < high:
+        middle = (low + high) // 2
+        if sum(int(np.searchsorted(part, middle, side="right")) for part in filled) > rank:
+            high = middle
+        else:
+            low = middle + 1
+    return low

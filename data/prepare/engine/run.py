@@ -1,0 +1,138 @@
+"""The outline of a preparation: from raw interactions in files to sequences, ids and counts, stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from contracts.errors import InputError
+from data.formats.source import InteractionSource
+from data.prepare.engine import core, encode, final, histories, names, numbering
+from data.prepare.engine.plan import KINDS, KnownIds, Rules, Segment, Sizes, Table
+from data.prepare.engine.result import Prepared, check_training, num_dropped, stored_sequences
+from data.prepare.engine.work import Executor, Work, load
+
+
+def prepare(
+    source: InteractionSource,
+    rules: Rules,
+    *,
+    work: Work,
+    executor: Executor,
+    sizes: Sizes,
+    known: KnownIds | None = None,
+) -> Prepared:
+    """Run the stages that are not done. `work.opened` must have been entered.
+
+    Raises:
+        InputError: the source refuses its files, nothing is left, the split leaves nothing to train on, the source's
+            split contradicts the order of time, or a known user has no rows.
+    """
+    rules.split.check()
+    table, read = _read(source, work, executor, sizes, known)
+    for kind in KINDS:
+        work.run(f"unify/{kind}", partial(numbering.unify_bucket, table, kind), table.num_buckets, executor)
+        work.run(f"number/{kind}", partial(numbering.number_ids, table, kind), 1, executor)
+    rows = load(work.task("number/users", 0), "rows")
+    ranges = histories.Ranges(
+        table=table,
+        bounds=histories.divide_users(rows, sizes.range_rows),
+        time_kind=histories.kind_of_times(table.segments) if table.has_times else None,
+    )
+    work.run(histories.SPREAD, partial(histories.spread_segment, ranges), len(table.segments), executor)
+    work.drop(encode.STAGE)
+    if not table.has_times and not table.has_splits and rules.split.method == "global-time":
+        raise InputError("split global-time: the data has no timestamps; use --split leave-one-out")
+    sorted_ = work.run(histories.SORT, partial(histories.sort_range, ranges), ranges.count, executor)
+    work.drop(histories.SPREAD)
+    core.find_core(ranges, rules, executor)
+    names.write_ranks(table, "items", load(work.task(core.CORE, 0), "live"))
+    finishing = final.Finishing(ranges=ranges, rules=rules)
+    finished = work.run(final.FINAL, partial(final.finish_range, finishing), ranges.count, executor)
+    work.drop(histories.SORT)
+    final.check_users(ranges, finished, source.name)
+    if not sum(facts["rows"] for facts in finished):
+        raise InputError(
+            f"{source.name}: none of its {read.num_rows} rows is left after the "
+            f"{rules.min_user_interactions}/{rules.min_item_interactions}-core; "
+            "lower --min-user-interactions and --min-item-interactions"
+        )
+    finishing, split = _with_split(finishing)
+    work.run(final.SPLIT, partial(final.split_range, finishing), ranges.count, executor)
+    check_training(finishing)
+    live = np.concatenate([load(work.task(final.FINAL, number), "live") for number in range(ranges.count)])
+    names.write_ranks(table, "users", live)
+    for kind in KINDS:
+        naming = names.naming_of(table, kind, sizes.group_rows)
+        work.run(names.stage(kind), partial(names.group_bucket, naming), table.num_buckets, executor)
+    counts = {
+        "duplicates": sum(facts.get("duplicates", 0) for facts in sorted_),
+        "k_core_interactions": sum(facts["core_rows"] for facts in finished),
+        **{f"k_core_{kind}": num_dropped(table, kind) for kind in KINDS},
+        "truncated_interactions": sum(facts["truncated"] for facts in finished),
+    }
+    return Prepared(
+        sequences=stored_sequences(ranges),
+        user_ids=names.Names(naming=names.naming_of(table, "users", sizes.group_rows)),
+        item_ids=names.Names(naming=names.naming_of(table, "items", sizes.group_rows)),
+        split=split,
+        dropped=read.dropped | counts,
+        time_unit=ranges.time_kind.unit if ranges.time_kind is not None else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """What was counted when the input was read: all rows, and for each reason those that were left out."""
+
+    num_rows: int
+    dropped: dict[str, int]
+
+
+def _read(
+    source: InteractionSource, work: Work, executor: Executor, sizes: Sizes, known: KnownIds | None
+) -> tuple[Table, _Read]:
+    pieces = source.pieces(sizes.piece_bytes)
+    num_buckets = max(1, sum(piece.num_bytes for piece in pieces) // sizes.bucket_bytes)
+    reading = encode.Reading(work=work, source=source, pieces=pieces, sizes=sizes, num_buckets=num_buckets)
+    facts = work.run(encode.STAGE, partial(encode.read_piece, reading), len(pieces), executor)
+    segments: list[Segment] = []
+    if known is not None:
+        segments.append(encode.write_known(known, work.path / "known", num_buckets))
+    for number in range(len(pieces)):
+        segments += encode.segments_of(work, number)
+    dropped = {"rows_with_null": 0}
+    for of_piece in facts:
+        for reason, count in of_piece["dropped"].items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    num_rows = sum(of_piece["num_read"] for of_piece in facts)
+    if not sum(segment.rows for segment in segments):
+        kept = "; --keep leaves out the others" if dropped.get("rows_not_kept") else ""
+        raise InputError(
+            f"{source.name}: none of its {num_rows} rows has a user, an item and a timestamp{kept}; restore the file"
+        )
+    filled = [of_piece for of_piece in facts if of_piece["segments"]]
+    table = Table(
+        work=work,
+        segments=segments,
+        num_buckets=num_buckets,
+        has_times=all(of_piece["has_times"] for of_piece in filled),
+        has_splits=all(of_piece["has_splits"] for of_piece in filled),
+        num_known={kind: len(getattr(known, kind)) if known is not None else 0 for kind in KINDS},
+    )
+    return table, _Read(num_rows=num_rows, dropped=dropped)
+
+
+def _with_split(finishing: final.Finishing) -> tuple[final.Finishing, dict[str, Any]]:
+    """Return the settings of the split, and its description for the manifest."""
+    ranges, rule = finishing.ranges, finishing.rules.split
+    if ranges.table.has_splits:
+        return finishing, {"method": "given", "given_by": "the source's files"}
+    if rule.method == "leave-one-out":
+        return finishing, {"method": rule.method}
+    moments = final.moments_of(ranges.table.work, ranges.count, rule)
+    described = {**asdict(rule), "valid_from": moments[0], "test_from": moments[1]}
+    return replace(finishing, moments=moments), described

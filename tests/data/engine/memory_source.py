@@ -1,0 +1,69 @@
+"""Interactions in memory, cut into pieces and blocks at will, as a source for the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from contracts.errors import InputError
+from data.formats.source import Block, Piece
+from data.formats.time_kinds import TimeKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorySource:
+    """Rows of a table.
+
+    Attributes:
+        table: columns user, item (large_string), and if wanted timestamp (int64) and split (int8), with nulls.
+        rows_of_piece: rows of a piece.
+        rows_of_block: rows of a block.
+        kind: what the timestamps are.
+        broken: a piece that cannot be read; None: all can.
+    """
+
+    table: pa.Table
+    rows_of_piece: int = 1 << 20
+    rows_of_block: int = 1 << 20
+    kind: TimeKind = TimeKind(first="row 1")
+    broken: int | None = None
+
+    @property
+    def name(self) -> str:
+        return "memory"
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"format": "memory"}
+
+    def pieces(self, piece_bytes: int) -> Sequence[Piece]:
+        """Return pieces of `rows_of_piece` rows, whatever their bytes."""
+        del piece_bytes
+        starts = range(0, max(1, self.table.num_rows), self.rows_of_piece)
+        return [
+            Piece(number=n, file="memory", start=start, stop=start + self.rows_of_piece, num_bytes=self.rows_of_piece)
+            for n, start in enumerate(starts)
+        ]
+
+    def blocks(self, piece: Piece, block_bytes: int) -> Iterator[Block]:
+        """Yield blocks of `rows_of_block` rows, whatever their bytes."""
+        del block_bytes
+        if piece.number == self.broken:
+            raise InputError(f"memory: piece {piece.number} is broken; restore it")
+        assert piece.stop is not None
+        rows = self.table.slice(piece.start, piece.stop - piece.start)
+        for start in range(0, rows.num_rows, self.rows_of_block):
+            read = rows.slice(start, self.rows_of_block)
+            complete = read.drop_null()
+            yield Block(
+                rows=complete,
+                time_kind=self.kind if "timestamp" in read.column_names else None,
+                num_read=read.num_rows,
+                dropped={"rows_with_null": read.num_rows - complete.num_rows},
+            )
+
+    def item_columns(self) -> pa.Table | None:
+        return None
