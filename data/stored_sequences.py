@@ -69,12 +69,13 @@ class SplicingFile:
 
     def write(self, data: bytes | pa.Buffer) -> int:
         """Write bytes, or the files that stand for the buffer."""
+        size = len(memoryview(data))
         files = self._files.get(data.address) if isinstance(data, pa.Buffer) else None
         if files is None:
             self._file.write(data)
-            return len(memoryview(data))
+            return size
         written = sum(self._copy(path) for path in files)
-        assert written == data.size, f"{written} bytes instead of {data.size}"
+        assert written == size, f"{written} bytes instead of {size}"
         return written
 
     def _copy(self, path: Path) -> int:

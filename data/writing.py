@@ -230,8 +230,10 @@ def write_items(
 def _write_groups(file: Path, ids: pa.Array | IdGroups, group: Callable[[int, pa.Array], dict[str, Any]]) -> None:
     """Write a Parquet file, a row group for each group of ids."""
     start, writer = 0, None
-    slices = ids.groups() if not isinstance(ids, pa.Array) else (
-        ids.slice(first, ROW_GROUP) for first in range(0, max(len(ids), 1), ROW_GROUP)
+    slices = (
+        ids.groups()
+        if not isinstance(ids, pa.Array)
+        else (ids.slice(first, ROW_GROUP) for first in range(0, max(len(ids), 1), ROW_GROUP))
     )
     for part in slices:
         table = pa.table(group(start, part.cast(pa.large_string())))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import click
-import numpy as np
 
+from configs.loading import load_config
+from configs.schema import ClusterConfig
 from contracts.errors import InputError
 from contracts.text_table import text_table
 from data.dataset import Dataset, write_dataset
 from data.formats.presets import PRESETS
-from data.formats.time_kinds import UNITS
-from data.layout import check_output
-from data.prepare.pipeline import FORMATS, content_of
-from jobs.cli import HomePath, NamedPath, job
+from data.formats.time_kinds import PER_SECOND, UNITS
+from data.layout import check_output, local_path
+from data.prepare.pipeline import FORMATS, WITHOUT_ENGINE, content_of
+from jobs.cli import HomePath, NamedPath, job, verbose_option
+from jobs.prepare_engine import Engine, engine_options, workplace
 from storage.object_cache import check_unpublished, locked, published, work_folder
 from storage.uris import is_uri
 
@@ -49,7 +52,6 @@ _READING = [
         help="recbole, table: keep rows such as 'rating >= 4' or 'event in (view, cart)'; several: all must hold",
     ),
     click.option("--items", type=HomePath(), metavar="PATH", help=f"{_RAW}descriptions of items (Parquet, CSV, JSONL)"),
-    click.option("--item-names", metavar="NAME,...", help="--items: names of the columns of text without a header"),
     click.option("--item-id-column", help="--items: name of the column of item ids [default: item]"),
     click.option("--title-column", multiple=True, help="--items: column for the item's text; several are joined"),
     click.option("--item-columns", metavar="NAME,...", help="--items: columns to carry into items.parquet"),
@@ -117,6 +119,8 @@ def prepare(
     overwrite: bool = False,
     features: Mapping[str, str] | None = None,
     feature_ids: Mapping[str, str] | None = None,
+    engine: Engine = "serial",
+    cluster: ClusterConfig | None = None,
     **options: Any,
 ) -> Dataset:
     """Write the dataset `output`, a folder or a URI. `options` are the command's, with underscores in their names.
@@ -127,14 +131,22 @@ def prepare(
     # The output is checked first, because reading the input may take long.
     if not is_uri(output):
         check_output(output, overwrite)
-        content = content_of(format, input, features or {}, feature_ids or {}, options)
-        return write_dataset(output, content, overwrite=overwrite)
-    check_unpublished(output)
-    content = content_of(format, input, features or {}, feature_ids or {}, options)
-    folder = work_folder(output)
-    with locked(folder):
-        write_dataset(str(folder), content, overwrite=True)  # replaces what an interrupted upload left here
-        published(folder, output)
+    else:
+        check_unpublished(output)
+    folder = work_folder(output) if is_uri(output) else local_path(output)
+    with content_of(
+        format,
+        input,
+        features=features or {},
+        ids_files=feature_ids or {},
+        options=options,
+        place=workplace(folder, engine, cluster or ClusterConfig()),
+    ) as content:
+        if not is_uri(output):
+            return write_dataset(output, content, overwrite=overwrite)
+        with locked(folder):
+            write_dataset(str(folder), content, overwrite=True)  # replaces what an interrupted upload left here
+            published(folder, output)
     return Dataset.open(output)
 
 
@@ -150,12 +162,27 @@ def prepare(
 @click.option("--output", type=HomePath(), metavar="PATH", required=True, help="dataset folder or URI to write")
 @click.option("--overwrite", is_flag=True, help="replace a dataset in the folder OUTPUT, after the new one is complete")
 @_all_options
+@engine_options
+@verbose_option
 @job
-def main(features: tuple[str, ...], feature_ids: tuple[str, ...], **options: Any) -> None:
-    """Turn interactions and item features into a dataset folder. docs/data.md describes all formats."""
+def main(
+    features: tuple[str, ...],
+    feature_ids: tuple[str, ...],
+    engine: Engine | None,
+    overrides: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Turn interactions and item features into a dataset folder. docs/data.md describes all formats.
+
+    Repeat the command to continue an interrupted preparation of raw interactions.
+    """
+    cluster = load_config(None, overrides).cluster
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     files, ids = _pairs("--features", features), _pairs("--feature-ids", feature_ids)
-    dataset = prepare(features=files, feature_ids=ids, **given)
+    if (engine or overrides) and given["format"] in WITHOUT_ENGINE:
+        flag = f"--engine {engine}" if engine else f"--set {overrides[0]}"
+        raise InputError(f"{flag}: is not an option of --format {given['format']}; leave it out")
+    dataset = prepare(features=files, feature_ids=ids, engine=engine or "auto", cluster=cluster, **given)
     dropped = [(reason, f"{count:,}") for reason, count in dataset.manifest["dropped"].items()]
     if dropped:
         print(text_table(dropped, ["dropped", "count"], right=[1]))
@@ -172,8 +199,10 @@ def time_span(dataset: Dataset) -> str | None:
     unit = dataset.manifest["source"].get("timestamp_unit")
     if unit is None or dataset.timestamps is None:
         return None
-    span = np.array([dataset.timestamps.min(), dataset.timestamps.max()])
-    first, last = span.astype(f"datetime64[{unit}]").astype("datetime64[D]")
+    first, last = (
+        datetime.fromtimestamp(int(time) // PER_SECOND[unit], UTC).strftime("%Y-%m-%d")
+        for time in (dataset.timestamps.min(), dataset.timestamps.max())
+    )
     return f"timestamps are in {UNITS[unit]}: {first} to {last}"
 
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
 
 from contracts.errors import InputError
 from data.formats.presets import PRESETS
 from data.formats.read_options import OPTION_NAMES, ReadOptions
 from data.formats.source import InteractionSource
 from data.formats.unisrec import read_unisrec
-from data.prepare import interactions as steps
-from data.prepare.collected import CollectedRows, collected_rows
 from data.prepare.described_items import described_items
+from data.prepare.engine.plan import Rules
+from data.prepare.engine.workplace import Workplace, prepared
 from data.prepare.feature_files import detect_features
 from data.prepare.features import read_features
 from data.prepare.split import SplitRule
 from data.prepare.synthetic import synthetic_content
 from data.prepare.synthetic_spec import SyntheticSpec
-from data.writing import DatasetContent, Sequences
+from data.writing import DatasetContent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,85 +71,44 @@ def unisrec_content(path: str, features: Mapping[str, str], ids_files: Mapping[s
     )
 
 
+@contextmanager
 def raw_content(
-    source: InteractionSource, options: RawOptions, features: Mapping[str, str], ids_files: Mapping[str, str]
-) -> DatasetContent:
-    """Return the content of raw interactions.
+    source: InteractionSource,
+    options: RawOptions,
+    features: Mapping[str, str],
+    ids_files: Mapping[str, str],
+    place: Workplace,
+) -> Iterator[DatasetContent]:
+    """Yield the content of raw interactions. Some of it is in work files, which exist within this context.
 
     These are the steps. Rows with a null or empty value, and exact duplicates, are removed. The k-core is kept. Users
     and items are numbered in order of first appearance. Each user's interactions are sorted by time; ties keep their
     input order. The most recent are kept. Sequences are split.
 
     Raises:
-        InputError: see `formats.file_source` and `features`; or nothing is left, or options contradict each other.
+        InputError: see `engine.workplace.prepared`, `described_items` and `features`; or options contradict each other.
     """
     options.check()
-    read = collected_rows(source)
-    assert "split" not in read.rows.column_names, "the split of a source is not kept yet"
-    sequences, user_ids, item_ids, split, dropped = _sequences(read, source.name, options)
-    texts, columns, unknown_items = described_items(source, item_ids)
-    aligned, unknown = read_features(features, ids_files, item_ids, rows_are_items=False)
-    own = {option.name: getattr(options, option.name) for option in fields(options) if option.name != "split"}
-    parameters = dict(source.parameters)
-    described = {name: parameters.pop(name) for name in ("format", "path")} | {"features": dict(features)}
-    return DatasetContent(
-        sequences=sequences,
-        user_source_ids=user_ids,
-        item_source_ids=item_ids,
-        item_texts=texts,
-        item_columns=columns,
-        features=aligned,
-        split=split,
-        source=described | own | parameters | ({"timestamp_unit": read.timestamp_unit} if read.timestamp_unit else {}),
-        dropped=dropped | unknown_items | unknown,
-    )
-
-
-def _sequences(
-    read: CollectedRows, path: str, options: RawOptions
-) -> tuple[Sequences, pa.Array, pa.Array, dict[str, Any], dict[str, int]]:
-    has_times = "timestamp" in read.rows.column_names
-    users, items, times, user_ids, item_ids = steps.interaction_codes(read.rows)
-    dropped = dict(read.dropped)
-    if not len(users):
-        whole = "a user, an item and a timestamp" if has_times else "a user and an item"
-        if read.num_read and dropped.get("rows_not_kept") == read.num_read:
-            raise InputError(f"{path}: none of its {read.num_read} rows holds the conditions of --keep; correct them")
-        raise InputError(f"{path}: none of its {read.num_read} rows has {whole}; restore the file")
-
-    def keep(mask: np.ndarray) -> int:
-        nonlocal users, items, times
-        users, items, times = users[mask], items[mask], times[mask]
-        return int((~mask).sum())
-
-    if has_times:  # without times, a repeated item is no duplicate
-        dropped["duplicates"] = keep(steps.first_of_duplicates(users, items, times))
-    minimums = options.min_user_interactions, options.min_item_interactions
-    before = len(np.unique(users)), len(np.unique(items))
-    dropped["k_core_interactions"] = keep(steps.k_core(users, items, *minimums))
-    if not len(users):
-        raise InputError(
-            f"{path}: none of its {read.num_read} rows is left after the {minimums[0]}/{minimums[1]}-core; "
-            "lower --min-user-interactions and --min-item-interactions"
+    own = {option.name: getattr(options, option.name) for option in fields(options)}
+    with prepared(source, Rules(**own), place) as found:
+        item_ids = found.item_ids.collected()
+        texts, columns, unknown_items = described_items(source, item_ids)
+        aligned, unknown = read_features(features, ids_files, item_ids, rows_are_items=False)
+        unit = found.time_kind.named_unit if found.time_kind is not None else None
+        parameters = dict(source.parameters)
+        described = {name: parameters.pop(name) for name in ("format", "path")} | {"features": dict(features)}
+        del own["split"]
+        yield DatasetContent(
+            sequences=found.sequences,
+            user_source_ids=found.user_ids,
+            item_source_ids=found.item_ids,
+            item_texts=texts,
+            item_columns=columns,
+            features=aligned,
+            split=found.split,
+            source=described | own | parameters | ({"timestamp_unit": unit} if unit else {}),
+            dropped=found.dropped | unknown_items | unknown,
         )
-    users, user_ids = steps.renumber(users, user_ids)
-    items, item_ids = steps.renumber(items, item_ids)
-    dropped |= {"k_core_users": before[0] - len(user_ids), "k_core_items": before[1] - len(item_ids)}
-
-    order, offsets = steps.ordered_by_time(users, times, len(user_ids))
-    if options.max_history is not None:
-        recent, offsets = steps.most_recent(offsets, options.max_history)
-        order = order[recent]
-    dropped["truncated_interactions"] = len(users) - len(order)
-    items, timestamps = items[order], times[order] if has_times else None
-    train_end, valid_end, split = options.split.apply(offsets, timestamps)
-    return (
-        Sequences(offsets=offsets, items=items, timestamps=timestamps, train_end=train_end, valid_end=valid_end),
-        user_ids,
-        item_ids,
-        split,
-        dropped,
-    )
 
 
 _RAW_OPTIONS = {field.name for field in (*fields(RawOptions), *fields(SplitRule)) if field.name != "method"}
@@ -162,16 +119,21 @@ _ALLOWED = {
     "synthetic": _SYNTHETIC_OPTIONS,
 }
 FORMATS = tuple(_ALLOWED)
+# Formats that are not raw interactions, so that there is nothing to prepare in parts.
+WITHOUT_ENGINE = ("unisrec", "synthetic")
 
 
+@contextmanager
 def content_of(
     kind: str,
     path: str | Sequence[str] | None,
+    *,
     features: Mapping[str, str],
     ids_files: Mapping[str, str],
     options: Mapping[str, Any],
-) -> DatasetContent:
-    """Return the content for the options of a command line.
+    place: Workplace,
+) -> Iterator[DatasetContent]:
+    """Yield the content for the options of a command line. Some of it may exist within this context only.
 
     Args:
         kind: the format.
@@ -179,6 +141,7 @@ def content_of(
         features: the feature file of each modality.
         ids_files: the ids file of each modality that has one.
         options: further options, only those that were given.
+        place: where raw interactions are prepared.
 
     Raises:
         InputError: the format does not take an option, the input is missing, or its reader refuses it.
@@ -194,16 +157,20 @@ def content_of(
     if kind == "synthetic":
         if paths or features or ids_files:
             raise InputError("--format synthetic makes its own data; leave --input and --features out")
-        return synthetic_content(SyntheticSpec(**options))
+        yield synthetic_content(SyntheticSpec(**options))
+        return
     if not paths:
         raise InputError(f"--format {kind}: needs --input")
     if kind == "unisrec":
         if len(paths) > 1:
             raise InputError(f"--input: --format unisrec reads one folder, not {len(paths)}; name one")
-        return unisrec_content(paths[0], features, ids_files)
+        yield unisrec_content(paths[0], features, ids_files)
+        return
     read = {name: value for name, value in options.items() if name in OPTION_NAMES}
     raw = _raw_options({name: value for name, value in options.items() if name not in OPTION_NAMES})
-    return raw_content(PRESETS[kind].source(paths, _read_options(read)), raw, features, ids_files)
+    source = PRESETS[kind].source(paths, _read_options(read))
+    with raw_content(source, raw, features, ids_files, place) as content:
+        yield content
 
 
 def _read_options(options: Mapping[str, Any]) -> ReadOptions:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from contracts.errors import InputError
 from data.dataset import Dataset
-from data.prepare.interactions import first_of_duplicates, k_core, most_recent, ordered_by_time
 from jobs.prepare_data import main, prepare
+from tests.data.engine.in_memory import first_of_duplicates, k_core, most_recent, ordered_by_time
 from tests.data.small_files import sequences_of, write_unisrec
 
 PAIRS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 3)), max_size=40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,9 @@ def write_known(known: KnownIds, folder: Path, num_buckets: int) -> Segment:
     """Write known ids as a segment without rows. As the first segment, it gives them the first numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     save(folder, users=np.zeros(0, np.int32), items=np.zeros(0, np.int32))
-    offsets = {kind: _write_ids(folder, kind, getattr(known, kind), np.zeros(0, np.int32), num_buckets) for kind in KINDS}
+    offsets = {
+        kind: _write_ids(folder, kind, getattr(known, kind), np.zeros(0, np.int32), num_buckets) for kind in KINDS
+    }
     return Segment(folder=folder, rows=0, offsets=offsets, blocks=[])
 
 
@@ -163,10 +166,7 @@ def _write_ids(folder: Path, kind: str, ids: pa.Array, codes: np.ndarray, num_bu
         buckets = text_buckets(starts, np.frombuffer(characters or b"", np.uint8), num_buckets)
         order, offsets = grouped_order(buckets, num_buckets)
         ids = ids.take(pa.array(order))
-    batches = [
-        pa.record_batch({"id": ids.slice(start, stop - start)})
-        for start, stop in zip(offsets[:-1], offsets[1:], strict=True)
-    ]
+    batches = [pa.record_batch({"id": ids.slice(start, stop - start)}) for start, stop in pairwise(offsets)]
     save_batches(folder / f"{kind}-ids.arrow", batches)
     rows = np.bincount(codes, minlength=len(ids))
     save(folder, **{f"{kind}-codes": order.astype(np.int32), f"{kind}-rows": rows})

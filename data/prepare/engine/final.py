@@ -67,7 +67,12 @@ def finish_range(finishing: Finishing, number: int) -> None:
             recent = np.minimum(lengths, rules.max_history)
             rows = rows[ragged_indices(offsets_of(lengths)[1:] - recent, recent)]
             lengths = recent
-        save(folder, live=live, lengths=lengths[live], items=load(work.task("rank/items", 0), "ranks")[items[local[rows]]])
+        save(
+            folder,
+            live=live,
+            lengths=lengths[live],
+            items=load(work.task("rank/items", 0), "ranks")[items[local[rows]]],
+        )
         facts |= {"users": int(np.count_nonzero(live)), "rows": len(rows)}
         facts |= {"core_rows": len(local) - before, "truncated": before - len(rows)}
         if len(empty := np.flatnonzero(live & (lengths == 0))):
@@ -89,9 +94,7 @@ def finish_range(finishing: Finishing, number: int) -> None:
 
 
 def _further(ranges: Ranges) -> list[str]:
-    return [
-        name for name, there in (("times", ranges.table.has_times), ("splits", ranges.table.has_splits)) if there
-    ]
+    return [name for name, there in (("times", ranges.table.has_times), ("splits", ranges.table.has_splits)) if there]
 
 
 def check_users(ranges: Ranges, facts: Sequence[dict[str, Any]], name: str) -> None:
@@ -153,8 +156,8 @@ def moments_of(work: Work, num_ranges: int, rule: SplitRule) -> tuple[int, int]:
 
 
 def smallest_above(parts: Sequence[np.ndarray], rank: int) -> int:
-    """Return the value that has index `rank` if all values are sorted. Each part is sorted; bisection reads few pages."""
-    filled = [part for part in parts if len(part)]
+    """Return the value that has index `rank` if all values are sorted. Each part is sorted."""
+    filled = [part for part in parts if len(part)]  # mapped, of which bisection reads few pages
     low, high = min(int(part[0]) for part in filled), max(int(part[-1]) for part in filled)
     while low < high:
         middle = (low + high) // 2

@@ -103,8 +103,8 @@ def sort_range(ranges: Ranges, number: int) -> None:
     Rows with equal times stay in input order, except that the source's own split comes first. Of rows with equal user,
     item and time, the first in input order stays. Without timestamps, rows are in input order and nothing is dropped.
 
-    Files: offsets.npy, int64 [users + 1]; local.npy, int32, the place of each row's item in items.npy; items.npy, int32,
-    the different items, ascending; times.npy and splits.npy as before.
+    Files: offsets.npy, int64 [users + 1]; items.npy, int32, the different items, ascending; local.npy, int32, the place
+    of each row's item among them; times.npy and splits.npy as before.
     """
     table = ranges.table
     with table.work.writing(SORT, number) as (folder, facts):

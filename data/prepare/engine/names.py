@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -63,7 +64,7 @@ def group_bucket(naming: Naming, bucket: int) -> None:
         order = np.flatnonzero(ranks >= 0)
         order = order[np.argsort(ranks[order], kind="stable")]
         limits = np.searchsorted(ranks[order], np.arange(naming.num_groups + 1) * naming.group_rows)
-        parts = [order[first:last] for first, last in zip(limits[:-1], limits[1:], strict=True)]
+        parts = [order[first:last] for first, last in pairwise(limits)]
         batches = [pa.record_batch({"rank": ranks[part], "id": texts.take(pa.array(part))}) for part in parts]
         save_batches(folder / "ids.arrow", batches)
 
@@ -86,3 +87,7 @@ class Names:
             ranks = np.concatenate([batch.column("rank").to_numpy() for batch in batches])
             texts = pa.concat_arrays([batch.column("id") for batch in batches])
             yield texts if len(batches) == 1 else texts.take(pa.array(np.argsort(ranks)))
+
+    def collected(self) -> pa.Array:
+        """Return all texts at once."""
+        return pa.concat_arrays(list(self.groups()))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import InputError
+from data.formats.time_kinds import TimeKind
 from data.prepare.engine.core import CORE
 from data.prepare.engine.final import FINAL, SPLIT, Finishing
 from data.prepare.engine.histories import Ranges
@@ -28,7 +29,7 @@ class Prepared:
         item_ids: the source ids of items.
         split: method of the split and its parameters.
         dropped: number of dropped rows, users or items for each reason.
-        time_unit: s, ms, us or ns if the input tells it.
+        time_kind: what all timestamps are; None: there are none.
     """
 
     sequences: StoredSequences
@@ -36,7 +37,7 @@ class Prepared:
     item_ids: Names
     split: dict[str, Any]
     dropped: dict[str, int]
-    time_unit: str | None
+    time_kind: TimeKind | None
 
 
 def stored_sequences(ranges: Ranges) -> StoredSequences:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import InputError
-from data.formats.source import InteractionSource
+from data.formats.source import InteractionSource, Piece
 from data.prepare.engine import core, encode, final, histories, names, numbering
 from data.prepare.engine.plan import KINDS, KnownIds, Rules, Segment, Sizes, Table
 from data.prepare.engine.result import Prepared, check_training, num_dropped, stored_sequences
@@ -18,6 +19,7 @@ from data.prepare.engine.work import Executor, Work, load
 
 def prepare(
     source: InteractionSource,
+    pieces: Sequence[Piece],
     rules: Rules,
     *,
     work: Work,
@@ -32,7 +34,7 @@ def prepare(
             split contradicts the order of time, or a known user has no rows.
     """
     rules.split.check()
-    table, read = _read(source, work, executor, sizes, known)
+    table, read = _read(source, pieces, work=work, executor=executor, sizes=sizes, known=known)
     for kind in KINDS:
         work.run(f"unify/{kind}", partial(numbering.unify_bucket, table, kind), table.num_buckets, executor)
         work.run(f"number/{kind}", partial(numbering.number_ids, table, kind), 1, executor)
@@ -69,7 +71,7 @@ def prepare(
         naming = names.naming_of(table, kind, sizes.group_rows)
         work.run(names.stage(kind), partial(names.group_bucket, naming), table.num_buckets, executor)
     counts = {
-        "duplicates": sum(facts.get("duplicates", 0) for facts in sorted_),
+        **({"duplicates": sum(facts["duplicates"] for facts in sorted_)} if table.has_times else {}),
         "k_core_interactions": sum(facts["core_rows"] for facts in finished),
         **{f"k_core_{kind}": num_dropped(table, kind) for kind in KINDS},
         "truncated_interactions": sum(facts["truncated"] for facts in finished),
@@ -80,7 +82,7 @@ def prepare(
         item_ids=names.Names(naming=names.naming_of(table, "items", sizes.group_rows)),
         split=split,
         dropped=read.dropped | counts,
-        time_unit=ranges.time_kind.unit if ranges.time_kind is not None else None,
+        time_kind=ranges.time_kind,
     )
 
 
@@ -93,9 +95,14 @@ class _Read:
 
 
 def _read(
-    source: InteractionSource, work: Work, executor: Executor, sizes: Sizes, known: KnownIds | None
+    source: InteractionSource,
+    pieces: Sequence[Piece],
+    *,
+    work: Work,
+    executor: Executor,
+    sizes: Sizes,
+    known: KnownIds | None,
 ) -> tuple[Table, _Read]:
-    pieces = source.pieces(sizes.piece_bytes)
     num_buckets = max(1, sum(piece.num_bytes for piece in pieces) // sizes.bucket_bytes)
     reading = encode.Reading(work=work, source=source, pieces=pieces, sizes=sizes, num_buckets=num_buckets)
     facts = work.run(encode.STAGE, partial(encode.read_piece, reading), len(pieces), executor)
@@ -109,17 +116,17 @@ def _read(
         for reason, count in of_piece["dropped"].items():
             dropped[reason] = dropped.get(reason, 0) + count
     num_rows = sum(of_piece["num_read"] for of_piece in facts)
+    has_times = all(of_piece["has_times"] for of_piece in facts)
     if not sum(segment.rows for segment in segments):
-        kept = "; --keep leaves out the others" if dropped.get("rows_not_kept") else ""
-        raise InputError(
-            f"{source.name}: none of its {num_rows} rows has a user, an item and a timestamp{kept}; restore the file"
-        )
+        whole = "a user, an item and a timestamp" if has_times else "a user and an item"
+        kept = f" ({dropped['rows_not_kept']} are left out by --keep)" if "rows_not_kept" in dropped else ""
+        raise InputError(f"{source.name}: none of its {num_rows} rows has {whole}{kept}; restore the file")
     filled = [of_piece for of_piece in facts if of_piece["segments"]]
     table = Table(
         work=work,
         segments=segments,
         num_buckets=num_buckets,
-        has_times=all(of_piece["has_times"] for of_piece in filled),
+        has_times=has_times,
         has_splits=all(of_piece["has_splits"] for of_piece in filled),
         num_known={kind: len(getattr(known, kind)) if known is not None else 0 for kind in KINDS},
     )

@@ -142,7 +142,7 @@ class Work:
         return [self.facts(stage, number) for number in range(count)]
 
 
-def save(folder: Path, **arrays: np.ndarray) -> None:
+def save(folder: Path, **arrays: Any) -> None:
     """Write arrays as NAME.npy."""
     for name, array in arrays.items():
         with (folder / f"{name}.npy").open("wb") as file:

@@ -2,29 +2,90 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from contracts.errors import InputError
+from data.formats.source import InteractionSource, all_blocks
+from data.formats.time_kinds import common_kind, rescaled
 from data.prepare.engine.plan import Rules
 from data.ragged import offsets_of, ragged_indices
 from data.writing import Sequences
 
+_PIECE_BYTES = 256 << 20
+_BLOCK_BYTES = 16 << 20
 
-def interaction_codes(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, pa.Array, pa.Array, int]:
-    """Drop rows without a user, an item or a timestamp, and number users and items in order of first appearance.
+
+@dataclass(frozen=True, kw_only=True)
+class CollectedRows:
+    """All rows of a source.
+
+    Attributes:
+        rows: columns as in `source.Block`, with all timestamps in one unit.
+        timestamp_unit: s, ms, us or ns; None: the source does not tell, or has no timestamps.
+        num_read: the number of rows of the files.
+        dropped: for each reason, the number of rows that were left out.
+    """
+
+    rows: pa.Table
+    timestamp_unit: str | None
+    num_read: int
+    dropped: Mapping[str, int]
+
+
+def collected_rows(source: InteractionSource) -> CollectedRows:
+    """Read a source.
+
+    Raises:
+        InputError: a file cannot be read, or the blocks' timestamps contradict each other.
+    """
+    blocks = list(all_blocks(source, source.pieces(_PIECE_BYTES), _BLOCK_BYTES))
+    kinds = [block.time_kind for block in blocks if block.time_kind is not None]
+    common = common_kind(kinds)
+    tables = []
+    for block in blocks:
+        table = block.rows
+        if block.time_kind is not None:
+            place = table.schema.get_field_index("timestamp")
+            times = rescaled(table.column(place).to_numpy(), block.time_kind, common)
+            table = table.set_column(place, "timestamp", pa.array(times, pa.int64()))
+        tables.append(table)
+    dropped: Counter[str] = Counter({"rows_with_null": 0})
+    for block in blocks:
+        dropped.update(block.dropped)
+    return CollectedRows(
+        rows=pa.concat_tables(tables) if tables else _nothing(),
+        timestamp_unit=common.named_unit if kinds else None,
+        num_read=sum(block.num_read for block in blocks),
+        dropped=dict(dropped),
+    )
+
+
+def _nothing() -> pa.Table:
+    kinds = {"user": pa.large_string(), "item": pa.large_string(), "timestamp": pa.int64()}
+    return pa.table({name: pa.array([], kind) for name, kind in kinds.items()})
+
+
+def interaction_codes(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, pa.Array, pa.Array]:
+    """Number users and items in order of first appearance.
+
+    Args:
+        rows: columns user, item and, if there are any, timestamp, without nulls.
 
     Returns:
-        Users, items and timestamps, int64 [E] each; the source ids of users and of items by their number; the number
-        of dropped rows.
+        Users, items and timestamps (without timestamps: zeros), int64 [E] each; the source ids of users and of items
+        by their number.
     """
-    complete = table.drop_null()
-    users, user_ids = _codes(complete.column("user"))
-    items, item_ids = _codes(complete.column("item"))
-    times = complete.column("timestamp").to_numpy()
-    return users, items, times, user_ids, item_ids, table.num_rows - complete.num_rows
+    users, user_ids = _codes(rows.column("user"))
+    items, item_ids = _codes(rows.column("item"))
+    has_times = "timestamp" in rows.column_names
+    times = rows.column("timestamp").to_numpy() if has_times else np.zeros(len(users), np.int64)
+    return users, items, times, user_ids, item_ids
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
@@ -88,31 +149,31 @@ def most_recent(offsets: np.ndarray, max_history: int) -> tuple[np.ndarray, np.n
 
 
 def prepared_in_memory(
-    table: pa.Table, name: str, rules: Rules
+    source: InteractionSource, rules: Rules
 ) -> tuple[Sequences, pa.Array, pa.Array, dict[str, Any], dict[str, int]]:
-    """Return sequences, source ids of users and of items, the split, and what was dropped.
-
-    The table has the columns user, item and timestamp, with nulls.
-    """
-    users, items, times, user_ids, item_ids, num_null = interaction_codes(table)
+    """Return sequences, source ids of users and of items, the split, and what was dropped."""
+    read, path = collected_rows(source), source.name
+    has_times = "timestamp" in read.rows.column_names
+    users, items, times, user_ids, item_ids = interaction_codes(read.rows)
+    dropped = dict(read.dropped)
     if not len(users):
-        raise InputError(
-            f"{name}: none of its {table.num_rows} rows has a user, an item and a timestamp; restore the file"
-        )
-    dropped = {"rows_with_null": num_null}
+        whole = "a user, an item and a timestamp" if has_times else "a user and an item"
+        kept = f" ({dropped['rows_not_kept']} are left out by --keep)" if "rows_not_kept" in dropped else ""
+        raise InputError(f"{path}: none of its {read.num_read} rows has {whole}{kept}; restore the file")
 
     def keep(mask: np.ndarray) -> int:
         nonlocal users, items, times
         users, items, times = users[mask], items[mask], times[mask]
         return int((~mask).sum())
 
-    dropped["duplicates"] = keep(first_of_duplicates(users, items, times))
+    if has_times:  # without times, a repeated item is no duplicate
+        dropped["duplicates"] = keep(first_of_duplicates(users, items, times))
     minimums = rules.min_user_interactions, rules.min_item_interactions
     before = len(np.unique(users)), len(np.unique(items))
     dropped["k_core_interactions"] = keep(k_core(users, items, *minimums))
     if not len(users):
         raise InputError(
-            f"{name}: none of its {table.num_rows} rows is left after the {minimums[0]}/{minimums[1]}-core; "
+            f"{path}: none of its {read.num_read} rows is left after the {minimums[0]}/{minimums[1]}-core; "
             "lower --min-user-interactions and --min-item-interactions"
         )
     users, user_ids = renumber(users, user_ids)
@@ -124,10 +185,10 @@ def prepared_in_memory(
         recent, offsets = most_recent(offsets, rules.max_history)
         order = order[recent]
     dropped["truncated_interactions"] = len(users) - len(order)
-    items, times = items[order], times[order]
-    train_end, valid_end, split = rules.split.apply(offsets, times)
+    items, timestamps = items[order], times[order] if has_times else None
+    train_end, valid_end, split = rules.split.apply(offsets, timestamps)
     return (
-        Sequences(offsets=offsets, items=items, timestamps=times, train_end=train_end, valid_end=valid_end),
+        Sequences(offsets=offsets, items=items, timestamps=timestamps, train_end=train_end, valid_end=valid_end),
         user_ids,
         item_ids,
         split,

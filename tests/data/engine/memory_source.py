@@ -12,6 +12,8 @@ from contracts.errors import InputError
 from data.formats.source import Block, Piece
 from data.formats.time_kinds import TimeKind
 
+NUMBERS = TimeKind(first="row 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemorySource:
@@ -28,7 +30,7 @@ class MemorySource:
     table: pa.Table
     rows_of_piece: int = 1 << 20
     rows_of_block: int = 1 << 20
-    kind: TimeKind = TimeKind(first="row 1")
+    kind: TimeKind = NUMBERS
     broken: int | None = None
 
     @property
