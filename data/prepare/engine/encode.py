@@ -12,14 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from data.formats.source import Block, InteractionSource, Piece
-from data.prepare.engine.plan import KINDS, KnownIds, Segment, Sizes
+from data.prepare.engine.plan import KINDS, Kind, KnownIds, Segment, Sizes
 from data.prepare.engine.work import Work, save, save_batches
 from kernels.grouping import grouped_order, text_buckets
 
 STAGE = "read"
-_COLUMNS = {"users": "user", "items": "item"}
-# Dictionaries of blocks are joined when they have as many ids as the segment's so far, and at least this many.
-_JOIN_AT = 1 << 18
+_COLUMNS: dict[Kind, str] = {"users": "user", "items": "item"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,21 +77,20 @@ def segments_of(work: Work, number: int) -> Iterator[Segment]:
 class _GrowingSegment:
     def __init__(self) -> None:
         self.rows = 0
-        self._ids = {kind: _GrowingDictionary() for kind in KINDS}
+        self.id_bytes = 0
+        self._ids: dict[Kind, list[pa.Array]] = {kind: [] for kind in KINDS}
         self._times: list[np.ndarray] = []
         self._splits: list[np.ndarray] = []
         self._blocks: list[tuple[int, dict[str, Any] | None]] = []
-
-    @property
-    def id_bytes(self) -> int:
-        return sum(ids.num_bytes for ids in self._ids.values())
 
     def add(self, block: Block) -> None:
         table = block.rows
         if not table.num_rows:
             return
         for kind in KINDS:
-            self._ids[kind].add(table.column(_COLUMNS[kind]))
+            chunks = table.column(_COLUMNS[kind]).chunks
+            self._ids[kind] += chunks
+            self.id_bytes += sum(chunk.nbytes for chunk in chunks)
         if block.time_kind is not None:
             self._times.append(table.column("timestamp").to_numpy())
         if "split" in table.column_names:
@@ -106,53 +103,17 @@ class _GrowingSegment:
         folder.mkdir()
         offsets = {}
         for kind in KINDS:
-            codes, ids = self._ids[kind].finished()
-            offsets[kind] = _write_ids(folder, kind, ids, codes, num_buckets)
+            # One dictionary for all rows. Encoding block by block and joining the dictionaries takes three times as
+            # long where most ids of a block are different.
+            encoded = pa.concat_arrays(self._ids.pop(kind)).dictionary_encode()
+            codes = encoded.indices.to_numpy()
+            offsets[kind] = _write_ids(folder, kind, encoded.dictionary, codes, num_buckets)
             save(folder, **{kind: codes})
         if self._times:
             save(folder, times=np.concatenate(self._times))
         if self._splits:
             save(folder, splits=np.concatenate(self._splits))
         return {"rows": self.rows, "offsets": offsets, "blocks": self._blocks}
-
-
-class _GrowingDictionary:
-    """Encodes text, block after block, by one dictionary in order of first appearance."""
-
-    def __init__(self) -> None:
-        self._ids = pa.array([], pa.large_string())
-        self._new: list[pa.Array] = []
-        self._num_new = 0
-        # A row refers to an entry, which is a place in the dictionary of its block; an entry has a code.
-        self._rows: list[np.ndarray] = []
-        self._codes: list[np.ndarray] = []
-        self._num_entries = 0
-
-    @property
-    def num_bytes(self) -> int:
-        return self._ids.nbytes + sum(ids.nbytes for ids in self._new)
-
-    def add(self, column: pa.ChunkedArray) -> None:
-        encoded = column.dictionary_encode().unify_dictionaries()
-        ids = encoded.chunk(0).dictionary
-        self._rows += [chunk.indices.to_numpy() + np.int32(self._num_entries) for chunk in encoded.chunks]
-        self._new.append(ids)
-        self._num_new += len(ids)
-        self._num_entries += len(ids)
-        if self._num_new >= max(len(self._ids), _JOIN_AT):
-            self._join()
-
-    def _join(self) -> None:
-        if not self._new:
-            return
-        joined = pa.concat_arrays([self._ids, *self._new]).dictionary_encode()
-        self._codes.append(joined.indices.to_numpy()[len(self._ids) :])
-        self._ids, self._new, self._num_new = joined.dictionary, [], 0
-
-    def finished(self) -> tuple[np.ndarray, pa.Array]:
-        """Return the code of each row, int32, and the ids by code."""
-        self._join()
-        return np.concatenate(self._codes)[np.concatenate(self._rows)], self._ids
 
 
 def _write_ids(folder: Path, kind: str, ids: pa.Array, codes: np.ndarray, num_buckets: int) -> list[int]:

@@ -27,7 +27,7 @@ class Sizes:
         piece_bytes: bytes of the input that one task reads, where a file can be divided.
         block_bytes: bytes of the input that are read at once.
         segment_rows: rows after which a task that reads the input begins a new segment.
-        segment_id_bytes: bytes of different ids after which it does.
+        segment_id_bytes: bytes of ids after which it does.
         bucket_bytes: bytes of the input for each bucket of ids.
         range_rows: about as many rows has each range of users. A user is never divided.
         group_rows: ids of a row group of users.parquet and items.parquet.
