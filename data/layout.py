@@ -22,6 +22,8 @@ SEQUENCES = "sequences.arrow"
 ITEMS = "items.parquet"
 USERS = "users.parquet"
 FEATURES = "features"
+# Interactions that the k-core has removed, for a later preparation. Optional, and no part of the fingerprint.
+HELD_BACK = "held_back.parquet"
 # The errors that pyarrow raises for bytes that are not Arrow, Parquet, CSV or JSON.
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
@@ -107,7 +109,7 @@ def check_output(path: str, overwrite: bool) -> Path:
                 f"output {path}: holds files that are not a dataset, which --overwrite never removes; "
                 "name another output or empty the folder yourself"
             )
-        own = {MANIFEST, SEQUENCES, ITEMS, USERS, FEATURES}
+        own = {MANIFEST, SEQUENCES, ITEMS, USERS, FEATURES, HELD_BACK}
         foreign = sorted(file.name for file in folder.iterdir() if file.name not in own)
         foreign += sorted(f"{FEATURES}/{file.name}" for file in folder.glob(f"{FEATURES}/*") if file.suffix != ".npy")
         if foreign:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from contracts.errors import InputError
 from contracts.modalities import check_new_modalities
 from data.layout import (
+    HELD_BACK,
     ITEMS,
     SCHEMA_VERSION,
     SEQUENCES,
@@ -84,6 +85,14 @@ class IdGroups(Protocol):
         ...
 
 
+class HeldBackRows(Protocol):
+    """Interactions that are not in the dataset."""
+
+    def write(self, file: Path) -> None:
+        """Write them to a Parquet file with columns user, item, and timestamp and split if there are any."""
+        ...
+
+
 class FeatureRows(Protocol):
     """The features of a modality in item order, read a block at a time."""
 
@@ -112,6 +121,7 @@ class DatasetContent:
         split: method of the split and its parameters, for the manifest.
         source: format of the source and its parameters, for the manifest.
         dropped: number of dropped rows, users or items for each reason, for the manifest.
+        held_back: the interactions that the k-core has removed, if they are kept beside; no part of the fingerprint.
     """
 
     sequences: Sequences | StoredSequences
@@ -123,6 +133,7 @@ class DatasetContent:
     split: Mapping[str, Any] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
+    held_back: HeldBackRows | None = None
 
 
 def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
@@ -147,6 +158,8 @@ def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
             folder / ITEMS, content.item_source_ids, popularity, content.item_texts, presence, content.item_columns
         )
         write_users(folder / USERS, content.user_source_ids)
+        if content.held_back is not None:
+            content.held_back.write(folder / HELD_BACK)
         manifest = {
             "schema_version": SCHEMA_VERSION,
             "num_users": num_users,

@@ -26,12 +26,18 @@ _RAY_FROM_BYTES = 4 << 30
 
 
 def engine_options(function: Command) -> Command:
-    """Add `--engine` and `--set`, which are passed on as engine and overrides."""
+    """Add `--engine`, `--hold-back` and `--set`, which is passed on as overrides."""
     engine = click.option(
         "--engine",
         type=click.Choice(["auto", "serial", "ray"]),
         help="raw interactions: where they are prepared. serial: in this process; ray: on a Ray cluster, with "
         f"cluster.num_workers workers; auto: ray if the input has {_RAY_FROM_BYTES >> 30} GiB or more [default: auto]",
+    )
+    hold_back = click.option(
+        "--hold-back",
+        is_flag=True,
+        default=None,
+        help="raw interactions: write those that the k-core removes to held_back.parquet in the dataset's folder",
     )
     overrides = click.option(
         "--set",
@@ -40,7 +46,7 @@ def engine_options(function: Command) -> Command:
         metavar="SECTION.FIELD=VALUE",
         help="set a knob of the Ray cluster, e.g. cluster.num_workers=4; may be repeated",
     )
-    return engine(overrides(function))
+    return engine(hold_back(overrides(function)))
 
 
 def workplace(dataset: Path, engine: Engine, cluster: ClusterConfig) -> Workplace:

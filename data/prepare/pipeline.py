@@ -32,12 +32,14 @@ class RawOptions:
         min_item_interactions: fewest interactions of an item in it; 1: no limit.
         max_history: number of most recent interactions that are kept of each user, before the split; None: all.
         split: the rule for training, validation and test.
+        hold_back: whether the rows that the k-core removes are written to held_back.parquet.
     """
 
     min_user_interactions: int = 5
     min_item_interactions: int = 5
     max_history: int | None = None
     split: SplitRule = field(default_factory=SplitRule)
+    hold_back: bool = False
 
     def check(self) -> None:
         """Raise InputError if a number is below 1 or the options of the split contradict each other."""
@@ -98,6 +100,8 @@ def raw_content(
         parameters = dict(source.parameters)
         described = {name: parameters.pop(name) for name in ("format", "path")} | {"features": dict(features)}
         del own["split"]
+        if not options.hold_back:
+            del own["hold_back"]
         yield DatasetContent(
             sequences=found.sequences,
             user_source_ids=found.user_ids,
@@ -108,6 +112,7 @@ def raw_content(
             split=found.split,
             source=described | own | parameters | ({"timestamp_unit": unit} if unit else {}),
             dropped=found.dropped | unknown_items | unknown,
+            held_back=found.held_back,
         )
 
 

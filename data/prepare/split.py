@@ -5,8 +5,9 @@ U users, E interactions; user u owns items[offsets[u]:offsets[u + 1]], oldest fi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -45,31 +46,6 @@ class SplitRule:
                 f"split global-time: need 0 < --valid-fraction <= --test-fraction <= 1, "
                 f"got {self.valid_fraction} and {self.test_fraction}"
             )
-
-    def apply(
-        self, offsets: np.ndarray, timestamps: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Return train_end int64 [U], valid_end int64 [U], and the description of the split for the manifest.
-
-        Raises:
-            InputError: parameters contradict each other, or the data has no timestamps for global-time.
-        """
-        self.check()
-        if self.method == "leave-one-out":
-            train_end, valid_end = leave_one_out(offsets)
-            return train_end, valid_end, {"method": self.method}
-        if timestamps is None:
-            raise InputError("split global-time: the data has no timestamps; use --split leave-one-out")
-        valid_from, test_from = self.valid_from, self.test_from
-        if valid_from is None or test_from is None:
-            valid_from, test_from = time_quantiles(timestamps, self.valid_fraction, self.test_fraction)
-        train_end, valid_end = global_time(offsets, timestamps, valid_from, test_from)
-        if not train_end.any():
-            raise InputError(
-                f"split global-time: no interaction is before {valid_from}, so there are none to train on; use a later "
-                f"--valid-from, as timestamps go from {timestamps.min()} to {timestamps.max()}"
-            )
-        return train_end, valid_end, {**asdict(self), "valid_from": valid_from, "test_from": test_from}
 
 
 def leave_one_out(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -111,12 +87,30 @@ def global_time(
     return count_before(valid_from), count_before(test_from)
 
 
-def time_quantiles(timestamps: np.ndarray, valid_fraction: float, test_fraction: float) -> tuple[int, int]:
-    """Return the times before which about these shares of all interactions are; interactions at a time are after it."""
-    num = len(timestamps)
+def time_quantiles(parts: Sequence[np.ndarray], valid_fraction: float, test_fraction: float) -> tuple[int, int]:
+    """Return the times before which about these shares of all interactions are; interactions at a time are after it.
+
+    Args:
+        parts: int64, each sorted; together all timestamps. If they are mapped, few of their pages are read.
+        valid_fraction: share of all interactions before the first moment.
+        test_fraction: share before the second moment.
+    """
+    num = sum(map(len, parts))
     ranks = [min(int(np.floor(fraction * num)), num) for fraction in (valid_fraction, test_fraction)]
-    inside = sorted({min(rank, num - 1) for rank in ranks})
-    ordered = np.partition(timestamps, inside)
     # A fraction of 1 means "never": a time after the last interaction.
-    valid_from, test_from = (int(ordered[num - 1]) + 1 if rank == num else int(ordered[rank]) for rank in ranks)
+    last = max(int(part[-1]) for part in parts if len(part))
+    valid_from, test_from = (last + 1 if rank == num else _of_rank(parts, rank) for rank in ranks)
     return valid_from, test_from
+
+
+def _of_rank(parts: Sequence[np.ndarray], rank: int) -> int:
+    """Return the value that has index `rank` if all values are sorted, by bisection."""
+    filled = [part for part in parts if len(part)]
+    low, high = min(int(part[0]) for part in filled), max(int(part[-1]) for part in filled)
+    while low < high:
+        middle = (low + high) // 2
+        if sum(int(np.searchsorted(part, middle, side="right")) for part in filled) > rank:
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -31,20 +31,19 @@ def test_global_time_is_one_moment_for_all(histories: list[list[int]], valid_fro
 
 
 def test_quantiles_put_the_stated_share_before_the_moment() -> None:
-    times = np.random.default_rng(0).permutation(1000)
-    assert time_quantiles(times, 0.8, 0.9) == (800, 900)
-    assert time_quantiles(times, 0.8, 1.0) == (800, 1000)  # 1: after the last interaction
-    assert time_quantiles(np.array([5, 5, 5, 5]), 0.5, 0.75) == (5, 5)
+    parts = [np.arange(0, 1000, 3), np.zeros(0, np.int64), np.arange(1, 1000, 3), np.arange(2, 1000, 3)]
+    assert time_quantiles(parts, 0.8, 0.9) == (800, 900)
+    assert time_quantiles(parts, 0.8, 1.0) == (800, 1000)  # 1: after the last interaction
+    assert time_quantiles([np.array([5, 5]), np.array([5, 5])], 0.5, 0.75) == (5, 5)
 
 
-def test_rule_reports_the_moments_it_used() -> None:
-    offsets, times = np.array([0, 5, 10]), np.arange(10)
-    train_end, valid_end, said = SplitRule(method="global-time", valid_fraction=0.5, test_fraction=0.9).apply(
-        offsets, times
-    )
-    assert (train_end.tolist(), valid_end.tolist()) == ([5, 0], [5, 4])
-    assert (said["method"], said["valid_from"], said["test_from"]) == ("global-time", 5, 9)
-    assert SplitRule().apply(offsets, None)[2] == {"method": "leave-one-out"}
+@given(HISTORIES, st.floats(0.01, 1), st.floats(0.01, 1))
+def test_quantiles_of_parts_are_those_of_all(histories: list[list[int]], one: float, other: float) -> None:
+    parts = [np.array(history, np.int64) for history in histories]
+    ordered = np.sort(np.concatenate(parts))
+    expected = [*ordered.tolist(), ordered[-1] + 1]
+    fractions = min(one, other), max(one, other)
+    assert time_quantiles(parts, *fractions) == tuple(expected[int(fraction * len(ordered))] for fraction in fractions)
 
 
 @pytest.mark.parametrize(
@@ -54,20 +53,11 @@ def test_rule_reports_the_moments_it_used() -> None:
         (SplitRule(method="global-time", valid_from=3, test_from=2), "--valid-from 3 is after --test-from 2"),
         (SplitRule(method="global-time", valid_fraction=0.9, test_fraction=0.8), "got 0.9 and 0.8"),
         (SplitRule(method="global-time", valid_fraction=0.0), "got 0.0 and 0.9"),
-        (
-            SplitRule(method="global-time", valid_from=0, test_from=1),
-            "there are none to train on; use a later --valid-from, as timestamps go from 0 to 9",
-        ),
     ],
 )
 def test_contradictory_rules_are_refused(rule: SplitRule, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        rule.apply(np.array([0, 10]), np.arange(10))
-
-
-def test_global_time_needs_timestamps() -> None:
-    with pytest.raises(InputError, match="no timestamps; use --split leave-one-out"):
-        SplitRule(method="global-time").apply(np.array([0, 3]), None)
+        rule.check()
 
 
 @given(st.lists(st.lists(st.integers(), max_size=4), max_size=6), st.data())

@@ -11,10 +11,11 @@ import numpy as np
 from contracts.errors import InputError
 from data.prepare.engine.core import CORE, num_exempt
 from data.prepare.engine.histories import SORT, Ranges
+from data.prepare.engine.names import rank_stage
 from data.prepare.engine.numbering import id_of
 from data.prepare.engine.plan import Rules
 from data.prepare.engine.work import Work, load, save
-from data.prepare.split import SplitRule, global_time, leave_one_out
+from data.prepare.split import SplitRule, global_time, leave_one_out, time_quantiles
 from data.ragged import offsets_of, ragged_indices
 
 FINAL, SPLIT = "finish", "split"
@@ -41,7 +42,7 @@ def finish_range(finishing: Finishing, number: int) -> None:
 
     Files: live.npy, bool, which users of the range are left; lengths.npy, int64, for each of those; items.npy, int64,
     final ids; times.npy, int64; train_end.npy and valid_end.npy, int64, if the source has a split; sorted-times.npy,
-    int64, if moments of a split are to be found. With `holds_back`, held-users.npy and held-items.npy, int32, and
+    int64, if moments of a split are to be found. With `hold_back`, held-users.npy and held-items.npy, int32, and
     held-times.npy and held-splits.npy: the rows that the k-core removes.
     """
     ranges, rules = finishing.ranges, finishing.rules
@@ -57,9 +58,9 @@ def finish_range(finishing: Finishing, number: int) -> None:
         live[: num_exempt(ranges, number)] = True
         kept &= live[users]
         lengths = np.where(live, counts, 0)
-        if rules.holds_back:
+        if rules.hold_back:
             held = {"users": users + np.int32(ranges.bounds[number]), "items": items[local]}
-            held |= {name: load(part, name) for name in _further(ranges)}
+            held |= {name: load(part, name) for name in further_columns(ranges)}
             save(folder, **{f"held-{name}": column[~kept] for name, column in held.items()})
         rows = np.flatnonzero(kept)
         before = len(rows)
@@ -71,7 +72,7 @@ def finish_range(finishing: Finishing, number: int) -> None:
             folder,
             live=live,
             lengths=lengths[live],
-            items=load(work.task("rank/items", 0), "ranks")[items[local[rows]]],
+            items=load(work.task(rank_stage("items"), 0), "ranks")[items[local[rows]]],
         )
         facts |= {"users": int(np.count_nonzero(live)), "rows": len(rows)}
         facts |= {"core_rows": len(local) - before, "truncated": before - len(rows)}
@@ -93,7 +94,8 @@ def finish_range(finishing: Finishing, number: int) -> None:
             save(folder, train_end=train_end, valid_end=valid_end)
 
 
-def _further(ranges: Ranges) -> list[str]:
+def further_columns(ranges: Ranges) -> list[str]:
+    """Return the columns that rows have beside users and items."""
     return [name for name, there in (("times", ranges.table.has_times), ("splits", ranges.table.has_splits)) if there]
 
 
@@ -148,21 +150,4 @@ def moments_of(work: Work, num_ranges: int, rule: SplitRule) -> tuple[int, int]:
     if rule.valid_from is not None and rule.test_from is not None:
         return rule.valid_from, rule.test_from
     parts = [load(work.task(FINAL, number), "sorted-times") for number in range(num_ranges)]
-    total = sum(map(len, parts))
-    largest = max(int(part[-1]) for part in parts if len(part))
-    ranks = [min(int(np.floor(fraction * total)), total) for fraction in (rule.valid_fraction, rule.test_fraction)]
-    valid_from, test_from = (largest + 1 if rank == total else smallest_above(parts, rank) for rank in ranks)
-    return valid_from, test_from
-
-
-def smallest_above(parts: Sequence[np.ndarray], rank: int) -> int:
-    """Return the value that has index `rank` if all values are sorted. Each part is sorted."""
-    filled = [part for part in parts if len(part)]  # mapped, of which bisection reads few pages
-    low, high = min(int(part[0]) for part in filled), max(int(part[-1]) for part in filled)
-    while low < high:
-        middle = (low + high) // 2
-        if sum(int(np.searchsorted(part, middle, side="right")) for part in filled) > rank:
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return time_quantiles(parts, rule.valid_fraction, rule.test_fraction)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from data.prepare.engine.plan import Kind, Table
-from data.prepare.engine.work import load, load_batch, save, save_batches
+from data.prepare.engine.work import Executor, load, load_batch, save, save_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,49 +20,63 @@ class Naming:
     """What the tasks of this module need.
 
     Attributes:
-        table: the input. The stage "rank/KIND" has ranks.npy, int64: by number, the final id, or -1.
+        table: the input.
         kind: users or items.
-        num_ids: number of final ids.
+        purpose: distinguishes the final ids ("final") from other choices among the ids. The stage "rank-PURPOSE/KIND"
+            has ranks.npy, int64: by number, the rank among those that are chosen, or -1.
+        num_ids: number of ids that are chosen.
         group_rows: ids of a group.
     """
 
     table: Table
     kind: Kind
+    purpose: str
     num_ids: int
     group_rows: int
+
+    @property
+    def stage(self) -> str:
+        return f"names-{self.purpose}/{self.kind}"
 
     @property
     def num_groups(self) -> int:
         return -(-self.num_ids // self.group_rows)
 
 
-def write_ranks(table: Table, kind: Kind, live: np.ndarray) -> None:
-    """Write the final ids: live ones are numbered without gaps, in the order of their numbers."""
-    if table.work.is_done(f"rank/{kind}", 0):
+FINAL = "final"
+
+
+def rank_stage(kind: Kind, purpose: str = FINAL) -> str:
+    """Return the name of the stage that has the ranks."""
+    return f"rank-{purpose}/{kind}"
+
+
+def write_ranks(table: Table, kind: Kind, chosen: np.ndarray, purpose: str = FINAL) -> None:
+    """Write ranks.npy: the chosen ids, bool by number, are numbered without gaps, in the order of their numbers."""
+    stage = rank_stage(kind, purpose)
+    if table.work.is_done(stage, 0):
         return
-    with table.work.writing(f"rank/{kind}", 0) as (folder, facts):
-        save(folder, ranks=np.where(live, np.cumsum(live) - 1, -1))
-        facts["num_ids"] = int(np.count_nonzero(live))
+    with table.work.writing(stage, 0) as (folder, facts):
+        save(folder, ranks=np.where(chosen, np.cumsum(chosen) - 1, -1))
+        facts["num_ids"] = int(np.count_nonzero(chosen))
 
 
-def naming_of(table: Table, kind: Kind, group_rows: int) -> Naming:
-    """Return what the tasks need, after `write_ranks`."""
-    return Naming(table=table, kind=kind, num_ids=table.work.facts(f"rank/{kind}", 0)["num_ids"], group_rows=group_rows)
-
-
-def stage(kind: Kind) -> str:
-    """Return the name of the stage that groups the ids."""
-    return f"names/{kind}"
+def named(table: Table, kind: Kind, *, group_rows: int, executor: Executor, purpose: str = FINAL) -> Names:
+    """Bring the texts of the chosen ids into order, after `write_ranks`."""
+    num_ids = table.work.facts(rank_stage(kind, purpose), 0)["num_ids"]
+    naming = Naming(table=table, kind=kind, purpose=purpose, num_ids=num_ids, group_rows=group_rows)
+    table.work.run(naming.stage, partial(group_bucket, naming), table.num_buckets, executor)
+    return Names(naming=naming)
 
 
 def group_bucket(naming: Naming, bucket: int) -> None:
     """Write ids.arrow: the final ids of a bucket and their texts, ascending, a record batch for each group."""
     table, kind = naming.table, naming.kind
-    with table.work.writing(stage(kind), bucket) as (folder, _):
+    with table.work.writing(naming.stage, bucket) as (folder, _):
         texts = load_batch(table.work.task(f"unify/{kind}", bucket) / "ids.arrow", 0).column(0)
         start = sum(table.work.facts(f"unify/{kind}", before)["num_ids"] for before in range(bucket))
         numbers = load(table.work.task(f"number/{kind}", 0), "numbers")[start : start + len(texts)]
-        ranks = load(table.work.task(f"rank/{kind}", 0), "ranks")[numbers]
+        ranks = load(table.work.task(rank_stage(kind, naming.purpose), 0), "ranks")[numbers]
         order = np.flatnonzero(ranks >= 0)
         order = order[np.argsort(ranks[order], kind="stable")]
         limits = np.searchsorted(ranks[order], np.arange(naming.num_groups + 1) * naming.group_rows)
@@ -80,14 +96,37 @@ class Names:
 
     def groups(self) -> Iterator[pa.Array]:
         """Yield the texts of all final ids in order, large_string, a group at a time."""
-        table, kind = self.naming.table, self.naming.kind
-        files = [table.work.task(stage(kind), bucket) / "ids.arrow" for bucket in range(table.num_buckets)]
+        table = self.naming.table
+        files = [table.work.task(self.naming.stage, bucket) / "ids.arrow" for bucket in range(table.num_buckets)]
         for group in range(self.naming.num_groups):
             batches = [load_batch(file, group) for file in files]
             ranks = np.concatenate([batch.column("rank").to_numpy() for batch in batches])
             texts = pa.concat_arrays([batch.column("id") for batch in batches])
             yield texts if len(batches) == 1 else texts.take(pa.array(np.argsort(ranks)))
 
+    def write(self, file: Path) -> None:
+        """Write the texts to an Arrow file, a record batch for each group, for `texts_of`."""
+        schema = pa.schema({"id": pa.large_string()})
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for texts in self.groups():
+                writer.write_batch(pa.record_batch({"id": texts}))
+
     def collected(self) -> pa.Array:
         """Return all texts at once."""
         return pa.concat_arrays(list(self.groups()))
+
+
+def texts_of(file: Path, group_rows: int, ranks: np.ndarray) -> pa.Array:
+    """Return the texts of ids from a file that `Names.write` wrote. The file is mapped, not read as a whole."""
+    order = np.argsort(ranks, kind="stable")
+    ascending = ranks[order]
+    opened = pa.ipc.open_file(pa.memory_map(str(file)))
+    limits = np.searchsorted(ascending, np.arange(opened.num_record_batches + 1) * group_rows)
+    parts = [
+        opened.get_batch(group).column("id").take(pa.array(ascending[first:last] - group * group_rows))
+        for group, (first, last) in enumerate(pairwise(limits))
+        if first < last
+    ]
+    back = np.empty(len(order), np.int64)
+    back[order] = np.arange(len(order))
+    return pa.concat_arrays([pa.array([], pa.large_string()), *parts]).take(pa.array(back))

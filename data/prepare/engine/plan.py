@@ -51,14 +51,14 @@ class Rules:
         min_item_interactions: fewest interactions of an item in it; 1: no limit.
         max_history: number of most recent interactions that are kept of each user; None: all.
         split: the rule for training, validation and test, unless the source has a split of its own.
-        holds_back: whether the rows that the k-core removes are written to a file beside the dataset.
+        hold_back: whether the rows that the k-core removes are written to a file of their own.
     """
 
     min_user_interactions: int = 5
     min_item_interactions: int = 5
     max_history: int | None = None
     split: SplitRule = field(default_factory=SplitRule)
-    holds_back: bool = False
+    hold_back: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,9 @@ from contracts.errors import InputError
 from data.formats.time_kinds import TimeKind
 from data.prepare.engine.core import CORE
 from data.prepare.engine.final import FINAL, SPLIT, Finishing
+from data.prepare.engine.held_back import HeldBack
 from data.prepare.engine.histories import Ranges
-from data.prepare.engine.names import Names
+from data.prepare.engine.names import Names, rank_stage
 from data.prepare.engine.plan import Kind, Table
 from data.prepare.engine.work import load
 from data.ragged import offsets_of
@@ -29,6 +30,7 @@ class Prepared:
         item_ids: the source ids of items.
         split: method of the split and its parameters.
         dropped: number of dropped rows, users or items for each reason.
+        held_back: the rows that the k-core has removed; None: they were not asked for.
         time_kind: what all timestamps are; None: there are none.
     """
 
@@ -37,6 +39,7 @@ class Prepared:
     item_ids: Names
     split: dict[str, Any]
     dropped: dict[str, int]
+    held_back: HeldBack | None
     time_kind: TimeKind | None
 
 
@@ -60,7 +63,7 @@ def stored_sequences(ranges: Ranges) -> StoredSequences:
 
 def num_dropped(table: Table, kind: Kind) -> int:
     """Return how many users or items the k-core has removed."""
-    return int(table.work.facts(f"number/{kind}", 0)["num_ids"] - table.work.facts(f"rank/{kind}", 0)["num_ids"])
+    return int(table.work.facts(f"number/{kind}", 0)["num_ids"] - table.work.facts(rank_stage(kind), 0)["num_ids"])
 
 
 def check_training(finishing: Finishing) -> None:

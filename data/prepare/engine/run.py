@@ -12,6 +12,7 @@ import numpy as np
 from contracts.errors import InputError
 from data.formats.source import InteractionSource, Piece
 from data.prepare.engine import core, encode, final, histories, names, numbering
+from data.prepare.engine.held_back import held_back
 from data.prepare.engine.plan import KINDS, KnownIds, Rules, Segment, Sizes, Table
 from data.prepare.engine.result import Prepared, check_training, num_dropped, stored_sequences
 from data.prepare.engine.work import Executor, Work, load
@@ -67,9 +68,7 @@ def prepare(
     check_training(finishing)
     live = np.concatenate([load(work.task(final.FINAL, number), "live") for number in range(ranges.count)])
     names.write_ranks(table, "users", live)
-    for kind in KINDS:
-        naming = names.naming_of(table, kind, sizes.group_rows)
-        work.run(names.stage(kind), partial(names.group_bucket, naming), table.num_buckets, executor)
+    name = partial(names.named, table, group_rows=sizes.group_rows, executor=executor)
     counts = {
         **({"duplicates": sum(facts["duplicates"] for facts in sorted_)} if table.has_times else {}),
         "k_core_interactions": sum(facts["core_rows"] for facts in finished),
@@ -78,10 +77,11 @@ def prepare(
     }
     return Prepared(
         sequences=stored_sequences(ranges),
-        user_ids=names.Names(naming=names.naming_of(table, "users", sizes.group_rows)),
-        item_ids=names.Names(naming=names.naming_of(table, "items", sizes.group_rows)),
+        user_ids=name("users"),
+        item_ids=name("items"),
         split=split,
         dropped=read.dropped | counts,
+        held_back=held_back(ranges, name) if rules.hold_back else None,
         time_kind=ranges.time_kind,
     )
 

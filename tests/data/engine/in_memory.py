@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from contracts.errors import InputError
 from data.formats.source import InteractionSource, all_blocks
 from data.formats.time_kinds import common_kind, rescaled
 from data.prepare.engine.plan import Rules
+from data.prepare.split import SplitRule, global_time, leave_one_out
 from data.ragged import offsets_of, ragged_indices
 from data.writing import Sequences
 
@@ -186,7 +187,7 @@ def prepared_in_memory(
         order = order[recent]
     dropped["truncated_interactions"] = len(users) - len(order)
     items, timestamps = items[order], times[order] if has_times else None
-    train_end, valid_end, split = rules.split.apply(offsets, timestamps)
+    train_end, valid_end, split = split_in_memory(rules.split, offsets, timestamps)
     return (
         Sequences(offsets=offsets, items=items, timestamps=timestamps, train_end=train_end, valid_end=valid_end),
         user_ids,
@@ -194,3 +195,27 @@ def prepared_in_memory(
         split,
         dropped,
     )
+
+
+def split_in_memory(
+    rule: SplitRule, offsets: np.ndarray, timestamps: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Return train_end int64 [U], valid_end int64 [U], and the description of the split for the manifest."""
+    rule.check()
+    if rule.method == "leave-one-out":
+        train_end, valid_end = leave_one_out(offsets)
+        return train_end, valid_end, {"method": rule.method}
+    if timestamps is None:
+        raise InputError("split global-time: the data has no timestamps; use --split leave-one-out")
+    valid_from, test_from = rule.valid_from, rule.test_from
+    if valid_from is None or test_from is None:
+        num, ordered = len(timestamps), np.sort(timestamps)
+        ranks = [min(int(np.floor(fraction * num)), num) for fraction in (rule.valid_fraction, rule.test_fraction)]
+        valid_from, test_from = (int(ordered[-1]) + 1 if rank == num else int(ordered[rank]) for rank in ranks)
+    train_end, valid_end = global_time(offsets, timestamps, valid_from, test_from)
+    if not train_end.any():
+        raise InputError(
+            f"split global-time: no interaction is before {valid_from}, so there are none to train on; use a later "
+            f"--valid-from, as timestamps go from {timestamps.min()} to {timestamps.max()}"
+        )
+    return train_end, valid_end, {**asdict(rule), "valid_from": valid_from, "test_from": test_from}
