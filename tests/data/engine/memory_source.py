@@ -46,8 +46,9 @@ class MemorySource:
         del piece_bytes
         starts = range(0, max(1, self.table.num_rows), self.rows_of_piece)
         return [
-            Piece(number=n, file="memory", start=start, stop=start + self.rows_of_piece, num_bytes=self.rows_of_piece)
+            Piece(number=n, file="memory", start=start, stop=stop, num_bytes=stop - start)
             for n, start in enumerate(starts)
+            for stop in [min(start + self.rows_of_piece, self.table.num_rows)]
         ]
 
     def blocks(self, piece: Piece, block_bytes: int) -> Iterator[Block]:
