@@ -40,7 +40,7 @@ class Naming:
 
     @property
     def num_groups(self) -> int:
-        return -(-self.num_ids // self.group_rows)
+        return max(1, -(-self.num_ids // self.group_rows))  # a file of ids has a group even if it has no ids
 
 
 FINAL = "final"
