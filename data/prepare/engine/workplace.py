@@ -51,24 +51,23 @@ def prepared(
         InputError: see `run.prepare`; or the work folder cannot be written to.
     """
     work = Work(place.folder)
+    pieces = source.pieces(place.sizes.piece_bytes)
     try:
-        pieces = source.pieces(place.sizes.piece_bytes)
-        with (
-            work.opened(_identity(source, pieces, rules, place.sizes, known)),
-            place.executor(sum(piece.num_bytes for piece in pieces)) as executor,
-        ):
-            yield prepare(source, pieces, rules, work=work, executor=executor, sizes=place.sizes, known=known)
-    except InputError as error:
-        if not isinstance(error.__cause__, OSError):  # the files are of no use for a corrected input
+        with work.opened(_identity(source, pieces, rules, place.sizes, known)):
+            try:
+                with place.executor(sum(piece.num_bytes for piece in pieces)) as executor:
+                    yield prepare(source, pieces, rules, work=work, executor=executor, sizes=place.sizes, known=known)
+            except InputError as error:
+                if not isinstance(error.__cause__, OSError):  # the files are of no use for a corrected input
+                    work.remove()
+                raise
             work.remove()
-        raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise InputError(
             f"{place.folder}: the work files cannot be written ({error.strerror or error}); "
             f"{'free space there' if full else 'change permissions'} and repeat the command: finished parts are kept"
         ) from error
-    work.remove()
 
 
 def _identity(
