@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import click
+import numpy as np
 
 from configs.loading import load_config
 from configs.schema import ClusterConfig
@@ -14,7 +14,7 @@ from contracts.errors import InputError
 from contracts.text_table import text_table
 from data.dataset import Dataset, write_dataset
 from data.formats.presets import PRESETS
-from data.formats.time_kinds import PER_SECOND, UNITS
+from data.formats.time_kinds import UNITS
 from data.layout import check_output, local_path
 from data.prepare.pipeline import FORMATS, WITHOUT_ENGINE, content_of
 from jobs.cli import HomePath, NamedPath, job, verbose_option
@@ -52,6 +52,7 @@ _READING = [
         help="recbole, table: keep rows such as 'rating >= 4' or 'event in (view, cart)'; several: all must hold",
     ),
     click.option("--items", type=HomePath(), metavar="PATH", help=f"{_RAW}descriptions of items (Parquet, CSV, JSONL)"),
+    click.option("--item-names", metavar="NAME,...", help="--items: names of the columns of text without a header"),
     click.option("--item-id-column", help="--items: name of the column of item ids [default: item]"),
     click.option("--title-column", multiple=True, help="--items: column for the item's text; several are joined"),
     click.option("--item-columns", metavar="NAME,...", help="--items: columns to carry into items.parquet"),
@@ -199,10 +200,8 @@ def time_span(dataset: Dataset) -> str | None:
     unit = dataset.manifest["source"].get("timestamp_unit")
     if unit is None or dataset.timestamps is None:
         return None
-    first, last = (
-        datetime.fromtimestamp(int(time) // PER_SECOND[unit], UTC).strftime("%Y-%m-%d")
-        for time in (dataset.timestamps.min(), dataset.timestamps.max())
-    )
+    span = np.array([dataset.timestamps.min(), dataset.timestamps.max()])
+    first, last = span.astype(f"datetime64[{unit}]").astype("datetime64[D]")
     return f"timestamps are in {UNITS[unit]}: {first} to {last}"
 
 

@@ -27,8 +27,8 @@ from data.formats.delimited_layout import DelimitedLayout
 from data.formats.file_source import FileSource
 from data.formats.input_files import find_files
 from data.formats.source import all_blocks
-from data.prepare.collected import collected_rows
 from jobs.prepare_data import main, prepare
+from tests.data.engine.in_memory import collected_rows
 from tests.data.read_rows import rows_with_nulls, source_of
 from tests.data.small_files import REAL
 

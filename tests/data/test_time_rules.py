@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from contracts.errors import InputError
 from data.formats.time_kinds import PER_SECOND, TimeKind, common_kind, told_units
-from data.prepare.collected import collected_rows
 from jobs.prepare_data import main, prepare, time_span
+from tests.data.engine.in_memory import collected_rows
 from tests.data.read_rows import rows_with_nulls, source_of
 
 EVERYTHING = {"min_user_interactions": 1, "min_item_interactions": 1}

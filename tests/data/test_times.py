@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from contracts.errors import InputError
-from data.prepare.collected import collected_rows
 from jobs.prepare_data import prepare
+from tests.data.engine.in_memory import collected_rows
 from tests.data.read_rows import read_recbole, read_table, source_of
 
 TEXT_FORMATS = ["csv", "inter", "jsonl", "parquet"]

@@ -119,8 +119,9 @@ def _read(
     has_times = all(of_piece["has_times"] for of_piece in facts)
     if not sum(segment.rows for segment in segments):
         whole = "a user, an item and a timestamp" if has_times else "a user and an item"
-        kept = f" ({dropped['rows_not_kept']} are left out by --keep)" if "rows_not_kept" in dropped else ""
-        raise InputError(f"{source.name}: none of its {num_rows} rows has {whole}{kept}; restore the file")
+        if num_rows and dropped.get("rows_not_kept") == num_rows:
+            raise InputError(f"{source.name}: none of its {num_rows} rows holds the conditions of --keep; correct them")
+        raise InputError(f"{source.name}: none of its {num_rows} rows has {whole}; restore the file")
     filled = [of_piece for of_piece in facts if of_piece["segments"]]
     table = Table(
         work=work,

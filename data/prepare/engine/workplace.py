@@ -65,8 +65,9 @@ def prepared(
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise InputError(
-            f"{place.folder}: the work files cannot be written ({error.strerror or error}); "
-            f"{'free space there' if full else 'change permissions'} and repeat the command: finished parts are kept"
+            f"{place.folder}: the work files, which are beside the output, cannot be written "
+            f"({error.strerror or error}); {'free space there' if full else 'change permissions or the output'}, and "
+            "repeat the command: finished parts are kept"
         ) from error
 
 

@@ -159,8 +159,9 @@ def prepared_in_memory(
     dropped = dict(read.dropped)
     if not len(users):
         whole = "a user, an item and a timestamp" if has_times else "a user and an item"
-        kept = f" ({dropped['rows_not_kept']} are left out by --keep)" if "rows_not_kept" in dropped else ""
-        raise InputError(f"{path}: none of its {read.num_read} rows has {whole}{kept}; restore the file")
+        if read.num_read and dropped.get("rows_not_kept") == read.num_read:
+            raise InputError(f"{path}: none of its {read.num_read} rows holds the conditions of --keep; correct them")
+        raise InputError(f"{path}: none of its {read.num_read} rows has {whole}; restore the file")
 
     def keep(mask: np.ndarray) -> int:
         nonlocal users, items, times

@@ -91,6 +91,8 @@ OPTIONS = Group(
         Case("a time of the split without --split global-time", f"{_CSV} --valid-from 9"),
         Case("no input", f"prepare_data --format table {_OUT}"),
         Case("an input for a synthetic dataset", f"prepare_data --format synthetic --input {{here}}/raw.csv {_OUT}"),
+        Case("an engine for a synthetic dataset", f"prepare_data --format synthetic --engine ray {_OUT}"),
+        Case("an unknown engine", f"{_CSV} --engine dask"),
         Case("a catalogue of one item", f"prepare_data --format synthetic --num-items 1 {_OUT}"),
         Case("a catalogue with no users", f"prepare_data --format synthetic --num-users 0 {_OUT}"),
         Case("a negative seed", f"prepare_data --format synthetic --seed -1 {_OUT}"),
