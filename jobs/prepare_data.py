@@ -51,10 +51,23 @@ _READING = [
         metavar="CONDITION",
         help="recbole, table: keep rows such as 'rating >= 4' or 'event in (view, cart)'; several: all must hold",
     ),
-    click.option("--items", type=HomePath(), metavar="PATH", help=f"{_RAW}descriptions of items (Parquet, CSV, JSONL)"),
-    click.option("--item-names", metavar="NAME,...", help="--items: names of the columns of text without a header"),
-    click.option("--item-id-column", help="--items: name of the column of item ids [default: item]"),
-    click.option("--title-column", multiple=True, help="--items: column for the item's text; several are joined"),
+    click.option(
+        "--items",
+        type=HomePath(),
+        metavar="PATH",
+        help=f"{_RAW}descriptions of items (Parquet, CSV, JSONL) [default: those that some formats find beside INPUT]",
+    ),
+    click.option(
+        "--item-names", metavar="NAME,NAME,...", help="--items: names of the columns of text without a header"
+    ),
+    click.option(
+        "--item-id-column", help="--items: name of the column of item ids [default: item, or what the format has]"
+    ),
+    click.option(
+        "--title-column",
+        multiple=True,
+        help="--items: column for the item's text; several are joined [default: title, if the format has one]",
+    ),
     click.option("--item-columns", metavar="NAME,...", help="--items: columns to carry into items.parquet"),
 ]
 _OPTIONS = [

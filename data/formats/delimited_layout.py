@@ -30,13 +30,16 @@ class DelimitedLayout:
         quoted: whether '"' quotes a value, which may then contain line ends.
         names: the names of the columns of files without a header; `_` or empty: the column is ignored. None: the first
             row has the names.
+        encoding: the encoding of files without a header and quotes; all others are UTF-8.
     """
 
     delimiter: str = ","
     quoted: bool = True
     names: tuple[str, ...] | None = None
+    encoding: str = "utf-8"
 
     is_typed: ClassVar[bool] = False
+    row_name: ClassVar[str] = "row"
 
     def check(self) -> None:
         """Raise InputError if the delimiter is empty, or values cannot be quoted with it."""
@@ -91,6 +94,8 @@ class DelimitedLayout:
         """Parse a block of whole lines; `before` rows of the part are before it."""
         if block.startswith(_MARK) and not is_first:
             block = b"\n" + block  # so that pyarrow does not take the first character for a byte order mark
+        if self.encoding != "utf-8":
+            block = block.decode(self.encoding).encode()
         delimiter = self.delimiter
         if len(delimiter.encode()) > 1:
             if SEPARATOR.encode() in block:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from contracts.errors import InputError
@@ -12,6 +13,7 @@ from data.formats.input_files import InputFile, find_files
 from data.formats.item_files import ItemFiles
 from data.formats.json_lines import JsonLinesLayout
 from data.formats.keep import parse_condition
+from data.formats.known_files import check_items
 from data.formats.layouts import Layout, ParquetLayout
 from data.formats.read_options import ReadOptions
 from data.formats.text_blocks import data_suffix, is_compressed
@@ -25,6 +27,25 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user"
 _PLAIN_TEXT = (".txt", ".dat", ".data")
 _QUOTED = (",", ";")
 _ITEMS_READ = "--items reads .parquet, .csv, .tsv and .jsonl files"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownItems:
+    """What a format knows about the files that describe its items; options of the user come first.
+
+    Attributes:
+        files: those that were found beside the interactions.
+        layout: returns how a file of this name holds rows; None, or if it returns None: as the suffix says.
+        id_column: the column of source ids.
+        title_columns: the columns that are joined to the item's text.
+        broken: a text that holds this is no text of an item and is left out; None: all are.
+    """
+
+    files: tuple[InputFile, ...] = ()
+    layout: Callable[[str], Layout | None] | None = None
+    id_column: str = "item"
+    title_columns: tuple[str, ...] = ()
+    broken: str | None = None
 
 
 def file_kind(name: str, *, with_text: bool = False) -> str | None:
@@ -85,6 +106,8 @@ def described_source(
     columns: Mapping[str, str],
     parameters: Mapping[str, Any],
     next_move: str = "name it with --{role}-column",
+    time: TimeRule | None = None,
+    known: KnownItems | None = None,
 ) -> FileSource:
     """Return a source of files.
 
@@ -97,12 +120,16 @@ def described_source(
         columns: for each role, its column; timestamp may be "none".
         parameters: further parameters for the manifest.
         next_move: what to do about a missing column; `{role}` in it is replaced.
+        time: how the format writes timestamps; None: as the options say.
+        known: what the format knows about its files of items; None: nothing.
 
     Raises:
         InputError: a condition cannot be read, or options contradict each other.
     """
-    options.check()
-    time = TimeRule(unit=None if options.time_unit == "auto" else options.time_unit, format=options.time_format)
+    known = known or KnownItems()
+    if not known.files:
+        options.check()
+    time = time or TimeRule(unit=None if options.time_unit == "auto" else options.time_unit, format=options.time_format)
     time.check()
     columns = {role: name for role, name in columns.items() if role != "timestamp" or name != NO_TIMESTAMPS}
     if "timestamp" not in columns and (options.time_unit or options.time_format):
@@ -112,26 +139,38 @@ def described_source(
         files=files,
         layout=layout,
         columns=columns,
-        parameters={"format": kind, "path": paths[0] if len(paths) == 1 else list(paths)} | dict(parameters),
+        parameters={"format": kind, "path": paths[0] if len(paths) == 1 else list(paths)}
+        | ({"items": [file.name for file in known.files]} if known.files else {})
+        | dict(parameters),
         time=time,
         keep=tuple(map(parse_condition, options.keep)),
         next_move=next_move,
-        items=_item_files(options),
+        items=_item_files(options, known),
     )
 
 
-def _item_files(options: ReadOptions) -> ItemFiles | None:
-    if options.items is None:
+def _item_files(options: ReadOptions, known: KnownItems) -> ItemFiles | None:
+    files = known.files if options.items is None else find_files([options.items], file_kind, _ITEMS_READ)
+    if not files:
         return None
-    files = find_files([options.items], file_kind, _ITEMS_READ)
-    if options.item_names is not None and file_kind(files[0].name) in (".parquet", ".jsonl"):
-        raise InputError(f"--item-names: is for text without a header, and {files[0].name} is none; leave it out")
+    for file in files:
+        check_items(file)
     items = ItemFiles(
         files=files,
-        layout=layout_of(files[0].name, ReadOptions(columns=options.item_names)),
-        id_column=options.item_id_column or "item",
-        title_columns=options.title_column,
+        layout=_items_layout(files[0].name, options, known),
+        id_column=options.item_id_column or known.id_column,
+        title_columns=options.title_column or known.title_columns,
         columns=tuple(part.strip() for part in options.item_columns.split(",")) if options.item_columns else (),
+        broken=known.broken,
     )
     items.check()
     return items
+
+
+def _items_layout(name: str, options: ReadOptions, known: KnownItems) -> Layout:
+    if options.item_names is None:
+        own = None if known.layout is None else known.layout(name)
+        return own or layout_of(name, ReadOptions())
+    if file_kind(name) in (".parquet", ".jsonl"):
+        raise InputError(f"--item-names: is for text without a header, and {name} is none; leave it out")
+    return layout_of(name, ReadOptions(columns=options.item_names))

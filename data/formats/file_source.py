@@ -175,6 +175,9 @@ class FileSource:
             at_start: the number of rows of the file before the part; None: they have to be counted.
         """
 
+        counted = self.layout.row_name
+        note = " (header not counted)" if counted == "row" else ""
+
         def count(start: int, stop: int | None) -> int:
             rows = Part(name=part.name, path=part.path, start=start, stop=stop)
             return self.layout.count_rows(rows, wanted, _COUNTING_BLOCK)
@@ -185,12 +188,12 @@ class FileSource:
             if part.path.stat().st_size <= _COUNTED_BYTES:
                 with contextlib.suppress(InputError):  # a later row is malformed too
                     total = f" of {count(0, None)}"
-            return f"row {before + num_before + row + 1}{total} (header not counted)"
+            return f"{counted} {before + num_before + row + 1}{total}{note}"
 
         def quick(row: int) -> str:
             if at_start is None:
-                return f"row {num_before + row + 1} after byte {part.start} (header not counted)"
-            return f"row {at_start + num_before + row + 1} (header not counted)"
+                return f"{counted} {num_before + row + 1} after byte {part.start}{note}"
+            return f"{counted} {at_start + num_before + row + 1}{note}"
 
         return Places(file=part.name, exact=exact, quick=quick)
 

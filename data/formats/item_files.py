@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from contracts.errors import InputError
@@ -38,6 +39,7 @@ class ItemFiles:
         id_column: the column of source ids.
         title_columns: the columns that are joined to the item's text.
         columns: further columns that are carried along as they are.
+        broken: a text that holds this is left out; None: all texts are kept.
     """
 
     files: tuple[InputFile, ...]
@@ -45,6 +47,7 @@ class ItemFiles:
     id_column: str
     title_columns: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    broken: str | None = None
 
     def check(self) -> None:
         """Raise InputError if nothing is read, or a column has a name that items.parquet needs itself."""
@@ -93,11 +96,18 @@ class ItemFiles:
         ids = as_ids(table.column(self.id_column), file, self.id_column)
         columns = {"item": ids}
         if self.title_columns:
-            texts = [texts_of(table.column(name), file, name) for name in self.title_columns]
+            texts = [self._texts(table.column(name), file, name) for name in self.title_columns]
             columns["text"] = joined_texts(texts)
         columns |= {name: _carried(table.column(name), file, name) for name in self.columns}
         described = pa.table(columns)
         return described.filter(ids.is_valid()) if ids.null_count else described
+
+    def _texts(self, column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
+        texts = texts_of(column, file, name)
+        if self.broken is None:
+            return texts
+        is_broken = pc.fill_null(pc.match_substring(texts, self.broken), False)
+        return pc.if_else(is_broken, pa.scalar(None, pa.large_string()), texts)
 
 
 def _carried(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:

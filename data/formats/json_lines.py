@@ -39,6 +39,7 @@ class JsonLinesLayout:
     """JSON objects, one a line."""
 
     is_typed: ClassVar[bool] = False
+    row_name: ClassVar[str] = "row"
 
     def ranges(self, name: str, path: Path, piece_bytes: int) -> list[tuple[int, int | None]]:  # noqa: ARG002
         """Return byte ranges that end with lines. A compressed file is one part."""

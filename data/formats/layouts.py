@@ -75,6 +75,11 @@ class Layout(Protocol):
         """Whether a file says the types of its columns."""
         ...
 
+    @property
+    def row_name(self) -> str:
+        """What a row of the tables is called in messages: "row" if it is a row of the file."""
+        ...
+
     def ranges(self, name: str, path: Path, piece_bytes: int) -> list[tuple[int, int | None]]:
         """Return the starts and stops of the parts, at least one, that a file is divided into."""
         ...
@@ -101,6 +106,7 @@ class ParquetLayout:
     """Parquet files, which are divided by row groups. Page checksums are verified if a file has any."""
 
     is_typed: ClassVar[bool] = True
+    row_name: ClassVar[str] = "row"
 
     def ranges(self, name: str, path: Path, piece_bytes: int) -> list[tuple[int, int | None]]:
         """Return ranges of row groups of about this many bytes."""

@@ -25,6 +25,7 @@ class ListLayout:
     """Lists of items. Each item is a row with the columns user and item; a user without items is a row without one."""
 
     is_typed: ClassVar[bool] = False
+    row_name: ClassVar[str] = "item"
 
     def ranges(self, name: str, path: Path, piece_bytes: int) -> list[tuple[int, int | None]]:  # noqa: ARG002
         """Return byte ranges that end with lines. A compressed file is one part."""

@@ -1,19 +1,22 @@
-"""Describes RecBole's atomic files of interactions, which have one interaction per row, tabs, and a typed header."""
+"""Describes RecBole's atomic files: .inter with an interaction per row, and .item with titles; headers are typed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from contracts.errors import InputError
 from data.formats.delimited import check_separator
 from data.formats.delimited_layout import DelimitedLayout
-from data.formats.described import described_source
+from data.formats.described import KnownItems, described_source
 from data.formats.file_source import FileSource
 from data.formats.input_files import InputFile, find_files
 from data.formats.read_options import ReadOptions
 from data.formats.text_blocks import data_suffix
 
 COLUMNS = {"user": "user_id:token", "item": "item_id:token", "timestamp": "timestamp:float"}
+_ITEM_ID = "item_id:token"
+_TITLES = ("title", "movie_title", "item_name", "name", "app_name", "book_title", "news_title")
 _READS = "--format recbole reads .inter files"
 
 
@@ -28,7 +31,14 @@ def recbole_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
     for file in files:
         _check_header(file, layout)
     return described_source(
-        "recbole", paths, options, files=files, layout=layout, columns=COLUMNS, parameters=options.given()
+        "recbole",
+        paths,
+        options,
+        files=files,
+        layout=layout,
+        columns=COLUMNS,
+        parameters=options.given(),
+        known=_known_items(files, options, layout),
     )
 
 
@@ -49,3 +59,14 @@ def _check_header(file: InputFile, layout: DelimitedLayout) -> None:
             f"{file.name}: header {header} lacks {', '.join(missing)}; RecBole interactions need "
             f"{', '.join(COLUMNS.values())} (files with item_id_list are --format unisrec)"
         )
+
+
+def _known_items(files: Sequence[InputFile], options: ReadOptions, layout: DelimitedLayout) -> KnownItems:
+    """Return the NAME.item beside NAME.inter, if it has titles or options name its columns. NAME.user is not read."""
+    path = Path(options.items) if options.items is not None else Path(files[0].name).with_suffix(".item")
+    if len(files) > 1 or files[0].remote is not None or path.suffix != ".item" or not path.is_file():
+        return KnownItems(id_column=_ITEM_ID)
+    names = {name.partition(":")[0]: name for name in layout.column_names(str(path), path)}
+    titles = tuple(names[title] for title in _TITLES if title in names)[:1]
+    is_read = titles or options.title_column or options.item_columns
+    return KnownItems(files=(InputFile(name=str(path)),) if is_read else (), id_column=_ITEM_ID, title_columns=titles)

@@ -199,9 +199,7 @@ def _from_format(column: pa.ChunkedArray, name: str, places: Places, pattern: st
     if row < 0 and "%z" not in pattern:
         row = _first_moved(column, times, pattern)
     if row >= 0:
-        raise InputError(
-            f"{places.value(column, row, name)}, which is no date of --time-format {pattern!r}; correct it"
-        )
+        raise InputError(f"{places.value(column, row, name)}, which is not a date written as {pattern!r}; correct it")
     return times.cast(pa.int64())
 
 

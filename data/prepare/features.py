@@ -68,6 +68,8 @@ def read_features(
     ids_files: Mapping[str, str],
     item_source_ids: pa.Array,
     rows_are_items: bool,
+    *,
+    rows_are_numbers: bool = False,
 ) -> tuple[dict[str, AlignedRows], dict[str, int]]:
     """Return the feature rows of each modality in item order, and the numbers of file rows that belong to no item.
 
@@ -76,6 +78,7 @@ def read_features(
         ids_files: for modalities with a .npy or raw file, the file with the ids of its rows.
         item_source_ids: strings [N].
         rows_are_items: whether row i of a .npy without ids is item i, because the source has numbered its items.
+        rows_are_numbers: whether row r of a .npy without ids belongs to the item whose source id is the number r.
 
     Raises:
         InputError: a file cannot be read, has a wrong type, shape or number of rows, or its ids are missing or
@@ -90,6 +93,8 @@ def read_features(
     for modality, file in sorted(files.items()):
         array, source_ids = read_feature_file(file, ids_files.get(modality), len(item_source_ids))
         _check_array(array, file)
+        if source_ids is None and rows_are_numbers:
+            source_ids = _row_numbers(array, file, item_source_ids)
         if source_ids is None:
             _check_item_rows(array, file, modality, len(item_source_ids), rows_are_items)
             features[modality] = AlignedRows(array, file)
@@ -119,6 +124,18 @@ def _check_item_rows(array: np.ndarray, file: str, modality: str, num_items: int
             f"{file}: {len(array)} rows for {num_items} items; write one row for each item, all zeros if it has no "
             "features"
         )
+
+
+def _row_numbers(array: np.ndarray, file: str, item_source_ids: pa.Array) -> pa.Array:
+    """Return the numbers of the rows as source ids; every item needs a row."""
+    numbers = pa.array(np.arange(len(array))).cast(pa.large_string())
+    missing = pc.index(pc.is_in(item_source_ids.cast(pa.large_string()), value_set=numbers), False).as_py()
+    if missing >= 0:
+        raise InputError(
+            f"{file}: has rows 0 to {len(array) - 1} and so none for item {item_source_ids[missing].as_py()!r} of the "
+            "interactions; row r must belong to item number r, give the file that belongs to these interactions"
+        )
+    return numbers
 
 
 def _match_rows(source_ids: pa.Array, item_source_ids: pa.Array, file: str) -> tuple[np.ndarray, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from contracts.errors import InputError
@@ -80,12 +80,16 @@ def raw_content(
     features: Mapping[str, str],
     ids_files: Mapping[str, str],
     place: Workplace,
+    *,
+    rows_are_numbers: bool = False,
 ) -> Iterator[DatasetContent]:
     """Yield the content of raw interactions. Some of it is in work files, which exist within this context.
 
     These are the steps. Rows with a null or empty value, and exact duplicates, are removed. The k-core is kept. Users
     and items are numbered in order of first appearance. Each user's interactions are sorted by time; ties keep their
-    input order. The most recent are kept. Sequences are split.
+    input order. The most recent are kept. Sequences are split, or keep the split of the source.
+
+    With `rows_are_numbers`, row r of a .npy file belongs to the item whose source id is the number r.
 
     Raises:
         InputError: see `engine.workplace.prepared`, `described_items` and `features`; or options contradict each other.
@@ -95,7 +99,9 @@ def raw_content(
     with prepared(source, Rules(**own), place) as found:
         item_ids = found.item_ids.collected()
         texts, columns, unknown_items = described_items(source, item_ids)
-        aligned, unknown = read_features(features, ids_files, item_ids, rows_are_items=False)
+        aligned, unknown = read_features(
+            features, ids_files, item_ids, rows_are_items=False, rows_are_numbers=rows_are_numbers
+        )
         unit = found.time_kind.named_unit if found.time_kind is not None else None
         parameters = dict(source.parameters)
         described = {name: parameters.pop(name) for name in ("format", "path")} | {"features": dict(features)}
@@ -172,9 +178,14 @@ def content_of(
         yield unisrec_content(paths[0], features, ids_files)
         return
     read = {name: value for name, value in options.items() if name in OPTION_NAMES}
-    raw = _raw_options({name: value for name, value in options.items() if name not in OPTION_NAMES})
-    source = PRESETS[kind].source(paths, _read_options(read))
-    with raw_content(source, raw, features, ids_files, place) as content:
+    preset = PRESETS[kind]
+    raw = _raw_options({**preset.defaults, **{n: value for n, value in options.items() if n not in OPTION_NAMES}})
+    source = preset.source(paths, _read_options(read))
+    if "split" in options:  # the user's rule takes the place of the source's own split
+        source = replace(source, columns={role: name for role, name in source.columns.items() if role != "split"})
+    numbered = preset.features
+    files = features if features or numbered is None else numbered(paths)
+    with raw_content(source, raw, files, ids_files, place, rows_are_numbers=numbered is not None) as content:
         yield content
 
 

@@ -7,8 +7,6 @@ import csv
 import gzip
 import io
 import json
-import re
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +24,7 @@ from data.formats.delimited_layout import DelimitedLayout
 from data.formats.file_source import FileSource
 from data.formats.input_files import find_files
 from data.formats.source import all_blocks
-from jobs.prepare_data import main, prepare
+from jobs.prepare_data import prepare
 from tests.data.engine.in_memory import collected_rows
 from tests.data.read_rows import rows_with_nulls, source_of
 from tests.data.small_files import REAL
@@ -369,41 +366,6 @@ def test_lists_of_beauty_become_its_dataset(tmp_path: Path) -> None:
         assert users[user] == line[0]
         start, stop = dataset.offsets[user : user + 2]
         assert [names[item] for item in dataset.items[start:stop]] == line[1:]
-
-
-SHAPES = {
-    "MicroLens-100k_pairs.csv": "user,item,timestamp\n1,11558,1656765391000\n1,2,1656765392000\n",
-    "Pixel200K.csv": "item_id,user_id,timestamp\ni12,u7,1585412345\ni13,u7,1585412346\n",
-    "transactions_train.csv": "t_dat,customer_id,article_id,price,sales_channel_id\n"
-    "2018-09-20,000058a12d5b43e6,0663713001,0.050830508474576264,2\n2018-09-21,000058a12d5b43e6,0541518023,0.03,2\n",
-    "events.csv": "timestamp,visitorid,event,itemid,transactionid\n1433221332117,257597,view,355908,\n"
-    "1433224214164,257597,view,248676,\n1433224229496,111016,addtocart,318965,\n",
-    "big_matrix.csv": "user_id,video_id,play_duration,video_duration,time,date,timestamp,watch_ratio\n"
-    "0,3649,13838,10867,2020-07-05 00:08:23.438,20200705,1593878903.438,1.273396521580933\n"
-    "0,9598,13665,10984,2020-07-05 00:13:41.297,20200705,1593879221.297,1.2440823015294975\n"
-    "0,5262,851,7908,2020-07-05 00:16:06.687,20200705,1593879366.687,0.10761254426\n",
-    "yelp_academic_dataset_review.json": "".join(
-        json.dumps({"review_id": "r", "user_id": "u", "business_id": b, "stars": 3.0, "text": 'a "b"\n', "date": date})
-        + "\n"
-        for b, date in (("b1", "2018-07-07 22:09:11"), ("b2", "2018-07-08 22:09:11"))
-    ),
-}
-
-
-def test_the_lines_for_datasets_read_files_of_their_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name, text in SHAPES.items():
-        (tmp_path / name).write_text(text)
-    likes = {"uid": pa.array([1, 1], pa.uint32()), "timestamp": pa.array([5, 10], pa.uint32()), "item_id": [7, 8]}
-    pq.write_table(pa.table({**likes, "is_organic": pa.array([1, 0], pa.uint8())}), tmp_path / "likes.parquet")
-    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
-    lines = re.findall(r"^\| ([\w&]+) +\| `(--input [^`]+)` +\|$", page, re.MULTILINE)
-    assert len(lines) == len(SHAPES) + 1
-    for dataset, options in lines:
-        command = ["--format", "table", "--output", str(tmp_path / dataset), *shlex.split(options)]
-        least = ["--min-user-interactions", "1", "--min-item-interactions", "1"]
-        result = CliRunner().invoke(main, [*command, *least])
-        assert f": {1} users, 2 items, 2 interactions" in result.output, (dataset, result.output)
 
 
 def test_the_split_of_a_source_is_read(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from data.ragged import offsets_of, ragged_indices
 
 FINAL, SPLIT = "finish", "split"
 _LAST_SPLIT = 2
+# The number of users whose interactions the source's split puts in another order than that of time.
+NOT_BY_TIME = "users_not_in_order_of_time"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +87,10 @@ def finish_range(finishing: Finishing, number: int) -> None:
                 save(folder, **{"sorted-times": np.sort(times)})
         if table.has_splits:
             splits, starts = load(part, "splits")[rows], offsets_of(lengths)
-            falls = np.diff(splits, prepend=np.int8(0)) < 0
-            falls[starts[:-1][lengths > 0]] = False
-            if falls.any():
-                facts["contradicting_user"] = ranges.bounds[number] + int(users[rows][np.argmax(falls)])
+            if table.has_times:
+                falls = np.flatnonzero(np.diff(times) < 0) + 1
+                not_by_time = np.unique(users[rows[np.setdiff1d(falls, starts)]])
+                facts[NOT_BY_TIME] = len(not_by_time)
             ends = [np.concatenate([[0], np.cumsum(splits < limit)]) for limit in (1, _LAST_SPLIT)]
             train_end, valid_end = ((end[starts[1:]] - end[starts[:-1]])[live] for end in ends)
             save(folder, train_end=train_end, valid_end=valid_end)
@@ -103,15 +105,9 @@ def check_users(ranges: Ranges, facts: Sequence[dict[str, Any]], name: str) -> N
     """Check the users that the tasks of `finish_range` complained about.
 
     Raises:
-        InputError: the source's split contradicts the order of time, or a known user has no rows.
+        InputError: a known user has no rows.
     """
     for of_range in facts:
-        if "contradicting_user" in of_range:
-            user = id_of(ranges.table, "users", of_range["contradicting_user"])
-            raise InputError(
-                f"{name}: user {user!r} has interactions of a later part of the split before ones of an earlier part "
-                "(training, validation, test) in the order of time; correct the split, or prepare without it"
-            )
         if "empty_user" in of_range:
             user = id_of(ranges.table, "users", of_range["empty_user"])
             raise InputError(f"{name}: has no interaction of user {user!r}, who must stay; give at least one")

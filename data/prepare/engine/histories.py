@@ -100,8 +100,9 @@ def _in_common_unit(segment: Segment, common: TimeKind) -> np.ndarray:
 def sort_range(ranges: Ranges, number: int) -> None:
     """Write the histories of a range of users, oldest first, without exact duplicates.
 
-    Rows with equal times stay in input order, except that the source's own split comes first. Of rows with equal user,
-    item and time, the first in input order stays. Without timestamps, rows are in input order and nothing is dropped.
+    If the source has a split, a user's training rows come first, then those for validation, then those for test. Rows
+    with equal times stay in input order. Of rows with equal user, item and time, the first in input order stays. Without
+    timestamps, rows are in input order and nothing is dropped.
 
     Files: offsets.npy, int64 [users + 1]; items.npy, int32, the different items, ascending; local.npy, int32, the place
     of each row's item among them; times.npy and splits.npy as before.
@@ -126,7 +127,9 @@ def sort_range(ranges: Ranges, number: int) -> None:
                 splits = None if splits is None else splits[kept]
                 offsets = offsets_of(np.bincount(users, minlength=ranges.size(number)))
         if splits is not None:
-            items, splits = _splits_in_order(users, times, items, splits)
+            order = np.lexsort((splits, users))  # stable, so that each part of a user stays in order of time
+            items, splits = items[order], splits[order]
+            times = None if times is None else times[order]
         different, local = _different(items, int(table.work.facts("number/items", 0)["num_ids"]))
         save(folder, offsets=offsets, local=local, items=different)
         if times is not None:
@@ -148,14 +151,6 @@ def repeats(offsets: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.nda
     equal = (np.diff(runs[order]) == 0) & (np.diff(items[rows][order]) == 0)
     again[rows[order[1:][equal]]] = True
     return again
-
-
-def _splits_in_order(
-    users: np.ndarray, times: np.ndarray | None, items: np.ndarray, splits: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Put rows with equal user and time in the order of their splits, for time does not say which comes first."""
-    order = np.lexsort((splits, users) if times is None else (splits, times, users))
-    return items[order], splits[order]
 
 
 def _gathered(table: Table, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:

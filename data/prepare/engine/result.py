@@ -43,8 +43,8 @@ class Prepared:
     time_kind: TimeKind | None
 
 
-def stored_sequences(ranges: Ranges) -> StoredSequences:
-    """Return the sequences of all ranges, one after the other."""
+def stored_sequences(ranges: Ranges, *, with_times: bool) -> StoredSequences:
+    """Return the sequences of all ranges, one after the other; without times, they need not be in order of time."""
     work = ranges.table.work
     parts = [work.task(FINAL, number) for number in range(ranges.count)]
     splits = [work.task(SPLIT, number) for number in range(ranges.count)]
@@ -54,7 +54,7 @@ def stored_sequences(ranges: Ranges) -> StoredSequences:
     return StoredSequences(
         offsets=offsets_of(np.concatenate([load(folder, "lengths") for folder in parts])),
         item_files=[folder / "items.npy" for folder in parts],
-        time_files=[folder / "times.npy" for folder in parts] if ranges.table.has_times else None,
+        time_files=[folder / "times.npy" for folder in parts] if with_times and ranges.table.has_times else None,
         train_end=np.concatenate([load(folder, "train_end") for folder in splits]),
         valid_end=np.concatenate([load(folder, "valid_end") for folder in splits]),
         training_counts=counts,

@@ -31,8 +31,8 @@ def prepare(
     """Run the stages that are not done. `work.opened` must have been entered.
 
     Raises:
-        InputError: the source refuses its files, nothing is left, the split leaves nothing to train on, the source's
-            split contradicts the order of time, or a known user has no rows.
+        InputError: the source refuses its files, nothing is left, the split leaves nothing to train on, or a known user
+            has no rows.
     """
     rules.split.check()
     table, read = _read(source, pieces, work=work, executor=executor, sizes=sizes, known=known)
@@ -63,7 +63,7 @@ def prepare(
             f"{rules.min_user_interactions}/{rules.min_item_interactions}-core; "
             "lower --min-user-interactions and --min-item-interactions"
         )
-    finishing, split = _with_split(finishing)
+    finishing, split = _with_split(finishing, finished)
     work.run(final.SPLIT, partial(final.split_range, finishing), ranges.count, executor)
     check_training(finishing)
     live = np.concatenate([load(work.task(final.FINAL, number), "live") for number in range(ranges.count)])
@@ -76,7 +76,7 @@ def prepare(
         "truncated_interactions": sum(facts["truncated"] for facts in finished),
     }
     return Prepared(
-        sequences=stored_sequences(ranges),
+        sequences=stored_sequences(ranges, with_times=not split.get(final.NOT_BY_TIME)),
         user_ids=name("users"),
         item_ids=name("items"),
         split=split,
@@ -134,11 +134,21 @@ def _read(
     return table, _Read(num_rows=num_rows, dropped=dropped)
 
 
-def _with_split(finishing: final.Finishing) -> tuple[final.Finishing, dict[str, Any]]:
-    """Return the settings of the split, and its description for the manifest."""
+def _with_split(
+    finishing: final.Finishing, finished: Sequence[dict[str, Any]]
+) -> tuple[final.Finishing, dict[str, Any]]:
+    """Return the settings of the split, and its description for the manifest.
+
+    Args:
+        finishing: the settings so far.
+        finished: the facts of the tasks of `final.finish_range`.
+    """
     ranges, rule = finishing.ranges, finishing.rules.split
     if ranges.table.has_splits:
-        return finishing, {"method": "given", "given_by": "the source's files"}
+        split: dict[str, Any] = {"method": "given", "given_by": "the source's files"}
+        if ranges.table.has_times:
+            split[final.NOT_BY_TIME] = sum(of_range[final.NOT_BY_TIME] for of_range in finished)
+        return finishing, split
     if rule.method == "leave-one-out":
         return finishing, {"method": rule.method}
     moments = final.moments_of(ranges.table.work, ranges.count, rule)

@@ -19,6 +19,7 @@ from tests.jobs.bad_input import (
     graph_cases,
     inspect_cases,
     prepare_cases,
+    release_cases,
     run_cases,
     study_cases,
 )
@@ -28,6 +29,7 @@ from tests.jobs.bad_input.world import make_world
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "bad-input.md"
 GROUPS: tuple[Group, ...] = (
     *prepare_cases.GROUPS,
+    *release_cases.GROUPS,
     *feature_cases.GROUPS,
     *inspect_cases.GROUPS,
     *graph_cases.GROUPS,
