@@ -13,7 +13,6 @@ from configs.schema import ClusterConfig
 from contracts.errors import InputError
 from contracts.text_table import text_table
 from data.dataset import Dataset, write_dataset
-from data.formats.presets import PRESETS
 from data.formats.time_kinds import UNITS
 from data.layout import check_output, local_path
 from data.prepare.pipeline import FORMATS, WITHOUT_ENGINE, content_of
@@ -22,7 +21,7 @@ from jobs.prepare_engine import Engine, engine_options, workplace
 from storage.object_cache import check_unpublished, locked, published, work_folder
 from storage.uris import is_uri
 
-_RAW = f"{', '.join(PRESETS)}: "
+_RAW = "all but unisrec and synthetic: "
 _READING = [
     click.option("--user-column", help="table: name of the user column [default: user]"),
     click.option("--item-column", help="table: name of the item column [default: item]"),
@@ -49,7 +48,7 @@ _READING = [
         "--keep",
         multiple=True,
         metavar="CONDITION",
-        help="recbole, table: keep rows such as 'rating >= 4' or 'event in (view, cart)'; several: all must hold",
+        help="all but lists and mind: rows to keep, such as 'rating >= 4' or 'event in (view, cart)'; several: all hold",
     ),
     click.option(
         "--items",

@@ -114,7 +114,7 @@ def test_dates_are_read_by_a_format(tmp_path: Path) -> None:
         ("soon", "%m/%d/%Y"),
         ("1/1/2019 x", "%m/%d/%Y"),
     ):
-        with pytest.raises(InputError, match=rf"is '{value}' in row 2 of 2 .*, which is no date of --time-format '%m"):
+        with pytest.raises(InputError, match=rf"is '{value}' in row 2 of 2 .*, which is not a date written as '%m"):
             rows_with_nulls(source_of("table", write(tmp_path, "1/3/2020", value), time_format=pattern))
 
 
