@@ -48,7 +48,7 @@ _READING = [
         "--keep",
         multiple=True,
         metavar="CONDITION",
-        help="all but lists and mind: rows to keep, such as 'rating >= 4' or 'event in (view, cart)'; several: all hold",
+        help="all but lists and mind: rows to keep, such as 'rating >= 4' or 'event in (view, cart)'; may be repeated",
     ),
     click.option(
         "--items",
