@@ -16,7 +16,7 @@ from data.formats.layouts import Layout
 from data.formats.read_options import ReadOptions
 
 _META = "meta_"
-_KINDS = (".jsonl", ".csv", ".parquet")
+_KINDS = (".jsonl", ".csv")
 _SPLIT = re.compile(r"\.(train|valid|test)\.csv", re.IGNORECASE)
 _SPLIT_COLUMN = "split"
 _2023 = {"user": "user_id", "item": "parent_asin", "timestamp": "timestamp"}
