@@ -155,6 +155,12 @@ def test_mmrec_keeps_its_split_and_finds_its_features(tmp_path: Path) -> None:
     assert texts(prepared("mmrec", tmp_path, str(folder)))["1"] == 'Bib, "soft"'
 
 
+def test_every_item_of_mmrec_needs_a_row_of_features(tmp_path: Path) -> None:
+    folder = release.mmrec(tmp_path)
+    np.save(folder / "text_feat.npy", np.ones((3, 2), np.float32))
+    refused("mmrec", folder / "baby.inter", "text_feat.npy: has rows 0 to 2 and so none for item '3'")
+
+
 def test_mmrec_without_timestamps_is_in_the_order_of_its_rows(tmp_path: Path) -> None:
     rows = [(0, 2, 0), (0, 0, 2), (0, 1, 0), (0, 3, 1)]
     lines = ["userID\titemID\tx_label", *("\t".join(map(str, row)) for row in rows)]
@@ -173,6 +179,10 @@ def test_mind_clicks_are_interactions(tmp_path: Path) -> None:
     dataset = prepared("mind", tmp_path, both, title_column=["title", "abstract"])
     assert histories(dataset)["U1"] == ["N40", "N1", "N3"]
     assert texts(dataset)["N40"] == 'Best PS5 games "Quoted abstract'
+    (folder / "unlabelled.tsv").write_text("1\tU1\t11/11/2019 9:05:58 AM\t\tN1-1\n" * 3 + "2\tU2\t\t\tN1-0 N2\n")
+    refused("mind", folder / "unlabelled.tsv", "impressions has 'N2' in line 4, expected news with -1")
+    with pytest.raises(InputError, match="impressions has 'N2' in line 4, "):
+        rows_with_nulls(source_of("mind", str(folder / "unlabelled.tsv")), 1 << 20, 10)
     source = source_of("mind", str(folder / "MINDsmall_train"))
     parts = [block.rows for block in all_blocks(source, source.pieces(30), 10)]
     assert len(source.pieces(30)) == 4
@@ -189,6 +199,10 @@ def test_recbole_has_titles_of_its_items_file(tmp_path: Path) -> None:
     )
     assert texts(named) == dict.fromkeys(MOVIES, "Animation Comedy")
     assert "release_year:token" in pq.read_schema(Path(named.path) / "items.parquet").names
+    (folder / "ml-100k.item").write_text((folder / "ml-100k.item").read_text().replace("movie_title", "words"))
+    assert texts(prepared("recbole", tmp_path, str(folder))) == {}
+    assert texts(prepared("recbole", tmp_path, str(folder), title_column="words:token_seq")) == MOVIES
+    (folder / "ml-100k.item").write_text((folder / "ml-100k.item").read_text().replace("words", "movie_title"))
     (folder / "ml-100k.item").rename(folder / "other.item")
     assert texts(prepared("recbole", tmp_path, str(folder))) == {}
     assert texts(prepared("recbole", tmp_path, str(folder), items=str(folder / "other.item"))) == MOVIES
