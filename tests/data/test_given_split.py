@@ -32,6 +32,11 @@ def test_parts_stay_together_and_are_in_order_of_time(
     header = "userID\titemID\ttimestamp\tx_label" if has_times else "userID\titemID\tlabel\tx_label"
     (folder / "x.inter").write_text("\n".join([header, *("\t".join(map(str, row)) for row in rows)]) + "\n")
     options = {} if max_history is None else {"max_history": max_history}
+    parts = {user: sorted(row[3] for row in rows if row[0] == user)[-(max_history or 99) :] for user in range(3)}
+    if not any(0 in part for part in parts.values()):
+        with pytest.raises(InputError, match="no interaction is for training in the source's own split"):
+            prepare("mmrec", str(folder / "dataset"), str(folder / "x.inter"), **options)
+        return
     dataset = prepare("mmrec", str(folder / "dataset"), str(folder / "x.inter"), **options)
     dataset.validate()
     users = [int(user) for user in dataset.user_source_ids().to_pylist()]

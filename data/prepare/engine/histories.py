@@ -101,8 +101,8 @@ def sort_range(ranges: Ranges, number: int) -> None:
     """Write the histories of a range of users, oldest first, without exact duplicates.
 
     If the source has a split, a user's training rows come first, then those for validation, then those for test. Rows
-    with equal times stay in input order. Of rows with equal user, item and time, the first in input order stays. Without
-    timestamps, rows are in input order and nothing is dropped.
+    with equal times stay in input order. Of rows with equal user, item and time, the first in input order stays.
+    Without timestamps, rows are in input order and nothing is dropped.
 
     Files: offsets.npy, int64 [users + 1]; items.npy, int32, the different items, ascending; local.npy, int32, the place
     of each row's item among them; times.npy and splits.npy as before.
