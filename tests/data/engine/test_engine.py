@@ -173,10 +173,15 @@ def test_the_sources_own_split_is_kept(tmp_path: Path) -> None:
     found = engine(source, ALL, tmp_path / "work", TINY)
     # Of equal times, an earlier part of the split comes first; of duplicates, the first in the input stays.
     assert lists_of(found, tmp_path / "files") == {"u": (["a", "b", "c"], 1, 2), "v": (["b", "a"], 1, 1)}
-    assert found.split == {"method": "given", "given_by": "the source's files"}
+    given_by = {"method": "given", "given_by": "the source's files"}
+    assert found.split == given_by | {"users_not_in_order_of_time": 0}
+    assert found.sequences.time_files is not None
     late = MemorySource(table=table.set_column(3, "split", pa.array([1, 2, 0, 0, 0, 0], pa.int8())))
-    with pytest.raises(InputError, match="memory: user 'u' has interactions of a later part of the split before ones"):
-        engine(late, ALL, tmp_path / "late", TINY)
+    # A split that was drawn at random comes before time, and then there are no timestamps.
+    found = engine(late, ALL, tmp_path / "late", TINY)
+    assert lists_of(found, tmp_path / "late files") == {"u": (["c", "b", "a"], 2, 3), "v": (["b", "a"], 1, 1)}
+    assert found.split == given_by | {"users_not_in_order_of_time": 1}
+    assert found.sequences.time_files is None
     none = MemorySource(table=table.set_column(3, "split", pa.array([2] * 6, pa.int8())))
     with pytest.raises(InputError, match="no interaction is for training in the source's own split"):
         engine(none, ALL, tmp_path / "none", TINY)
