@@ -20,6 +20,7 @@ rows = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None)
 @given(rows=rows, has_times=st.booleans(), max_history=st.sampled_from([None, 1, 3]))
 def test_parts_stay_together_and_are_in_order_of_time(
