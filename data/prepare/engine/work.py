@@ -139,9 +139,7 @@ class Work:
         """Run those tasks of a stage that are not done, and return the facts of all."""
         pending = [number for number in range(count) if not self.is_done(stage, number)]
         if pending:
-            executor.run(
-                partial(run_unless_done, self, stage, function), pending, stage.split("/")[0].replace("_", " ")
-            )
+            executor.run(partial(run_unless_done, self, stage, function), pending, stage.replace("/", " "))
         return [self.facts(stage, number) for number in range(count)]
 
 
