@@ -8,6 +8,7 @@ its 5-core, numbers users and items in order of first appearance, and sorts. Its
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -136,12 +137,12 @@ def write_interactions(file: Path, rows: int, users: int, items: int) -> None:
 
 
 def measured(name: str, command: list[str], rows: int) -> dict[str, float | dict[str, float]]:
-    """Run a command; return its seconds and, by the name of a process, the peak memory of the largest, in GiB."""
+    """Run a command; return its seconds, core seconds and, by process, the peak memory of the largest, in GiB."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.DEVNULL)
-    peaks: dict[tuple[int, str], int] = {}
+    found: dict[tuple[int, str], tuple[int, float]] = {}
     ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(process.pid, peaks, ended))
+    watcher = threading.Thread(target=_watch, args=(process.pid, found, ended))
     watcher.start()
     status = process.wait()
     seconds = time.perf_counter() - begin
@@ -149,31 +150,41 @@ def measured(name: str, command: list[str], rows: int) -> dict[str, float | dict
     watcher.join()
     assert status == 0, f"{name} ended with {status}"
     largest: dict[str, float] = defaultdict(float)
-    for (_, title), peak in peaks.items():
+    for (_, title), (peak, _) in found.items():
         largest[title] = max(largest[title], round(peak / 2**20, 2))
-    shown = ", ".join(f"{title} {peak:.2f}" for title, peak in sorted(largest.items()) if peak >= 0.1)
-    print(f"{name}: {seconds:.1f} s, {rows / seconds:,.0f} rows/s, peak GiB: {shown}", flush=True)
-    return {"seconds": round(seconds, 1), "rows_per_second": round(rows / seconds), "peak_gib": dict(largest)}
+    cores = sum(used for _, used in found.values())
+    shown = ", ".join(f"{title} {peak:.2f}" for title, peak in sorted(largest.items()) if peak >= 0.3)
+    print(
+        f"{name}: {seconds:.1f} s, {rows / seconds:,.0f} rows/s, {cores:.1f} s of cores, peak GiB: {shown}", flush=True
+    )
+    return {
+        "seconds": round(seconds, 1),
+        "rows_per_second": round(rows / seconds),
+        "core_seconds": round(cores, 1),
+        "peak_gib": max(largest.values()),
+    }
 
 
-def _watch(root: int, peaks: dict[tuple[int, str], int], ended: threading.Event) -> None:
-    """Keep the peak resident memory (VmHWM, in KiB) of a process and all that it has started, by process and name."""
+def _watch(root: int, found: dict[tuple[int, str], tuple[int, float]], ended: threading.Event) -> None:
+    """Keep what a process and all that it has started use: peak resident memory (VmHWM, KiB) and seconds of cores."""
+    ticks = os.sysconf("SC_CLK_TCK")
     while not ended.wait(_POLL_SECONDS):
-        parents, states = {}, {}
-        for path in Path("/proc").glob("[0-9]*/status"):
+        states = {}
+        for path in Path("/proc").glob("[0-9]*"):
             try:
-                state = dict(line.split(":", 1) for line in path.read_text().splitlines())
+                state = dict(line.split(":", 1) for line in (path / "status").read_text().splitlines())
+                times = (path / "stat").read_text().rsplit(")", 1)[1].split()
             except (OSError, ValueError):
                 continue
-            parents[int(path.parent.name)] = int(state["PPid"])
-            states[int(path.parent.name)] = state
-        for pid, state in states.items():
+            states[int(path.name)] = (state, (int(times[11]) + int(times[12])) / ticks)
+        for pid, (state, used) in states.items():
             above = pid
-            while above in parents and above != root:
-                above = parents[above]
+            while above in states and above != root:
+                above = int(states[above][0]["PPid"])
             if above == root and "VmHWM" in state:
-                name = "driver" if pid == root else state["Name"].strip()
-                peaks[pid, name] = int(state["VmHWM"].split()[0])
+                # A worker of Ray changes its name with each task.
+                name = "driver" if pid == root else state["Name"].strip().split("::")[0]
+                found[pid, name] = int(state["VmHWM"].split()[0]), used
 
 
 def equal(dataset: Dataset, file: Path) -> bool:

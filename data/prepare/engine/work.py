@@ -18,6 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -138,8 +139,14 @@ class Work:
         """Run those tasks of a stage that are not done, and return the facts of all."""
         pending = [number for number in range(count) if not self.is_done(stage, number)]
         if pending:
-            executor.run(function, pending, stage.split("/")[0].replace("_", " "))
+            executor.run(partial(run_unless_done, self, stage, function), pending, stage.replace("/", " "))
         return [self.facts(stage, number) for number in range(count)]
+
+
+def run_unless_done(work: Work, stage: str, function: Callable[[int], None], number: int) -> None:
+    """Run a task that is not done. When Ray loses a node, it repeats tasks whose answers lay there."""
+    if not work.is_done(stage, number):
+        function(number)
 
 
 def save(folder: Path, **arrays: Any) -> None:

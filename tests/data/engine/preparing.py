@@ -40,7 +40,10 @@ class TracedExecutor:
         self.seconds = seconds
 
     def run(self, function: Callable[[int], None], tasks: Sequence[int], label: str) -> None:
-        self.inner.run(partial(traced, function, str(self.traces), label, self.seconds), tasks, label)
+        assert isinstance(function, partial)
+        *where, task = function.args  # Traces are left by tasks that are not done yet.
+        inner = partial(traced, task, str(self.traces), label, self.seconds)
+        self.inner.run(partial(function.func, *where, inner), tasks, label)
 
 
 def traced(function: Callable[[int], None], traces: str, label: str, seconds: float, task: int) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,11 @@ def test_a_worker_and_a_node_and_the_driver_are_killed(
     assert _start(two_nodes, tmp_path).wait(_PATIENCE_SECONDS) == 0, (tmp_path / "log").read_text()[-3000:]
     assert fingerprints(tmp_path / "dataset") == undisturbed[0]
     ended = tasks(traces, "ended")
-    assert set(ended) == set(undisturbed[1])
+    assert not Counter(undisturbed[1]) - Counter(ended)
     # The worker, the node's and the driver's: at most five tasks were struck, and what had ended was not done again.
     assert len(tasks(traces, "started")) <= len(undisturbed[1]) + 5
-    assert len(ended) - len(set(ended)) <= 1
-    assert set(before) <= set(ended)
+    assert (Counter(ended) - Counter(undisturbed[1])).total() <= 1
+    assert 20 <= len(before) + 5 < len(undisturbed[1])
 
 
 def _start(cluster: Any, folder: Path) -> subprocess.Popen[bytes]:
