@@ -1,4 +1,4 @@
-"""Exact blocked kernels for CPUs and CUDA GPUs. Each kernel has a slow twin in reference.py.
+"""Exact blocked kernels for CPUs and CUDA GPUs. Each has a slow twin: in reference.py, or a line of NumPy in its test.
 
 May import storage, configs and contracts. Files, and what to open them for:
 
@@ -7,6 +7,7 @@ May import storage, configs and contracts. Files, and what to open them for:
     candidate_lists.py  the arrays that the CPU and the CUDA neighbour search fill
     spmm.py             sparse rows times a dense matrix: injection of co-occurrence into features
     kmeans.py           one k-means step on a block of points
+    grouping.py         rows by group, sorted in each group; counts of live users; hashes of texts
     numba_cache.py      where Numba stores compiled functions
     cosine/             the neighbour search
     cooccurrence/       counts of item pairs
