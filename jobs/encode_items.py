@@ -252,9 +252,11 @@ def _table(
     if path is None:
         if dataset is None:
             raise InputError("--input: names no table of items; add --input TABLE, or --dataset DATASET with texts")
-        if side == "image" or dataset.item_texts() is None:
-            raise InputError(f"--dataset {dataset.path}: holds no {side}s of items; name a table with --input TABLE")
-        return ItemTable(path=str(dataset.folder / ITEMS), modality="text", item_column="source_id", columns=("text",))
+        if side == "text" and not columns and dataset.item_texts() is None:
+            raise InputError(f"--dataset {dataset.path}: holds no texts of items; name a table with --input TABLE")
+        return ItemTable(
+            path=str(dataset.folder / ITEMS), modality=side, item_column="source_id", columns=columns or (side,)
+        )
     if "://" in path:
         raise InputError(f"--input {path}: object storage is not supported; name a local file or folder")
     usual = _COLUMNS.get(Path(path).suffix.lower(), ("item", side))

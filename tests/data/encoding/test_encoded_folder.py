@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from click.testing import CliRunner
 
 from data.dataset import Dataset, write_dataset
@@ -16,6 +17,7 @@ from data.encoding.encoded_folder import read_encoded
 from data.encoding.facts import label_of, labels_of
 from jobs.encode_items import main
 from jobs.prepare_data import prepare
+from tests.data.encoding.pictures import sound_pictures, write_pictures
 from tests.data.encoding.test_encode import encode
 from tests.data.encoding.test_tfidf import texts
 from tests.data.small_files import small_content
@@ -87,3 +89,19 @@ def test_a_datasets_own_texts_are_encoded(tmp_path: Path) -> None:
     vectors, items, _ = read_encoded(tmp_path / "out")
     assert items.to_pylist() == [f"i{item}" for item in range(6)]
     assert vectors.any(axis=1).tolist() == [False, *[True] * 5]
+
+
+@pytest.mark.long
+def test_images_are_found_by_a_column_that_the_dataset_carries(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra encode is not installed")
+    names = [*list(sound_pictures())[:5], None]
+    write_pictures(tmp_path / "images", sound_pictures())
+    content = replace(small_content(), item_columns=pa.table({"picture": names}))
+    write_dataset(str(tmp_path / "dataset"), content)
+    command = ["--dataset", str(tmp_path / "dataset"), "--encoder", "efficientnet-lite0", "--image-column", "picture"]
+    command += ["--image-folder", str(tmp_path / "images"), "--output", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    vectors, items, _ = read_encoded(tmp_path / "out")
+    assert items.to_pylist() == [f"i{item}" for item in range(6)]
+    assert vectors.any(axis=1).tolist() == [*[True] * 5, False]
