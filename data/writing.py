@@ -94,7 +94,10 @@ class HeldBackRows(Protocol):
 
 
 class FeatureRows(Protocol):
-    """The features of a modality in item order, read a block at a time."""
+    """The features of a modality in item order, read a block at a time.
+
+    Rows whose encoder is known have an attribute `encoder`, a mapping of plain values, which the manifest records.
+    """
 
     @property
     def dim(self) -> int: ...
@@ -172,6 +175,7 @@ def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
                     "dtype": str(content.features[modality].dtype),
                     "num_present": int(presence[modality].sum()),
                 }
+                | _encoder_facts(content.features[modality])
                 for modality in modalities
             },
             "split": dict(content.split),
@@ -179,6 +183,12 @@ def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
             "dropped": dict(content.dropped),
         }
         write_manifest(folder, manifest)
+
+
+def _encoder_facts(rows: FeatureRows) -> dict[str, Any]:
+    """Return what the manifest says about the encoder of a modality; nothing if the rows do not tell."""
+    encoder = getattr(rows, "encoder", None)
+    return {} if encoder is None else {"encoder": dict(encoder)}
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

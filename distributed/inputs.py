@@ -13,8 +13,9 @@ from configs.schema import Config
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
 from data.dataset import Dataset
+from data.encoding.facts import labels_of
 from data.sampling.item_planner import ItemPlanner, check_needs
-from distributed.checkpoints.index import RANKING_GRAPH
+from distributed.checkpoints.index import RANKING_GRAPH, encoder_key
 from graph_builder.graph import Graph
 from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
@@ -48,6 +49,11 @@ class Inputs:
         """The fingerprints of all that metrics depend on: `fingerprints`, and the graph if only ranking reads it."""
         ranking = {RANKING_GRAPH: self.graph.fingerprint} if self.graph and not self.trains_on_graph else {}
         return {**self.fingerprints, **ranking}
+
+    @property
+    def encoders(self) -> dict[str, str]:
+        """For each modality whose encoder the dataset names: the key of a progress record, and the encoder's label."""
+        return {encoder_key(name): label for name, label in labels_of(self.dataset.manifest).items()}
 
     def planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Return a planner of the items of a step, for a model with these needs."""

@@ -76,7 +76,8 @@ _OPTIONS = [
         type=NamedPath(),
         multiple=True,
         metavar="NAME=FILE",
-        help="features of a modality: .npy (one row per item) or Parquet (columns item, vector); may be repeated",
+        help="features of a modality: .npy (one row per item), Parquet (columns item, vector), or a folder of "
+        "jobs/encode_items.py; may be repeated",
     ),
     click.option(
         "--feature-ids",

@@ -6,6 +6,7 @@ N items of the dataset, R rows of the file, d_m width. A feature file is one of
     X.parquet      columns `item` (source id) and `vector` (list or fixed-size list of float)
     X.feat1CLS     (any .feat...) float32 without a header, as UniSRec's and MISSRec's scripts write it with
                    `numpy.ndarray.tofile`; rows as in X.npy, and one of the two widths that these projects use
+or a folder that jobs/encode_items.py wrote (`data.encoding.encoded_folder`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +23,7 @@ import pyarrow.parquet as pq
 
 from contracts.errors import InputError
 from contracts.modalities import is_modality_name
+from data.encoding.encoded_folder import is_encoded_folder, read_encoded, read_encoded_manifest
 from data.formats.columns import as_ids, read_parquet
 from data.formats.delimited import read_ids
 from data.layout import UNREADABLE, local_path
@@ -48,6 +51,15 @@ def read_feature_file(file: str, ids_file: str | None, num_items: int) -> tuple[
     path = local_path(file)
     if not path.exists():
         raise InputError(f"{file}: no such file; check the path of --features")
+    if path.is_dir():
+        if not is_encoded_folder(path):
+            raise InputError(
+                f"{file}: is a folder that jobs/encode_items.py has not finished; name a file, or such a folder"
+            )
+        if ids_file:
+            raise InputError(f"{file}: names its items itself; leave --feature-ids out")
+        vectors, items, _ = read_encoded(path)
+        return vectors, items
     suffix = path.suffix.lower()
     if suffix == ".parquet":
         if ids_file:
@@ -64,6 +76,16 @@ def read_feature_file(file: str, ids_file: str | None, num_items: int) -> tuple[
     if ids is not None and array.ndim and len(ids) != len(array):
         raise InputError(f"{ids_file}: {len(ids)} ids for {len(array)} feature rows; give exactly one id a row")
     return array, ids
+
+
+def encoder_of(file: str) -> dict[str, Any] | None:
+    """Return what is known about the encoder of a folder of jobs/encode_items.py; None for files.
+
+    Raises:
+        InputError: the folder's manifest cannot be read.
+    """
+    path = local_path(file)
+    return dict(read_encoded_manifest(path)["encoder"]) if path.is_dir() else None
 
 
 def _read_npy(file: str) -> np.ndarray:

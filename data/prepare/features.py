@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 
 from contracts.errors import InputError
 from contracts.modalities import check_new_modalities
-from data.prepare.feature_files import read_feature_file
+from data.prepare.feature_files import encoder_of, read_feature_file
 from data.validation import check_finite
 
 
@@ -63,6 +64,17 @@ class AlignedRows:
         return block
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncodedRows(AlignedRows):
+    """The rows of a folder of jobs/encode_items.py.
+
+    Attributes:
+        encoder: what is known about the encoder, for the manifest.
+    """
+
+    encoder: Mapping[str, Any]
+
+
 def read_features(
     files: Mapping[str, str],
     ids_files: Mapping[str, str],
@@ -100,7 +112,12 @@ def read_features(
             features[modality] = AlignedRows(array, file)
         else:
             rows, unknown = _match_rows(source_ids, item_source_ids, file)
-            features[modality] = AlignedRows(array, file, rows)
+            encoder = encoder_of(file)
+            features[modality] = (
+                AlignedRows(array, file, rows)
+                if encoder is None
+                else EncodedRows(array=array, file=file, rows=rows, encoder=encoder)
+            )
             if unknown:
                 dropped[f"feature_rows_without_item_{modality}"] = unknown
     return features, dropped

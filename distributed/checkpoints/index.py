@@ -15,6 +15,14 @@ from distributed.checkpoints.progress import Progress
 
 # The key, among fingerprints, of a graph that only ranking reads and training does not.
 RANKING_GRAPH = "ranking_graph"
+_ENCODER = "encoder_of_"  # begins the keys of the labels of encoders
+
+
+def encoder_key(modality: str) -> str:
+    """Return the key, among fingerprints, of the label of a modality's encoder (`data.encoding.facts.label_of`)."""
+    return f"{_ENCODER}{modality}"
+
+
 # Checked before int(), which accepts digits of other scripts and raises for more than 4,300 digits.
 STEP = re.compile(r"[0-9]{1,18}")
 

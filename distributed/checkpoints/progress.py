@@ -22,7 +22,7 @@ class Progress:
         stale_epochs: number of validations since then.
         seconds: training time of completed epochs, summed over attempts.
         fingerprints: fingerprints of the dataset and graph that this run trains on, and of a graph that only its
-            ranking reads.
+            ranking reads; and the labels of the encoders of the dataset's features, as far as it names them.
         world: number of ranks that wrote the checkpoint.
         files: SHA-256 of each file of the checkpoint; empty before it is saved.
     """

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from configs.schema import Config
 from contracts.errors import InputError
 from contracts.text_table import text_table
+from data.encoding.facts import check_same_encoders
+from distributed.checkpoints.index import encoder_key
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.checkpoints.start import START, StartCheckpoint, open_start
 from distributed.freezing import frozen_names, matching
@@ -120,7 +123,8 @@ def check_start(config: Config, inputs: Inputs, system: RecommenderSystem) -> No
         return
     assert config.run is not None
     if not (RunStorage(config.run).local / "checkpoints" / "index.json").exists():
-        plan_start(config, inputs.dataset.fingerprint, system, open_start(config.training.start_from))
+        source = open_start(config.training.start_from)
+        plan_start(config, inputs.dataset.fingerprint, system, source, encoders=inputs.encoders)
 
 
 def start(config: Config, inputs: Inputs, sharded: ShardedSystem, world: World) -> StartPlan | None:
@@ -136,13 +140,20 @@ def start(config: Config, inputs: Inputs, sharded: ShardedSystem, world: World) 
     if training.start_from is None and not training.freeze:
         return None
     source = open_start(training.start_from, world) if training.start_from is not None else None
-    plan = plan_start(config, inputs.dataset.fingerprint, sharded.system, source)
+    plan = plan_start(config, inputs.dataset.fingerprint, sharded.system, source, encoders=inputs.encoders)
     if source is not None:
         source.load(sharded, plan.loaded, world)
     return plan
 
 
-def plan_start(config: Config, dataset: str, system: RecommenderSystem, source: StartCheckpoint | None) -> StartPlan:
+def plan_start(
+    config: Config,
+    dataset: str,
+    system: RecommenderSystem,
+    source: StartCheckpoint | None,
+    *,
+    encoders: Mapping[str, str] = MappingProxyType({}),
+) -> StartPlan:
     """Return which weights of a new run are loaded, fresh and frozen.
 
     A weight is loaded if the checkpoint has one of its name and `training.leave_out` does not match the name. If the
@@ -153,10 +164,12 @@ def plan_start(config: Config, dataset: str, system: RecommenderSystem, source: 
         dataset: fingerprint of the new run's dataset.
         system: the new run's model, sharded or not.
         source: the checkpoint to start from; None: there is none.
+        encoders: the labels of the encoders of the new run's dataset (`Inputs.encoders`).
 
     Raises:
-        InputError: a pattern matches nothing, everything would be frozen, nothing would be loaded, a shape differs, or
-            the item table, or other weights of single items, would be loaded from a run on another dataset.
+        InputError: a pattern matches nothing, everything would be frozen, nothing would be loaded, a shape differs, the
+            item table, or other weights of single items, would be loaded from a run on another dataset, or weights
+            would be loaded that were trained on the vectors of another encoder.
     """
     own = {name: tuple(value.size()) for name, value in system.state_dict().items()}
     theirs = source.shapes if source else {}
@@ -184,6 +197,7 @@ def plan_start(config: Config, dataset: str, system: RecommenderSystem, source: 
     if source is not None:
         of_items = {f"recommender.{name}" for name in system.recommender.of_items}
         _check_loaded(plan, source, config, dataset, of_items)
+        _check_encoders(source, system, encoders, config)
     return plan
 
 
@@ -230,6 +244,23 @@ def _check_loaded(
             f"{knob}: {first.name} has shape {shapes}; give both runs the same model settings, or set "
             f"training.leave_out{to_names} to begin with fresh weights"
         )
+
+
+def _check_encoders(
+    source: StartCheckpoint, system: RecommenderSystem, encoders: Mapping[str, str], config: Config
+) -> None:
+    """Raise if features that the model reads are of another encoder than in the other run, as far as both are known."""
+    keys = {encoder_key(name): name for name in system.recommender.needs.features}
+    theirs, ours = (
+        {keys[key]: label for key, label in side.items() if key in keys}
+        for side in (source.progress.fingerprints, encoders)
+    )
+    check_same_encoders(
+        theirs,
+        ours,
+        (f"training.start_from={source.run}", f"dataset={config.dataset}"),
+        "encode the items with the same encoder and settings, or remove start_from",
+    )
 
 
 def _by_module(weights: Sequence[Weight]) -> dict[str, list[Weight]]:

@@ -67,7 +67,7 @@ def train(
     config = config.model_copy(update={"run": str(run)})
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-    progress, losses, begun = Progress(fingerprints=inputs.result_fingerprints), NO_LOSSES, None
+    progress, losses, begun = Progress(fingerprints=inputs.result_fingerprints | inputs.encoders), NO_LOSSES, None
     if checkpoints.exists():
         progress, losses = checkpoints.resume(sharded, inputs.result_fingerprints)
     else:

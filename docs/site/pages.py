@@ -17,7 +17,7 @@ PACKAGES = (
 )  # fmt: skip
 GUIDES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 SECTIONS = {
-    "Start": ["index", "concepts", "coming-from", "data", "inspecting", "runs"],
+    "Start": ["index", "concepts", "coming-from", "data", "encoding", "inspecting", "runs"],
     "Run": [
         "cluster",
         "reliability",

@@ -11,6 +11,7 @@ import torch
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 
 from configs.systems.registry import SYSTEMS
+from contracts.errors import InputError
 from distributed.checkpoints.index import find_checkpoint, steps_in
 from distributed.checkpoints.run_folder import open_run_folder
 from distributed.checkpoints.start import START, open_start
@@ -313,3 +314,28 @@ def test_text_encoders_of_one_dataset_are_loaded_for_another(folders, tmp_path, 
     )
     for name, value in weights_at(tmp_path / "inductive", "latest").items():
         assert same_bytes(value, best[name]) == name.startswith("recommender.adaptor."), name
+
+
+@pytest.mark.long
+def test_a_run_keeps_the_encoders_of_its_dataset_and_other_ones_are_refused(folders, tmp_path, unisrec):
+    def with_encoder(name, revision):
+        """A copy of the dataset whose manifest names an encoder; the content and its fingerprint are as before."""
+        folder = tmp_path / name
+        shutil.copytree(f"{unisrec}/dataset", folder)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for modality in manifest["modalities"].values():
+            modality["encoder"] = {"name": name, "revision": revision, "pooling": "mean"}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return f"dataset={folder}"
+
+    own, short = "model.unisrec.use_ids=true", "training.max_epochs=1"
+    first, same, other = with_encoder("first", "a"), with_encoder("renamed", "a"), with_encoder("other", "b")
+    with world_of_one() as world:
+        train(config_of(folders, tmp_path / "run", "unisrec", own, short, first), world)
+        # Resuming compares content alone, as before.
+        train(config_of(folders, tmp_path / "run", "unisrec", own, "training.max_epochs=2", other), world)
+    begun = started(folders, tmp_path / "new", tmp_path / "run", own, short, same, model="unisrec")
+    check_trainable(begun, open_inputs(begun))
+    refused = started(folders, tmp_path / "new", tmp_path / "run", own, short, other, model="unisrec")
+    with pytest.raises(InputError, match=r"are of the encoder first [0-9a-f]{12}, and those of dataset=.* of other "):
+        check_trainable(refused, open_inputs(refused))

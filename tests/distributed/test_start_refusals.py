@@ -95,6 +95,21 @@ def test_what_is_computed_before_each_epoch_is_not_loaded_from_another_dataset(f
     assert other.loaded == same.loaded - {"recommender.interests", "recommender.interest_of"}
 
 
+def test_vectors_of_another_encoder_are_refused(folders, tmp_path):
+    config, system, source = of_another_dataset(folders, tmp_path, "unisrec")
+    (modality,) = system.recommender.needs.features
+    source.progress.fingerprints[f"encoder_of_{modality}"] = "minilm 0123456789ab"
+    for same in ("minilm 0123456789ab", "its-folder-was-renamed 0123456789ab"):
+        assert plan_start(config, "a", system, source, encoders={f"encoder_of_{modality}": same}).loaded
+    assert plan_start(config, "a", system, source, encoders={}).loaded
+    assert plan_start(config, "a", system, source, encoders={"encoder_of_sound": "other 0"}).loaded
+    named = (
+        rf"vectors of {modality} are of the encoder minilm 0123456789ab, and those of dataset=.* of mpnet ba9876543210"
+    )
+    with pytest.raises(InputError, match=named):
+        plan_start(config, "a", system, source, encoders={f"encoder_of_{modality}": "mpnet ba9876543210"})
+
+
 def test_another_model_without_a_common_weight_is_refused(folders, tmp_path, sources):
     config = started(folders, tmp_path / "new", sources / "row_wise", "training.leave_out=[table.*]", model="gru4rec")
     with pytest.raises(InputError, match=r"none of its 32 weights would be loaded into model\.name=gru4rec"):

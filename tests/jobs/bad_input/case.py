@@ -27,6 +27,7 @@ from jobs import (
     compare,
     config,
     demo,
+    encode_items,
     evaluate,
     export,
     inspect_data,
@@ -40,6 +41,7 @@ from tests.fingerprints import differing, fingerprints
 
 JOBS = {
     "prepare_data": prepare_data.main,
+    "encode_items": encode_items.main,
     "inspect_data": inspect_data.main,
     "build_graph": build_graph.main,
     "build_index": build_index.main,

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.fingerprints import restore
 from tests.jobs.bad_input import (
     compare_cases,
+    encode_cases,
     feature_cases,
     graph_cases,
     inspect_cases,
@@ -32,6 +33,7 @@ GROUPS: tuple[Group, ...] = (
     *release_cases.GROUPS,
     *feature_cases.GROUPS,
     *inspect_cases.GROUPS,
+    *encode_cases.GROUPS,
     *graph_cases.GROUPS,
     *run_cases.GROUPS,
     *study_cases.GROUPS,

@@ -1,0 +1,288 @@
+"""Turn texts or images into features: jobs/encode_items.py --input ITEMS --encoder minilm --output TEXT"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import click
+
+from configs.loading import load_config
+from contracts.errors import InputError
+from contracts.terminal import shows_bars
+from data.dataset import Dataset
+from data.encoding.encode import EncodingJob, Outcome, check_job, encode_items
+from data.encoding.encoders import BUILT_IN
+from data.encoding.item_table import ItemTable
+from data.encoding.request import EncoderSpec, Modality, Several
+from data.encoding.text_models import POOLINGS
+from data.layout import ITEMS
+from distributed.output import local_bar
+from distributed.telemetry import unwatched
+from jobs.cli import HomePath, config_options, job, verbose_option
+from jobs.encode_workers import workers
+
+_COLUMNS = {
+    ".text": ("item_id:token", "text:token_seq"),  # UniSRec's files
+}
+
+
+@click.command()
+@verbose_option
+@job
+@config_options
+@click.option(
+    "--input",
+    "table",
+    type=HomePath(),
+    metavar="TABLE",
+    help="table of items: .parquet (or a folder of such files), .csv, .tsv, .text or .jsonl, also with .gz or .zst",
+)
+@click.option(
+    "--dataset",
+    type=HomePath(),
+    metavar="DATASET",
+    help="a dataset: without --input, its items' texts are encoded; with --input, only its items are",
+)
+@click.option(
+    "--output",
+    type=HomePath(),
+    metavar="FOLDER",
+    required=True,
+    help="folder to write, for `prepare_data.py --features NAME=FOLDER`",
+)
+@click.option(
+    "--encoder",
+    type=HomePath(),
+    metavar="NAME",
+    required=True,
+    help=f"{', '.join(BUILT_IN)}, or a folder with a Hugging Face text model, a sentence-transformers model, "
+    "CLIP or SigLIP",
+)
+@click.option(
+    "--modality",
+    type=click.Choice(["text", "image"]),
+    help="what is encoded [default: image if --image-column or the encoder says so, else text]",
+)
+@click.option("--item-column", help="column with the items' ids [default: item]")
+@click.option(
+    "--text-column",
+    "text_columns",
+    multiple=True,
+    help="column with texts, or lists of texts; several are joined by spaces [default: text]",
+)
+@click.option(
+    "--image-column", help="column with paths of image files, lists of paths, or bytes (Parquet) [default: image]"
+)
+@click.option("--image-folder", type=HomePath(), metavar="FOLDER", help="folder that the paths start from")
+@click.option("--names", metavar="A,B,...", help="names of the columns of a .csv or .tsv file without a header")
+@click.option(
+    "--reuse",
+    type=HomePath(),
+    metavar="FOLDER",
+    help="an earlier output with the same encoder: items that have a vector there are not encoded again",
+)
+@click.option(
+    "--several",
+    type=click.Choice(["mean", "list"]),
+    default="mean",
+    show_default=True,
+    help="several texts or images of an item: their mean, or also every vector, kept as lists",
+)
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@click.option(
+    "--pooling",
+    type=click.Choice(POOLINGS),
+    help="how vectors of tokens become one [default: what the folder says, else mean]",
+)
+@click.option(
+    "--normalize/--no-normalize",
+    default=None,
+    help="divide vectors by their length [default: what the folder says, else not]",
+)
+@click.option(
+    "--max-length", type=click.IntRange(min=1), help="most tokens of a text that are read [default: the model's limit]"
+)
+@click.option("--prefix", help="put before every text, such as 'passage: ' for E5 [default: what the folder says]")
+@click.option("--width", type=click.IntRange(min=1), default=128, show_default=True, help="tfidf: values of a vector")
+@click.option(
+    "--fit-texts",
+    type=click.IntRange(min=2),
+    default=200_000,
+    show_default=True,
+    help="tfidf: number of texts that the projection is computed from",
+)
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(min=1),
+    help="most tokens of a batch, padding included [default: 2,048 on CPUs, 65,536 on GPUs]",
+)
+@click.option(
+    "--batch-pixels",
+    type=click.IntRange(min=1),
+    help="most pixels of a batch, after images were resized [default: 32 images of 224 x 224 on CPUs, 256 on GPUs]",
+)
+@click.option(
+    "--rows-per-part",
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    help="rows that become one file; finished files are kept when the command is repeated",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "serial", "ray"]),
+    default="auto",
+    show_default=True,
+    help="serial: in this process; ray: on a cluster, with cluster.num_workers workers; auto: serial if "
+    "cluster.num_workers is not set or 1, no cluster is named, or Ray is not installed",
+)
+@click.option(
+    "--gpus-per-worker",
+    type=click.FloatRange(min=0),
+    help="GPUs that each worker reserves, such as 0.5 [default: 1 if the cluster has GPUs]",
+)
+@click.option("--overwrite", is_flag=True, help="replace an earlier output, after the new one is complete")
+def main(
+    config_path: str | None,
+    overrides: tuple[str, ...],
+    table: str | None,
+    dataset: str | None,
+    output: str,
+    encoder: str,
+    modality: str | None,
+    item_column: str | None,
+    text_columns: tuple[str, ...],
+    image_column: str | None,
+    image_folder: str | None,
+    names: str | None,
+    reuse: str | None,
+    several: str,
+    dtype: str,
+    pooling: str | None,
+    normalize: bool | None,
+    max_length: int | None,
+    prefix: str | None,
+    width: int,
+    fit_texts: int,
+    batch_tokens: int | None,
+    batch_pixels: int | None,
+    rows_per_part: int,
+    engine: str,
+    gpus_per_worker: float | None,
+    overwrite: bool,
+) -> None:
+    """Turn the texts or images of items into vectors, for `prepare_data --features`. docs/encoding.md has examples.
+
+    Texts and images that are missing or broken are counted and listed, and their items lack the modality. Nothing is
+    downloaded. Repeat the command to continue an interrupted one.
+    """
+    side = _modality(modality, encoder, text_columns, image_column)
+    spec = EncoderSpec(
+        name=encoder,
+        modality=side,
+        pooling=pooling,
+        normalize=normalize,
+        max_length=max_length,
+        prefix=prefix,
+        width=width,
+        fit_texts=fit_texts,
+    )
+    opened = Dataset.open(dataset) if dataset else None
+    chosen_columns = (image_column or "image",) if side == "image" else text_columns
+    items = _table(table, opened, side, item_column, chosen_columns, names)
+    folder = image_folder or str(Path(items.path).absolute().parent)
+    encoding = EncodingJob(
+        table=items,
+        spec=spec,
+        output=Path(output).absolute(),
+        image_folder=Path(folder).absolute() if side == "image" else None,
+        several=cast(Several, several),
+        dtype=dtype,
+        rows_per_part=rows_per_part,
+        reuse=Path(reuse).absolute() if reuse else None,
+        only=opened.item_source_ids() if opened is not None and table else None,
+    )
+    if image_folder and not Path(folder).is_dir():
+        raise InputError(
+            f"--image-folder {image_folder}: no such folder; name the one that the images' paths start from"
+        )
+    check_job(encoding, overwrite)
+    cluster, places = workers(engine, load_config(config_path, overrides).cluster, gpus_per_worker, encoding.output)
+    encoding = replace(encoding, spec=spec.with_batches(places.device, batch_tokens, batch_pixels))
+    track = local_bar if shows_bars() else unwatched
+    try:
+        outcome = encode_items(encoding, places, overwrite=overwrite, track=track, cluster=cluster)
+    except KeyboardInterrupt:
+        print("stopped; finished parts are kept: repeat the command to continue", flush=True)
+        raise
+    _print_outcome(outcome, output, side)
+
+
+def _modality(given: str | None, encoder: str, text_columns: tuple[str, ...], image_column: str | None) -> Modality:
+    """Return what is encoded.
+
+    Raises:
+        InputError: options of the two contradict each other.
+    """
+    if text_columns and image_column:
+        raise InputError("--text-column and --image-column: one command encodes one modality; leave one out")
+    side = given or ("image" if image_column or BUILT_IN.get(encoder) == "image" else "text")
+    wrong = text_columns if side == "image" else image_column
+    if wrong:
+        flag = "--text-column" if side == "image" else "--image-column"
+        raise InputError(f"{flag}: contradicts the modality {side}; leave it out, or change --modality")
+    return cast(Modality, side)
+
+
+def _table(
+    path: str | None,
+    dataset: Dataset | None,
+    side: Modality,
+    item_column: str | None,
+    columns: tuple[str, ...],
+    names: str | None,
+) -> ItemTable:
+    """Return the table to read: --input, or the items of the dataset.
+
+    Raises:
+        InputError: neither is given, or the dataset has no texts.
+    """
+    if path is None:
+        if dataset is None:
+            raise InputError("--input: names no table of items; add --input TABLE, or --dataset DATASET with texts")
+        if side == "text" and not columns and dataset.item_texts() is None:
+            raise InputError(f"--dataset {dataset.path}: holds no texts of items; name a table with --input TABLE")
+        return ItemTable(
+            path=str(dataset.folder / ITEMS), modality=side, item_column="source_id", columns=columns or (side,)
+        )
+    if "://" in path:
+        raise InputError(f"--input {path}: object storage is not supported; name a local file or folder")
+    usual = _COLUMNS.get(Path(path).suffix.lower(), ("item", side))
+    listed = tuple(name.strip() for name in names.split(",")) if names else None
+    return ItemTable(
+        path=str(Path(path).absolute()),
+        modality=side,
+        item_column=item_column or usual[0],
+        columns=columns or (usual[1],),
+        names=listed,
+    )
+
+
+def _print_outcome(outcome: Outcome, output: str, side: Modality) -> None:
+    manifest = outcome.manifest
+    count, present, problems = manifest["num_items"], manifest["num_with_vector"], manifest["num_problems"]
+    for reason, number in manifest["problems"].items():
+        print(f"  {number:,} {side}s without a vector: {reason}")
+    if problems:
+        print(f"  {output}/problems.parquet lists them; items without a vector lack the modality")
+    facts = manifest["encoder"]
+    print(
+        f"wrote {output}: {present:,} of {count:,} items have a vector of {facts['width']} values, by {facts['name']}, "
+        f"revision {facts['revision'][:12]}"
+    )
+
+
+if __name__ == "__main__":
+    main()
