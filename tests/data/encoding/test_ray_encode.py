@@ -25,6 +25,7 @@ def on_ray(job: EncodingJob, workers: int = 2) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_any_number_of_workers_writes_the_same_bytes(shared_ray: None, tmp_path: Path) -> None:  # noqa: ARG001
     write_table(tmp_path / "t.parquet")
     encode(tmp_path / "t.parquet", tmp_path / "serial")
