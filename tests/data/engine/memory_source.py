@@ -39,7 +39,7 @@ class MemorySource:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return {"format": "memory"}
+        return {"format": "memory", "path": "memory"}
 
     def pieces(self, piece_bytes: int) -> Sequence[Piece]:
         """Return pieces of `rows_of_piece` rows, whatever their bytes."""
