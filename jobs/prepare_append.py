@@ -9,6 +9,7 @@ import click
 
 from contracts.errors import InputError
 from data.dataset import Dataset
+from data.layout import HELD_BACK
 from data.prepare.growth.growth import Growth, open_growth
 from data.prepare.growth.inherited import inherited
 from data.prepare.growth.moved import moved_targets
@@ -49,6 +50,8 @@ def grown(
     found = inherited(growth.old, kind, paths, options, ALLOWED[kind])
     for line in found.lines(old):
         print(line, flush=True)
+    if growth.old.manifest.get("source", {}).get("hold_back") and not (growth.old.folder / HELD_BACK).exists():
+        print(f"{old} has lost its {HELD_BACK}: the rows in it are left out", flush=True)
     return growth, found.options
 
 
@@ -65,4 +68,5 @@ def print_growth(old: str, dataset: Dataset) -> None:
     )
     for modality in before.modalities:
         if lacking := int((~dataset.presence(modality)[before.num_items :]).sum()):
-            print(f"new items without {modality}: {lacking:,}; encode_items.py --only-missing encodes those")
+            missing = f"--dataset {dataset.path} --only-missing {modality}"
+            print(f"new items without {modality}: {lacking:,}; encode_items.py {missing} encodes those")

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from contracts.errors import InputError
 from data.dataset import Dataset
+from data.encoding.facts import check_same_encoders, label_of
 from data.layout import ITEMS
 from data.prepare.features import AlignedRows
 from data.writing import FeatureRows
-from storage.fingerprints import value_digest
 
 _OWN_COLUMNS = ("item", "source_id", "popularity")
 
@@ -101,25 +101,20 @@ def _check_alike(old: Dataset, modality: str, added: AlignedRows) -> None:
             f"{added.file}: vectors of {modality} have {added.dim} values of {added.dtype}, and those of {old.path} "
             f"have {facts['dim']} of {facts['dtype']}; make the new ones with the encoder and the type of the old"
         )
-    ours, theirs = facts.get("encoder"), getattr(added, "encoder", None)
-    if ours is not None and _deciding(ours) != _deciding(theirs):
+    encoders = facts.get("encoder"), getattr(added, "encoder", None)
+    ours, theirs = (None if encoder is None else label_of(encoder) for encoder in encoders)
+    if ours is not None and theirs is None:
         raise InputError(
-            f"{added.file}: vectors of {modality} are of {_named(theirs)}, and those of {old.path} of {_named(ours)}, "
-            "so the same numbers mean different things; encode the new items with jobs/encode_items.py, the same "
-            "encoder and the same settings"
+            f"{added.file}: does not name its encoder, and vectors of {modality} of {old.path} are of {ours}; "
+            "encode the new items with jobs/encode_items.py and the same encoder"
         )
-
-
-def _deciding(encoder: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what decides vectors: every fact but the name, since a folder with a model may be renamed."""
-    return None if encoder is None else {name: value for name, value in encoder.items() if name != "name"}
-
-
-def _named(encoder: Mapping[str, Any] | None) -> str:
-    if encoder is None:
-        return "an unknown encoder"
-    digest = value_digest(_deciding(encoder))[:12]
-    return f"the encoder {encoder.get('name', 'unnamed')} (checksum of its revision and settings: {digest})"
+    if ours is not None and theirs is not None:
+        check_same_encoders(
+            {modality: theirs},
+            {modality: ours},
+            (added.file, old.path),
+            "encode the new items with the encoder and settings of the old, TF-IDF with --reuse",
+        )
 
 
 def carried_items(

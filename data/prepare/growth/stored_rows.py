@@ -115,13 +115,14 @@ def _user_ids(file: Path, start: int, stop: int) -> pa.Array:
 
 def _held_back(dataset: Dataset, piece: Piece, num_rows: int) -> Iterator[pa.Table]:
     """Yield the rows of a row group of the rows held back."""
+    file = dataset.folder / HELD_BACK  # this node's copy, which may be in another folder than the piece says
     columns = ["user", "item", *(["timestamp"] if dataset.timestamps is not None else [])]
     try:
-        with pq.ParquetFile(piece.file, buffer_size=1 << 20) as parquet:
+        with pq.ParquetFile(file, buffer_size=1 << 20) as parquet:
             for batch in parquet.iter_batches(num_rows, row_groups=[piece.start], columns=columns):
                 yield pa.Table.from_batches([batch])
     except UNREADABLE as error:
-        raise _damaged(piece.file, " ".join(str(error).split())) from None
+        raise _damaged(str(file), " ".join(str(error).split())) from None
 
 
 def _row_groups(file: Path, *, has_times: bool) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ import pytest
 
 from contracts.errors import InputError
 from data.dataset import Dataset
-from data.prepare.features import AlignedRows
+from data.prepare.features import AlignedRows, EncodedRows
 from data.prepare.growth.carried import CarriedRows, carried_features, carried_items
 from tests.data.growth.growing import prepared_dataset, source_of
 
@@ -74,27 +73,19 @@ def test_another_width_or_type_is_refused(
         grow(tmp_path, old, {"text": vectors(tmp_path / "new.parquet", {"d": row}, kind)})
 
 
-class Encoded(AlignedRows):
-    """Rows of a file that names its encoder."""
-
-    encoder: dict[str, Any] | None = None
-
-
-def with_encoder(old: Dataset, encoder: dict[str, Any]) -> Dataset:
-    old.manifest["modalities"]["text"]["encoder"] = encoder
-    return old
-
-
 def test_another_encoder_is_refused_and_the_same_is_kept(old: Dataset) -> None:
-    old = with_encoder(old, {"name": "minilm", "revision": "1"})
-    rows = Encoded(np.ones((1, 2), np.float32), "new", np.array([-1, -1, -1, 0]))
-    for other, named in (({"name": "minilm", "revision": "2"}, "the encoder minilm"), (None, "an unknown encoder")):
-        object.__setattr__(rows, "encoder", other)
-        with pytest.raises(InputError, match=f"new: vectors of text are of {named}.* and those of .* minilm"):
-            carried_features(old, {"text": rows}, 4)
+    old.manifest["modalities"]["text"]["encoder"] = {"name": "minilm", "revision": "1"}
+    plain = AlignedRows(np.ones((1, 2), np.float32), "new", np.array([-1, -1, -1, 0]))
+
+    def encoded(**encoder: str) -> EncodedRows:
+        return EncodedRows(array=plain.array, file="new", rows=plain.rows, encoder=encoder)
+
+    with pytest.raises(InputError, match=r"new: does not name its encoder, and vectors of text of .* are of minilm"):
+        carried_features(old, {"text": plain}, 4)
+    with pytest.raises(InputError, match=r"new: vectors of text are of the encoder other .*those of .* of minilm"):
+        carried_features(old, {"text": encoded(name="other", revision="2")}, 4)
     # A folder may have been renamed: the name decides nothing.
-    object.__setattr__(rows, "encoder", {"name": "copy", "revision": "1"})
-    features, _ = carried_features(old, {"text": rows}, 4)
+    features, _ = carried_features(old, {"text": encoded(name="copy", revision="1")}, 4)
     assert isinstance(features["text"], CarriedRows)
     assert features["text"].encoder == {"name": "minilm", "revision": "1"}
 
