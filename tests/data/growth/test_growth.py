@@ -162,3 +162,15 @@ def test_the_manifest_names_every_dataset_that_it_has_grown_from(tmp_path: Path)
     assert origin["appended_to"] == {
         "path": first.path, "fingerprint": first.fingerprint, "num_users": 2, "num_items": 3
     }  # fmt: skip
+
+
+def test_rows_at_the_same_time_are_in_the_order_old_held_back_new(tmp_path: Path) -> None:
+    options = {"min_user_interactions": 2, "min_item_interactions": 2, "hold_back": True}
+    rows = [("u", "z", 5), ("u", "a", 5), ("v", "a", 1), ("u", "b", 5), ("v", "b", 2)]
+    old = prepared_dataset(tmp_path / "old", source_of(rows), **options)
+    assert histories(old)["u"] == [(5, "a"), (5, "b")]
+    new = source_of([("u", "c", 5), ("u", "b", 5), ("w", "z", 1), ("w", "c", 2)])
+    grown = prepared_dataset(tmp_path / "grown", new, old, **options)
+    assert histories(grown)["u"] == [(5, "a"), (5, "b"), (5, "z"), (5, "c")]
+    assert grown.user_source_ids().to_pylist() == ["u", "v", "w"]
+    assert grown.item_source_ids().to_pylist() == ["a", "b", "z", "c"]
