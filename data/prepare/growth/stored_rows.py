@@ -89,7 +89,7 @@ def _marked(file: Path) -> str:
 def _of_users(dataset: Dataset, piece: Piece, num_rows: int) -> Iterator[pa.Table]:
     """Yield the rows of a range of users."""
     assert piece.stop is not None
-    item_ids, user_ids = dataset.item_source_ids(), _user_ids(dataset.folder / USERS, piece.start, piece.stop)
+    item_ids, user_ids = dataset.item_source_ids(), ids_of_users(dataset.folder / USERS, piece.start, piece.stop)
     offsets = dataset.offsets[piece.start : piece.stop + 1]
     for start in range(int(offsets[0]), int(offsets[-1]), num_rows):
         stop = min(start + num_rows, int(offsets[-1]))
@@ -103,7 +103,7 @@ def _of_users(dataset: Dataset, piece: Piece, num_rows: int) -> Iterator[pa.Tabl
         yield pa.table(columns)
 
 
-def _user_ids(file: Path, start: int, stop: int) -> pa.Array:
+def ids_of_users(file: Path, start: int, stop: int) -> pa.Array:
     """Return the source ids of a range of users, from those row groups that have them."""
     with pq.ParquetFile(file) as parquet:
         counts = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from contracts.errors import InputError
 from data.dataset import Dataset
 from data.prepare.engine.plan import Sizes
 from data.prepare.growth.moved import moved_targets
+from data.prepare.growth.stored_rows import ids_of_users
 from data.prepare.split import SplitRule
 from tests.data.growth.growing import Row, histories, prepared_dataset, source_of, targets
 from tests.fingerprints import fingerprints
@@ -174,3 +177,17 @@ def test_rows_at_the_same_time_are_in_the_order_old_held_back_new(tmp_path: Path
     assert histories(grown)["u"] == [(5, "a"), (5, "b"), (5, "z"), (5, "c")]
     assert grown.user_source_ids().to_pylist() == ["u", "v", "w"]
     assert grown.item_source_ids().to_pylist() == ["a", "b", "z", "c"]
+
+
+def test_a_target_of_the_same_item_at_another_time_has_moved(tmp_path: Path) -> None:
+    old = prepared_dataset(tmp_path / "old", source_of(rows_of({"u": [("a", 1), ("b", 2), ("b", 3)]})), **LOW)
+    grown = prepared_dataset(tmp_path / "grown", source_of([("u", "b", 4)]), old, **LOW)
+    moved = moved_targets(old, grown)
+    assert (moved.valid, moved.test) == (1, 1)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 7), (0, 1), (2, 4), (3, 7), (6, 7), (1, 6)])
+def test_ids_of_a_range_of_users_come_from_its_row_groups(tmp_path: Path, start: int, stop: int) -> None:
+    names = pa.array([f"u{number}" for number in range(7)], pa.large_string())
+    pq.write_table(pa.table({"source_id": names}), tmp_path / "users.parquet", row_group_size=2)
+    assert ids_of_users(tmp_path / "users.parquet", start, stop).equals(names.slice(start, stop - start))
