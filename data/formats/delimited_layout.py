@@ -50,12 +50,12 @@ class DelimitedLayout:
                 f"--delimiter {self.delimiter!r}: only a delimiter of one character can go with quotes; add --no-quotes"
             )
 
-    def ranges(self, name: str, path: Path, piece_bytes: int) -> list[tuple[int, int | None]]:
+    def ranges(self, name: str, path: Path, chunk_bytes: int) -> list[tuple[int, int | None]]:
         """Return byte ranges that end with lines. A file that is compressed or has quotes is one part."""
         if self.quoted or is_compressed(path):
             return [(0, None)]
         start = header_of(name, path, self.delimiter, self.quoted)[1] if self.names is None else 0
-        return [*line_ranges(path, start, piece_bytes)] or [(start, start)]
+        return [*line_ranges(path, start, chunk_bytes)] or [(start, start)]
 
     def column_names(self, name: str, path: Path) -> list[str]:
         """Return the names in the header, or those that the layout gives."""

@@ -18,7 +18,7 @@ from data.formats.item_files import ItemFiles
 from data.formats.keep import Condition
 from data.formats.layouts import Layout, Part, Wanted
 from data.formats.places import Places
-from data.formats.source import Block, Piece
+from data.formats.source import Block, Chunk
 from data.formats.time_kinds import TimeKind
 from data.formats.times import TimeRule, block_times
 
@@ -72,39 +72,39 @@ class FileSource:
     next_move: str = "name it with --{role}-column"
     items: ItemFiles | None = None
 
-    def pieces(self, piece_bytes: int) -> Sequence[Piece]:
-        """Return the pieces in order. Compressed files and files with quotes are not divided.
+    def chunks(self, chunk_bytes: int) -> Sequence[Chunk]:
+        """Return the chunks in order. Compressed files and files with quotes are not divided.
 
         Raises:
             InputError: a file cannot be read.
         """
-        pieces: list[Piece] = []
+        chunks: list[Chunk] = []
         for file in self.files:
             path = file.local()
-            ranges = self.layout.ranges(file.name, path, piece_bytes)
+            ranges = self.layout.ranges(file.name, path, chunk_bytes)
             num_bytes = path.stat().st_size // len(ranges)
             for start, stop in ranges:
-                piece = Piece(number=len(pieces), file=file.name, start=start, stop=stop, num_bytes=num_bytes)
-                pieces.append(piece)
-        return pieces
+                chunk = Chunk(number=len(chunks), file=file.name, start=start, stop=stop, num_bytes=num_bytes)
+                chunks.append(chunk)
+        return chunks
 
-    def blocks(self, piece: Piece, block_bytes: int) -> Iterator[Block]:
-        """Yield the rows of a piece in file order, about this many bytes of the file at a time.
+    def blocks(self, chunk: Chunk, block_bytes: int) -> Iterator[Block]:
+        """Yield the rows of a chunk in file order, about this many bytes of the file at a time.
 
         Raises:
             InputError: a row is malformed, or an id or timestamp is refused; names the file, the row and the value.
         """
-        for typed in self.typed_rows(piece, block_bytes):
+        for typed in self.typed_rows(chunk, block_bytes):
             rows = typed.rows.drop_null()
             dropped = {"rows_with_null": typed.rows.num_rows - rows.num_rows}
             if self.keep:
                 dropped["rows_not_kept"] = typed.num_read - typed.rows.num_rows
             yield Block(rows=rows, time_kind=typed.time_kind, num_read=typed.num_read, dropped=dropped)
 
-    def typed_rows(self, piece: Piece, block_bytes: int) -> Iterator[TypedRows]:
+    def typed_rows(self, chunk: Chunk, block_bytes: int) -> Iterator[TypedRows]:
         """Yield what `blocks` does, before rows with nulls are left out."""
-        file = next(file for file in self.files if file.name == piece.file)
-        part = Part(name=file.name, path=file.local(), start=piece.start, stop=piece.stop)
+        file = next(file for file in self.files if file.name == chunk.file)
+        part = Part(name=file.name, path=file.local(), start=chunk.start, stop=chunk.stop)
         wanted, constants = self._wanted(file, part)
         at_start, num_before = None if part.start else 0, 0
         if part.start and self.layout.is_typed:  # the file says how many rows it has

@@ -80,7 +80,7 @@ class Layout(Protocol):
         """What a row of the tables is called in messages: "row" if it is a row of the file."""
         ...
 
-    def ranges(self, name: str, path: Path, piece_bytes: int) -> list[tuple[int, int | None]]:
+    def ranges(self, name: str, path: Path, chunk_bytes: int) -> list[tuple[int, int | None]]:
         """Return the starts and stops of the parts, at least one, that a file is divided into."""
         ...
 
@@ -108,7 +108,7 @@ class ParquetLayout:
     is_typed: ClassVar[bool] = True
     row_name: ClassVar[str] = "row"
 
-    def ranges(self, name: str, path: Path, piece_bytes: int) -> list[tuple[int, int | None]]:
+    def ranges(self, name: str, path: Path, chunk_bytes: int) -> list[tuple[int, int | None]]:
         """Return ranges of row groups of about this many bytes."""
         with _opened(name, path) as parquet:
             sizes = [_group_bytes(parquet, group) for group in range(parquet.num_row_groups)]
@@ -116,7 +116,7 @@ class ParquetLayout:
         start, total = 0, 0
         for group, size in enumerate(sizes):
             total += size
-            if total >= piece_bytes:
+            if total >= chunk_bytes:
                 ranges.append((start, group + 1))
                 start, total = group + 1, 0
         if start < len(sizes) or not sizes:

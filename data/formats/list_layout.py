@@ -27,11 +27,11 @@ class ListLayout:
     is_typed: ClassVar[bool] = False
     row_name: ClassVar[str] = "item"
 
-    def ranges(self, name: str, path: Path, piece_bytes: int) -> list[tuple[int, int | None]]:  # noqa: ARG002
+    def ranges(self, name: str, path: Path, chunk_bytes: int) -> list[tuple[int, int | None]]:  # noqa: ARG002
         """Return byte ranges that end with lines. A compressed file is one part."""
         if is_compressed(path):
             return [(0, None)]
-        return [*line_ranges(path, 0, piece_bytes)] or [(0, 0)]
+        return [*line_ranges(path, 0, chunk_bytes)] or [(0, 0)]
 
     def column_names(self, name: str, path: Path) -> list[str]:  # noqa: ARG002 (all files have the same)
         """Return the names user and item."""

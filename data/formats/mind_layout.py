@@ -28,9 +28,9 @@ class MindLayout:
     is_typed: ClassVar[bool] = False
     row_name: ClassVar[str] = "click"
 
-    def ranges(self, name: str, path: Path, piece_bytes: int) -> list[tuple[int, int | None]]:
+    def ranges(self, name: str, path: Path, chunk_bytes: int) -> list[tuple[int, int | None]]:
         """Return byte ranges that end with lines. A compressed file is one part."""
-        return _ROWS.ranges(name, path, piece_bytes)
+        return _ROWS.ranges(name, path, chunk_bytes)
 
     def column_names(self, name: str, path: Path) -> list[str]:  # noqa: ARG002 (all files have the same)
         """Return the names of the columns that a click has."""

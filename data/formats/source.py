@@ -1,6 +1,6 @@
-"""What a reader of raw interactions offers: pieces of its files that can be read apart, and blocks of rows in order.
+"""What a reader of raw interactions offers: chunks of its files that can be read apart, and blocks of rows in order.
 
-The rows of a source have one order: those of piece 0 in the order of its file, then those of piece 1, and so on. The
+The rows of a source have one order: those of chunk 0 in the order of its file, then those of chunk 1, and so on. The
 numbers of users and items, ties of time and the choice among duplicates depend on it, so every engine keeps it.
 """
 
@@ -16,11 +16,11 @@ from data.formats.time_kinds import TimeKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class Chunk:
     """A part of the input that one process reads: a file, or bytes or row groups of one.
 
     Attributes:
-        number: its place among the pieces, from 0.
+        number: its place among the chunks, from 0.
         file: path of the file.
         start: the first byte, or the first row group of a Parquet file.
         stop: the byte or row group after the last; None: to the end of the file.
@@ -36,7 +36,7 @@ class Piece:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Consecutive rows of a piece, without those that are left out.
+    """Consecutive rows of a chunk, without those that are left out.
 
     Attributes:
         rows: columns user and item (large_string), timestamp (int64, in `time_kind`'s unit) unless the source has
@@ -53,7 +53,7 @@ class Block:
 
 
 class InteractionSource(Protocol):
-    """Raw interactions in files. Sources can be pickled: processes on other nodes read pieces of them."""
+    """Raw interactions in files. Sources can be pickled: processes on other nodes read chunks of them."""
 
     @property
     def name(self) -> str:
@@ -65,12 +65,12 @@ class InteractionSource(Protocol):
         """The format and its parameters, for the manifest."""
         ...
 
-    def pieces(self, piece_bytes: int) -> Sequence[Piece]:
-        """Return the pieces in order, of about this size where a file can be divided."""
+    def chunks(self, chunk_bytes: int) -> Sequence[Chunk]:
+        """Return the chunks in order, of about this size where a file can be divided."""
         ...
 
-    def blocks(self, piece: Piece, block_bytes: int) -> Iterator[Block]:
-        """Yield the rows of a piece in file order, about this many bytes of the file at a time."""
+    def blocks(self, chunk: Chunk, block_bytes: int) -> Iterator[Block]:
+        """Yield the rows of a chunk in file order, about this many bytes of the file at a time."""
         ...
 
     def item_columns(self) -> pa.Table | None:
@@ -78,7 +78,7 @@ class InteractionSource(Protocol):
         ...
 
 
-def all_blocks(source: InteractionSource, pieces: Iterable[Piece], block_bytes: int) -> Iterator[Block]:
-    """Yield the blocks of the pieces in order."""
-    for piece in pieces:
-        yield from source.blocks(piece, block_bytes)
+def all_blocks(source: InteractionSource, chunks: Iterable[Chunk], block_bytes: int) -> Iterator[Block]:
+    """Yield the blocks of the chunks in order."""
+    for chunk in chunks:
+        yield from source.blocks(chunk, block_bytes)

@@ -37,18 +37,18 @@ def open_bytes(path: Path) -> Any:
     return pa.CompressedInputStream(pa.OSFile(str(path)), kind)
 
 
-def line_ranges(path: Path, start: int, piece_bytes: int) -> list[tuple[int, int]]:
+def line_ranges(path: Path, start: int, chunk_bytes: int) -> list[tuple[int, int]]:
     """Divide a plain file into byte ranges of about this size, each of which ends with a line.
 
     Args:
         path: the file.
         start: the first byte of the first range, such as the end of a header.
-        piece_bytes: the size.
+        chunk_bytes: the size.
     """
     size, ranges = path.stat().st_size, []
     with path.open("rb") as stream:
         while start < size:
-            stop = min(start + piece_bytes, size)
+            stop = min(start + chunk_bytes, size)
             if stop < size:
                 stream.seek(stop - 1)
                 stream.readline()  # to the end of the line that holds the byte before `stop`

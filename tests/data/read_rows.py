@@ -12,7 +12,7 @@ from data.formats.presets import PRESETS
 from data.formats.read_options import ReadOptions
 from data.formats.time_kinds import common_kind, rescaled
 
-PIECE_BYTES, BLOCK_BYTES = 1 << 30, 16 << 20
+CHUNK_BYTES, BLOCK_BYTES = 1 << 30, 16 << 20
 
 
 def source_of(kind: str, paths: str | Sequence[str], **options: Any) -> FileSource:
@@ -20,9 +20,9 @@ def source_of(kind: str, paths: str | Sequence[str], **options: Any) -> FileSour
     return PRESETS[kind].source([paths] if isinstance(paths, str) else paths, ReadOptions(**{**options, **several}))
 
 
-def rows_with_nulls(source: FileSource, piece_bytes: int = PIECE_BYTES, block_bytes: int = BLOCK_BYTES) -> pa.Table:
+def rows_with_nulls(source: FileSource, chunk_bytes: int = CHUNK_BYTES, block_bytes: int = BLOCK_BYTES) -> pa.Table:
     """The rows that hold the conditions, before those with nulls are left out; the unit stands in the metadata."""
-    found = [rows for piece in source.pieces(piece_bytes) for rows in source.typed_rows(piece, block_bytes)]
+    found = [rows for chunk in source.chunks(chunk_bytes) for rows in source.typed_rows(chunk, block_bytes)]
     kinds = [rows.time_kind for rows in found if rows.time_kind is not None]
     common = common_kind(kinds)
     tables = []

@@ -1,4 +1,4 @@
-"""Files of interactions: the same rows in every format, whatever the sizes of pieces and blocks, and errors by row."""
+"""Files of interactions: the same rows in every format, whatever the sizes of chunks and blocks, and errors by row."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def parquet_bytes(rows: list[Row], group: int) -> bytes:
     is_cut=st.booleans(),
     has_mark=st.booleans(),
     has_empty=st.booleans(),
-    piece_bytes=st.integers(1, 200),
+    chunk_bytes=st.integers(1, 200),
     block_bytes=st.integers(1, 200),
     group=st.integers(1, 5),
 )
@@ -97,7 +97,7 @@ def test_every_format_gives_the_same_rows_for_any_sizes(
     is_cut: bool,
     has_mark: bool,
     has_empty: bool,
-    piece_bytes: int,
+    chunk_bytes: int,
     block_bytes: int,
     group: int,
     tmp_path_factory: pytest.TempPathFactory,
@@ -124,7 +124,7 @@ def test_every_format_gives_the_same_rows_for_any_sizes(
         options: dict[str, Any] = {"delimiter": "::", "quotes": False} if name == "y.tsv" else {}
         source = source_of("recbole" if ".inter" in name else "table", str(folder / name), **options)
         with mock.patch.object(delimited_layout, "_QUOTED_BLOCK_BYTES", 400):
-            parts = rows_with_nulls(source, piece_bytes, block_bytes)
+            parts = rows_with_nulls(source, chunk_bytes, block_bytes)
         whole = rows_with_nulls(source)
         assert parts.combine_chunks() == whole.combine_chunks(), name
         assert parts.schema.field("timestamp").metadata == whole.schema.field("timestamp").metadata
@@ -138,10 +138,10 @@ def test_every_format_gives_the_same_rows_for_any_sizes(
 def test_blocks_leave_out_rows_with_nulls_and_count_them(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("user\titem\ttimestamp\nu\ti\t5\n\ti\t6\nu\tj\t\nv\tj\t7\n")
     source = source_of("table", str(tmp_path / "x.tsv"))
-    blocks = list(all_blocks(source, source.pieces(9), 9))
+    blocks = list(all_blocks(source, source.chunks(9), 9))
     assert [block.num_read for block in blocks] == [1, 1, 1, 1]
     assert [block.dropped["rows_with_null"] for block in blocks] == [0, 1, 1, 0]
-    assert [piece.number for piece in source.pieces(9)] == [0, 1]
+    assert [chunk.number for chunk in source.chunks(9)] == [0, 1]
     assert sum(block.rows.num_rows for block in blocks) == 2
     assert collected_rows(source).dropped == {"rows_with_null": 2}
 
@@ -154,7 +154,7 @@ def spoilt(at: int, line: str) -> str:
 
 
 @pytest.mark.parametrize("sizes", [(1 << 30, 1 << 20), (40, 10), (1, 1), (1 << 30, 25)])
-def test_the_row_of_a_mistake_does_not_depend_on_pieces_and_blocks(sizes: tuple[int, int], tmp_path: Path) -> None:
+def test_the_row_of_a_mistake_does_not_depend_on_chunks_and_blocks(sizes: tuple[int, int], tmp_path: Path) -> None:
     def refused(name: str, text: str, match: str, **options: Any) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=match):

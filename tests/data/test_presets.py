@@ -184,8 +184,8 @@ def test_mind_clicks_are_interactions(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="impressions has 'N2' in line 4, "):
         rows_with_nulls(source_of("mind", str(folder / "unlabelled.tsv")), 1 << 20, 10)
     source = source_of("mind", str(folder / "MINDsmall_train"))
-    parts = [block.rows for block in all_blocks(source, source.pieces(30), 10)]
-    assert len(source.pieces(30)) == 4
+    parts = [block.rows for block in all_blocks(source, source.chunks(30), 10)]
+    assert len(source.chunks(30)) == 4
     assert pa.concat_tables(parts).column("item").to_pylist() == ["N1", "N3", "N2", "N40"]
 
 
@@ -353,7 +353,7 @@ def test_documented_commands(name: str, tmp_path: Path, monkeypatch: pytest.Monk
         ("recbole", release.recbole),
     ],
 )
-def test_other_processes_read_the_same_rows_in_pieces(kind: str, make: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_other_processes_read_the_same_rows_in_chunks(kind: str, make: Callable[[Path], Path], tmp_path: Path) -> None:
     source = source_of(kind, str(make(tmp_path)))
     copied = pickle.loads(pickle.dumps(source))  # noqa: S301
     assert rows_with_nulls(copied, 30, 10).combine_chunks() == rows_with_nulls(source).combine_chunks()

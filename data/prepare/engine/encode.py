@@ -1,4 +1,4 @@
-"""First stage: reads the pieces of the input, and writes ids as codes of a dictionary for each segment of rows."""
+"""First stage: reads the chunks of the input, and writes ids as codes of a dictionary for each segment of rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data.formats.source import Block, InteractionSource, Piece
+from data.formats.source import Block, Chunk, InteractionSource
 from data.prepare.engine.plan import KINDS, Kind, KnownIds, Segment, Sizes
 from data.prepare.engine.work import Work, save, save_batches
 from kernels.grouping import grouped_order, text_buckets
@@ -22,18 +22,18 @@ _COLUMNS: dict[Kind, str] = {"users": "user", "items": "item"}
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a task needs to read a piece."""
+    """What a task needs to read a chunk."""
 
     work: Work
     source: InteractionSource
-    pieces: Sequence[Piece]
+    chunks: Sequence[Chunk]
     sizes: Sizes
     num_buckets: int
 
 
-def read_piece(reading: Reading, number: int) -> None:
-    """Write the segments of a piece."""
-    piece, sizes = reading.pieces[number], reading.sizes
+def read_chunk(reading: Reading, number: int) -> None:
+    """Write the segments of a chunk."""
+    chunk, sizes = reading.chunks[number], reading.sizes
     num_read, dropped, segments = 0, dict[str, int](), list[dict[str, Any]]()
     has_times, has_splits = True, False
     with reading.work.writing(STAGE, number) as (folder, facts):
@@ -44,7 +44,7 @@ def read_piece(reading: Reading, number: int) -> None:
             segments.append(growing.write(folder / str(len(segments)), reading.num_buckets))
             growing = _GrowingSegment()
 
-        for block in reading.source.blocks(piece, sizes.block_bytes):
+        for block in reading.source.blocks(chunk, sizes.block_bytes):
             num_read += block.num_read
             for reason, count in block.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + count
@@ -69,7 +69,7 @@ def write_known(known: KnownIds, folder: Path, num_buckets: int) -> Segment:
 
 
 def segments_of(work: Work, number: int) -> Iterator[Segment]:
-    """Return the segments that the task of a piece has written."""
+    """Return the segments that the task of a chunk has written."""
     for place, facts in enumerate(work.facts(STAGE, number)["segments"]):
         yield Segment(folder=work.task(STAGE, number) / str(place), **facts)
 

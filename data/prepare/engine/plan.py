@@ -24,7 +24,7 @@ class Sizes:
     """How large the parts of each stage are. They decide the memory of a process, and nothing of the dataset.
 
     Attributes:
-        piece_bytes: bytes of the input that one task reads, where a file can be divided.
+        chunk_bytes: bytes of the input that one task reads, where a file can be divided.
         block_bytes: bytes of the input that are read at once.
         segment_rows: rows after which a task that reads the input begins a new segment.
         segment_id_bytes: bytes of ids after which it does.
@@ -33,7 +33,7 @@ class Sizes:
         group_rows: ids of a row group of users.parquet and items.parquet.
     """
 
-    piece_bytes: int = 1 << 26
+    chunk_bytes: int = 1 << 26
     block_bytes: int = 1 << 24
     segment_rows: int = 1 << 22
     segment_id_bytes: int = 1 << 28
@@ -76,7 +76,7 @@ class KnownIds:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """Consecutive rows of a piece, with ids as codes. Code c is the (c+1)-th different id in the order of its rows.
+    """Consecutive rows of a chunk, with ids as codes. Code c is the (c+1)-th different id in the order of its rows.
 
     Attributes:
         folder: users.npy and items.npy, int32 [rows], the codes; times.npy, int64, unless the source has no

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import InputError
-from data.formats.source import InteractionSource, Piece
+from data.formats.source import Chunk, InteractionSource
 from data.prepare.engine import core, encode, final, histories, names, numbering
 from data.prepare.engine.held_back import held_back
 from data.prepare.engine.plan import KINDS, KnownIds, Rules, Segment, Sizes, Table
@@ -20,7 +20,7 @@ from data.prepare.engine.work import Executor, Work, load
 
 def prepare(
     source: InteractionSource,
-    pieces: Sequence[Piece],
+    chunks: Sequence[Chunk],
     rules: Rules,
     *,
     work: Work,
@@ -35,7 +35,7 @@ def prepare(
             has no rows.
     """
     rules.split.check()
-    table, read = _read(source, pieces, work=work, executor=executor, sizes=sizes, known=known)
+    table, read = _read(source, chunks, work=work, executor=executor, sizes=sizes, known=known)
     for kind in KINDS:
         work.run(f"unify/{kind}", partial(numbering.unify_bucket, table, kind), table.num_buckets, executor)
         work.run(f"number/{kind}", partial(numbering.number_ids, table, kind), 1, executor)
@@ -96,39 +96,39 @@ class _Read:
 
 def _read(
     source: InteractionSource,
-    pieces: Sequence[Piece],
+    chunks: Sequence[Chunk],
     *,
     work: Work,
     executor: Executor,
     sizes: Sizes,
     known: KnownIds | None,
 ) -> tuple[Table, _Read]:
-    num_buckets = max(1, sum(piece.num_bytes for piece in pieces) // sizes.bucket_bytes)
-    reading = encode.Reading(work=work, source=source, pieces=pieces, sizes=sizes, num_buckets=num_buckets)
-    facts = work.run(encode.STAGE, partial(encode.read_piece, reading), len(pieces), executor)
+    num_buckets = max(1, sum(chunk.num_bytes for chunk in chunks) // sizes.bucket_bytes)
+    reading = encode.Reading(work=work, source=source, chunks=chunks, sizes=sizes, num_buckets=num_buckets)
+    facts = work.run(encode.STAGE, partial(encode.read_chunk, reading), len(chunks), executor)
     segments: list[Segment] = []
     if known is not None:
         segments.append(encode.write_known(known, work.path / "known", num_buckets))
-    for number in range(len(pieces)):
+    for number in range(len(chunks)):
         segments += encode.segments_of(work, number)
     dropped = {"rows_with_null": 0}
-    for of_piece in facts:
-        for reason, count in of_piece["dropped"].items():
+    for of_chunk in facts:
+        for reason, count in of_chunk["dropped"].items():
             dropped[reason] = dropped.get(reason, 0) + count
-    num_rows = sum(of_piece["num_read"] for of_piece in facts)
-    has_times = all(of_piece["has_times"] for of_piece in facts)
+    num_rows = sum(of_chunk["num_read"] for of_chunk in facts)
+    has_times = all(of_chunk["has_times"] for of_chunk in facts)
     if not sum(segment.rows for segment in segments):
         whole = "a user, an item and a timestamp" if has_times else "a user and an item"
         if num_rows and dropped.get("rows_not_kept") == num_rows:
             raise InputError(f"{source.name}: none of its {num_rows} rows holds the conditions of --keep; correct them")
         raise InputError(f"{source.name}: none of its {num_rows} rows has {whole}; restore the file")
-    filled = [of_piece for of_piece in facts if of_piece["segments"]]
+    filled = [of_chunk for of_chunk in facts if of_chunk["segments"]]
     table = Table(
         work=work,
         segments=segments,
         num_buckets=num_buckets,
         has_times=has_times,
-        has_splits=all(of_piece["has_splits"] for of_piece in filled),
+        has_splits=all(of_chunk["has_splits"] for of_chunk in filled),
         num_known={kind: len(getattr(known, kind)) if known is not None else 0 for kind in KINDS},
     )
     return table, _Read(num_rows=num_rows, dropped=dropped)

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from contracts.errors import InputError
-from data.formats.source import InteractionSource, Piece
+from data.formats.source import Chunk, InteractionSource
 from data.prepare.engine.executor import in_this_process
 from data.prepare.engine.plan import KnownIds, Rules, Sizes
 from data.prepare.engine.result import Prepared
@@ -51,12 +51,12 @@ def prepared(
         InputError: see `run.prepare`; or the work folder cannot be written to.
     """
     work = Work(place.folder)
-    pieces = source.pieces(place.sizes.piece_bytes)
+    chunks = source.chunks(place.sizes.chunk_bytes)
     try:
-        with work.opened(_identity(source, pieces, rules, place.sizes, known)):
+        with work.opened(_identity(source, chunks, rules, place.sizes, known)):
             try:
-                with place.executor(sum(piece.num_bytes for piece in pieces)) as executor:
-                    yield prepare(source, pieces, rules, work=work, executor=executor, sizes=place.sizes, known=known)
+                with place.executor(sum(chunk.num_bytes for chunk in chunks)) as executor:
+                    yield prepare(source, chunks, rules, work=work, executor=executor, sizes=place.sizes, known=known)
             except InputError as error:
                 if not isinstance(error.__cause__, OSError):  # the files are of no use for a corrected input
                     work.remove()
@@ -72,13 +72,13 @@ def prepared(
 
 
 def _identity(
-    source: InteractionSource, pieces: Sequence[Piece], rules: Rules, sizes: Sizes, known: KnownIds | None
+    source: InteractionSource, chunks: Sequence[Chunk], rules: Rules, sizes: Sizes, known: KnownIds | None
 ) -> dict[str, Any]:
-    files = dict.fromkeys(piece.file for piece in pieces)
+    files = dict.fromkeys(chunk.file for chunk in chunks)
     return {
         "version": _VERSION,
         "source": {name: str(value) for name, value in source.parameters.items()},
-        "pieces": value_digest([asdict(piece) for piece in pieces]),
+        "chunks": value_digest([asdict(chunk) for chunk in chunks]),
         "files": value_digest([[file, *_state(file)] for file in files]),
         "rules": asdict(rules),
         "sizes": asdict(sizes),

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from contracts.errors import InputError
-from data.formats.source import Block, InteractionSource, Piece
+from data.formats.source import Block, Chunk, InteractionSource
 from data.formats.time_kinds import PER_SECOND, UNITS, TimeKind, rescaled
 from data.prepare.growth.stored_rows import StoredRows, is_stored
 
@@ -38,21 +38,21 @@ class Joined:
     def parameters(self) -> Mapping[str, Any]:
         return {**self.new.parameters, "appended_to": self.origin}
 
-    def pieces(self, piece_bytes: int) -> Sequence[Piece]:
-        """Return the pieces of OLD, then those of the files."""
-        pieces = [*self.old.pieces(piece_bytes), *self.new.pieces(piece_bytes)]
-        return [replace(piece, number=number) for number, piece in enumerate(pieces)]
+    def chunks(self, chunk_bytes: int) -> Sequence[Chunk]:
+        """Return the chunks of OLD, then those of the files."""
+        chunks = [*self.old.chunks(chunk_bytes), *self.new.chunks(chunk_bytes)]
+        return [replace(chunk, number=number) for number, chunk in enumerate(chunks)]
 
-    def blocks(self, piece: Piece, block_bytes: int) -> Iterator[Block]:
-        """Yield the rows of a piece.
+    def blocks(self, chunk: Chunk, block_bytes: int) -> Iterator[Block]:
+        """Yield the rows of a chunk.
 
         Raises:
             InputError: see the sources; or the timestamps of the two do not go together.
         """
-        if is_stored(piece):
-            yield from self.old.blocks(piece, block_bytes)
+        if is_stored(chunk):
+            yield from self.old.blocks(chunk, block_bytes)
             return
-        for block in self.new.blocks(piece, block_bytes):
+        for block in self.new.blocks(chunk, block_bytes):
             yield self._agreeing(block)
 
     def item_columns(self) -> pa.Table | None:

@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 
 from contracts.errors import InputError
 from data.dataset import Dataset
-from data.formats.source import Block, Piece
+from data.formats.source import Block, Chunk
 from data.formats.time_kinds import TimeKind, told_units
 from data.layout import HELD_BACK, SEQUENCES, UNREADABLE, USERS
 
 # About the bytes of an interaction in a text file, so that sizes in bytes mean as much for a dataset as for files.
 _ROW_BYTES = 32
-# Each piece reads the ids of all items. So pieces are larger than those of files.
-_PIECES_AS_LARGE = 4
-# It is in the paths of pieces of a dataset. Paths of new files never have it, because `Path` leaves it out.
+# Each chunk reads the ids of all items. So chunks are larger than those of files.
+_CHUNKS_AS_LARGE = 4
+# It is in the paths of chunks of a dataset. Paths of new files never have it, because `Path` leaves it out.
 _MARK = "/./"
 
 
@@ -37,11 +37,11 @@ class StoredRows:
     path: str
     unit: str | None
 
-    def pieces(self, piece_bytes: int) -> Sequence[Piece]:
-        """Return the pieces: ranges of users with about equally many rows, then row groups of the rows held back."""
+    def chunks(self, chunk_bytes: int) -> Sequence[Chunk]:
+        """Return the chunks: ranges of users with about equally many rows, then row groups of the rows held back."""
         dataset = Dataset.open(self.path)
         offsets = dataset.offsets
-        count = max(1, dataset.num_interactions * _ROW_BYTES // (piece_bytes * _PIECES_AS_LARGE))
+        count = max(1, dataset.num_interactions * _ROW_BYTES // (chunk_bytes * _CHUNKS_AS_LARGE))
         inner = np.searchsorted(offsets, np.arange(1, count) * (dataset.num_interactions / count))
         bounds = np.unique([0, *inner, dataset.num_users])
         held = dataset.folder / HELD_BACK
@@ -53,16 +53,16 @@ class StoredRows:
             rows = _row_groups(held, has_times=dataset.timestamps is not None)
             parts += [(_marked(held), group, group + 1, count) for group, count in enumerate(rows) if count]
         return [
-            Piece(number=number, file=name, start=start, stop=stop, num_bytes=count * _ROW_BYTES)
+            Chunk(number=number, file=name, start=start, stop=stop, num_bytes=count * _ROW_BYTES)
             for number, (name, start, stop, count) in enumerate(parts)
         ]
 
-    def blocks(self, piece: Piece, block_bytes: int) -> Iterator[Block]:
-        """Yield the rows of a piece, about this many bytes at a time."""
+    def blocks(self, chunk: Chunk, block_bytes: int) -> Iterator[Block]:
+        """Yield the rows of a chunk, about this many bytes at a time."""
         dataset = Dataset.open(self.path)
         num_rows = max(1, block_bytes // _ROW_BYTES)
-        rows = _held_back if Path(piece.file).name == HELD_BACK else _of_users
-        for table in rows(dataset, piece, num_rows):
+        rows = _held_back if Path(chunk.file).name == HELD_BACK else _of_users
+        for table in rows(dataset, chunk, num_rows):
             kind = self._kind(table.column("timestamp").to_numpy()) if "timestamp" in table.column_names else None
             yield Block(rows=table, time_kind=kind, num_read=table.num_rows)
 
@@ -77,20 +77,20 @@ class StoredRows:
         return TimeKind(first=first, told=places, is_silent=is_silent)
 
 
-def is_stored(piece: Piece) -> bool:
-    """Return whether a piece is one of `StoredRows`, and not of a new file, which may have the same name."""
-    return _MARK in piece.file
+def is_stored(chunk: Chunk) -> bool:
+    """Return whether a chunk is one of `StoredRows`, and not of a new file, which may have the same name."""
+    return _MARK in chunk.file
 
 
 def _marked(file: Path) -> str:
     return f"{file.parent}{_MARK}{file.name}"
 
 
-def _of_users(dataset: Dataset, piece: Piece, num_rows: int) -> Iterator[pa.Table]:
+def _of_users(dataset: Dataset, chunk: Chunk, num_rows: int) -> Iterator[pa.Table]:
     """Yield the rows of a range of users."""
-    assert piece.stop is not None
-    item_ids, user_ids = dataset.item_source_ids(), ids_of_users(dataset.folder / USERS, piece.start, piece.stop)
-    offsets = dataset.offsets[piece.start : piece.stop + 1]
+    assert chunk.stop is not None
+    item_ids, user_ids = dataset.item_source_ids(), ids_of_users(dataset.folder / USERS, chunk.start, chunk.stop)
+    offsets = dataset.offsets[chunk.start : chunk.stop + 1]
     for start in range(int(offsets[0]), int(offsets[-1]), num_rows):
         stop = min(start + num_rows, int(offsets[-1]))
         users = np.repeat(np.arange(len(offsets) - 1), np.diff(np.clip(offsets, start, stop)))
@@ -113,13 +113,13 @@ def ids_of_users(file: Path, start: int, stop: int) -> pa.Array:
     return ids.slice(start - int(begins[groups[0]]), stop - start)
 
 
-def _held_back(dataset: Dataset, piece: Piece, num_rows: int) -> Iterator[pa.Table]:
+def _held_back(dataset: Dataset, chunk: Chunk, num_rows: int) -> Iterator[pa.Table]:
     """Yield the rows of a row group of the rows held back."""
-    file = dataset.folder / HELD_BACK  # this node's copy, which may be in another folder than the piece says
+    file = dataset.folder / HELD_BACK  # this node's copy, which may be in another folder than the chunk says
     columns = ["user", "item", *(["timestamp"] if dataset.timestamps is not None else [])]
     try:
         with pq.ParquetFile(file, buffer_size=1 << 20) as parquet:
-            for batch in parquet.iter_batches(num_rows, row_groups=[piece.start], columns=columns):
+            for batch in parquet.iter_batches(num_rows, row_groups=[chunk.start], columns=columns):
                 yield pa.Table.from_batches([batch])
     except UNREADABLE as error:
         raise _damaged(str(file), " ".join(str(error).split())) from None

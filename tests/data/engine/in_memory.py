@@ -18,7 +18,7 @@ from data.prepare.split import SplitRule, global_time, leave_one_out
 from data.ragged import offsets_of, ragged_indices
 from data.writing import Sequences
 
-_PIECE_BYTES = 256 << 20
+_CHUNK_BYTES = 256 << 20
 _BLOCK_BYTES = 16 << 20
 
 
@@ -45,7 +45,7 @@ def collected_rows(source: InteractionSource) -> CollectedRows:
     Raises:
         InputError: a file cannot be read, or the blocks' timestamps contradict each other.
     """
-    blocks = list(all_blocks(source, source.pieces(_PIECE_BYTES), _BLOCK_BYTES))
+    blocks = list(all_blocks(source, source.chunks(_CHUNK_BYTES), _BLOCK_BYTES))
     kinds = [block.time_kind for block in blocks if block.time_kind is not None]
     common = common_kind(kinds)
     tables = []

@@ -28,7 +28,7 @@ def source_of_random_rows(count: int = 3000) -> MemorySource:
     random = np.random.default_rng(1)
     texts = [pa.array(random.zipf(1.6, count) % most, pa.int64()).cast(pa.large_string()) for most in (700, 400)]
     table = pa.table({"user": texts[0], "item": texts[1], "timestamp": random.integers(0, 1000, count)})
-    return MemorySource(table=table, rows_of_piece=500, rows_of_block=200)
+    return MemorySource(table=table, rows_of_chunk=500, rows_of_block=200)
 
 
 class TracedExecutor:

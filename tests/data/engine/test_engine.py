@@ -41,7 +41,7 @@ def table_of(rows: list[tuple[Any, Any, Any]]) -> pa.Table:
 def engine(source: MemorySource, rules: Rules, folder: Path, sizes: Sizes, known: KnownIds | None = None) -> Prepared:
     work = Work(folder)
     with work.opened({"made": "by a test"}):
-        return prepare(source, source.pieces(1), rules, work=work, executor=SerialExecutor(), sizes=sizes, known=known)
+        return prepare(source, source.chunks(1), rules, work=work, executor=SerialExecutor(), sizes=sizes, known=known)
 
 
 def contents(folder: Path, sequences: Any, user_ids: Any, item_ids: Any) -> dict[str, Fingerprint]:
@@ -83,10 +83,10 @@ RULES = st.builds(
 @settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=25)
 @given(ROWS, RULES, st.integers(1, 20), st.integers(1, 20), st.integers(1, 20), st.integers(1, 20))
 def test_same_files_as_in_memory(
-    rows: list[Any], rules: Rules, piece: int, block: int, range_rows: int, bucket_bytes: int
+    rows: list[Any], rules: Rules, chunk: int, block: int, range_rows: int, bucket_bytes: int
 ) -> None:
     table = table_of(rows)
-    source = MemorySource(table=table, rows_of_piece=piece, rows_of_block=block)
+    source = MemorySource(table=table, rows_of_chunk=chunk, rows_of_block=block)
     sizes = Sizes(bucket_bytes=bucket_bytes, segment_rows=block + 1, range_rows=range_rows)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -113,7 +113,7 @@ def test_long_histories_with_many_equal_times(seed: int, num_times: int, with_ti
         "timestamp": pa.array(random.integers(0, num_times, count)),
     }
     table = pa.table(columns if with_times else {name: columns[name] for name in ("user", "item")})
-    source = MemorySource(table=table, rows_of_piece=300, rows_of_block=70)
+    source = MemorySource(table=table, rows_of_chunk=300, rows_of_block=70)
     expected = prepared_in_memory(source, ALL)
     with tempfile.TemporaryDirectory() as scratch:
         sizes = Sizes(bucket_bytes=300, segment_rows=200, range_rows=250)
@@ -134,7 +134,7 @@ def lists_of(found: Prepared, folder: Path) -> dict[str, list[tuple[str, int, in
 
 def test_ids_that_are_known_come_first_and_stay(tmp_path: Path) -> None:
     rows = [("x", "new", 1), ("old", "p", 2), ("x", "q", 3), ("y", "r", 4), ("x", "p", 5), ("y", "p", 6), ("z", "p", 7)]
-    source = MemorySource(table=table_of(rows), rows_of_piece=3)
+    source = MemorySource(table=table_of(rows), rows_of_chunk=3)
     ids = {"users": ["y", "old"], "items": ["unseen", "q", "p"]}
     known = KnownIds(**{kind: pa.array(names, pa.large_string()) for kind, names in ids.items()})
     rules = Rules(min_user_interactions=2, min_item_interactions=2)
@@ -153,7 +153,7 @@ def test_ids_that_are_known_come_first_and_stay(tmp_path: Path) -> None:
 @given(ROWS, RULES)
 def test_all_ids_known_in_order_of_appearance_change_nothing(rows: list[Any], rules: Rules) -> None:
     """With the ids that a preparation keeps, the same input gives the same dataset."""
-    source = MemorySource(table=table_of(rows), rows_of_piece=7, rows_of_block=3)
+    source = MemorySource(table=table_of(rows), rows_of_chunk=7, rows_of_block=3)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         if refused(lambda: engine(source, rules, root / "refused", TINY)) is not None:
@@ -169,7 +169,7 @@ def test_all_ids_known_in_order_of_appearance_change_nothing(rows: list[Any], ru
 def test_the_sources_own_split_is_kept(tmp_path: Path) -> None:
     rows = [("u", "a", 1, 0), ("v", "a", 1, 2), ("u", "c", 3, 2), ("u", "b", 3, 1), ("v", "b", 0, 0), ("v", "a", 1, 0)]
     table = table_of([row[:3] for row in rows]).append_column("split", pa.array([row[3] for row in rows], pa.int8()))
-    source = MemorySource(table=table, rows_of_piece=2)
+    source = MemorySource(table=table, rows_of_chunk=2)
     found = engine(source, ALL, tmp_path / "work", TINY)
     # Of equal times, an earlier part of the split comes first; of duplicates, the first in the input stays.
     assert lists_of(found, tmp_path / "files") == {"u": (["a", "b", "c"], 1, 2), "v": (["b", "a"], 1, 1)}
@@ -189,7 +189,7 @@ def test_the_sources_own_split_is_kept(tmp_path: Path) -> None:
 
 def test_without_timestamps_the_order_is_that_of_the_input(tmp_path: Path) -> None:
     table = table_of([("u", "b", 0), ("v", "a", 0), ("u", "a", 0), ("u", "b", 0)]).drop_columns(["timestamp"])
-    found = engine(MemorySource(table=table, rows_of_piece=2), ALL, tmp_path / "work", TINY)
+    found = engine(MemorySource(table=table, rows_of_chunk=2), ALL, tmp_path / "work", TINY)
     assert lists_of(found, tmp_path / "files") == {"u": (["b", "a", "b"], 1, 2), "v": (["a"], 1, 1)}
     assert found.time_kind is None
     assert "duplicates" not in found.dropped
@@ -202,7 +202,7 @@ def test_without_timestamps_the_order_is_that_of_the_input(tmp_path: Path) -> No
 @settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=6)
 @given(ROWS, st.integers(1, 3), st.integers(1, 3))
 def test_rows_are_in_the_dataset_or_held_back(rows: list[Any], min_user: int, min_item: int) -> None:
-    source = MemorySource(table=table_of(rows), rows_of_piece=7, rows_of_block=3)
+    source = MemorySource(table=table_of(rows), rows_of_chunk=7, rows_of_block=3)
     rules = Rules(min_user_interactions=min_user, min_item_interactions=min_item, hold_back=True)
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -224,10 +224,10 @@ def test_rows_are_in_the_dataset_or_held_back(rows: list[Any], min_user: int, mi
         assert sorted([*kept, *zip(*held.to_pydict().values(), strict=True)]) == sorted(complete)
 
 
-def test_the_first_broken_piece_is_named_and_nothing_stays(tmp_path: Path) -> None:
-    source = MemorySource(table=table_of([("u", "a", 1)] * 9), rows_of_piece=2, broken=2)
+def test_the_first_broken_chunk_is_named_and_nothing_stays(tmp_path: Path) -> None:
+    source = MemorySource(table=table_of([("u", "a", 1)] * 9), rows_of_chunk=2, broken=2)
     place = Workplace(folder=tmp_path / "work", sizes=TINY)
-    with pytest.raises(InputError, match="memory: piece 2 is broken"), prepared(source, ALL, place):
+    with pytest.raises(InputError, match="memory: chunk 2 is broken"), prepared(source, ALL, place):
         pass
     assert not (tmp_path / "work").exists()
 

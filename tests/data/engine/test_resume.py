@@ -89,10 +89,10 @@ def test_ray_gives_the_same_bytes(undisturbed: tuple[dict[str, Fingerprint], lis
     executor = RayExecutor(ClusterConfig(num_workers=2), tmp_path / "work")
     write_prepared(tmp_path / "dataset", place(tmp_path, executor))
     assert fingerprints(tmp_path / "dataset") == undisturbed[0]
-    broken = MemorySource(table=source_of_random_rows().table, rows_of_piece=500, broken=2)
+    broken = MemorySource(table=source_of_random_rows().table, rows_of_chunk=500, broken=2)
     with pytest.raises(InputError) as raised, prepared(broken, Rules(), place(tmp_path, executor)):
         pass
-    assert str(raised.value) == "memory: piece 2 is broken; restore it"
+    assert str(raised.value) == "memory: chunk 2 is broken; restore it"
     assert not (tmp_path / "work").exists()
 
 

@@ -24,7 +24,7 @@ from tests.fingerprints import fingerprints
 NAMES = st.sampled_from(["a", "b", "c", "ä", "1", "01", " "])
 ROWS = st.lists(st.tuples(NAMES, NAMES, st.integers(0, 9)), min_size=1, max_size=20)
 MINIMUMS = st.integers(1, 3)
-TINY = Sizes(piece_bytes=40, block_bytes=70, bucket_bytes=300, segment_rows=4, range_rows=7)
+TINY = Sizes(chunk_bytes=40, block_bytes=70, bucket_bytes=300, segment_rows=4, range_rows=7)
 QUICK = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=20)
 
 
@@ -48,7 +48,7 @@ def test_with_rows_held_back_two_steps_give_the_users_items_and_histories_of_one
         if (old := first_dataset(root / "old", before, **options)) is None:
             return
         whole = prepared_dataset(root / "whole", source_of([*before, *after]), **options)
-        grown = prepared_dataset(root / "grown", source_of(after, rows_of_piece=2), old, sizes=TINY, **options)
+        grown = prepared_dataset(root / "grown", source_of(after, rows_of_chunk=2), old, sizes=TINY, **options)
         assert set(grown.item_source_ids().to_pylist()) == set(whole.item_source_ids().to_pylist())
         # Rows at the same time may be in another order: OLD's come first, then those held back, then the new.
         expected = {user: sorted(history) for user, history in histories(whole).items()}
@@ -78,7 +78,7 @@ def test_old_users_items_and_rows_stay(
         assert grown.user_source_ids().slice(0, old.num_users).equals(old.user_source_ids())
         assert grown.item_source_ids().slice(0, old.num_items).equals(old.item_source_ids())
         assert fingerprints(root / "old") == untouched
-        divided = prepared_dataset(root / "divided", source_of(after, rows_of_piece=2), old, sizes=TINY, **options)
+        divided = prepared_dataset(root / "divided", source_of(after, rows_of_chunk=2), old, sizes=TINY, **options)
         assert divided.fingerprint == grown.fingerprint
         earlier, later = histories(old), histories(grown)
         given_rows = {user: [(time, item) for name, item, time in after if name == user] for user in later}
