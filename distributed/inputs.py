@@ -12,6 +12,7 @@ import torch
 from configs.schema import Config
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
+from data.ancestry import ancestors_of
 from data.dataset import Dataset
 from data.encoding.facts import labels_of
 from data.sampling.item_planner import ItemPlanner, check_needs
@@ -54,6 +55,11 @@ class Inputs:
     def encoders(self) -> dict[str, str]:
         """For each modality whose encoder the dataset names: the key of a progress record, and the encoder's label."""
         return {encoder_key(name): label for name, label in labels_of(self.dataset.manifest).items()}
+
+    @property
+    def ancestors(self) -> dict[str, int]:
+        """The datasets that this one has grown from: fingerprint, and number of items."""
+        return ancestors_of(self.dataset.manifest)
 
     def planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Return a planner of the items of a step, for a model with these needs."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 import click
+import pyarrow as pa
 
 from configs.loading import load_config
 from contracts.errors import InputError
@@ -44,6 +45,11 @@ _COLUMNS = {
     type=HomePath(),
     metavar="DATASET",
     help="a dataset: without --input, its items' texts are encoded; with --input, only its items are",
+)
+@click.option(
+    "--only-missing",
+    metavar="NAME",
+    help="encode only those items of --dataset that lack the modality NAME, as new items of a grown dataset do",
 )
 @click.option(
     "--output",
@@ -149,6 +155,7 @@ def main(
     overrides: tuple[str, ...],
     table: str | None,
     dataset: str | None,
+    only_missing: str | None,
     output: str,
     encoder: str,
     modality: str | None,
@@ -202,7 +209,7 @@ def main(
         dtype=dtype,
         rows_per_part=rows_per_part,
         reuse=Path(reuse).absolute() if reuse else None,
-        only=opened.item_source_ids() if opened is not None and table else None,
+        only=_wanted(opened, table, only_missing),
     )
     if image_folder and not Path(folder).is_dir():
         raise InputError(
@@ -218,6 +225,26 @@ def main(
         print("stopped; finished parts are kept: repeat the command to continue", flush=True)
         raise
     _print_outcome(outcome, output, side)
+
+
+def _wanted(dataset: Dataset | None, table: str | None, only_missing: str | None) -> pa.Array | None:
+    """Return the ids of the items to encode; None: all of the table.
+
+    Raises:
+        InputError: no dataset is named, it has no such modality, or no item lacks it.
+    """
+    if dataset is None:
+        if only_missing:
+            raise InputError(f"--only-missing {only_missing}: says nothing without a dataset; add --dataset DATASET")
+        return None
+    if only_missing is None:
+        return dataset.item_source_ids() if table else None
+    lacking = dataset.item_source_ids().filter(pa.array(~dataset.presence(only_missing)))
+    if not len(lacking):
+        raise InputError(
+            f"--only-missing {only_missing}: no item of {dataset.path} lacks it, so there is nothing to encode"
+        )
+    return lacking
 
 
 def _modality(given: str | None, encoder: str, text_columns: tuple[str, ...], image_column: str | None) -> Modality:

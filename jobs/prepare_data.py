@@ -17,6 +17,7 @@ from data.formats.time_kinds import UNITS
 from data.layout import check_output, local_path
 from data.prepare.pipeline import FORMATS, WITHOUT_ENGINE, content_of
 from jobs.cli import HomePath, NamedPath, job, verbose_option
+from jobs.prepare_append import append_option, grown, print_growth
 from jobs.prepare_engine import Engine, engine_options, workplace
 from storage.object_cache import check_unpublished, locked, published, work_folder
 from storage.uris import is_uri
@@ -130,6 +131,7 @@ def prepare(
     output: str,
     input: str | Sequence[str] | None = None,
     *,
+    append: str | None = None,
     overwrite: bool = False,
     features: Mapping[str, str] | None = None,
     feature_ids: Mapping[str, str] | None = None,
@@ -148,6 +150,9 @@ def prepare(
     else:
         check_unpublished(output)
     folder = work_folder(output) if is_uri(output) else local_path(output)
+    growth = None
+    if append is not None:
+        growth, options = grown(append, output, format, input, options)
     with content_of(
         format,
         input,
@@ -155,6 +160,7 @@ def prepare(
         ids_files=feature_ids or {},
         options=options,
         place=workplace(folder, engine, cluster or ClusterConfig()),
+        growth=growth,
     ) as content:
         if not is_uri(output):
             return write_dataset(output, content, overwrite=overwrite)
@@ -175,6 +181,7 @@ def prepare(
 )
 @click.option("--output", type=HomePath(), metavar="PATH", required=True, help="dataset folder or URI to write")
 @click.option("--overwrite", is_flag=True, help="replace a dataset in the folder OUTPUT, after the new one is complete")
+@append_option
 @_all_options
 @engine_options
 @verbose_option
@@ -206,6 +213,8 @@ def main(
     print(f"wrote dataset {dataset.path}: {counts}, modalities {modalities}")
     if (span := time_span(dataset)) is not None:
         print(span)
+    if given.get("append") is not None:
+        print_growth(given["append"], dataset)
 
 
 def time_span(dataset: Dataset) -> str | None:

@@ -34,8 +34,7 @@ def engine_options(function: Command) -> Command:
         f"cluster.num_workers workers; auto: ray if the input has {_RAY_FROM_BYTES >> 30} GiB or more [default: auto]",
     )
     hold_back = click.option(
-        "--hold-back",
-        is_flag=True,
+        "--hold-back/--no-hold-back",
         default=None,
         help="raw interactions: write those that the k-core removes to held_back.parquet in the dataset's folder",
     )

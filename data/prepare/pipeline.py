@@ -17,10 +17,11 @@ from data.prepare.engine.plan import Rules
 from data.prepare.engine.workplace import Workplace, prepared
 from data.prepare.feature_files import detect_features
 from data.prepare.features import read_features
+from data.prepare.growth.growth import Growth
 from data.prepare.split import SplitRule
 from data.prepare.synthetic import synthetic_content
 from data.prepare.synthetic_spec import SyntheticSpec
-from data.writing import DatasetContent
+from data.writing import DatasetContent, FeatureRows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,7 @@ def raw_content(
     place: Workplace,
     *,
     rows_are_numbers: bool = False,
+    growth: Growth | None = None,
 ) -> Iterator[DatasetContent]:
     """Yield the content of raw interactions. Some of it is in work files, which exist within this context.
 
@@ -89,19 +91,28 @@ def raw_content(
     and items are numbered in order of first appearance. Each user's interactions are sorted by time; ties keep their
     input order. The most recent are kept. Sequences are split, or keep the split of the source.
 
-    With `rows_are_numbers`, row r of a .npy file belongs to the item whose source id is the number r.
+    With `rows_are_numbers`, row r of a .npy file belongs to the item whose source id is the number r. With `growth`,
+    the rows of an earlier dataset come first.
 
     Raises:
-        InputError: see `engine.workplace.prepared`, `described_items` and `features`; or options contradict each other.
+        InputError: see `engine.workplace.prepared`, `described_items`, `features` and `growth`; or options contradict
+            each other.
     """
     options.check()
     own = {option.name: getattr(options, option.name) for option in fields(options)}
-    with prepared(source, Rules(**own), place) as found:
+    known = growth.known_ids() if growth else None
+    source = growth.joined(source) if growth else source
+    with prepared(source, Rules(**own), place, known) as found:
         item_ids = found.item_ids.collected()
         texts, columns, unknown_items = described_items(source, item_ids)
         aligned, unknown = read_features(
             features, ids_files, item_ids, rows_are_items=False, rows_are_numbers=rows_are_numbers
         )
+        rows: Mapping[str, FeatureRows] = aligned
+        if growth:
+            texts, columns = growth.items(texts, columns, len(item_ids))
+            rows, unused = growth.features(aligned, len(item_ids))
+            unknown |= unused
         unit = found.time_kind.named_unit if found.time_kind is not None else None
         parameters = dict(source.parameters)
         described = {name: parameters.pop(name) for name in ("format", "path")} | {"features": dict(features)}
@@ -114,7 +125,7 @@ def raw_content(
             item_source_ids=found.item_ids,
             item_texts=texts,
             item_columns=columns,
-            features=aligned,
+            features=rows,
             split=found.split,
             source=described | own | parameters | ({"timestamp_unit": unit} if unit else {}),
             dropped=found.dropped | unknown_items | unknown,
@@ -124,12 +135,13 @@ def raw_content(
 
 _RAW_OPTIONS = {field.name for field in (*fields(RawOptions), *fields(SplitRule)) if field.name != "method"}
 _SYNTHETIC_OPTIONS = {"num_users", "num_items", "seed", "shared_interests"}
-_ALLOWED = {
+# The options of each format.
+ALLOWED = {
     "unisrec": set[str](),
     **{name: _RAW_OPTIONS | preset.options for name, preset in PRESETS.items()},
     "synthetic": _SYNTHETIC_OPTIONS,
 }
-FORMATS = tuple(_ALLOWED)
+FORMATS = tuple(ALLOWED)
 # Formats that are not raw interactions, so that there is nothing to prepare in parts.
 WITHOUT_ENGINE = ("unisrec", "synthetic")
 
@@ -143,6 +155,7 @@ def content_of(
     ids_files: Mapping[str, str],
     options: Mapping[str, Any],
     place: Workplace,
+    growth: Growth | None = None,
 ) -> Iterator[DatasetContent]:
     """Yield the content for the options of a command line. Some of it may exist within this context only.
 
@@ -153,14 +166,15 @@ def content_of(
         ids_files: the ids file of each modality that has one.
         options: further options, only those that were given.
         place: where raw interactions are prepared.
+        growth: the dataset that they are appended to; None: there is none.
 
     Raises:
         InputError: the format does not take an option, the input is missing, or its reader refuses it.
     """
-    assert kind in _ALLOWED, kind
+    assert kind in ALLOWED, kind
     for name in options:
-        if name not in _ALLOWED[kind]:
-            takers = ", ".join(other for other, allowed in _ALLOWED.items() if name in allowed)
+        if name not in ALLOWED[kind]:
+            takers = ", ".join(other for other, allowed in ALLOWED.items() if name in allowed)
             raise InputError(
                 f"--{name.replace('_', '-')}: is not an option of --format {kind}, only of {takers}; leave it out"
             )
@@ -185,7 +199,9 @@ def content_of(
         source = replace(source, columns={role: name for role, name in source.columns.items() if role != "split"})
     numbered = preset.features
     files = features if features or numbered is None else numbered(paths)
-    with raw_content(source, raw, files, ids_files, place, rows_are_numbers=numbered is not None) as content:
+    with raw_content(
+        source, raw, files, ids_files, place, rows_are_numbers=numbered is not None, growth=growth
+    ) as content:
         yield content
 
 

@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from contracts.errors import InputError
 from distributed.checkpoints.contents import find_damage, weights_of
+from distributed.checkpoints.first_rows import first_rows
 from distributed.checkpoints.index import DamagedCheckpoint, read_index, read_progress, step_folder
 from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.run_storage import RunStorage
@@ -48,9 +49,14 @@ class StartCheckpoint:
     def load(self, sharded: ShardedSystem, names: Collection[str], world: World) -> None:
         """Read the weights of these names into `sharded`, in place. A collective.
 
-        The table may be replicated or split in either run, over any number of ranks.
+        The table may be replicated or split in either run, over any number of ranks. Of a weight that has more rows
+        than in the checkpoint, the first are read, and the others stay as they are.
         """
-        wanted = {key: value for key, value in weights_of(sharded).items() if key.removeprefix(_PREFIX) in names}
+        wanted = {}
+        for key, value in weights_of(sharded).items():
+            if (name := key.removeprefix(_PREFIX)) in names:
+                is_same = tuple(value.size()) == self.shapes[name]
+                wanted[key] = value if is_same else first_rows(value, self.shapes[name][0])
         dcp.load(wanted, storage_reader=dcp.HuggingFaceStorageReader(str(self.path)), no_dist=world.size == 1)
 
 

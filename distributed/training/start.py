@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +19,7 @@ from distributed.freezing import frozen_names, matching
 from distributed.inputs import Inputs
 from distributed.sharding import ShardedSystem
 from distributed.telemetry import Telemetry
+from distributed.training.start_weights import Weight, grouped, size_of
 from distributed.world import World
 from model.blocks.item_table import TABLE
 from model.recommender import Recommender
@@ -28,23 +28,6 @@ from storage.durable_files import write_text
 
 _MOST_ROWS = 40  # of the printed table; start.txt has all
 _MOST_NAMED = 5  # names in a message
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weight:
-    """One weight of a new run.
-
-    Attributes:
-        name: its name in `RecommenderSystem.state_dict()`.
-        shape: its shape.
-        origin: "loaded", or "fresh" and why; empty for a weight that the run does not have.
-        training: "trained", "frozen", or "not a parameter" for a buffer; empty likewise.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    origin: str
-    training: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +46,8 @@ class StartPlan:
 
     @property
     def loaded(self) -> set[str]:
-        """The names of the weights that are loaded."""
-        return {weight.name for weight in self.weights if weight.origin == "loaded"}
+        """The names of the weights that are loaded, some of them only the rows of old items."""
+        return {weight.name for weight in self.weights if weight.origin.startswith("loaded")}
 
     def has_epoch_buffers(self, recommender: Recommender) -> bool:
         """Return whether everything that the model computes before each epoch was loaded."""
@@ -88,14 +71,14 @@ class StartPlan:
             at = f"step {self.source.progress.step}, fingerprint {self.source.fingerprint[:12]}"
             lines.append(f"starting from the best checkpoint of {self.source.run} ({at})")
         every = [*self.weights, *self.unused]
-        groups = _by_module(every) if by_module else {weight.name: [weight] for weight in every}
+        groups = grouped(every) if by_module else {weight.name: [weight] for weight in every}
         rows: list[tuple[str, str, str, str]] = []
         unused: list[str] = []
         for name, (first, *others) in groups.items():
             if first in self.unused:
                 unused.append(name)
             else:
-                rows.append((name, _size([first, *others]), first.origin, first.training))
+                rows.append((name, size_of([first, *others]), first.origin, first.training))
         shown = rows[:_MOST_ROWS] if by_module else rows
         lines.append(text_table(shown, ["weight", "shape", "at the start", "in training"]))
         if len(shown) < len(rows):
@@ -124,7 +107,9 @@ def check_start(config: Config, inputs: Inputs, system: RecommenderSystem) -> No
     assert config.run is not None
     if not (RunStorage(config.run).local / "checkpoints" / "index.json").exists():
         source = open_start(config.training.start_from)
-        plan_start(config, inputs.dataset.fingerprint, system, source, encoders=inputs.encoders)
+        plan_start(
+            config, inputs.dataset.fingerprint, system, source, encoders=inputs.encoders, ancestors=inputs.ancestors
+        )
 
 
 def start(config: Config, inputs: Inputs, sharded: ShardedSystem, world: World) -> StartPlan | None:
@@ -140,7 +125,14 @@ def start(config: Config, inputs: Inputs, sharded: ShardedSystem, world: World) 
     if training.start_from is None and not training.freeze:
         return None
     source = open_start(training.start_from, world) if training.start_from is not None else None
-    plan = plan_start(config, inputs.dataset.fingerprint, sharded.system, source, encoders=inputs.encoders)
+    plan = plan_start(
+        config,
+        inputs.dataset.fingerprint,
+        sharded.system,
+        source,
+        encoders=inputs.encoders,
+        ancestors=inputs.ancestors,
+    )
     if source is not None:
         source.load(sharded, plan.loaded, world)
     return plan
@@ -153,11 +145,13 @@ def plan_start(
     source: StartCheckpoint | None,
     *,
     encoders: Mapping[str, str] = MappingProxyType({}),
+    ancestors: Mapping[str, int] = MappingProxyType({}),
 ) -> StartPlan:
     """Return which weights of a new run are loaded, fresh and frozen.
 
     A weight is loaded if the checkpoint has one of its name and `training.leave_out` does not match the name. If the
-    other run has another dataset, what the model computes from the dataset before each epoch is not loaded.
+    other run has another dataset, what the model computes from the dataset before each epoch is not loaded. If the new
+    dataset has grown from the other, the rows of old items are loaded, and those of new items are fresh.
 
     Args:
         config: the settings of the new run.
@@ -165,11 +159,12 @@ def plan_start(
         system: the new run's model, sharded or not.
         source: the checkpoint to start from; None: there is none.
         encoders: the labels of the encoders of the new run's dataset (`Inputs.encoders`).
+        ancestors: the datasets that the new run's dataset has grown from (`Inputs.ancestors`).
 
     Raises:
         InputError: a pattern matches nothing, everything would be frozen, nothing would be loaded, a shape differs, the
-            item table, or other weights of single items, would be loaded from a run on another dataset, or weights
-            would be loaded that were trained on the vectors of another encoder.
+            item table, or other weights of single items, would be loaded from a run on another dataset that the new one
+            has not grown from, or weights would be loaded that were trained on the vectors of another encoder.
     """
     own = {name: tuple(value.size()) for name, value in system.state_dict().items()}
     theirs = source.shapes if source else {}
@@ -179,11 +174,19 @@ def plan_start(
     # What the model computes from the catalogue before each epoch means nothing to another catalogue.
     is_other = source is not None and source.progress.fingerprints.get("dataset") != dataset
     stale = {f"recommender.{name}" for name in system.recommender.epoch_buffers if is_other}
+    of_items = {f"recommender.{name}" for name in system.recommender.of_items}
+    of_items |= {name for name in own if f".{TABLE}." in name}
+    num_old = ancestors.get(source.progress.fingerprints.get("dataset", "")) if source is not None else None
+    grown = {
+        name: f"loaded: {num_old:,} old items; {own[name][0] - num_old:,} new items are fresh"
+        for name in of_items & theirs.keys()
+        if num_old is not None and theirs[name] == (num_old, *own[name][1:])
+    }
     weights = tuple(
         Weight(
             name=name,
             shape=shape,
-            origin=_origin(name, theirs, left_out, is_new=source is None, is_stale=name in stale),
+            origin=_origin(name, theirs, left_out, grown, is_new=source is None, is_stale=name in stale),
             training="frozen" if name in frozen else "trained" if name in parameters else "not a parameter",
         )
         for name, shape in own.items()
@@ -195,39 +198,44 @@ def plan_start(
     )
     plan = StartPlan(source=source, weights=weights, unused=unused)
     if source is not None:
-        of_items = {f"recommender.{name}" for name in system.recommender.of_items}
-        _check_loaded(plan, source, config, dataset, of_items)
+        _check_loaded(plan, source, config, of_items if is_other and num_old is None else frozenset())
         _check_encoders(source, system, encoders, config)
     return plan
 
 
-def _origin(name: str, theirs: Collection[str], left_out: Collection[str], *, is_new: bool, is_stale: bool) -> str:
+def _origin(
+    name: str,
+    theirs: Collection[str],
+    left_out: Collection[str],
+    grown: Mapping[str, str],
+    *,
+    is_new: bool,
+    is_stale: bool,
+) -> str:
     if is_new:
         return "fresh"
     if is_stale:
         return "fresh: computed from the dataset, which is another"
     if name in left_out:
         return "fresh: left out"
-    return "loaded" if name in theirs else "fresh: the other run has none"
+    return grown.get(name, "loaded") if name in theirs else "fresh: the other run has none"
 
 
-def _check_loaded(
-    plan: StartPlan, source: StartCheckpoint, config: Config, dataset: str, of_items: Collection[str]
-) -> None:
+def _check_loaded(plan: StartPlan, source: StartCheckpoint, config: Config, of_other_items: Collection[str]) -> None:
     """Raise unless the weights that are to be loaded fit; see `plan_start`.
 
-    Besides the item table, the weights of these names, `of_items`, have an entry for each item.
+    Weights of these names, `of_other_items`, have an entry for each item of a dataset that is not the new run's.
     """
-    loaded = [weight for weight in plan.weights if weight.origin == "loaded"]
+    loaded = [weight for weight in plan.weights if weight.origin == "loaded"]  # as a whole
     knob = f"training.start_from={source.run}"
-    if not loaded:
+    if not plan.loaded:
         raise InputError(
             f"{knob}: none of its {len(source.shapes)} weights would be loaded into model.name={config.model.name}, "
             f"which has {len(plan.weights)}; name a run of the same model, leave out less, or remove start_from"
         )
-    tables = ["table.*"] if any(f".{TABLE}." in weight.name for weight in loaded) else []
-    tables += [weight.name for weight in loaded if weight.name in of_items]
-    if tables and source.progress.fingerprints.get("dataset") != dataset:
+    others = [weight.name for weight in loaded if weight.name in of_other_items]
+    tables = list(dict.fromkeys("table.*" if f".{TABLE}." in name else name for name in others))
+    if tables:
         left_out = json.dumps([*config.training.leave_out, *tables])
         raise InputError(
             f"{knob}: was trained on another dataset than {config.dataset}, so the entries of its "
@@ -261,32 +269,3 @@ def _check_encoders(
         (f"training.start_from={source.run}", f"dataset={config.dataset}"),
         "encode the items with the same encoder and settings, or remove start_from",
     )
-
-
-def _by_module(weights: Sequence[Weight]) -> dict[str, list[Weight]]:
-    """Return the weights by the largest modules whose weights all have the same origin and training, in their order.
-
-    A module's name is a pattern that matches its weights, such as `recommender.encoder.layers.0.*`. A module has at
-    least two parts in its name.
-    """
-    kinds: dict[str, set[tuple[str, str]]] = {}
-    for weight in weights:
-        for module in _modules(weight):
-            kinds.setdefault(module, set()).add((weight.origin, weight.training))
-    found: dict[str, list[Weight]] = {}
-    for weight in weights:
-        name = next((module for module in _modules(weight) if len(kinds[module]) == 1), weight.name)
-        found.setdefault(name, []).append(weight)
-    return {members[0].name if len(members) == 1 else name: members for name, members in found.items()}
-
-
-def _modules(weight: Weight) -> list[str]:
-    """Return the patterns of the modules that hold a weight, the largest first."""
-    parts = weight.name.split(".")
-    return [".".join([*parts[:depth], "*"]) for depth in range(2, len(parts))]
-
-
-def _size(weights: Sequence[Weight]) -> str:
-    if len(weights) == 1:
-        return str(list(weights[0].shape))
-    return f"{len(weights)} tensors, {sum(math.prod(weight.shape) for weight in weights):,} numbers"

@@ -39,7 +39,7 @@ class MemorySource:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        return {"format": "memory"}
+        return {"format": "memory", "path": "memory"}
 
     def chunks(self, chunk_bytes: int) -> Sequence[Chunk]:
         """Return chunks of `rows_of_chunk` rows, whatever their bytes."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.fingerprints import restore
 from tests.jobs.bad_input import (
+    append_cases,
     compare_cases,
     encode_cases,
     feature_cases,
@@ -32,6 +33,7 @@ GROUPS: tuple[Group, ...] = (
     *prepare_cases.GROUPS,
     *release_cases.GROUPS,
     *feature_cases.GROUPS,
+    *append_cases.GROUPS,
     *inspect_cases.GROUPS,
     *encode_cases.GROUPS,
     *graph_cases.GROUPS,

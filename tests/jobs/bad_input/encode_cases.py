@@ -14,6 +14,7 @@ from tests.jobs.bad_input.damage import both, cut, table, write
 _OUT = "--output {here}/out"
 _ITEMS = "item,text,image\n" + "".join(f"i{n},red saw {n % 3},i{n}.png\n" for n in range(30))
 _TEXT = f"encode_items --input {{here}}/items.csv --encoder tfidf --width 2 {_OUT}"
+_MISSING = f"{_TEXT} --dataset {{here}}/dataset --only-missing"
 _IMAGE = f"encode_items --input {{here}}/items.csv --encoder efficientnet-lite0 {_OUT}"
 _FOLDER = f"prepare_data --format table --input {{here}}/raw.parquet {_OUT} --features text={{here}}/encoded"
 
@@ -32,6 +33,9 @@ ENCODING = Group(
     (
         Case("no table", f"encode_items --encoder tfidf {_OUT}"),
         Case("a table that is not there", _TEXT),
+        Case("missing vectors of no dataset", f"{_TEXT} --only-missing text", write("items.csv", _ITEMS)),
+        Case("missing vectors of no modality", f"{_MISSING} audio", write("items.csv", _ITEMS)),
+        Case("no vectors are missing", f"{_MISSING} text", write("items.csv", _ITEMS)),
         Case("a table of another format", _TEXT.replace(".csv", ".xlsx"), write("items.xlsx", "1")),
         Case("no such column of texts", f"{_TEXT} --text-column title", write("items.csv", _ITEMS)),
         Case("no such column of ids", f"{_TEXT} --item-column asin", write("items.csv", _ITEMS)),
