@@ -51,6 +51,9 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
                 raise
             click.echo(f"error: {refused}", err=True)
             sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("interrupted; repeat the command to go on", err=True)
+            sys.exit(1)
         except MemoryError as error:
             click.echo(f"error: this machine's memory is too small ({error}); use a larger one, or less data", err=True)
             sys.exit(2)

@@ -6,19 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
-import numpy as np
 
 from configs.loading import load_config
 from configs.schema import ClusterConfig
 from contracts.errors import InputError
-from contracts.text_table import text_table
 from data.dataset import Dataset, write_dataset
-from data.formats.time_kinds import UNITS
 from data.layout import check_output, local_path
 from data.prepare.pipeline import FORMATS, WITHOUT_ENGINE, content_of
 from jobs.cli import HomePath, NamedPath, job, verbose_option
 from jobs.prepare_append import append_option, grown, print_growth
 from jobs.prepare_engine import Engine, engine_options, workplace
+from jobs.prepared_summary import summary
 from storage.object_cache import check_unpublished, locked, published, work_folder
 from storage.uris import is_uri
 
@@ -204,27 +202,10 @@ def main(
         flag = f"--engine {engine}" if engine else f"--set {overrides[0]}"
         raise InputError(f"{flag}: is not an option of --format {given['format']}; leave it out")
     dataset = prepare(features=files, feature_ids=ids, engine=engine or "auto", cluster=cluster, **given)
-    dropped = [(reason, f"{count:,}") for reason, count in dataset.manifest["dropped"].items()]
-    if dropped:
-        print(text_table(dropped, ["dropped", "count"], right=[1]))
-    facts, items = dataset.manifest["modalities"], f"{dataset.num_items:,}"
-    modalities = ", ".join(f"{name} ({facts[name]['num_present']:,} of {items})" for name in facts) or "none"
-    counts = f"{dataset.num_users:,} users, {items} items, {dataset.num_interactions:,} interactions"
-    print(f"wrote dataset {dataset.path}: {counts}, modalities {modalities}")
-    if (span := time_span(dataset)) is not None:
-        print(span)
+    for line in summary(dataset):
+        print(line)
     if given.get("append") is not None:
         print_growth(given["append"], dataset)
-
-
-def time_span(dataset: Dataset) -> str | None:
-    """Return a line with the unit of a dataset's timestamps and their range, or None if the unit is not known."""
-    unit = dataset.manifest["source"].get("timestamp_unit")
-    if unit is None or dataset.timestamps is None:
-        return None
-    span = np.array([dataset.timestamps.min(), dataset.timestamps.max()])
-    first, last = span.astype(f"datetime64[{unit}]").astype("datetime64[D]")
-    return f"timestamps are in {UNITS[unit]}: {first} to {last}"
 
 
 def _pairs(flag: str, values: tuple[str, ...]) -> dict[str, str]:

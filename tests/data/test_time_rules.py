@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from contracts.errors import InputError
 from data.formats.time_kinds import PER_SECOND, TimeKind, common_kind, told_units
-from jobs.prepare_data import main, prepare, time_span
+from jobs.prepare_data import main, prepare
+from jobs.prepared_summary import summary
 from tests.data.engine.in_memory import collected_rows
 from tests.data.read_rows import rows_with_nulls, source_of
 
@@ -73,8 +74,7 @@ def test_numbers_that_are_no_times_of_our_days_have_no_unit_unless_it_is_declare
 
 def test_times_beyond_the_calendar_can_be_declared(tmp_path: Path) -> None:
     dataset = prepare("table", str(tmp_path / "d"), write(tmp_path, -(2**62), 2**62), time_unit="s", **EVERYTHING)
-    span = time_span(dataset)
-    assert span is not None
+    *_, span = summary(dataset)
     assert re.fullmatch(r"timestamps are in seconds: -146138510344-.* to 146138514283-.*", span)
 
 

@@ -153,4 +153,6 @@ def _with_split(
         return finishing, {"method": rule.method}
     moments = final.moments_of(ranges.table.work, ranges.count, rule)
     described = {**asdict(rule), "valid_from": moments[0], "test_from": moments[1]}
+    if rule.valid_from is not None:  # the shares of interactions decided nothing
+        del described["valid_fraction"], described["test_fraction"]
     return replace(finishing, moments=moments), described

@@ -63,7 +63,8 @@ def prepared(
                 raise
             work.remove()
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # numpy's errors have no number.
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "free space" in str(error)
         raise InputError(
             f"{place.folder}: the work files, which are beside the output, cannot be written "
             f"({error.strerror or error}); {'free space there' if full else 'change permissions or the output'}, and "
