@@ -21,7 +21,9 @@ _VALUE = re.compile(rf"""\s*(?P<value>{_QUOTED}|[^"',]*[^"',\s])\s*(?P<end>,|$)"
 _SIGNS = ("=", "!=", "<", "<=", ">", ">=")
 _MEANT = {"=>": ">=", "=<": "<=", "<>": "!=", "==": "="}
 _UNCLEAR = re.compile(r"^!|[\s()=<>]")
-_NEXT = "repeat --keep for several conditions, and put a value with spaces, commas, quotes or signs in quotes"
+_NEXT = (
+    "repeat --keep for several conditions, and put quotes around a value with spaces, commas, parentheses or operators"
+)
 
 
 def parse_condition(text: str) -> Condition:
@@ -69,7 +71,7 @@ def _values(text: str, listed: str) -> tuple[str, ...]:
     while found := _VALUE.match(listed, place):
         value = found["value"]
         if value[0] not in "\"'" and _UNCLEAR.search(value) and not _is_date(value):
-            raise InputError(f"--keep {text!r}: the value reads {value!r}, which is unclear; {_NEXT}")
+            raise InputError(f"--keep {text!r}: the value reads {value!r}, which is no single value; {_NEXT}")
         values.append(_unquoted(value))
         place = found.end()
         if not found["end"]:
