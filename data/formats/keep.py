@@ -131,13 +131,15 @@ class Condition:
 
     def _check_order(self, column: pa.ChunkedArray, places: Places, *, is_date: bool) -> None:
         """Raise InputError for the first value that has no order to a date or a number."""
-        fits = are_dates(column) if is_date else pc.match_substring_regex(column, NUMBER)
-        row = pc.index(fits, False).as_py()
+        row = pc.index(are_dates(column) if is_date else _are_numbers(column), False).as_py()
         if row >= 0:
-            what, many = ("date", "dates") if is_date else ("number", "numbers")
+            what, other = ("date", "number") if is_date else ("number", "date")
+            first = column.slice(row, 1)
+            is_other = (_are_numbers if is_date else are_dates)(first)[0].as_py()
+            next_move = f"write a {other}" if is_other else "correct the row, or compare with = or !="
             raise InputError(
                 f"{places.value(column, row, self.column)}, which is no {what}, and --keep {self.text!r} compares "
-                f"{many}; correct the row, or compare with = or !="
+                f"{what}s; {next_move}"
             )
 
     def _refused(self, column: pa.ChunkedArray, places: Places, next_move: str) -> InputError:
@@ -150,6 +152,10 @@ class Condition:
 
 # For each unit, the number of digits between it and nanoseconds.
 _DIGITS = {unit: len(str(PER_SECOND["ns"] // per_second)) - 1 for unit, per_second in PER_SECOND.items()}
+
+
+def _are_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.match_substring_regex(column, NUMBER)
 
 
 def _numbers_of(values: tuple[str, ...]) -> list[Decimal]:

@@ -229,14 +229,24 @@ def test_dates_of_all_types() -> None:
     ("condition", "values", "kind", "message"),
     [
         ("x >= 2024-05-01", ["2024-05-01", "soon"], pa.string(), "is 'soon' in row 2, which is no date, and --keep"),
-        ("x >= 2024-05-01", ["1714557600"], pa.string(), "is '1714557600' in row 1, which is no date"),
+        (
+            "x >= 2024-05-01",
+            ["1714557600"],
+            pa.string(),
+            "is '1714557600' in row 1, which is no date, and --keep 'x >= 2024-05-01' compares dates; write a number",
+        ),
         (
             "x >= 2024-05-01",
             ["2024-05-01", "2023-02-29"],
             pa.string(),
             "'2023-02-29' in row 2, which is not in the",
         ),
-        ("x >= 17", ["2024-05-01"], pa.string(), "is '2024-05-01' in row 1, which is no number"),
+        (
+            "x >= 17",
+            ["2024-05-01"],
+            pa.string(),
+            "is '2024-05-01' in row 1, which is no number, and --keep 'x >= 17' compares numbers; write a date",
+        ),
         ("x >= 2024-05-01", [5], pa.int64(), "column x is int64, and --keep 'x >= 2024-05-01' compares it with"),
         ("x >= 5", [5], pa.timestamp("s"), "compares it with '5'; write a date such as 2024-05-01"),
         ("x = noon", [5], pa.timestamp("s"), "compares it with 'noon'; write a date"),
