@@ -12,7 +12,7 @@ from data.formats.file_source import FileSource
 from data.formats.input_files import InputFile, find_files
 from data.formats.item_files import ItemFiles
 from data.formats.json_lines import JsonLinesLayout
-from data.formats.keep import parse_condition
+from data.formats.keep_text import parse_condition
 from data.formats.known_files import check_items
 from data.formats.layouts import Layout, ParquetLayout
 from data.formats.read_options import ReadOptions

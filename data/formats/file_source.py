@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from contracts.errors import InputError
 from data.formats.columns import as_ids
+from data.formats.held import Held, held_of
 from data.formats.input_files import InputFile
 from data.formats.item_files import ItemFiles
 from data.formats.keep import Condition
@@ -36,11 +37,13 @@ class TypedRows:
         rows: columns user, item (large_string), timestamp (int64) and split (int8) as far as the source has them.
         time_kind: what the timestamps are; None: the source has none.
         num_read: the number of rows of the file that the block stands for.
+        held: for each condition, how many rows hold it.
     """
 
     rows: pa.Table
     time_kind: TimeKind | None
     num_read: int
+    held: tuple[Held, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +102,7 @@ class FileSource:
             dropped = {"rows_with_null": typed.rows.num_rows - rows.num_rows}
             if self.keep:
                 dropped["rows_not_kept"] = typed.num_read - typed.rows.num_rows
-            yield Block(rows=rows, time_kind=typed.time_kind, num_read=typed.num_read, dropped=dropped)
+            yield Block(rows=rows, time_kind=typed.time_kind, num_read=typed.num_read, dropped=dropped, held=typed.held)
 
     def typed_rows(self, chunk: Chunk, block_bytes: int) -> Iterator[TypedRows]:
         """Yield what `blocks` does, before rows with nulls are left out."""
@@ -135,11 +138,14 @@ class FileSource:
         return wanted, constants
 
     def _typed(self, table: pa.Table, places: Places) -> TypedRows:
-        num_read = table.num_rows
+        num_read, held = table.num_rows, list[Held]()
         if self.keep:
             holds = np.ones(num_read, bool)
             for condition in self.keep:
-                holds &= condition.holds(table.column(condition.column), places)
+                column = table.column(condition.column)
+                holds_it = condition.holds(column, places)
+                held.append(held_of(condition, column, holds_it))
+                holds &= holds_it
             kept = np.flatnonzero(holds)
             if len(kept) < num_read:
                 table, places = table.filter(pa.array(holds)), places.of(lambda row: int(kept[row]))
@@ -152,7 +158,7 @@ class FileSource:
             columns["timestamp"], kind = block_times(column, name, places, self.time, is_typed=self.layout.is_typed)
         if (name := self.columns.get("split")) is not None:
             columns["split"] = self._splits(table.column(name), name, places)
-        return TypedRows(rows=pa.table(columns), time_kind=kind, num_read=num_read)
+        return TypedRows(rows=pa.table(columns), time_kind=kind, num_read=num_read, held=tuple(held))
 
     def _splits(self, column: pa.ChunkedArray, name: str, places: Places) -> pa.ChunkedArray:
         text = as_ids(column, places.file, name)

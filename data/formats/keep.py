@@ -1,14 +1,13 @@
-"""Conditions on rows: `rating >= 4`, `event = view`, `event in (view, addtocart)`.
+"""Conditions on rows: `rating >= 4`, `event = view`, `event in (view, addtocart)`, `timestamp >= 2024-05-01`.
 
-If the column and the value are numbers they are compared as numbers, otherwise as text. A row whose value is missing
-holds no condition.
+If the column's and the condition's values are numbers, they are compared as numbers; if they are dates, as moments;
+otherwise as text. A row whose value is missing holds no condition.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -16,23 +15,14 @@ import pyarrow.compute as pc
 
 from contracts.errors import InputError
 from data.formats.columns import as_text, decoded, is_text
+from data.formats.comparisons import NUMBER, ORDERS, compare_floats, compare_text, compare_wholes, is_number
+from data.formats.dates import are_dates, from_dates, nanoseconds, unit_of_dates
 from data.formats.places import Places
+from data.formats.time_kinds import PER_SECOND
+from data.formats.times import converted
 
-_FORM = re.compile(
-    r"""\s*(?:"(?P<quoted>[^"]+)"|(?P<plain>[^\s"'=!<>(),]+))\s*"""
-    r"(?:(?P<sign>!=|<=|>=|==|=|<|>)\s*(?P<value>.*?)|(?P<within>in)\s*\((?P<values>.*)\))\s*",
-    re.DOTALL,
-)
-_VALUE = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^"',]+?))\s*(,|$)""")
-_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-_ORDERS: dict[str, Callable[[pa.ChunkedArray, pa.Scalar], pa.ChunkedArray]] = {
-    "<": pc.less,
-    "<=": pc.less_equal,
-    ">": pc.greater,
-    ">=": pc.greater_equal,
-}
-# Longer text may be an id of digits that float64 would round.
-_LONGEST_NUMBER = 15
+_TEXT = pa.large_string()
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +32,8 @@ class Condition:
     Attributes:
         text: the condition as the user wrote it.
         column: the column's name.
-        operator: `=`, `!=`, `<`, `<=`, `>`, `>=` or `in`.
-        values: the value that the column's is compared with; several for `in`.
+        operator: `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` or `not in`.
+        values: the value that the column's is compared with; several for `in` and `not in`.
     """
 
     text: str
@@ -55,99 +45,123 @@ class Condition:
         """Return which rows hold the condition: bool [rows].
 
         Raises:
-            InputError: the column is neither text nor numbers, or an order of numbers is asked of a value that is none.
+            InputError: the column is of a type that cannot be compared, or not with the condition's value; or an order
+                is asked of a value of the column that is no number, or no date.
         """
         column = decoded(column)
         kind = column.type
-        if pa.types.is_boolean(kind):
+        if pa.types.is_null(kind):
+            return np.zeros(len(column), bool)
+        if pa.types.is_time(kind) or pa.types.is_duration(kind):
             column = column.cast(pa.large_string())
-        elif pa.types.is_temporal(kind):
-            column = column.cast(pa.string()).cast(pa.large_string())
         elif is_text(kind):
             column = as_text(column, places.file, self.column)
-        elif pa.types.is_null(kind):
-            return np.zeros(len(column), bool)
-        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-            raise InputError(
-                f"{places.file}: column {self.column} is {kind}, and --keep {self.text!r} compares text or numbers; "
-                "name another column"
-            )
-        compare = self._in_order if self.operator in _ORDERS else self._equal
-        return pc.fill_null(compare(column, places), False).to_numpy()
+        found = pc.fill_null(self._found(column, places), False)
+        if self.operator in ("!=", "not in"):
+            found = pc.invert(found)
+        return pc.and_(found, pc.is_valid(column)).to_numpy()
 
-    def _in_order(self, column: pa.ChunkedArray, places: Places) -> pa.ChunkedArray:
-        value, compare = self.values[0], _ORDERS[self.operator]
-        if not is_text(column.type):
-            if not re.match(_NUMBER, value):
-                raise InputError(
-                    f"{places.file}: column {self.column} is {column.type}, and --keep {self.text!r} compares it with "
-                    f"{value!r}; write a number"
-                )
-            return compare(column, _number(value, column.type))
-        if not re.match(_NUMBER, value):
-            return compare(column, pa.scalar(value, pa.large_string()))
-        row = pc.index(pc.match_substring_regex(column, _NUMBER), False).as_py()
-        if row >= 0:
-            raise InputError(
-                f"{places.value(column, row, self.column)}, which is no number, and --keep {self.text!r} compares "
-                "numbers; correct the row, or compare with = or !="
-            )
-        return compare(column.cast(pa.float64()), pa.scalar(float(value)))
-
-    def _equal(self, column: pa.ChunkedArray, _places: Places) -> pa.ChunkedArray:
-        """Compare each value as text, and as a number where it and the condition's value are numbers."""
-        numbers = [value for value in self.values if re.match(_NUMBER, value) and len(value) <= _LONGEST_NUMBER]
-        if is_text(column.type):
-            found = pc.is_in(column, value_set=pa.array(self.values, pa.large_string()))
-            short = pc.less_equal(pc.utf8_length(column), _LONGEST_NUMBER)
-            if numbers:
-                is_number = pc.and_(pc.match_substring_regex(column, _NUMBER), short)
-                floats = pc.if_else(is_number, column, pa.scalar(None, pa.large_string())).cast(pa.float64())
-                found = pc.or_(
-                    found, pc.is_in(floats, value_set=pa.array([float(x) for x in numbers]), skip_nulls=True)
-                )
-        else:
-            # A value that is no number equals none.
-            found = pa.chunked_array([pa.repeat(pa.scalar(False), len(column))])
-            for value in self.values:
-                if re.match(_NUMBER, value):
-                    found = pc.or_(found, pc.fill_null(pc.equal(column, _number(value, column.type)), False))
-        found = pc.invert(found) if self.operator == "!=" else found
-        return pc.and_(found, pc.is_valid(column))
-
-
-def _number(value: str, kind: pa.DataType) -> pa.Scalar:
-    """Return a number for comparisons with a column: whole numbers stay exact."""
-    if pa.types.is_integer(kind) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
-        return pa.scalar(int(value), pa.int64())
-    return pa.scalar(float(value))
-
-
-def parse_condition(text: str) -> Condition:
-    """Return the condition that a text says.
-
-    Raises:
-        InputError: the text is no condition.
-    """
-    found = _FORM.fullmatch(text)
-    values = _values(text, found["values"] if found["within"] else found["value"]) if found else ()
-    if found is None or not values or (len(values) > 1 and not found["within"]):
+    def _found(self, column: pa.ChunkedArray, places: Places) -> pa.ChunkedArray:
+        """Return which values are in the order that is asked, or equal one of the condition's values."""
+        kind = column.type
+        if pa.types.is_boolean(kind):
+            return self._flags(column, places)
+        if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+            return self._moments(column, places)
+        if is_text(kind):
+            return self._texts(column, places)
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+            return self._numbers(column, places)
         raise InputError(
-            f"--keep {text!r}: is no condition; write COLUMN OPERATOR VALUE with one of = != < <= > >=, such as "
-            "'rating >= 4', or 'event in (view, addtocart)'"
+            f"{places.file}: column {self.column} is {kind}, and --keep {self.text!r} compares text, numbers or "
+            "dates; name another column"
         )
-    sign = "in" if found["within"] else found["sign"].replace("==", "=")
-    return Condition(text=text, column=found["quoted"] or found["plain"], operator=sign, values=values)
+
+    @property
+    def _order(self) -> str | None:
+        return self.operator if self.operator in ORDERS else None
+
+    def _numbers(self, column: pa.ChunkedArray, places: Places) -> pa.ChunkedArray:
+        numbers = _numbers_of(self.values)
+        if self._order and not numbers:
+            raise self._refused(column, places, "write a number")
+        is_whole = pa.types.is_integer(column.type) or (pa.types.is_decimal(column.type) and column.type.scale == 0)
+        compare = compare_wholes if is_whole else compare_floats
+        return compare(column, self._order, numbers)
+
+    def _flags(self, column: pa.ChunkedArray, places: Places) -> pa.ChunkedArray:
+        if self._order or any(value.lower() not in _FLAGS for value in self.values):
+            raise self._refused(column, places, "compare with = true or = false")
+        return pc.is_in(column, value_set=pa.array([_FLAGS[value.lower()] for value in self.values]), skip_nulls=True)
+
+    def _moments(self, column: pa.ChunkedArray, places: Places) -> pa.ChunkedArray:
+        dates = _dates_of(self.values)
+        if len(dates) < len(self.values):
+            raise self._refused(column, places, "write a date such as 2024-05-01 or 2024-05-01T12:00:00Z")
+        kind = column.type
+        unit = kind.unit if pa.types.is_timestamp(kind) else "s"
+        times = (column if pa.types.is_timestamp(kind) else column.cast(pa.timestamp("s"))).cast(pa.int64())
+        return self._times(times, unit, dates)
+
+    def _times(self, times: pa.ChunkedArray, unit: str, dates: list[int]) -> pa.ChunkedArray:
+        """Compare times in a unit with dates in nanoseconds."""
+        in_unit = [Decimal(date).scaleb(-_DIGITS[unit]) for date in dates]
+        return compare_wholes(times, self._order, in_unit)
+
+    def _texts(self, column: pa.ChunkedArray, places: Places) -> pa.ChunkedArray:
+        numbers, dates = _numbers_of(self.values), _dates_of(self.values)
+        if self._order:
+            self._check_order(column, places, is_date=bool(dates))
+            return self._dates(column, places, dates) if dates else compare_text(column, self._order, numbers)
+        found = pc.is_in(column, value_set=pa.array(self.values, _TEXT))
+        flags = [value.lower() for value in self.values if value.lower() in ("true", "false")]
+        if flags:
+            found = pc.or_(found, pc.is_in(pc.utf8_lower(column), value_set=pa.array(flags, _TEXT)))
+        if numbers:
+            found = pc.or_(found, compare_text(column, None, numbers))
+        if dates:
+            others = pc.if_else(are_dates(column), column, pa.scalar(None, _TEXT))
+            found = pc.or_(found, self._dates(others, places, dates))
+        return found
+
+    def _dates(self, column: pa.ChunkedArray, places: Places, dates: list[int]) -> pa.ChunkedArray:
+        unit = unit_of_dates(column)
+        times = converted(column, lambda text: from_dates(text, unit), self.column, places, unit)
+        return pc.fill_null(self._times(times, unit, dates), False)
+
+    def _check_order(self, column: pa.ChunkedArray, places: Places, *, is_date: bool) -> None:
+        """Raise InputError for the first value that has no order to a date or a number."""
+        row = pc.index(are_dates(column) if is_date else _are_numbers(column), False).as_py()
+        if row >= 0:
+            what, other = ("date", "number") if is_date else ("number", "date")
+            first = column.slice(row, 1)
+            is_other = (_are_numbers if is_date else are_dates)(first)[0].as_py()
+            next_move = f"write a {other}" if is_other else "correct the row, or compare with = or !="
+            raise InputError(
+                f"{places.value(column, row, self.column)}, which is no {what}, and --keep {self.text!r} compares "
+                f"{what}s; {next_move}"
+            )
+
+    def _refused(self, column: pa.ChunkedArray, places: Places, next_move: str) -> InputError:
+        values = ", ".join(map(repr, self.values))
+        return InputError(
+            f"{places.file}: column {self.column} is {column.type}, and --keep {self.text!r} compares it with "
+            f"{values}; {next_move}"
+        )
 
 
-def _values(text: str, listed: str) -> tuple[str, ...]:
-    """Return the values of a list separated by commas; quotes allow commas and spaces at the ends of a value."""
-    values, place = [], 0
-    while found := _VALUE.match(listed, place):
-        values.append(next(part for part in found.groups()[:3] if part is not None))
-        place = found.end()
-        if found[4] == "":
-            return tuple(values)
-    if listed.strip():
-        raise InputError(f"--keep {text!r}: cannot read {listed[place:].strip()!r}; put a value with commas in quotes")
-    return ()
+# For each unit, the number of digits between it and nanoseconds.
+_DIGITS = {unit: len(str(PER_SECOND["ns"] // per_second)) - 1 for unit, per_second in PER_SECOND.items()}
+
+
+def _are_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.match_substring_regex(column, NUMBER)
+
+
+def _numbers_of(values: tuple[str, ...]) -> list[Decimal]:
+    return [Decimal(value) for value in values if is_number(value)]
+
+
+def _dates_of(values: tuple[str, ...]) -> list[int]:
+    """Return the dates in nanoseconds since 1970."""
+    return [found for value in values if (found := nanoseconds(value)) is not None]

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from data.formats.held import Held
 from data.formats.time_kinds import TimeKind
 
 
@@ -44,12 +45,14 @@ class Block:
         time_kind: what the timestamps are; None: the source has none, and rows are in order of time.
         num_read: the number of rows of the file that the block stands for.
         dropped: for each reason (`rows_with_null`, `rows_not_kept`), the number of rows that were left out.
+        held: for each condition of `--keep`, how many rows hold it.
     """
 
     rows: pa.Table
     time_kind: TimeKind | None
     num_read: int
     dropped: Mapping[str, int] = field(default_factory=dict)
+    held: tuple[Held, ...] = ()
 
 
 class InteractionSource(Protocol):

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from contracts.errors import InputError
 from data.formats.columns import as_text, decoded, is_text
+from data.formats.dates import are_dates, from_dates, unit_of_dates
 from data.formats.places import Places
 from data.formats.time_kinds import UNITS, TimeKind, check_units, told_units
 
@@ -28,11 +29,6 @@ _EXACT = 2**53
 
 _DIGITS = r"^-?[0-9]+$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"  # RecBole writes floats, such as 1.3e9
-_DAY = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
-_ZONE = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)"
-_MOMENT = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ][0-9]{{2}}:[0-9]{{2}}(:[0-9]{{2}}(\.[0-9]{{1,9}})?)?{_ZONE}?$"
-_ZONED = rf":[0-9]{{2}}(\.[0-9]+)?{_ZONE}$"
-_FRACTIONS = {"ns": r"\.[0-9]{7}", "us": r"\.[0-9]{4}", "ms": r"\.[0-9]"}  # finest first
 _EXPECTED = "whole numbers or dates; use whole seconds or milliseconds, or dates such as 2024-05-01T12:00:00Z"
 _DIRECTIVES = frozenset("YmdHIMSpbByzaATDF%")
 
@@ -133,15 +129,15 @@ def _convert(column: pa.ChunkedArray, name: str, places: Places, rule: TimeRule)
     if pa.types.is_timestamp(kind):
         return column.cast(pa.int64()), TimeKind(unit=kind.unit)
     if pa.types.is_date(kind):
-        days = _converted(column, lambda part: part.cast(pa.timestamp("s")).cast(pa.int64()), name, places)
+        days = converted(column, lambda part: part.cast(pa.timestamp("s")).cast(pa.int64()), name, places)
         return days, TimeKind(unit="s")
     if kind in _FLOATS:
         type_name, bits = _FLOATS[kind]
         _check_exact(column, bits, f"as {type_name}", name, places)
-        return _converted(column.cast(pa.float64()), _to_int, name, places), TimeKind()
+        return converted(column.cast(pa.float64()), _to_int, name, places), TimeKind()
     if not (pa.types.is_null(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
         raise InputError(f"{places.file}: column {name} is {kind}, expected {_EXPECTED}")
-    return _converted(column, _to_int, name, places), TimeKind()
+    return converted(column, _to_int, name, places), TimeKind()
 
 
 def _to_int(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -152,21 +148,21 @@ def _from_text(column: pa.ChunkedArray, name: str, places: Places) -> tuple[pa.C
     """Convert a column of text, which must have only numbers or only dates: numbers do not tell their unit."""
     is_digits = pc.match_substring_regex(column, _DIGITS)
     if pc.all(is_digits).as_py() is not False:  # the usual case, and the fast one
-        times = _converted(column, _to_int, name, places)
+        times = converted(column, _to_int, name, places)
         return times, TimeKind(large=_large_number(times, column, name, places))
     is_number = pc.match_substring_regex(column, _NUMBER)
-    is_date = pc.or_(pc.match_substring_regex(column, _DAY), pc.match_substring_regex(column, _MOMENT))
+    is_date = are_dates(column)
     row = pc.index(pc.or_(is_number, is_date), False).as_py()  # nulls are not False
     if row >= 0:
         raise InputError(f"{places.value(column, row, name)}, expected {_EXPECTED}")
     if not pc.any(is_date).as_py():
         _check_exact(column, 53, "in a column with points or exponents", name, places)
-        return _converted(column, lambda text: _to_int(text.cast(_DECIMAL)), name, places), TimeKind(has_points=True)
+        return converted(column, lambda text: _to_int(text.cast(_DECIMAL)), name, places), TimeKind(has_points=True)
     if pc.any(is_number).as_py():
         row = max(pc.index(is_number, True).as_py(), pc.index(is_date, True).as_py())
         raise InputError(f"{places.value(column, row, name)}; the column mixes numbers and dates, write one of the two")
-    unit = next((unit for unit, digits in _FRACTIONS.items() if _any_match(column, digits)), "s")
-    return _converted(column, lambda dates: _from_dates(dates, unit), name, places, unit), TimeKind(unit=unit)
+    unit = unit_of_dates(column)
+    return converted(column, lambda dates: from_dates(dates, unit), name, places, unit), TimeKind(unit=unit)
 
 
 def _large_number(times: pa.ChunkedArray, column: pa.ChunkedArray, name: str, places: Places) -> str | None:
@@ -178,17 +174,6 @@ def _large_number(times: pa.ChunkedArray, column: pa.ChunkedArray, name: str, pl
         return None
     is_large = pc.or_(pc.greater_equal(times, _EXACT), pc.less_equal(times, -_EXACT))
     return places.value(column, pc.index(is_large, True).as_py(), name, is_exact=False)
-
-
-def _any_match(column: pa.ChunkedArray, pattern: str) -> bool:
-    return bool(pc.any(pc.match_substring_regex(column, pattern)).as_py())
-
-
-def _from_dates(column: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
-    zone = pc.if_else(pc.match_substring_regex(column, _ZONED), "", "Z")
-    ending = pc.if_else(pc.match_substring_regex(column, _DAY), "T00:00:00Z", zone).cast(pa.large_string())
-    complete = pc.binary_join_element_wise(column, ending, pa.scalar("", pa.large_string()))
-    return complete.cast(pa.timestamp(unit, "UTC")).cast(pa.int64())
 
 
 def _from_format(column: pa.ChunkedArray, name: str, places: Places, pattern: str) -> pa.ChunkedArray:
@@ -239,10 +224,21 @@ def _check_exact(column: pa.ChunkedArray, bits: int, where: str, name: str, plac
         )
 
 
-def _converted(
+def converted(
     column: pa.ChunkedArray, convert: Convert, name: str, places: Places, unit: str | None = None
 ) -> pa.ChunkedArray:
-    """Convert chunk by chunk, so that intermediate results stay small."""
+    """Convert to int64, chunk by chunk so that intermediate results stay small.
+
+    Args:
+        column: the values.
+        convert: converts them or raises pa.ArrowInvalid.
+        name: the column's name, for the message.
+        places: where the rows are, for the message.
+        unit: the unit that dates are converted to; None: the values are no dates.
+
+    Raises:
+        InputError: a value cannot be converted; names the first.
+    """
     try:
         chunks = [chunk for part in column.chunks for chunk in convert(pa.chunked_array([part])).chunks]
         return pa.chunked_array(chunks, pa.int64())

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data.formats.held import Held, sum_of_held
 from data.formats.source import Block, Chunk, InteractionSource
 from data.prepare.engine.plan import KINDS, Kind, KnownIds, Segment, Sizes
 from data.prepare.engine.work import Work, save, save_batches
@@ -35,7 +36,7 @@ def read_chunk(reading: Reading, number: int) -> None:
     """Write the segments of a chunk."""
     chunk, sizes = reading.chunks[number], reading.sizes
     num_read, dropped, segments = 0, dict[str, int](), list[dict[str, Any]]()
-    has_times, has_splits = True, False
+    has_times, has_splits, held = True, False, tuple[Held, ...]()
     with reading.work.writing(STAGE, number) as (folder, facts):
         growing = _GrowingSegment()
 
@@ -48,6 +49,7 @@ def read_chunk(reading: Reading, number: int) -> None:
             num_read += block.num_read
             for reason, count in block.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + count
+            held = sum_of_held([held, block.held])
             has_times, has_splits = block.time_kind is not None, "split" in block.rows.column_names
             growing.add(block)
             if growing.rows >= sizes.segment_rows or growing.id_bytes >= sizes.segment_id_bytes:
@@ -55,7 +57,7 @@ def read_chunk(reading: Reading, number: int) -> None:
         if growing.rows:
             close()
         facts |= {"num_read": num_read, "dropped": dropped, "segments": segments}
-        facts |= {"has_times": has_times, "has_splits": has_splits}
+        facts |= {"has_times": has_times, "has_splits": has_splits, "held": [asdict(condition) for condition in held]}
 
 
 def write_known(known: KnownIds, folder: Path, num_buckets: int) -> Segment:

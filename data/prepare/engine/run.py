@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import InputError
+from data.formats.held import Held, none_held, sum_of_held
 from data.formats.source import Chunk, InteractionSource
 from data.prepare.engine import core, encode, final, histories, names, numbering
 from data.prepare.engine.held_back import held_back
@@ -120,7 +121,8 @@ def _read(
     if not sum(segment.rows for segment in segments):
         whole = "a user, an item and a timestamp" if has_times else "a user and an item"
         if num_rows and dropped.get("rows_not_kept") == num_rows:
-            raise InputError(f"{source.name}: none of its {num_rows} rows holds the conditions of --keep; correct them")
+            held = sum_of_held([Held(**each) for each in of_chunk["held"]] for of_chunk in facts)
+            raise none_held(source.name, num_rows, held)
         raise InputError(f"{source.name}: none of its {num_rows} rows has {whole}; restore the file")
     filled = [of_chunk for of_chunk in facts if of_chunk["segments"]]
     table = Table(

@@ -23,7 +23,7 @@ from data.prepare.engine.work import Executor, Work
 from storage.fingerprints import value_digest
 
 # Changes whenever the files of a work folder do.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

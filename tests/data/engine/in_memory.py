@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from contracts.errors import InputError
+from data.formats.held import Held, none_held, sum_of_held
 from data.formats.source import InteractionSource, all_blocks
 from data.formats.time_kinds import common_kind, rescaled
 from data.prepare.engine.plan import Rules
@@ -31,12 +32,14 @@ class CollectedRows:
         timestamp_unit: s, ms, us or ns; None: the source does not tell, or has no timestamps.
         num_read: the number of rows of the files.
         dropped: for each reason, the number of rows that were left out.
+        held: for each condition of `--keep`, how many rows hold it.
     """
 
     rows: pa.Table
     timestamp_unit: str | None
     num_read: int
     dropped: Mapping[str, int]
+    held: tuple[Held, ...]
 
 
 def collected_rows(source: InteractionSource) -> CollectedRows:
@@ -64,6 +67,7 @@ def collected_rows(source: InteractionSource) -> CollectedRows:
         timestamp_unit=common.named_unit if kinds else None,
         num_read=sum(block.num_read for block in blocks),
         dropped=dict(dropped),
+        held=sum_of_held(block.held for block in blocks),
     )
 
 
@@ -160,7 +164,7 @@ def prepared_in_memory(
     if not len(users):
         whole = "a user, an item and a timestamp" if has_times else "a user and an item"
         if read.num_read and dropped.get("rows_not_kept") == read.num_read:
-            raise InputError(f"{path}: none of its {read.num_read} rows holds the conditions of --keep; correct them")
+            raise none_held(path, read.num_read, read.held)
         raise InputError(f"{path}: none of its {read.num_read} rows has {whole}; restore the file")
 
     def keep(mask: np.ndarray) -> int:

@@ -25,6 +25,9 @@ _ITEMS = f"{_CSV} --items {{here}}/items.jsonl"
 _DESCRIBED = '{"item": "i1", "title": "Shoe"}\n'
 _OTHERS = '{"item": "q", "title": "Shoe"}\n'
 _NUMBERS = {"user": [1] * 9, "item": list(range(9))}
+_DAYS = np.array(["2024-05-01"] * 9, "datetime64[s]")
+_DATES = f"{_PARQUET} --keep 'timestamp >= 1714557600'"
+_FLAGS = f"{_PARQUET} --timestamp-column none --keep 'new > 0'"
 
 
 def _two_kinds(here: Path) -> None:
@@ -114,9 +117,20 @@ READING = Group(
         Case("a condition on a column that is not there", f"{_CSV} --keep 'rating >= 4'"),
         Case("a condition that compares words as numbers", f"{_CSV} --keep 'item > 4'"),
         Case("a number compared with a word", f"{_PARQUET} --keep 'timestamp > noon'"),
+        Case("numbers compared with a date", f"{_PARQUET} --keep 'timestamp >= 2024-05-01'"),
+        Case("words compared with a date", f"{_CSV} --keep 'item >= 2024-05-01 12:00'"),
+        Case("dates compared with a number", _DATES, table("raw.parquet", **_NUMBERS, timestamp=_DAYS)),
+        Case("a condition with a date that does not exist", f"{_CSV} --keep 'timestamp < 2024-02-30'"),
+        Case("true or false compared in order", _FLAGS, table("raw.parquet", **_NUMBERS, new=[True] * 9)),
+        Case("two conditions in one", f"{_CSV} --keep 'timestamp >= 4 and item = i1'"),
+        Case("a condition with parentheses", f"{_CSV} --keep 'timestamp >= (4)'"),
+        Case("a condition with two values", f"{_CSV} --keep 'item = i1, i2'"),
+        Case("a condition with a quote that never closes", f'{_CSV} --keep "item in (\'i1, i2)"'),
+        Case("a condition with an operator of another language", f"{_CSV} --keep 'timestamp <> 4'"),
         Case("a condition without a value", f"{_CSV} --keep 'item ='"),
         Case("a condition that is code", f"{_CSV} --keep '__import__(1)'"),
         Case("a condition that no row holds", f"{_CSV} --keep 'item = none'"),
+        Case("conditions that no row holds together", f"{_CSV} --keep 'item = i1' --keep 'item = i2'"),
         Case("another delimiter than the file's", f"{_CSV} --delimiter ';'"),
         Case("a delimiter for JSON", f"{_JSONL} --delimiter ';'"),
         Case("a long delimiter with quotes", f"{_CSV} --delimiter '::' --quotes"),
