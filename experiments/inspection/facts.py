@@ -94,6 +94,21 @@ class PopularityFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FarTime:
+    """The earliest or latest plausible timestamp, if it is far from all others: often one that means "no time".
+
+    Attributes:
+        value: the timestamp.
+        count: how many interactions have it.
+        nearest: the plausible timestamp next to it.
+    """
+
+    value: int
+    count: int
+    nearest: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TimeFacts:
     """When interactions happened.
 
@@ -107,6 +122,7 @@ class TimeFacts:
         period: what a bar is: day, month, year, or part (equal parts of the range, without dates).
         bars: interactions by period.
         num_outside: interactions that are in no bar, because their date is not between 1900 and 2100.
+        far: the first and the last timestamp between 1980 and 2100, if they are far from all others.
         gaps: time between a user's consecutive interactions, in the unit, within 2%; None: no user has two.
         num_gaps: number of such gaps.
         num_equal: gaps of zero.
@@ -124,6 +140,7 @@ class TimeFacts:
     period: str
     bars: tuple[Bar, ...]
     num_outside: int
+    far: tuple[FarTime, ...]
     gaps: Spread | None
     num_gaps: int
     num_equal: int

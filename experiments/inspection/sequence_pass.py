@@ -124,6 +124,7 @@ class SequencePass:
             period=self.axis.period,
             bars=self.axis.bars(),
             num_outside=self.axis.num_outside,
+            far=() if self.axis.far is None else self.axis.far.found(),
             gaps=self.gaps.spread(),
             num_gaps=self.num_gaps,
             num_equal=self.num_equal,

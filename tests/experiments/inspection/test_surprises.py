@@ -64,7 +64,7 @@ def two_units(parts):
     parts["times"][:20] = [[1000 * time for time in one] for one in parts["times"][:20]]
 
 
-@planted(r"^1 timestamps are not between 1980 and 2100, and \d+ are, in seconds\..*range is 0 to")
+@planted(r"^1 timestamp is not between 1980 and 2100, and \d+ are, in seconds\..*range is 0 to")
 def a_zero_time(parts):
     parts["times"][5][0] = 0
 
@@ -189,6 +189,13 @@ def markup_in_texts(parts):
     parts["texts"][:10] = [f"a <b>bold</b> thing &amp; more {item}" for item in range(10)]
 
 
+@planted(
+    r"^1 timestamp is 1990-01-01 \(631152000\), 30(\.\d)? years before all other dates\..*they come first in a history"
+)
+def an_early_time(parts):
+    parts["times"][5][0] = 631_152_000
+
+
 def sentences(folder: Path, parts) -> list[str]:
     return [f"{one.what} {one.next_move}" for one in inspect_dataset(written(folder, parts)).surprises]
 
@@ -207,6 +214,45 @@ def test_what_is_planted_is_found(tmp_path, name):
     assert [one for one in found if re.search(said, one)], found
     # One thing may show in two ways, but a planted thing surprises in little else.
     assert len(found) <= 3
+
+
+@pytest.mark.parametrize("percent", [1, 5, 10, 20, 40, 60])
+@pytest.mark.parametrize(
+    ("unit", "placeholder", "said"),
+    [
+        ("s", 0, "not between 1980 and 2100"),
+        ("ms", 0, "not between 1980 and 2100"),
+        ("s", 253_402_300_799, "not between 1980 and 2100"),  # 9999-12-31
+        ("ms", 253_402_300_799_000, "not between 1980 and 2100"),
+        ("s", 2**31 - 1, r"2038-01-19 \(2147483647\), 1[56](\.\d+)? years after all other dates"),
+        ("ms", 1000 * (2**31 - 1), r"2038-01-19 \(2147483647000\), 1[56](\.\d+)? years after all other dates"),
+    ],
+)
+def test_placeholders_are_found_at_any_share(tmp_path, percent, unit, placeholder, said):
+    random = np.random.default_rng(percent)
+    times = random.integers(1_577_836_800, 1_640_995_200, 600) * (1 if unit == "s" else 1000)  # of 2020 and 2021
+    times[random.permutation(600)[: 6 * percent]] = placeholder
+    parts = healthy_parts()
+    parts["histories"] = [random.permutation(NUM_ITEMS)[:10].tolist() for _ in range(60)]
+    parts["times"] = [sorted(one.tolist()) for one in times.reshape(60, 10)]
+    parts["user_ids"] = parts["user_ids"][:60]
+    for stated in (None, unit):
+        parts["source"]["timestamp_unit"] = stated
+        found = sentences(tmp_path / f"{stated}", parts)
+        assert [one for one in found if re.search(rf"^{6 * percent} timestamps are .*{said}", one)], found
+
+
+def test_a_placeholder_is_found_beside_one_of_another_kind_and_dates_of_many_years_are_not(tmp_path):
+    parts = healthy_parts()
+    years = np.random.default_rng(0).integers(800_000_000, 1_700_000_000, 200)  # 1995 to 2023
+    for user in range(80):
+        parts["times"][user][:2] = sorted(years[2 * user : 2 * user + 2].tolist())
+        parts["times"][user].sort()
+    assert not [one for one in sentences(tmp_path / "years", parts) if "all other dates" in one]
+    parts["times"][0][0], parts["times"][1][-1] = 0, 2**31 - 1
+    found = sentences(tmp_path / "placeholders", parts)
+    assert [one for one in found if one.startswith("1 timestamp is 2038-01-19")]
+    assert [one for one in found if one.startswith("1 timestamp is not between 1980 and 2100")]
 
 
 @pytest.mark.parametrize("lacking", ["times", "texts", "features"])
