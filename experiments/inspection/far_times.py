@@ -1,4 +1,4 @@
-"""Finds an earliest or latest timestamp that is far from all others, such as 2038-01-19, which often means "no time"."""
+"""Finds a first or last timestamp that is far from all others, such as 2038-01-19, which often means "no time"."""
 
 from __future__ import annotations
 

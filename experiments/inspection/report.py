@@ -107,7 +107,7 @@ def _counts(facts: DatasetFacts) -> Iterator[Part]:
         rows = [(one.words, number(one.count)) for one in facts.dropped]
         yield Table(caption="What preparation left out", headers=("what", "count"), rows=rows, right=[1])
     else:
-        yield "The manifest counts nothing that preparation left out."
+        yield "Preparation dropped nothing."
 
 
 def _rule(facts: DatasetFacts) -> str:

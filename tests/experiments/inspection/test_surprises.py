@@ -270,7 +270,7 @@ def test_one_user_with_one_item(tmp_path):
     parts = healthy_parts() | {"histories": [[0]], "times": [[START]], "user_ids": ["u"], "item_ids": ["i"]}
     facts = inspect_dataset(written(tmp_path / "dataset", parts | {"texts": ["t"], "features": np.ones((1, 2), "f4")}))
     assert (facts.num_users, facts.split.test, facts.times.gaps, facts.features[0].cosines) == (1, 0, None, None)
-    assert facts.users[0].why == "the longest history"
+    assert facts.users[0].why == "a typical history: its length is the median"
     assert facts.density == 1
 
 
@@ -289,6 +289,15 @@ def test_examples_are_the_same_for_any_blocks_and_name_what_they_show(tmp_path):
     assert facts.items[0].id == f"i{popularity.argmax()}"
     assert facts.items[0].text == f"a thing of kind {popularity.argmax()}"
     assert facts.items[0].num_training == popularity.max()
+
+
+def test_no_history_is_called_the_longest_if_many_are_as_long(tmp_path):
+    parts = healthy_parts()
+    parts["histories"], parts["times"] = [one[:5] for one in parts["histories"]], [one[:5] for one in parts["times"]]
+    users = inspect_dataset(written(tmp_path / "dataset", parts)).users
+    assert [(user.id, user.why, user.length) for user in users] == [
+        (f"u{user}", "a typical history: its length is the median", 5) for user in range(3)
+    ]
 
 
 def test_a_dataset_without_interactions_is_refused(tmp_path):
