@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.inspection.far_times import FarTime
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
@@ -91,21 +93,6 @@ class PopularityFacts:
     num_training: int
     num_cold: int
     curve: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FarTime:
-    """The earliest or latest plausible timestamp, if it is far from all others: often one that means "no time".
-
-    Attributes:
-        value: the timestamp.
-        count: how many interactions have it.
-        nearest: the plausible timestamp next to it.
-    """
-
-    value: int
-    count: int
-    nearest: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,13 +269,14 @@ class Surprise:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
-    """All that an inspection says about a dataset."""
+    """All that an inspection says about a dataset; `num_unused` counts items without any interaction."""
 
     path: str
     fingerprint: str
     source: Mapping[str, Any]
     num_users: int
     num_items: int
+    num_unused: int
     num_interactions: int
     density: float
     split: SplitFacts

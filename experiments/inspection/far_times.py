@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-from experiments.inspection.facts import FarTime
+import numpy as np
 
 _YEAR = 31_557_600  # seconds
 _SHARE = 0.5  # of the time between all other timestamps
 _LARGEST = 2**31 - 1  # seconds; the largest signed number of 32 bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class FarTime:
+    """The earliest or latest plausible timestamp, if it is far from all others: often one that means "no time".
+
+    Attributes:
+        value: the timestamp.
+        count: how many interactions have it.
+        nearest: the plausible timestamp next to it.
+    """
+
+    value: int
+    count: int
+    nearest: int
 
 
 class FarTimes:

@@ -11,8 +11,9 @@ from experiments.page.titles import title_of
 
 GENERATOR = "mdsrec dataset inspection"
 _STYLE = """
-.scroll { overflow-x: auto; } .scroll table { min-width: max-content; max-width: none; }
-td.text { max-width: 34rem; white-space: normal; } caption { padding-top: .75rem; white-space: nowrap; }
+.scroll { overflow-x: auto; max-width: 100%; } .scroll th, .scroll td { overflow-wrap: break-word; }
+td.text { max-width: 34rem; } td.number { vertical-align: bottom; } th { vertical-align: bottom; }
+caption { padding-top: .75rem; }
 .card h2 { margin-top: 0; } section > ul { margin-bottom: 0; }
 figure { margin: 0 0 1rem; max-width: 46rem; } figcaption { font-weight: 600; margin-bottom: .25rem; }
 """

@@ -80,17 +80,32 @@ def _of_interactions(facts: DatasetFacts) -> Found:
 
 def _of_split(facts: DatasetFacts) -> Found:
     split = facts.split
+    lacking = [name for name, count in (("validation", split.valid), ("test", split.test)) if not count]
+    if lacking:
+        purposes = {"validation": "Training cannot tell when to stop", "test": "No result can be measured"}
+        why = ", and ".join(purposes[name] for name in lacking).replace("and No", "and no")
+        yield (f"There is no {' or '.join(lacking)} target.", f"{why}; {_better_split(facts)}.")
     if not split.test:
-        yield (
-            "There is no test target.",
-            "Nothing can be evaluated; users need 3 interactions for leave-one-out, or choose --split global-time.",
-        )
         return
     if split.cold_test >= _COLD * split.test:
         yield (
             f"{share(split.cold_test / split.test)} of the test targets are items without a training interaction.",
             "Models of ids alone cannot find them; use a model with features, or move the split.",
         )
+
+
+def _better_split(facts: DatasetFacts) -> str:
+    """Return what to change so that no part is empty."""
+    split, times = facts.split, facts.times
+    if split.method == "leave-one-out":
+        return "leave-one-out needs users with 3 interactions or more; prepare more of the data, or split otherwise"
+    if split.method == "global-time" and times is not None:
+        moments = " and ".join(str(split.parameters.get(name, "?")) for name in ("valid_from", "test_from"))
+        return (
+            f"--valid-from and --test-from are {moments}, and the timestamps are {times.first} to {times.last}; give "
+            "moments in the unit of the data that leave interactions before, between and after them"
+        )
+    return "move the split so that each part has items of users who have earlier ones"
 
 
 def _of_drops(facts: DatasetFacts) -> Found:

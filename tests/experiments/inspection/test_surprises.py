@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from contracts.errors import InputError
+from data.prepare.split import global_time
 from experiments.inspection.inspect import inspect_dataset
+from experiments.inspection.text import text
 from tests.experiments.inspection.planted import NUM_ITEMS, START, WIDTH, healthy_parts, written
 
 PLANTS = {}
@@ -91,7 +93,9 @@ def at_once(parts):
     parts["times"][:24] = [[one[0]] * len(one) for one in parts["times"][:24]]
 
 
-@planted(r"There is no test target")
+@planted(
+    r"There is no validation or test target\. Training cannot .*, and no result .*; leave-one-out needs users with 3 "
+)
 def no_test(parts):
     parts["histories"] = [one[:2] for one in parts["histories"]]
     parts["times"] = [one[:2] for one in parts["times"]]
@@ -289,6 +293,33 @@ def test_examples_are_the_same_for_any_blocks_and_name_what_they_show(tmp_path):
     assert facts.items[0].id == f"i{popularity.argmax()}"
     assert facts.items[0].text == f"a thing of kind {popularity.argmax()}"
     assert facts.items[0].num_training == popularity.max()
+
+
+@pytest.mark.parametrize(
+    ("valid_from", "test_from", "empty"),
+    [(START, START * 1000, "test"), (START * 1000, START * 1000, "validation or test"), (START, START, "validation")],
+)
+def test_an_empty_part_of_a_split_by_time_is_told_with_the_range_of_the_times(tmp_path, valid_from, test_from, empty):
+    data = written(tmp_path / "dataset", healthy_parts())
+    ends = [global_time(data.offsets, data.timestamps, moment, moment)[0] for moment in (valid_from, test_from)]
+    data.train_end, data.valid_end = ends
+    data.manifest["split"] = {"method": "global-time", "valid_from": valid_from, "test_from": test_from}
+    (said,) = [one for one in inspect_dataset(data).surprises if "target" in one.what and "is no" in one.what]
+    assert said.what == f"There is no {empty} target."
+    first, last = data.timestamps.min(), data.timestamps.max()
+    assert f"are {valid_from} and {test_from}, and the timestamps are {first} to {last}; give" in said.next_move
+    assert "in the unit of the data" in said.next_move
+
+
+def test_items_without_any_interaction_are_counted(tmp_path):
+    parts = healthy_parts()
+    parts["histories"] = [[item % 48 for item in one] for one in parts["histories"]]
+    data = written(tmp_path / "dataset", parts)
+    for block in (7, 1 << 20):
+        facts = inspect_dataset(data, block=block)
+        assert facts.num_unused == NUM_ITEMS - len(np.unique(data.items)) == 2
+    assert "2 items have no interaction at all" in text(facts)
+    assert "no interaction at all" not in text(inspect_dataset(written(tmp_path / "all", healthy_parts())))
 
 
 def test_no_history_is_called_the_longest_if_many_are_as_long(tmp_path):
