@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -93,6 +96,40 @@ def test_page_and_text_say_the_same(tmp_path):
     ):
         assert part in in_page, part
         assert part in in_text, part
+
+
+_MEASURE = """<script>
+const boxes = [...document.querySelectorAll(".scroll")];
+document.body.textContent = JSON.stringify({
+  page: [document.documentElement.scrollWidth, innerWidth],
+  boxes: boxes.map(box => [box.scrollWidth, box.clientWidth]),
+  right: Math.max(...boxes.map(box => box.getBoundingClientRect().right)),
+});
+</script></body>"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("width", [1000, 500])
+def test_no_table_runs_past_the_edge_of_a_browsers_window(tmp_path, width):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    parts = healthy_parts()
+    parts["texts"] = [f"{one} {'with many words ' * 9}" for one in parts["texts"]]
+    parts["item_ids"] = [f"i{item}-{'0123456789abcdef' * 4}" for item in range(len(parts["item_ids"]))]
+    shown = page(inspect_dataset(written(tmp_path / "dataset", parts)))
+    # The page itself allows no script.
+    shown = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", shown).replace("</body>", _MEASURE)
+    (tmp_path / "page.html").write_text(shown, encoding="utf-8")
+    arguments = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+    command = [chromium, *arguments, f"--window-size={width},800", (tmp_path / "page.html").as_uri()]
+    dumped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    found = json.loads(re.search(r"\{.*\}", dumped.partition("<body>")[2]).group())
+    assert found["page"] == [width, width]
+    assert found["right"] <= width
+    assert len(found["boxes"]) > 8
+    if width == 1000:
+        assert all(content <= box for content, box in found["boxes"]), found
 
 
 def test_the_split_by_time_and_missing_parts_are_told(tmp_path):
