@@ -27,8 +27,8 @@ class Chosen:
 def choose(data: Dataset, popularity: np.ndarray, facts: PopularityFacts, median_length: int, longest: int) -> Chosen:
     """Choose users by the length of their history, and items by their training interactions, int64 [N]."""
     users: dict[int, str] = {}
-    for user in _users_of_length(data, longest, 1):
-        users[user] = "the longest history"
+    if longest > median_length:
+        users |= dict.fromkeys(_users_of_length(data, longest, 1), "the longest history")
     for user in _users_of_length(data, median_length, _NUM_TYPICAL + 1):
         if user not in users and len(users) <= _NUM_TYPICAL:
             users[user] = "a typical history: its length is the median"

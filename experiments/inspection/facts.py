@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.inspection.far_times import FarTime
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
@@ -107,6 +109,7 @@ class TimeFacts:
         period: what a bar is: day, month, year, or part (equal parts of the range, without dates).
         bars: interactions by period.
         num_outside: interactions that are in no bar, because their date is not between 1900 and 2100.
+        far: the first and the last timestamp between 1980 and 2100, if they are far from all others.
         gaps: time between a user's consecutive interactions, in the unit, within 2%; None: no user has two.
         num_gaps: number of such gaps.
         num_equal: gaps of zero.
@@ -124,6 +127,7 @@ class TimeFacts:
     period: str
     bars: tuple[Bar, ...]
     num_outside: int
+    far: tuple[FarTime, ...]
     gaps: Spread | None
     num_gaps: int
     num_equal: int
@@ -265,13 +269,14 @@ class Surprise:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFacts:
-    """All that an inspection says about a dataset."""
+    """All that an inspection says about a dataset; `num_unused` counts items without any interaction."""
 
     path: str
     fingerprint: str
     source: Mapping[str, Any]
     num_users: int
     num_items: int
+    num_unused: int
     num_interactions: int
     density: float
     split: SplitFacts

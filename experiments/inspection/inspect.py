@@ -45,6 +45,7 @@ def inspect_dataset(data: Dataset, *, block: int = BLOCK) -> DatasetFacts:
         source=stated(data.manifest, "source"),
         num_users=data.num_users,
         num_items=data.num_items,
+        num_unused=found.num_unused,
         num_interactions=data.num_interactions,
         density=data.num_interactions / (data.num_users * data.num_items),
         split=found.split_facts(),

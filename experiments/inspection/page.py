@@ -10,9 +10,16 @@ from experiments.page.markup import Markup, element
 from experiments.page.titles import title_of
 
 GENERATOR = "mdsrec dataset inspection"
+_LONGEST_WHOLE = len("2020-12-31")
 _STYLE = """
-.scroll { overflow-x: auto; } .scroll table { min-width: max-content; max-width: none; }
-td.text { max-width: 34rem; white-space: normal; } caption { padding-top: .75rem; white-space: nowrap; }
+/* A table that is wider than the window scrolls in its own box, whose edge is then shaded. */
+.scroll { overflow-x: auto; max-width: 100%; background:
+  linear-gradient(to left, var(--page) 1.5rem, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--line), transparent) right / 1rem 100% no-repeat scroll; }
+.scroll th, .scroll td { overflow-wrap: break-word; } th { vertical-align: bottom; } td { vertical-align: top; }
+td.text { max-width: 34rem; } td code { display: inline-block; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { table { font-size: .8rem; } th, td { padding-right: .5rem; } }
+caption { padding-top: .75rem; }
 .card h2 { margin-top: 0; } section > ul { margin-bottom: 0; }
 figure { margin: 0 0 1rem; max-width: 46rem; } figcaption { font-weight: 600; margin-bottom: .25rem; }
 """
@@ -71,7 +78,10 @@ def _table(table: Table) -> Markup:
 
 def _cell(cell: Cell, is_right: bool) -> Markup:
     if isinstance(cell, str):
-        return element("td", cell, class_="number") if is_right else element("td", cell)
+        if is_right:
+            return element("td", cell, class_="number")
+        # A hyphen would break a date.
+        return element("td", cell, class_="whole") if len(cell) <= _LONGEST_WHOLE else element("td", cell)
     if cell.text is None:
         return element("td", element("bdi", cell.id))
     name = element("bdi", title_of(cell.text), title=cell.text)

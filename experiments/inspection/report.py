@@ -103,11 +103,14 @@ def _counts(facts: DatasetFacts) -> Iterator[Part]:
     cold = f"{number(facts.popularity.num_cold)} of {number(facts.num_items)} items are cold, that is, without a "
     targets = f"; {share(split.cold_test / split.test)} of the test targets are such items" if split.test else ""
     yield f"{cold}training interaction{targets}."
+    if facts.num_unused:
+        items = "1 item has" if facts.num_unused == 1 else f"{number(facts.num_unused)} items have"
+        yield f"{items} no interaction at all, in any part; only models with features can recommend them."
     if facts.dropped:
         rows = [(one.words, number(one.count)) for one in facts.dropped]
         yield Table(caption="What preparation left out", headers=("what", "count"), rows=rows, right=[1])
     else:
-        yield "The manifest counts nothing that preparation left out."
+        yield "Preparation dropped nothing."
 
 
 def _rule(facts: DatasetFacts) -> str:

@@ -43,7 +43,16 @@ class SequencePass:
     num_at_once: int = 0
     num_with_gaps: int = 0
     num_test_before: int = 0
+    _is_used: np.ndarray = field(init=False)  # bool [N], items with an interaction
     _seen: np.ndarray | None = None  # bool [N], the items of a user with several blocks
+
+    def __post_init__(self) -> None:
+        self._is_used = self.popularity > 0
+
+    @property
+    def num_unused(self) -> int:
+        """Number of items without any interaction."""
+        return int((~self._is_used).sum())
 
     def add(self, block: Block) -> None:
         """Count a block."""
@@ -52,6 +61,7 @@ class SequencePass:
         if begins:
             self._add_users(block)
         items, before = with_previous(self.data.items, block)
+        self._is_used[items] = True
         self.num_in_a_row += int(((items == before) & (rows.positions > 0)).sum())
         self.num_repeats += len(items) - self._num_new(items, rows, block, begins)
         for part, mask in (("train", rows.is_train), ("valid", rows.is_valid), ("test", rows.is_test)):
@@ -124,6 +134,7 @@ class SequencePass:
             period=self.axis.period,
             bars=self.axis.bars(),
             num_outside=self.axis.num_outside,
+            far=() if self.axis.far is None else self.axis.far.found(),
             gaps=self.gaps.spread(),
             num_gaps=self.num_gaps,
             num_equal=self.num_equal,

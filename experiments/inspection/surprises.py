@@ -5,17 +5,12 @@ The limits are rules of thumb. They are above what the datasets have that this p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from experiments.inspection.dropped import INTERACTIONS
 from experiments.inspection.facts import DatasetFacts, FeatureFacts, IdFacts, Surprise
-from experiments.inspection.time_axis import MAGNITUDES, PER_SECOND
-from experiments.inspection.wording import UNIT_NAMES, as_date, share
+from experiments.inspection.time_surprises import Found, of_times
+from experiments.inspection.wording import share
 
 _DOMINANT = 0.1  # share of the interactions of one user or item, and three times an equal share
-_EQUAL_TIMES = 0.2  # share of gaps that are zero
-_FEW_TIMES = 0.05  # share of timestamps that are far from the others
-_AT_ONCE = 0.2  # share of users with all interactions at one time
 _COLD = 0.5  # share of test targets
 _SHORT = 0.5  # share of users with fewer than 3 interactions
 _TRUNCATED = 0.2  # share of users as long as the longest
@@ -35,11 +30,8 @@ _FEW_TEXTS = 0.5
 
 def surprises(facts: DatasetFacts) -> tuple[Surprise, ...]:
     """Return what is surprising, in the order of the report; empty if nothing is."""
-    parts = (_of_ids, _of_interactions, _of_times, _of_split, _of_drops, _of_popularity, _of_features, _of_texts)
+    parts = (_of_ids, _of_interactions, of_times, _of_split, _of_drops, _of_popularity, _of_features, _of_texts)
     return tuple(Surprise(what=what, next_move=move) for part in parts for what, move in part(facts))
-
-
-Found = Iterator[tuple[str, str]]
 
 
 def _of_ids(facts: DatasetFacts) -> Found:
@@ -86,57 +78,34 @@ def _of_interactions(facts: DatasetFacts) -> Found:
         )
 
 
-def _of_times(facts: DatasetFacts) -> Found:
-    times = facts.times
-    if times is None:
-        return
-    counted = [(unit, times.by_magnitude[unit]) for unit in MAGNITUDES]
-    fitting = [(unit, count) for unit, count in counted if unit in PER_SECOND and count]
-    if len(fitting) > 1:
-        listed = " and ".join(f"{count:,} are dates in {UNIT_NAMES[unit]}" for unit, count in fitting)
-        yield (
-            f"The timestamps are in several units: by their size, {listed}.",
-            "Convert all rows to one unit, or the order of interactions and the split are wrong.",
-        )
-    elif fitting and 0 < times.by_magnitude["other"] < _FEW_TIMES * facts.num_interactions:
-        yield (
-            f"{times.by_magnitude['other']:,} timestamps are not between 1980 and 2100, and "
-            f"{fitting[0][1]:,} are, in {UNIT_NAMES[fitting[0][0]]}.",
-            f"Look for placeholders such as 0; the range is {times.first:,} to {times.last:,}.",
-        )
-    if times.first == times.last:
-        yield (
-            f"All timestamps are equal: {as_date(times.first, times.unit)}.",
-            "The order of a history is then the order of the rows; give the column with the real times.",
-        )
-        return
-    equal = times.num_equal / times.num_gaps if times.num_gaps else 0.0
-    if equal >= _EQUAL_TIMES:
-        yield (
-            f"{share(equal)} of a user's consecutive interactions have equal timestamps.",
-            "Their order is that of the rows, so a next item may be none; use finer times if there are any.",
-        )
-    at_once = times.num_users_at_once / times.num_users_with_gaps if times.num_users_with_gaps else 0.0
-    if at_once >= _AT_ONCE:
-        yield (
-            f"{share(at_once)} of the users with several interactions have all of them at one time.",
-            "Their histories have no order, so they teach no sequence; find out what the time stands for.",
-        )
-
-
 def _of_split(facts: DatasetFacts) -> Found:
     split = facts.split
+    lacking = [name for name, count in (("validation", split.valid), ("test", split.test)) if not count]
+    if lacking:
+        purposes = {"validation": "Training cannot tell when to stop", "test": "No result can be measured"}
+        why = ", and ".join(purposes[name] for name in lacking).replace("and No", "and no")
+        yield (f"There is no {' or '.join(lacking)} target.", f"{why}; {_better_split(facts)}.")
     if not split.test:
-        yield (
-            "There is no test target.",
-            "Nothing can be evaluated; users need 3 interactions for leave-one-out, or choose --split global-time.",
-        )
         return
     if split.cold_test >= _COLD * split.test:
         yield (
             f"{share(split.cold_test / split.test)} of the test targets are items without a training interaction.",
             "Models of ids alone cannot find them; use a model with features, or move the split.",
         )
+
+
+def _better_split(facts: DatasetFacts) -> str:
+    """Return what to change so that no part is empty."""
+    split, times = facts.split, facts.times
+    if split.method == "leave-one-out":
+        return "leave-one-out needs users with 3 interactions or more; prepare more of the data, or split otherwise"
+    if split.method == "global-time" and times is not None:
+        moments = " and ".join(str(split.parameters.get(name, "?")) for name in ("valid_from", "test_from"))
+        return (
+            f"--valid-from and --test-from are {moments}, and the timestamps are {times.first} to {times.last}; give "
+            "moments in the unit of the data that leave interactions before, between and after them"
+        )
+    return "move the split so that each part has items of users who have earlier ones"
 
 
 def _of_drops(facts: DatasetFacts) -> Found:

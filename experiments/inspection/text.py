@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import unicodedata
 from collections.abc import Sequence
 
 from contracts.text_table import text_table
@@ -13,6 +14,7 @@ from experiments.page.titles import title_of
 _WIDTH = 100
 _BAR = 50
 _NOTHING = "Nothing stands out."
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 
 
 def text(facts: DatasetFacts) -> str:
@@ -33,7 +35,7 @@ def _surprises(facts: DatasetFacts) -> list[str]:
     if not facts.surprises:
         return [_NOTHING]
     return [
-        textwrap.fill(f"{one.what} {one.next_move}", _WIDTH, initial_indent="- ", subsequent_indent="  ")
+        textwrap.fill(_visible(f"{one.what} {one.next_move}"), _WIDTH, initial_indent="- ", subsequent_indent="  ")
         for one in facts.surprises
     ]
 
@@ -75,5 +77,12 @@ def _bars(bars: Sequence[Bar]) -> str:
 
 
 def _visible(text: str) -> str:
-    """Replace characters that would move the cursor, or change colours or the direction of a terminal's text."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    """Replace characters that would move the cursor, or change colours or the direction of a terminal's text.
+
+    Joiners stay, since emoji and some scripts need them, and every kind of space becomes a plain one.
+    """
+    return "".join(char if char.isprintable() or char in _JOINERS else _instead_of(char) for char in text)
+
+
+def _instead_of(char: str) -> str:
+    return " " if unicodedata.category(char) == "Zs" else "\N{REPLACEMENT CHARACTER}"

@@ -13,6 +13,7 @@ import numpy as np
 from data.dataset import Dataset
 from experiments.inspection.blocks import blocks
 from experiments.inspection.facts import Bar
+from experiments.inspection.far_times import FarTimes
 from experiments.inspection.stated import stated
 
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -39,6 +40,7 @@ class TimeAxis:
         edges: int64 [B+1], the timestamps at which the periods begin, and the end of the last.
         labels: the names of the B periods.
         counts: int64 [B+2], interactions before the first, in each, and after the last.
+        far: finds timestamps that are far from all others; None: no timestamp is plausible in the unit.
     """
 
     unit: str | None
@@ -51,10 +53,13 @@ class TimeAxis:
     edges: np.ndarray
     labels: list[str]
     counts: np.ndarray
+    far: FarTimes | None
 
     def add(self, times: np.ndarray) -> None:
         """Count the interactions of a block."""
         self.counts += np.bincount(np.searchsorted(self.edges, times, side="right"), minlength=len(self.counts))
+        if self.far is not None:
+            self.far.add(times)
 
     def bars(self) -> tuple[Bar, ...]:
         return tuple(
@@ -89,8 +94,8 @@ def time_axis(data: Dataset, size: int) -> TimeAxis | None:
     begin, end = first, last
     if unit in ranges:
         count = by_magnitude[MAGNITUDES.index(unit)]
-        # A few placeholders, or times in another unit, would stretch the picture so that nothing is seen.
-        if not is_stated or 100 * count > 99 * data.num_interactions:
+        # Placeholders, or times in another unit, would stretch the picture so that nothing is seen.
+        if 2 * count > data.num_interactions:
             begin, end = ranges[unit]
     period, edges, labels = _periods(begin, end, unit)
     return TimeAxis(
@@ -104,6 +109,7 @@ def time_axis(data: Dataset, size: int) -> TimeAxis | None:
         edges=edges,
         labels=labels,
         counts=np.zeros(len(edges) + 1, np.int64),
+        far=FarTimes(*ranges[unit], PER_SECOND[unit]) if unit in ranges else None,
     )
 
 

@@ -43,7 +43,8 @@ def in_words(duration: float, unit: str | None) -> str:
     seconds = duration / PER_SECOND[unit]
     for size, word in ((31_557_600, "years"), (86_400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds")):
         if seconds >= size:
-            return f"{_figures(seconds / size)} {word}"
+            figures = _figures(seconds / size)
+            return f"{figures} {word.removesuffix('s') if figures == '1' else word}"
     return f"{_figures(seconds)} seconds"
 
 

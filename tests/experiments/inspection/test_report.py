@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -18,7 +21,7 @@ from tests.experiments.inspection.planted import healthy_parts, written
 from tests.experiments.test_case_page import HOSTILE, SPECIAL, Checker
 
 STORABLE = HOSTILE.replace("\ud800", "")  # Parquet holds UTF-8, which has no surrogates
-CURSOR = "\x1b[2J\r"
+CURSOR = "\x1b[2J\r\u200f\u2067"
 
 
 @pytest.fixture
@@ -61,10 +64,18 @@ def test_the_page_is_well_formed_loads_nothing_and_escapes_all_data(hostile):
 
 def test_no_data_moves_the_terminals_cursor(hostile):
     said = text(hostile)
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e]", said)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", said)
     assert f"u0{SPECIAL}" not in said or "\ufffd[2J\ufffd" in said
     for one in hostile.surprises:
         assert one.next_move.split()[0] in said
+
+
+def test_joined_emoji_and_letters_and_spaces_of_other_scripts_stay_readable_in_a_terminal(tmp_path):
+    parts = healthy_parts()
+    family, heart, persian = "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u2764\ufe0f", "\u0645\u06cc\u200c\u062e"
+    parts["texts"] = [f"{family} {heart} {persian} a\u00a0b\u3000c\u202ed {item}" for item in range(50)]
+    said = text(inspect_dataset(written(tmp_path / "dataset", parts)))
+    assert f"{family} {heart} {persian} a b c\ufffdd" in said
 
 
 def test_page_and_text_say_the_same(tmp_path):
@@ -87,12 +98,46 @@ def test_page_and_text_say_the_same(tmp_path):
         assert part in in_text, part
 
 
+_MEASURE = """<script>
+const boxes = [...document.querySelectorAll(".scroll")];
+document.body.textContent = JSON.stringify({
+  page: [document.documentElement.scrollWidth, innerWidth],
+  boxes: boxes.map(box => [box.scrollWidth, box.clientWidth]),
+  right: Math.max(...boxes.map(box => box.getBoundingClientRect().right)),
+});
+</script></body>"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("width", [1000, 500])
+def test_no_table_runs_past_the_edge_of_a_browsers_window(tmp_path, width):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    parts = healthy_parts()
+    parts["texts"] = [f"{one} {'with many words ' * 9}" for one in parts["texts"]]
+    parts["item_ids"] = [f"i{item}-{'0123456789abcdef' * 4}" for item in range(len(parts["item_ids"]))]
+    shown = page(inspect_dataset(written(tmp_path / "dataset", parts)))
+    # The page itself allows no script.
+    shown = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", shown).replace("</body>", _MEASURE)
+    (tmp_path / "page.html").write_text(shown, encoding="utf-8")
+    arguments = ["--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={tmp_path}/profile", "--dump-dom"]
+    command = [chromium, *arguments, f"--window-size={width},800", (tmp_path / "page.html").as_uri()]
+    dumped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    found = json.loads(re.search(r"\{.*\}", dumped.partition("<body>")[2]).group())
+    assert found["page"] == [width, width]
+    assert found["right"] <= width
+    assert len(found["boxes"]) > 8
+    if width == 1000:
+        assert all(content <= box for content, box in found["boxes"]), found
+
+
 def test_the_split_by_time_and_missing_parts_are_told(tmp_path):
     data = written(tmp_path / "dataset", healthy_parts() | {"texts": None, "features": None, "dropped": {}})
     data.manifest["split"] = {"method": "global-time", "valid_from": 1_600_000_000, "test_from": 1_610_000_000}
     said = " ".join(text(inspect_dataset(data)).split())
     assert "Split by time: validation begins at 2020-09-13, test at 2021-01-07." in said
-    assert "counts nothing that preparation left out" in said
+    assert "Preparation dropped nothing." in said
     untimed = inspect_dataset(written(tmp_path / "untimed", healthy_parts() | {"times": None}))
     assert "has no timestamps" in text(untimed)
     assert "has no timestamps" in page(untimed)
@@ -134,3 +179,7 @@ def test_numbers_in_words():
     assert in_words(90_000, "ms") == "1.5 minutes"
     assert in_words(0.25, "s") == "0.25 seconds"
     assert in_words(90_000, None) == "90,000"
+    assert [in_words(value, "s") for value in (1, 60, 3600, 86_400, 31_557_600, 2)] == [
+        "1 second", "1 minute", "1 hour", "1 day", "1 year", "2 seconds",
+    ]  # fmt: skip
+    assert in_words(1.004, "s") == "1 second"

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from contracts.errors import InputError
+from data.prepare.split import global_time
 from experiments.inspection.inspect import inspect_dataset
+from experiments.inspection.text import text
 from tests.experiments.inspection.planted import NUM_ITEMS, START, WIDTH, healthy_parts, written
 
 PLANTS = {}
@@ -64,7 +66,7 @@ def two_units(parts):
     parts["times"][:20] = [[1000 * time for time in one] for one in parts["times"][:20]]
 
 
-@planted(r"^1 timestamps are not between 1980 and 2100, and \d+ are, in seconds\..*range is 0 to")
+@planted(r"^1 timestamp is not between 1980 and 2100, and \d+ are, in seconds\..*range is 0 to")
 def a_zero_time(parts):
     parts["times"][5][0] = 0
 
@@ -91,7 +93,9 @@ def at_once(parts):
     parts["times"][:24] = [[one[0]] * len(one) for one in parts["times"][:24]]
 
 
-@planted(r"There is no test target")
+@planted(
+    r"There is no validation or test target\. Training cannot .*, and no result .*; leave-one-out needs users with 3 "
+)
 def no_test(parts):
     parts["histories"] = [one[:2] for one in parts["histories"]]
     parts["times"] = [one[:2] for one in parts["times"]]
@@ -189,6 +193,13 @@ def markup_in_texts(parts):
     parts["texts"][:10] = [f"a <b>bold</b> thing &amp; more {item}" for item in range(10)]
 
 
+@planted(
+    r"^1 timestamp is 1990-01-01 \(631152000\), 30(\.\d)? years before all other dates\..*they come first in a history"
+)
+def an_early_time(parts):
+    parts["times"][5][0] = 631_152_000
+
+
 def sentences(folder: Path, parts) -> list[str]:
     return [f"{one.what} {one.next_move}" for one in inspect_dataset(written(folder, parts)).surprises]
 
@@ -209,6 +220,45 @@ def test_what_is_planted_is_found(tmp_path, name):
     assert len(found) <= 3
 
 
+@pytest.mark.parametrize("percent", [1, 5, 10, 20, 40, 60])
+@pytest.mark.parametrize(
+    ("unit", "placeholder", "said"),
+    [
+        ("s", 0, "not between 1980 and 2100"),
+        ("ms", 0, "not between 1980 and 2100"),
+        ("s", 253_402_300_799, "not between 1980 and 2100"),  # 9999-12-31
+        ("ms", 253_402_300_799_000, "not between 1980 and 2100"),
+        ("s", 2**31 - 1, r"2038-01-19 \(2147483647\), 1[56](\.\d+)? years after all other dates"),
+        ("ms", 1000 * (2**31 - 1), r"2038-01-19 \(2147483647000\), 1[56](\.\d+)? years after all other dates"),
+    ],
+)
+def test_placeholders_are_found_at_any_share(tmp_path, percent, unit, placeholder, said):
+    random = np.random.default_rng(percent)
+    times = random.integers(1_577_836_800, 1_640_995_200, 600) * (1 if unit == "s" else 1000)  # of 2020 and 2021
+    times[random.permutation(600)[: 6 * percent]] = placeholder
+    parts = healthy_parts()
+    parts["histories"] = [random.permutation(NUM_ITEMS)[:10].tolist() for _ in range(60)]
+    parts["times"] = [sorted(one.tolist()) for one in times.reshape(60, 10)]
+    parts["user_ids"] = parts["user_ids"][:60]
+    for stated in (None, unit):
+        parts["source"]["timestamp_unit"] = stated
+        found = sentences(tmp_path / f"{stated}", parts)
+        assert [one for one in found if re.search(rf"^{6 * percent} timestamps are .*{said}", one)], found
+
+
+def test_a_placeholder_is_found_beside_one_of_another_kind_and_dates_of_many_years_are_not(tmp_path):
+    parts = healthy_parts()
+    years = np.random.default_rng(0).integers(800_000_000, 1_700_000_000, 200)  # 1995 to 2023
+    for user in range(80):
+        parts["times"][user][:2] = sorted(years[2 * user : 2 * user + 2].tolist())
+        parts["times"][user].sort()
+    assert not [one for one in sentences(tmp_path / "years", parts) if "all other dates" in one]
+    parts["times"][0][0], parts["times"][1][-1] = 0, 2**31 - 1
+    found = sentences(tmp_path / "placeholders", parts)
+    assert [one for one in found if one.startswith("1 timestamp is 2038-01-19")]
+    assert [one for one in found if one.startswith("1 timestamp is not between 1980 and 2100")]
+
+
 @pytest.mark.parametrize("lacking", ["times", "texts", "features"])
 def test_a_dataset_without_a_part_is_inspected(tmp_path, lacking):
     facts = inspect_dataset(written(tmp_path / "dataset", healthy_parts() | {lacking: None}))
@@ -224,7 +274,7 @@ def test_one_user_with_one_item(tmp_path):
     parts = healthy_parts() | {"histories": [[0]], "times": [[START]], "user_ids": ["u"], "item_ids": ["i"]}
     facts = inspect_dataset(written(tmp_path / "dataset", parts | {"texts": ["t"], "features": np.ones((1, 2), "f4")}))
     assert (facts.num_users, facts.split.test, facts.times.gaps, facts.features[0].cosines) == (1, 0, None, None)
-    assert facts.users[0].why == "the longest history"
+    assert facts.users[0].why == "a typical history: its length is the median"
     assert facts.density == 1
 
 
@@ -243,6 +293,42 @@ def test_examples_are_the_same_for_any_blocks_and_name_what_they_show(tmp_path):
     assert facts.items[0].id == f"i{popularity.argmax()}"
     assert facts.items[0].text == f"a thing of kind {popularity.argmax()}"
     assert facts.items[0].num_training == popularity.max()
+
+
+@pytest.mark.parametrize(
+    ("valid_from", "test_from", "empty"),
+    [(START, START * 1000, "test"), (START * 1000, START * 1000, "validation or test"), (START, START, "validation")],
+)
+def test_an_empty_part_of_a_split_by_time_is_told_with_the_range_of_the_times(tmp_path, valid_from, test_from, empty):
+    data = written(tmp_path / "dataset", healthy_parts())
+    ends = [global_time(data.offsets, data.timestamps, moment, moment)[0] for moment in (valid_from, test_from)]
+    data.train_end, data.valid_end = ends
+    data.manifest["split"] = {"method": "global-time", "valid_from": valid_from, "test_from": test_from}
+    (said,) = [one for one in inspect_dataset(data).surprises if "target" in one.what and "is no" in one.what]
+    assert said.what == f"There is no {empty} target."
+    first, last = data.timestamps.min(), data.timestamps.max()
+    assert f"are {valid_from} and {test_from}, and the timestamps are {first} to {last}; give" in said.next_move
+    assert "in the unit of the data" in said.next_move
+
+
+def test_items_without_any_interaction_are_counted(tmp_path):
+    parts = healthy_parts()
+    parts["histories"] = [[item % 48 for item in one] for one in parts["histories"]]
+    data = written(tmp_path / "dataset", parts)
+    for block in (7, 1 << 20):
+        facts = inspect_dataset(data, block=block)
+        assert facts.num_unused == NUM_ITEMS - len(np.unique(data.items)) == 2
+    assert "2 items have no interaction at all" in text(facts)
+    assert "no interaction at all" not in text(inspect_dataset(written(tmp_path / "all", healthy_parts())))
+
+
+def test_no_history_is_called_the_longest_if_many_are_as_long(tmp_path):
+    parts = healthy_parts()
+    parts["histories"], parts["times"] = [one[:5] for one in parts["histories"]], [one[:5] for one in parts["times"]]
+    users = inspect_dataset(written(tmp_path / "dataset", parts)).users
+    assert [(user.id, user.why, user.length) for user in users] == [
+        (f"u{user}", "a typical history: its length is the median", 5) for user in range(3)
+    ]
 
 
 def test_a_dataset_without_interactions_is_refused(tmp_path):
