@@ -116,7 +116,7 @@ def test_bad_conditions_are_named(condition: str, message: str, tmp_path: Path) 
     [
         (
             "x >= 4 and event = view",
-            "the value reads '4 and event = view', which is no single value; repeat several",
+            "the value reads '4 and event = view', which is no single value; repeat --keep",
         ),
         ("x >= 4 or x = 1", "the value reads '4 or x = 1'"),
         ("x >= (4)", "the value reads '(4)'"),
