@@ -55,6 +55,7 @@ _READING = [
         metavar="PATH",
         help=f"{_RAW}descriptions of items (Parquet, CSV, JSONL) [default: those that some formats find beside INPUT]",
     ),
+    click.option("--item-delimiter", help="--items: separator of columns of text [default: by suffix]"),
     click.option(
         "--item-names", metavar="NAME,NAME,...", help="--items: names of the columns of text without a header"
     ),

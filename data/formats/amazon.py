@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from data.formats.amazon_files import SPLIT_COLUMN, check_item_first, split_files
 from data.formats.delimited_layout import DelimitedLayout
 from data.formats.described import KnownItems, described_source, file_kind, layout_of
 from data.formats.file_source import FileSource
@@ -17,8 +16,6 @@ from data.formats.read_options import ReadOptions
 
 _META = "meta_"
 _KINDS = (".jsonl", ".csv")
-_SPLIT = re.compile(r"\.(train|valid|test)\.csv", re.IGNORECASE)
-_SPLIT_COLUMN = "split"
 _2023 = {"user": "user_id", "item": "parent_asin", "timestamp": "timestamp"}
 _2018_REVIEWS = {"user": "reviewerID", "item": "asin", "timestamp": "unixReviewTime"}
 _2018_RATINGS = {"user": "user", "item": "item", "timestamp": "timestamp"}
@@ -28,18 +25,19 @@ _2018_NAMES = ("item", "user", "rating", "timestamp")
 def amazon2023_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
     """Return the source of reviews or ratings of Amazon Reviews 2023.
 
-    Files called NAME.train.csv, NAME.valid.csv and NAME.test.csv keep that split. Other columns, such as `history`,
-    are ignored.
+    Files called NAME.train.csv, NAME.valid.csv and NAME.test.csv keep that split and are read in this order. Other
+    columns, such as `history`, are ignored.
 
     Raises:
-        InputError: a file does not exist or is something else, or options contradict each other.
+        InputError: a file does not exist or is something else, a part of a split is missing, or options contradict
+            each other.
     """
-    files = _interaction_files("amazon2023", paths)
-    layout = _layout(files[0].name, None)
-    columns = dict(_2023)
-    if all(_SPLIT.search(file.name) for file in files):
-        columns["split"] = _SPLIT_COLUMN
-        files = tuple(replace(file, partitions=((_SPLIT_COLUMN, _split_of(file)),)) for file in files)
+    found = _interaction_files("amazon2023", paths)
+    layout = _layout(found[0].name, None)
+    files, columns = split_files(found), dict(_2023)
+    if files != found:
+        columns["split"] = SPLIT_COLUMN
+    metadata, looked_for = _metadata(files)
     return described_source(
         "amazon2023",
         paths,
@@ -49,7 +47,7 @@ def amazon2023_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
         columns=columns,
         parameters=options.given(),
         next_move="--format amazon2023 reads user_id, parent_asin and timestamp; use --format table for others",
-        known=KnownItems(files=_metadata(files), id_column="parent_asin", title_columns=("title",)),
+        known=KnownItems(files=metadata, looked_for=looked_for, id_column="parent_asin", title_columns=("title",)),
     )
 
 
@@ -63,6 +61,10 @@ def amazon2018_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
     """
     files = _interaction_files("amazon2018", paths)
     layout = _layout(files[0].name, _2018_NAMES)
+    if isinstance(layout, DelimitedLayout):
+        for file in files:
+            check_item_first(file)
+    metadata, looked_for = _metadata(files)
     return described_source(
         "amazon2018",
         paths,
@@ -72,7 +74,9 @@ def amazon2018_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
         columns=_2018_RATINGS if isinstance(layout, DelimitedLayout) else _2018_REVIEWS,
         parameters=options.given(),
         next_move="--format amazon2018 reads reviewerID, asin and unixReviewTime; use --format table for others",
-        known=KnownItems(files=_metadata(files), id_column="asin", title_columns=("title",), broken="getTime("),
+        known=KnownItems(
+            files=metadata, looked_for=looked_for, id_column="asin", title_columns=("title",), broken="getTime("
+        ),
     )
 
 
@@ -95,19 +99,15 @@ def _layout(name: str, names: tuple[str, ...] | None) -> Layout:
     return layout_of(name, ReadOptions())
 
 
-def _split_of(file: InputFile) -> str:
-    found = _SPLIT.search(file.name)
-    assert found is not None
-    return found[1].lower()
-
-
-def _metadata(files: Sequence[InputFile]) -> tuple[InputFile, ...]:
-    """Return the local files called meta_NAME beside those called NAME, NAME_5 or NAME.train."""
+def _metadata(files: Sequence[InputFile]) -> tuple[tuple[InputFile, ...], tuple[str, ...]]:
+    """Return the local files meta_NAME beside NAME, NAME_5, NAME.train or reviews_NAME_5, and the names looked for."""
     found: dict[str, InputFile] = {}
+    looked_for: dict[str, None] = {}
     for file in files:
         if file.remote is None:
             path = Path(file.name)
-            name = path.name.partition(".")[0].removesuffix("_5")
+            name = path.name.partition(".")[0].removesuffix("_5").removeprefix("reviews_").removeprefix("ratings_")
+            looked_for[str(path.parent / f"{_META}{name}.json(l)")] = None
             beside = sorted(path.parent.glob(f"{_META}{name}.*"))
             found |= {str(meta): InputFile(name=str(meta)) for meta in beside if file_kind(meta.name) == ".jsonl"}
-    return tuple(found.values())
+    return tuple(found.values()), tuple(looked_for)

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contracts.errors import InputError
+from data.formats.encodings import not_utf8_column
 
 _NAMES_SHOWN = 20
 
@@ -93,11 +94,8 @@ def as_text(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
     """
     try:
         column.validate(full=True)  # reading JSON and Parquet does not check the encoding
-    except pa.ArrowInvalid as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"{file}: column {name} holds bytes that are not UTF-8 text ({reason}); write it again"
-        ) from None
+    except pa.ArrowInvalid:
+        raise not_utf8_column(file, name, column) from None
     column = column.cast(pa.large_string())
     is_empty = pc.equal(column, "")
     return pc.if_else(is_empty, pa.scalar(None, pa.large_string()), column) if pc.any(is_empty).as_py() else column

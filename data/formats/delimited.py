@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from contracts.errors import InputError
+from data.formats.encodings import check_not_utf16, is_utf16, not_utf8
 from data.formats.text_blocks import is_compressed, open_bytes, refused_compression
 from data.layout import local_path
 
@@ -61,10 +62,17 @@ def read_delimited(
     try:
         return pacsv.read_csv(local_path(file), read_options=read, parse_options=parse, convert_options=convert)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise refused(file, error, delimiter) from None
+        raise refused(file, error, delimiter, path=local_path(file)) from None
 
 
-def refused(file: str, error: Exception, delimiter: str, rows_before: Callable[[], int] = lambda: 0) -> InputError:
+def refused(
+    file: str,
+    error: Exception,
+    delimiter: str,
+    rows_before: Callable[[], int] = lambda: 0,
+    *,
+    path: Path | None = None,
+) -> InputError:
     """Return the error for text that pyarrow refused.
 
     Args:
@@ -72,6 +80,7 @@ def refused(file: str, error: Exception, delimiter: str, rows_before: Callable[[
         error: pyarrow's error.
         delimiter: the separator of columns.
         rows_before: returns the number of rows before those that pyarrow read, and with them the header.
+        path: the local file, in which text that is not UTF-8 is searched for; None: it is not.
     """
     reason = " ".join(str(error).split())
     if isinstance(error, FileNotFoundError):
@@ -80,6 +89,9 @@ def refused(file: str, error: Exception, delimiter: str, rows_before: Callable[[
         if is_compressed(file):
             return refused_compression(file, error)
         return InputError(f"{file}: cannot be read ({reason}); check the path")
+    is_encoding = "UTF8" in reason or isinstance(error, UnicodeDecodeError)
+    if path is not None and (is_encoding or is_utf16(path)) and (found := not_utf8(file, path, delimiter)):
+        return found
     if malformed := _MALFORMED.search(str(error)):
         row, expected, actual, text = malformed.groups()
         separated = f" separated by {separator_name(delimiter)}"
@@ -88,6 +100,8 @@ def refused(file: str, error: Exception, delimiter: str, rows_before: Callable[[
             f"{file}: row {int(row) + rows_before()} has {actual} columns, expected {expected}{separated} "
             f"({shown!r:.60}); the file is truncated or its delimiter is wrong, restore it"
         )
+    if "Empty CSV file or block" in reason:
+        return InputError(f"{file}: has no rows; restore it")
     if reason == "Empty CSV file":
         return InputError(f"{file}: is empty; restore it")
     reason = re.sub(r"Row #(\d+)", lambda row: f"Row #{int(row[1]) + rows_before()}", reason)
@@ -143,6 +157,9 @@ def header_of(file: str, path: Path, delimiter: str, quoted: bool) -> tuple[list
             raise refused_compression(file, error) from None
         raise InputError(f"{file}: cannot be read ({error.strerror}); check the input path") from None
     except UnicodeDecodeError:
+        check_not_utf16(file, line)
+        if b"\0" not in line and (found := not_utf8(file, path, delimiter)):
+            raise found from None
         raise InputError(f"{file}: the first line is not UTF-8 text; is it compressed? decompress it") from None
     if not text:
         raise InputError(f"{file}: is empty; restore it")

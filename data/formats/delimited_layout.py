@@ -30,12 +30,16 @@ class DelimitedLayout:
         quoted: whether '"' quotes a value, which may then contain line ends.
         names: the names of the columns of files without a header; `_` or empty: the column is ignored. None: the first
             row has the names.
+        are_names_given: whether the user named the columns, so that a header would be a mistake.
+        of_items: whether the files describe items, so that messages name the options for them.
         encoding: the encoding of files without a header and quotes; all others are UTF-8.
     """
 
     delimiter: str = ","
     quoted: bool = True
     names: tuple[str, ...] | None = None
+    are_names_given: bool = False
+    of_items: bool = False
     encoding: str = "utf-8"
 
     is_typed: ClassVar[bool] = False
@@ -44,11 +48,15 @@ class DelimitedLayout:
     def check(self) -> None:
         """Raise InputError if the delimiter is empty, or values cannot be quoted with it."""
         if not self.delimiter or set(self.delimiter) & set('\r\n"'):
-            raise InputError(f"--delimiter {self.delimiter!r}: cannot separate columns; name another")
+            raise InputError(f"{self._flag} {self.delimiter!r}: cannot separate columns; name another")
         if self.quoted and len(self.delimiter.encode()) > 1:
             raise InputError(
                 f"--delimiter {self.delimiter!r}: only a delimiter of one character can go with quotes; add --no-quotes"
             )
+
+    @property
+    def _flag(self) -> str:
+        return "--item-delimiter" if self.of_items else "--delimiter"
 
     def ranges(self, name: str, path: Path, chunk_bytes: int) -> list[tuple[int, int | None]]:
         """Return byte ranges that end with lines. A file that is compressed or has quotes is one part."""
@@ -67,9 +75,13 @@ class DelimitedLayout:
         """Yield the wanted columns as large_string; an empty value is a null."""
         header = self.column_names(part.name, part.path)
         if self.names is None:
-            check_separator(part.name, header, wanted.names, self.delimiter, ", or name its separator with --delimiter")
+            advice = f", or name its separator with {self._flag}"
+            check_separator(part.name, header, wanted.names, self.delimiter, advice)
             if not self.quoted and not set(wanted.names) & {*header} and header[0][:1] == header[0][-1:] == '"':
-                raise InputError(f"{part.name}: header {header[0]!r:.60} is in quotes; add --quotes")
+                way_out = "write the file without them" if self.of_items else "add --quotes"
+                raise InputError(f"{part.name}: header {header[0]!r:.60} is in quotes; {way_out}")
+        elif self.are_names_given and not part.start:
+            self._check_no_header(part)
         wanted.check(header, part.name)
         if self.quoted:
             yield from self._quoted_tables(part, wanted)
@@ -107,7 +119,11 @@ class DelimitedLayout:
         except (pa.ArrowException, UnicodeDecodeError) as error:
             header = int(self.names is None)
             raise refused(
-                part.name, error, self.delimiter, lambda: header + before + self._rows_before(part, wanted)
+                part.name,
+                error,
+                self.delimiter,
+                lambda: header + before + self._rows_before(part, wanted),
+                path=part.path,
             ) from None
 
     def _rows_before(self, part: Part, wanted: Wanted) -> int:
@@ -128,9 +144,24 @@ class DelimitedLayout:
             if "straddl" in str(error):
                 raise InputError(
                     f"{part.name}: a row is longer than {_QUOTED_BLOCK_BYTES >> 20} MiB, perhaps because a quote never "
-                    "closes; close it, or add --no-quotes if quotes mean nothing"
+                    f"closes; close it{'' if self.of_items else ', or add --no-quotes if quotes mean nothing'}"
                 ) from None
-            raise refused(part.name, error, self.delimiter) from None
+            raise refused(part.name, error, self.delimiter, path=part.path) from None
+
+    def _check_no_header(self, part: Part) -> None:
+        """Refuse a file whose first row has the names that were given for its columns."""
+        assert self.names is not None
+        try:
+            first = header_of(part.name, part.path, self.delimiter, self.quoted)[0]
+        except InputError:
+            return  # reading says why
+        first = [name.strip() for name in first]
+        pairs = [pair for pair in zip(self.names, first, strict=False) if pair[0] not in _IGNORED]
+        if len(first) == len(self.names) and all(name == value for name, value in pairs):
+            flag = "--item-names" if self.of_items else "--columns"
+            raise InputError(
+                f"{part.name}: the file has a header, {self.delimiter.join(first)!r:.120}; leave out {flag}"
+            )
 
     def _unique_names(self) -> list[str]:
         """Return the names of a file without a header, with other names for columns that are ignored."""

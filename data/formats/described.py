@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from contracts.errors import InputError
@@ -26,6 +28,8 @@ _SAME_KIND = {".ndjson": ".jsonl", ".json": ".jsonl", ".pq": ".parquet"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
 _PLAIN_TEXT = (".txt", ".dat", ".data")
 _QUOTED = (",", ";")
+_WORDS = {"tab": "\t", "space": " "}
+_ESCAPED = re.compile(r"\\(t|x[0-9a-fA-F]{2})")
 _ITEMS_READ = "--items reads .parquet, .csv, .tsv and .jsonl files"
 
 
@@ -35,6 +39,7 @@ class KnownItems:
 
     Attributes:
         files: those that were found beside the interactions.
+        looked_for: if none were found, the names of the files that were looked for.
         layout: returns how a file of this name holds rows; None, or if it returns None: as the suffix says.
         id_column: the column of source ids.
         title_columns: the columns that are joined to the item's text.
@@ -42,6 +47,7 @@ class KnownItems:
     """
 
     files: tuple[InputFile, ...] = ()
+    looked_for: tuple[str, ...] = ()
     layout: Callable[[str], Layout | None] | None = None
     id_column: str = "item"
     title_columns: tuple[str, ...] = ()
@@ -61,12 +67,13 @@ def file_kind(name: str, *, with_text: bool = False) -> str | None:
     return kind if is_data else None
 
 
-def layout_of(name: str, options: ReadOptions) -> Layout:
+def layout_of(name: str, options: ReadOptions, *, of_items: bool = False) -> Layout:
     """Return the layout of a file by its suffix and the options.
 
     Args:
         name: the file's name.
         options: the delimiter, the names of columns and whether values are quoted.
+        of_items: whether the file describes items, so that messages name the options for it.
 
     Raises:
         InputError: the suffix is unknown and no delimiter is given, or an option is for text files only.
@@ -77,8 +84,8 @@ def layout_of(name: str, options: ReadOptions) -> Layout:
     if kind in (".parquet", ".jsonl"):
         for option in TEXT_OPTIONS:
             if getattr(options, option) is not None:
-                flag = "quotes, --no-quotes" if option == "quotes" else option
-                raise InputError(f"{name}: is {kind}, and --{flag} is for delimited text; leave it out")
+                flag = _flag(option, of_items)
+                raise InputError(f"{name}: is {kind}, and {flag} is for delimited text; leave it out")
         if kind == ".parquet" and is_compressed(name):
             raise InputError(f"{name}: a Parquet file is compressed inside, not as a whole; decompress it first")
         return ParquetLayout() if kind == ".parquet" else JsonLinesLayout()
@@ -86,14 +93,27 @@ def layout_of(name: str, options: ReadOptions) -> Layout:
     if delimiter is None:
         raise InputError(
             f"{name}: suffix {data_suffix(name)!r} is not .parquet, .csv, .tsv or .jsonl; if it is delimited text, "
-            "name its separator with --delimiter"
+            f"name its separator with {_flag('delimiter', of_items)}"
         )
-    delimiter = delimiter.replace("\\t", "\t")
+    delimiter = _WORDS.get(delimiter) or _ESCAPED.sub(_character, delimiter)
     names = None if options.columns is None else tuple(part.strip() for part in options.columns.split(","))
     quoted = delimiter in _QUOTED if options.quotes is None else options.quotes
-    layout = DelimitedLayout(delimiter=delimiter, quoted=quoted, names=names)
+    layout = DelimitedLayout(
+        delimiter=delimiter, quoted=quoted, names=names, are_names_given=names is not None, of_items=of_items
+    )
     layout.check()
     return layout
+
+
+def _flag(option: str, of_items: bool) -> str:
+    """Return the flag of an option for text files, as it is called for the files of items or those of interactions."""
+    if option == "quotes":
+        return "--quotes, --no-quotes"
+    return {"delimiter": "--item-delimiter", "columns": "--item-names"}[option] if of_items else f"--{option}"
+
+
+def _character(escape: re.Match[str]) -> str:
+    return "\t" if escape[1] == "t" else chr(int(escape[1][1:], 16))
 
 
 def described_source(
@@ -128,7 +148,7 @@ def described_source(
     """
     known = known or KnownItems()
     if not known.files:
-        options.check()
+        options.check(known.looked_for)
     time = time or TimeRule(unit=None if options.time_unit == "auto" else options.time_unit, format=options.time_format)
     time.check()
     columns = {role: name for role, name in columns.items() if role != "timestamp" or name != NO_TIMESTAMPS}
@@ -146,11 +166,13 @@ def described_source(
         keep=tuple(map(parse_condition, options.keep)),
         next_move=next_move,
         items=_item_files(options, known),
+        looked_for=() if known.files or options.items else known.looked_for,
     )
 
 
 def _item_files(options: ReadOptions, known: KnownItems) -> ItemFiles | None:
-    files = known.files if options.items is None else find_files([options.items], file_kind, _ITEMS_READ)
+    kind_of = partial(file_kind, with_text=options.item_delimiter is not None)
+    files = known.files if options.items is None else find_files([options.items], kind_of, _ITEMS_READ)
     if not files:
         return None
     for file in files:
@@ -168,9 +190,9 @@ def _item_files(options: ReadOptions, known: KnownItems) -> ItemFiles | None:
 
 
 def _items_layout(name: str, options: ReadOptions, known: KnownItems) -> Layout:
-    if options.item_names is None:
+    if options.item_names is None and options.item_delimiter is None:
         own = None if known.layout is None else known.layout(name)
-        return own or layout_of(name, ReadOptions())
-    if file_kind(name) in (".parquet", ".jsonl"):
+        return own or layout_of(name, ReadOptions(), of_items=True)
+    if options.item_names is not None and file_kind(name) in (".parquet", ".jsonl"):
         raise InputError(f"--item-names: is for text without a header, and {name} is none; leave it out")
-    return layout_of(name, ReadOptions(columns=options.item_names))
+    return layout_of(name, ReadOptions(columns=options.item_names, delimiter=options.item_delimiter), of_items=True)

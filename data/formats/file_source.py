@@ -62,6 +62,7 @@ class FileSource:
         splits: the number of each value of the column of the split (0: training, 1: validation, 2: test).
         next_move: what to do about a missing column; `{role}` in it is replaced.
         items: the files that describe items, if there are any.
+        looked_for: names of files with titles that the format looked for beside the input, if it found none.
     """
 
     name: str
@@ -74,6 +75,7 @@ class FileSource:
     splits: Mapping[str, int] = field(default_factory=lambda: _SPLITS)
     next_move: str = "name it with --{role}-column"
     items: ItemFiles | None = None
+    looked_for: tuple[str, ...] = ()
 
     def chunks(self, chunk_bytes: int) -> Sequence[Chunk]:
         """Return the chunks in order. Compressed files and files with quotes are not divided.

@@ -7,7 +7,7 @@ counts. All of it is held in memory, which takes as much as the texts.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +17,17 @@ import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from contracts.errors import InputError
-from data.formats.columns import as_ids, as_text, decoded, shown
+from data.formats.columns import as_ids, as_text, decoded, is_text, shown
+from data.formats.encodings import not_utf8
 from data.formats.input_files import InputFile
-from data.formats.item_texts import joined_texts, texts_of
+from data.formats.item_texts import joined_list, joined_texts, texts_of
 from data.formats.json_lines import JsonLinesLayout
 from data.formats.layouts import Layout, Part, Wanted
 from data.formats.text_blocks import line_blocks
 from data.layout import UNREADABLE
 
 _BLOCK_BYTES = 16 << 20
+_JOINED = "\0"  # begins the name of a column with the joined lists of another column
 _TAKEN = ("item", "source_id", "popularity", "text")
 
 
@@ -82,7 +84,7 @@ class ItemFiles:
         part = Part(name=file.name, path=file.local())
         names = list(dict.fromkeys([self.id_column, *self.title_columns, *self.columns]))
         if isinstance(self.layout, JsonLinesLayout):
-            yield from _json_tables(part, names, self.layout)
+            yield from _json_tables(part, names, self.title_columns, self.layout)
             return
         options = dict.fromkeys(self.columns, "--item-columns") | dict.fromkeys(self.title_columns, "--title-column")
         options.pop(self.id_column, None)
@@ -96,7 +98,7 @@ class ItemFiles:
         ids = as_ids(table.column(self.id_column), file, self.id_column)
         columns = {"item": ids}
         if self.title_columns:
-            texts = [self._texts(table.column(name), file, name) for name in self.title_columns]
+            texts = [self._texts(_title_column(table, name), file, name) for name in self.title_columns]
             columns["text"] = joined_texts(texts)
         columns |= {name: _carried(table.column(name), file, name) for name in self.columns}
         described = pa.table(columns)
@@ -108,6 +110,11 @@ class ItemFiles:
             return texts
         is_broken = pc.fill_null(pc.match_substring(texts, self.broken), False)
         return pc.if_else(is_broken, pa.scalar(None, pa.large_string()), texts)
+
+
+def _title_column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    joined = _JOINED + name
+    return table.column(joined if joined in table.column_names else name)
 
 
 def _carried(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
@@ -137,8 +144,8 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return column.cast(kind)
 
 
-def _json_tables(part: Part, names: list[str], layout: JsonLinesLayout) -> Iterator[pa.Table]:
-    """Yield columns of JSON lines. Values may be text, numbers, true and false, or lists of text."""
+def _json_tables(part: Part, names: list[str], titles: Sequence[str], layout: JsonLinesLayout) -> Iterator[pa.Table]:
+    """Yield columns of JSON lines. Values may be anything; lists in columns of titles are joined."""
     seen = layout.column_names(part.name, part.path)
     for name in names:
         if name not in seen:
@@ -151,7 +158,7 @@ def _json_tables(part: Part, names: list[str], layout: JsonLinesLayout) -> Itera
                 continue
             table = _fast(block, types) if types else None
             if table is None:
-                table = _slow(block, names, part.name, num_rows)
+                table = _slow(block, names, titles, part, num_rows)
                 # A column that has had only nulls so far gets its type from the first block with a value.
                 found = {name: table.schema.field(name).type for name in names}
                 types = {
@@ -174,10 +181,16 @@ def _fast(block: bytes, types: dict[str, pa.DataType]) -> pa.Table | None:
         return None
 
 
-def _slow(block: bytes, names: list[str], file: str, num_before: int) -> pa.Table:
-    """Return the rows of a block whose values do not have one type a column; such a column becomes text."""
+def _slow(block: bytes, names: list[str], titles: Sequence[str], part: Part, num_before: int) -> pa.Table:
+    """Return the rows of a block whose values do not have one type a column; such a column becomes text.
+
+    A column of titles with lists that are not all of text has a further column, in which the lists are joined.
+    """
     found: list[dict[str, Any]] = []
-    lines = block.decode("utf-8-sig", errors="replace").split("\n")
+    try:
+        lines = block.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise not_utf8(part.name, part.path, "\n") or InputError(f"{part.name}: is not UTF-8 text") from None
     for line in filter(str.strip, lines):
         try:
             row = json.loads(line, strict=False)
@@ -185,11 +198,16 @@ def _slow(block: bytes, names: list[str], file: str, num_before: int) -> pa.Tabl
             row = None
         if not isinstance(row, dict):
             raise InputError(
-                f"{file}: row {num_before + len(found) + 1} is {line[:60]!r:.60}, expected one JSON object a line; "
+                f"{part.name}: row {num_before + len(found) + 1} is {line[:60]!r:.60}, expected one JSON object a line; "
                 "restore the file"
             )
         found.append(row)
-    return pa.table({name: _column([row.get(name) for row in found]) for name in names})
+    columns = {name: _column([row.get(name) for row in found]) for name in names}
+    for name in titles:
+        values = [row.get(name) for row in found]
+        if is_text(columns[name].type) and any(isinstance(value, list) for value in values):
+            columns[_JOINED + name] = pa.array([joined_list(value) for value in values], pa.large_string())
+    return pa.table(columns)
 
 
 def _column(values: list[Any]) -> pa.Array:

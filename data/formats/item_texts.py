@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +20,24 @@ _SPACE = r"[\s\p{Z}]+"
 _UNESCAPED_TIMES = 2  # Amazon's titles hold `&amp;quot;`
 
 
+def joined_list(value: Any) -> str | None:
+    """Return the texts and numbers of a value of JSON joined by spaces, also those in nested lists, without nulls.
+
+    Objects are written as JSON. None and lists without any text give None.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        parts = [text for part in value if (text := joined_list(part))]
+        return " ".join(parts) or None
+    return json.dumps(value, ensure_ascii=False)
+
+
 def texts_of(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
     """Return a column as plain text, with nulls where nothing is left: large_string.
 
     Args:
-        column: text, lists of text (which are joined by spaces), numbers or truth values.
+        column: text, numbers, truth values, or lists of them, also in lists, which are joined by spaces.
         file: the file's name, for messages.
         name: the column's name, for messages.
 
@@ -41,7 +56,10 @@ def texts_of(column: pa.ChunkedArray, file: str, name: str) -> pa.ChunkedArray:
 
 
 def _joined_list(lists: pa.Array, file: str, name: str) -> pa.Array:
-    if not (is_text(lists.type.value_type) or pa.types.is_null(lists.type.value_type)):
+    kind = lists.type.value_type
+    if _is_joined(kind) and not (is_text(kind) or pa.types.is_null(kind)):
+        return pa.array([joined_list(value) for value in lists.to_pylist()], pa.large_string())
+    if not _is_joined(kind):
         raise InputError(f"{file}: column {name} is {lists.type}, expected text or lists of text; name another column")
     lists = lists.cast(pa.large_list(pa.large_string()))
     values = pc.fill_null(lists.values, "")
@@ -49,6 +67,14 @@ def _joined_list(lists: pa.Array, file: str, name: str) -> pa.Array:
     return pc.if_else(
         lists.is_valid(), pc.binary_join(filled, pa.scalar(" ", pa.large_string())), pa.scalar(None, pa.large_string())
     )
+
+
+def _is_joined(kind: pa.DataType) -> bool:
+    """Return whether values of this type, inside a list, are joined."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_joined(kind.value_type)
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return is_text(kind) or pa.types.is_null(kind) or pa.types.is_boolean(kind) or is_number
 
 
 def _plain(texts: pa.ChunkedArray) -> pa.ChunkedArray:

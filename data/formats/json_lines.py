@@ -22,6 +22,7 @@ import pyarrow.json as pajson
 
 from contracts.errors import InputError
 from data.formats.columns import check_columns
+from data.formats.encodings import check_not_utf16
 from data.formats.layouts import Part, Wanted
 from data.formats.text_blocks import is_compressed, line_blocks, line_ranges, open_bytes, refused_compression
 from data.layout import UNREADABLE
@@ -219,6 +220,8 @@ def _objects(source: IO[bytes], file: str, rows_before: Callable[[], int]) -> It
     # A byte order mark may be at the start of a file.
     characters = codecs.getincrementaldecoder("utf-8-sig")(errors="replace")
     while len(text) <= _LONGEST_OBJECT and (chunk := source.read(_CHUNK_CHARACTERS)):
+        if not num and not text:
+            check_not_utf16(file, chunk)
         text, place = text + characters.decode(chunk), 0
         while True:
             while place < len(text) and text[place] in _SPACE:

@@ -78,6 +78,21 @@ _KNOWN = (
     _items("movielens", "movies of MovieLens", r"movieId,title,genres"),
     _interactions("movielens", "ratings of MovieLens", r"[0-9]+::[0-9]+::[0-9.]+::[0-9]+$"),
     _items("movielens", "movies of MovieLens", r"[0-9]+::.+::[A-Za-z|' -]+$"),
+    *(
+        _interactions("table", f"tags of MovieLens (the ratings are in {name})", pattern, f"use {columns} to read tags")
+        for name, pattern, columns in (
+            (
+                "ratings.csv",
+                "userId,movieId,tag,timestamp",
+                "--format table --user-column userId --item-column movieId",
+            ),
+            (
+                "ratings.dat",
+                "[0-9]+::[0-9]+::[^:]*[^0-9.:][^:]*::[0-9]+$",
+                "--format table --delimiter :: --columns user,item,tag,timestamp",
+            ),
+        )
+    ),
     _interactions("movielens", "ratings of MovieLens 100K", r"[0-9]+\t[0-9]+\t[1-5]\t8[0-9]{8}$"),
     _items("movielens", "movies of MovieLens 100K", r"[0-9]+\|[^|]*[A-Za-z][^|]*\|[0-9]{2}-[A-Z][a-z]{2}-[0-9]{4}\|"),
     _interactions("mmrec", "interactions of MMRec", r"userID\titemID\t(.*\t)?x_label"),
@@ -91,13 +106,21 @@ _KNOWN = (
 
 def recognised(file: InputFile) -> KnownFile | None:
     """Return what a file is by its first line, or None if it is nothing known or cannot be read."""
+    lines = first_lines(file)
+    return next((known for known in _KNOWN if lines and re.match(known.pattern, lines[0])), None)
+
+
+def first_lines(file: InputFile) -> list[str]:
+    """Return the lines in the first 64 KiB of a file, without empty ones; none if it cannot be read.
+
+    Bytes that are not ASCII stand for themselves, as in Latin-1. The last line may be cut off if there are several.
+    """
     try:
         with open_bytes(file.local()) as stream:
-            line = bytes(stream.read(_FIRST_BYTES)).lstrip(b"\xef\xbb\xbf\r\n").partition(b"\n")[0]
+            text = bytes(stream.read(_FIRST_BYTES)).removeprefix(b"\xef\xbb\xbf")
     except (OSError, pa.ArrowException):
-        return None  # reading says why
-    text = line.decode("latin-1").rstrip("\r")
-    return next((known for known in _KNOWN if re.match(known.pattern, text)), None)
+        return []  # reading says why
+    return [line.decode("latin-1") for line in re.split(rb"[\r\n]+", text) if line]
 
 
 def check_interactions(file: InputFile, preset: str) -> None:

@@ -47,7 +47,7 @@ class ListLayout:
                 lines = pacsv.read_csv(pa.BufferReader(block), read, parse_options(SEPARATOR, False), convert)
                 yield _rows(lines.column(_LINE)).select(wanted.names)
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            raise refused(part.name, error, SEPARATOR) from None
+            raise refused(part.name, error, " ", path=part.path) from None
 
     def count_rows(self, part: Part, wanted: Wanted, block_bytes: int) -> int:
         """Return the number of rows of a part, by reading it."""

@@ -44,7 +44,13 @@ def mind_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
         columns={"user": USER, "item": ITEM, "timestamp": TIME},
         parameters=options.given(),
         time=_TIME,
-        known=KnownItems(files=_news(files), layout=_news_layout, id_column="news", title_columns=("title",)),
+        known=KnownItems(
+            files=_news(files),
+            looked_for=tuple(map(str, _beside(files))),
+            layout=_news_layout,
+            id_column="news",
+            title_columns=("title",),
+        ),
     )
 
 
@@ -53,11 +59,14 @@ def _plain(name: str) -> str:
 
 
 def _news(files: Sequence[InputFile]) -> tuple[InputFile, ...]:
-    beside = dict.fromkeys(Path(file.name).parent / _NEWS for file in files if file.remote is None)
-    return tuple(InputFile(name=str(path)) for path in beside if path.is_file())
+    return tuple(InputFile(name=str(path)) for path in _beside(files) if path.is_file())
+
+
+def _beside(files: Sequence[InputFile]) -> list[Path]:
+    return list(dict.fromkeys(Path(file.name).parent / _NEWS for file in files if file.remote is None))
 
 
 def _news_layout(name: str) -> Layout:
     if data_suffix(name) != ".tsv":
-        return layout_of(name, ReadOptions())
+        return layout_of(name, ReadOptions(), of_items=True)
     return DelimitedLayout(delimiter="\t", quoted=False, names=_NEWS_COLUMNS)

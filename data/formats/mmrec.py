@@ -51,7 +51,8 @@ def mmrec_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
         parameters=options.given(),
         next_move=_NEXT_MOVE,
         known=KnownItems(
-            files=_metadata(file),
+            files=tuple(InputFile(name=str(path)) for path in _metadata(file) if path.is_file()),
+            looked_for=tuple(map(str, _metadata(file))),
             layout=_items_layout,
             id_column="itemID",
             title_columns=("title",) if options.items is None or _META in Path(options.items).name else (),
@@ -85,18 +86,18 @@ def _inter_file(paths: Sequence[str]) -> InputFile:
     return files[0]
 
 
-def _metadata(file: InputFile) -> tuple[InputFile, ...]:
+def _metadata(file: InputFile) -> tuple[Path, ...]:
+    """Return the path of the titles of a local file, which need not exist."""
     if file.remote is not None:
         return ()
     path = Path(file.name)
-    meta = path.parent / f"{_META}{path.name.partition('.')[0]}.csv"
-    return (InputFile(name=str(meta)),) if meta.is_file() else ()
+    return (path.parent / f"{_META}{path.name.partition('.')[0]}.csv",)
 
 
 def _items_layout(name: str) -> Layout:
     """Return the layout of a file of items; i_id_mapping.csv is separated by tabs in spite of its name."""
     if is_uri(name) or Path(name).name != "i_id_mapping.csv":
-        return layout_of(name, ReadOptions())
+        return layout_of(name, ReadOptions(), of_items=True)
     with local_path(name).open("rb") as stream:
         separator = "\t" if b"\t" in stream.readline() else ","
     return DelimitedLayout(delimiter=separator, quoted=separator == ",")

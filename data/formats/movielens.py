@@ -58,6 +58,7 @@ def movielens_source(paths: Sequence[str], options: ReadOptions) -> FileSource:
         next_move="--format movielens reads userId, movieId and timestamp; use --format table for others",
         known=KnownItems(
             files=_beside(file, _MOVIES[suffix]),
+            looked_for=() if file.remote else (str(Path(file.name).parent / _MOVIES[suffix]),),
             layout=_movies_layout,
             id_column="movieId",
             title_columns=("title",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
 import pyarrow as pa
 
@@ -25,7 +26,9 @@ class Places:
     def value(self, column: pa.ChunkedArray, row: int, name: str, *, is_exact: bool = True) -> str:
         """Return the words for a value of a column: the file, the column, the value and its row."""
         where = self.exact(row) if is_exact else self.quick(row)
-        return f"{self.file}: column {name} is {f'{column[row].as_py()!r:.100}'} in {where}"
+        value = column[row].as_py()
+        shown = f"{value.normalize():f}" if isinstance(value, Decimal) else repr(value)
+        return f"{self.file}: column {name} is {shown:.100} in {where}"
 
     def of(self, rows: Callable[[int], int]) -> Places:
         """Return the places of a selection of the rows; `rows` gives the block's row of each selected one."""

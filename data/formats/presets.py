@@ -15,7 +15,7 @@ from data.formats.read_options import OPTION_NAMES, ReadOptions
 from data.formats.recbole import recbole_source
 from data.formats.table import table_source
 
-ITEM_OPTIONS = frozenset({"items", "item_names", "item_id_column", "title_column", "item_columns"})
+ITEM_OPTIONS = frozenset({"items", "item_delimiter", "item_names", "item_id_column", "title_column", "item_columns"})
 TIME_OPTIONS = frozenset({"time_unit", "time_format"})
 
 

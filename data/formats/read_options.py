@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,6 +24,7 @@ class ReadOptions:
         time_format: how dates are written, as for strptime.
         keep: conditions that rows must hold.
         items: file, folder or glob with descriptions of items.
+        item_delimiter: the separator of its columns if it is text.
         item_names: the names of its columns if it is text without a header, separated by commas.
         item_id_column: its column of ids.
         title_column: its columns that are joined to the item's text.
@@ -40,6 +41,7 @@ class ReadOptions:
     time_format: str | None = None
     keep: tuple[str, ...] = ()
     items: str | None = None
+    item_delimiter: str | None = None
     item_names: str | None = None
     item_id_column: str | None = None
     title_column: tuple[str, ...] = ()
@@ -54,12 +56,19 @@ class ReadOptions:
             if value is not None and value != ()
         }
 
-    def check(self) -> None:
-        """Raise InputError if options need others that were not given."""
+    def check(self, looked_for: Sequence[str] = ()) -> None:
+        """Raise InputError if options need others that were not given.
+
+        Args:
+            looked_for: names of files of items that were looked for and not found, for the message.
+        """
+        found = f"; found no {' or '.join(looked_for)}" if looked_for else ""
         if self.items is None:
-            for name in ("item_names", "item_id_column", "title_column", "item_columns"):
+            for name in ("item_delimiter", "item_names", "item_id_column", "title_column", "item_columns"):
                 if getattr(self, name):
-                    raise InputError(f"--{name.replace('_', '-')}: is about the file of --items; add --items FILE")
+                    raise InputError(
+                        f"--{name.replace('_', '-')}: is about the file of --items{found}; add --items FILE"
+                    )
 
 
 OPTION_NAMES = frozenset(option.name for option in fields(ReadOptions))

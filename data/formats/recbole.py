@@ -65,7 +65,8 @@ def _known_items(files: Sequence[InputFile], options: ReadOptions, layout: Delim
     """Return the NAME.item beside NAME.inter, if it has titles or options name its columns. NAME.user is not read."""
     path = Path(options.items) if options.items is not None else Path(files[0].name).with_suffix(".item")
     if len(files) > 1 or files[0].remote is not None or path.suffix != ".item" or not path.is_file():
-        return KnownItems(id_column=_ITEM_ID)
+        is_sought = len(files) == 1 and files[0].remote is None and path.suffix == ".item"
+        return KnownItems(id_column=_ITEM_ID, looked_for=(str(path),) if is_sought else ())
     names = {name.partition(":")[0]: name for name in layout.column_names(str(path), path)}
     titles = tuple(names[title] for title in _TITLES if title in names)[:1]
     is_read = titles or options.title_column or options.item_columns

@@ -30,6 +30,7 @@ _EXACT = 2**53
 _DIGITS = r"^-?[0-9]+$"
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"  # RecBole writes floats, such as 1.3e9
 _EXPECTED = "whole numbers or dates; use whole seconds or milliseconds, or dates such as 2024-05-01T12:00:00Z"
+_DATE_LIKE = re.compile(r"[0-9]+[/.-][0-9]+[/.-][0-9]|[0-9]:[0-9]{2}|[0-9]{4}/[0-9]|[A-Za-z]{3}.*[0-9]")
 _DIRECTIVES = frozenset("YmdHIMSpbByzaATDF%")
 
 Convert = Callable[[pa.ChunkedArray], pa.ChunkedArray]
@@ -154,7 +155,9 @@ def _from_text(column: pa.ChunkedArray, name: str, places: Places) -> tuple[pa.C
     is_date = are_dates(column)
     row = pc.index(pc.or_(is_number, is_date), False).as_py()  # nulls are not False
     if row >= 0:
-        raise InputError(f"{places.value(column, row, name)}, expected {_EXPECTED}")
+        is_date = bool(_DATE_LIKE.search(column[row].as_py()))
+        way_out = "; for dates written in another way, --time-format says how" if is_date else ""
+        raise InputError(f"{places.value(column, row, name)}, expected {_EXPECTED}{way_out}")
     if not pc.any(is_date).as_py():
         _check_exact(column, 53, "in a column with points or exponents", name, places)
         return converted(column, lambda text: _to_int(text.cast(_DECIMAL)), name, places), TimeKind(has_points=True)

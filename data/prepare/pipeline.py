@@ -195,6 +195,10 @@ def content_of(
     preset = PRESETS[kind]
     raw = _raw_options({**preset.defaults, **{n: value for n, value in options.items() if n not in OPTION_NAMES}})
     source = preset.source(paths, _read_options(read))
+    if source.looked_for:
+        print(
+            f"no titles: found no {' or '.join(source.looked_for[:3])}; --items names a file that has them", flush=True
+        )
     if "split" in options:  # the user's rule takes the place of the source's own split
         source = replace(source, columns={role: name for role, name in source.columns.items() if role != "split"})
     numbered = preset.features

@@ -87,7 +87,13 @@ def test_amazon2023_ratings_keep_the_split_of_their_files(with_history: bool, tm
     assert texts(dataset) == {}
     other = prepared("amazon2023", tmp_path, str(folder), split="leave-one-out")
     assert other.manifest["split"] == {"method": "leave-one-out"}
-    one = prepared("amazon2023", tmp_path, str(folder / "All_Beauty.test.csv"), split="leave-one-out")
+    refused(
+        "amazon2023",
+        folder / "All_Beauty.test.csv",
+        r"without \S*All_Beauty.train.csv and \S*All_Beauty.valid.csv; name",
+    )
+    names = {"user_column": "user_id", "item_column": "parent_asin"}
+    one = prepared("table", tmp_path, str(folder / "All_Beauty.test.csv"), **names)
     assert histories(one) == {ANN: [Z], BOB: [X]}
 
 
@@ -234,6 +240,7 @@ def test_a_wrong_preset_is_named(tmp_path: Path) -> None:
     for name in ("movielens_dat", "movielens_csv", "mmrec", "mind", "recbole"):
         (tmp_path / name).mkdir()
         getattr(release, name)(tmp_path / name)
+    (tmp_path / "lists.txt").write_text("1 1 2 3\n2 2 1\n")
     files = {
         "amazon2023/All_Beauty.jsonl.gz": "amazon2023",
         "amazon2023_ratings/All_Beauty.train.csv": "amazon2023",
@@ -251,7 +258,7 @@ def test_a_wrong_preset_is_named(tmp_path: Path) -> None:
                 wrong, tmp_path / file, f"looks like .*, which --format {wrong} does not read; use --format {right}$"
             )
         if "meta" not in file:
-            refused("lists", tmp_path / "mmrec/baby.inter", "descriptions of items", items=str(tmp_path / file))
+            refused("lists", tmp_path / "lists.txt", "descriptions of items", items=str(tmp_path / file))
     refused("mmrec", tmp_path / "recbole/ml-100k.inter", "looks like interactions of RecBole.*use --format recbole")
     described = {
         "amazon2023/meta_All_Beauty.jsonl.gz": "amazon2023",

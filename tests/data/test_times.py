@@ -151,7 +151,7 @@ def test_whole_numbers_of_any_column_type(tmp_path: Path) -> None:
     assert times_of(of_column(tmp_path, encoded.cast(pa.large_string()))) == [880394690, 5, 880394690, None]
     with pytest.raises(InputError, match=r"is 18446744073709551615 in row 1 of 1 .*64 bits"):
         read(of_column(tmp_path, pa.array([2**64 - 1], pa.uint64())))
-    with pytest.raises(InputError, match=r"is Decimal\('1\.50'\) in row 1 of 1"):
+    with pytest.raises(InputError, match=r"is 1\.5 in row 1 of 1"):
         read(of_column(tmp_path, pa.array([Decimal("1.5")], pa.decimal128(12, 2))))
     for kind in (pa.time64("us"), pa.duration("s"), pa.binary()):
         value = b"5" if kind == pa.binary() else 5

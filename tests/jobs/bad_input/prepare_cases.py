@@ -19,9 +19,12 @@ _UNISREC = f"prepare_data --format unisrec --input {{here}}/unisrec {_OUT}"
 _ROW = "u3,i4,1300000100\n"
 _FLOAT32 = np.array([880394690, 880394632, 880394631] * 3, np.float32)
 _LARGE = "".join(f'{{"user": "u", "item": "i", "timestamp": {time}}}\n' for time in ("9007199254740993", "1.0"))
+_FRACTION = '{"user": "u", "item": "i", "timestamp": 1300000060.5}\n'
 _CUT = gzip.compress(b"user,item,timestamp\n" * 9, mtime=0)[:-12]
+_TABLE = "user,item,timestamp\n" + _ROW
 _TWO_UNITS = "user,item,timestamp\nu1,i1,1300000000\nu2,i2,1300000000000\n"
 _ITEMS = f"{_CSV} --items {{here}}/items.jsonl"
+_ITEMS_CSV = f"{_CSV} --items {{here}}/items.csv"
 _DESCRIBED = '{"item": "i1", "title": "Shoe"}\n'
 _OTHERS = '{"item": "q", "title": "Shoe"}\n'
 _NUMBERS = {"user": [1] * 9, "item": list(range(9))}
@@ -49,6 +52,12 @@ FILES = Group(
         Case("Latin-1 text", _CSV, write("raw.csv", "user,item,timestamp\nJosé,i1,1\n".encode("latin-1") * 5)),
         Case("UTF-16 text", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\n".encode("utf-16"))),
         Case("a compressed file", _CSV, write("raw.csv", gzip.compress(b"user,item,timestamp\n", mtime=0))),
+        Case(
+            "UTF-16 without a header", f"{_CSV} --columns user,item,timestamp", write("raw.csv", _ROW.encode("utf-16"))
+        ),
+        Case("Latin-1 in JSON", _JSONL, write("raw.jsonl", '{"user": "José"}'.encode("latin-1"))),
+        Case("UTF-16 in JSON", _JSONL, write("raw.jsonl", '{"user": "u1"}'.encode("utf-16"))),
+        Case("a header without a line end", _CSV, write("raw.csv", "user,item,timestamp")),
         Case("zeros in place of text", _CSV, write("raw.csv", b"user,item,timestamp\n" + b"\0" * 90)),
         Case("the last row is cut off", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\nu2,i")),
         Case("a quote that never closes", _CSV, write("raw.csv", 'user,item,timestamp\n"u1,i1,1\nu2,i2,2\n')),
@@ -90,6 +99,8 @@ ROWS = Group(
         Case("a timestamp in hexadecimal digits", _CSV, replace("raw.csv", "1300000060", "0x4d7c6dbc")),
         Case("a date that does not exist", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,2023-02-29\n")),
         Case("a date with the day before the month", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,29.02.2024\n")),
+        Case("dates with slashes", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,2024/05/01\n")),
+        Case("a fraction of a second in JSON", _JSONL, write("raw.jsonl", _FRACTION)),
         Case("a large timestamp among fractions in JSON", _JSONL, write("raw.jsonl", _LARGE)),
         Case("a timestamp that is a date", _CSV, replace("raw.csv", "1300000060", "2024-05-01")),
         Case("a timestamp that is NaN", _RECBOLE, replace("Toy.inter", "1300000060", "nan")),
@@ -135,6 +146,7 @@ READING = Group(
         Case("a delimiter for JSON", f"{_JSONL} --delimiter ';'"),
         Case("a long delimiter with quotes", f"{_CSV} --delimiter '::' --quotes"),
         Case("fewer names than the file has columns", f"{_CSV} --columns user,item --timestamp-column none"),
+        Case("names for a file that has a header", f"{_CSV} --columns user,item,timestamp", write("raw.csv", _TABLE)),
         Case("names of columns without the user", f"{_CSV} --columns _,item,timestamp"),
         Case("seconds and milliseconds in one column", _CSV, write("raw.csv", _TWO_UNITS)),
         Case("a unit that the numbers contradict", f"{_CSV} --time-unit ms"),
@@ -155,6 +167,13 @@ READING = Group(
             f"{_ITEMS} --item-columns popularity",
             write("items.jsonl", _DESCRIBED),
         ),
+        Case("items with semicolons", f"{_ITEMS_CSV} --title-column title", write("items.csv", "item;title\ni1;Red\n")),
+        Case(
+            "names for items that have a header",
+            f"{_ITEMS_CSV} --title-column title --item-names item,title",
+            write("items.csv", "item,title\ni1,Red\n"),
+        ),
+        Case("a separator without items", f"{_CSV} --item-delimiter ';'"),
         Case("a title without items", f"{_CSV} --title-column title"),
         Case("several folders of UniSRec", f"{_UNISREC} --input {{here}}/unisrec"),
     ),

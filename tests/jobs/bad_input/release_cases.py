@@ -36,6 +36,11 @@ def _decoded(make: Callable[[Path], object], name: str) -> Damage:
     return _made(make, spoil)
 
 
+def _lists(text: str) -> Damage:
+    """Write a file called x.txt."""
+    return _made(lambda raw: (raw / "x.txt").write_text(text))
+
+
 _KAGGLE = "user;item;rating;timestamp\n1;2;5;978300019\n"
 _MIND_ISO = "1\tU1\t2019-11-11 09:05:58\tN40\tN1-1 N2-0\n"
 _MIND_TEST = "1\tU1\t11/11/2019 9:05:58 AM\tN40\tN1 N2\n"
@@ -70,6 +75,25 @@ RELEASES = Group(
             _made(release.amazon2018_ratings, write(_BEAUTY, "A1YJEY40YUW4SE,B00YQ6X8EO,5.0,1369699200\n")),
         ),
         Case(
+            "ratings of 2014 by their name",
+            _command("amazon2018", "ratings_Beauty.csv"),
+            _made(release.amazon2018_ratings, write("raw/ratings_Beauty.csv", "u1,i1,5.0,1369699200\n")),
+        ),
+        Case(
+            "a part of Amazon's split is missing",
+            _command("amazon2023"),
+            _made(release.amazon2023_ratings, remove("raw/All_Beauty.valid.csv")),
+        ),
+        Case(
+            "Amazon's ratings with and without a split",
+            _command("amazon2023"),
+            _made(release.amazon2023_ratings, write(_BEAUTY, "user_id,parent_asin,rating,timestamp\n")),
+        ),
+        Case("a table with a header as lists", _command("lists", "x.txt"), _lists("user,item,timestamp\n1,2,3\n")),
+        Case("a table without a header as lists", _command("lists", "x.txt"), _lists("u1,i1,1\nu2,i1,2\n")),
+        Case("lists with commas", _command("lists", "x.txt"), _lists("1, 2, 3\n2, 3, 4\n")),
+        Case("lists of one word a line", _command("lists", "x.txt"), _lists("u1\nu2\n")),
+        Case(
             "Amazon's metadata of 2014, in Python's notation",
             _command("amazon2018"),
             _made(
@@ -97,6 +121,7 @@ RELEASES = Group(
             f"{_command('amazon2018')} --title-column store",
             _made(release.amazon2018_ratings),
         ),
+        Case("tags of MovieLens", _command("movielens", "tags.csv"), _made(release.movielens_csv)),
         Case(
             "a MovieLens folder without ratings",
             _command("movielens"),
