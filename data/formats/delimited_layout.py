@@ -159,9 +159,7 @@ class DelimitedLayout:
         pairs = [pair for pair in zip(self.names, first, strict=False) if pair[0] not in _IGNORED]
         if len(first) == len(self.names) and all(name == value for name, value in pairs):
             flag = "--item-names" if self.of_items else "--columns"
-            raise InputError(
-                f"{part.name}: the file has a header, {self.delimiter.join(first)!r:.120}; leave out {flag}"
-            )
+            raise InputError(f"{part.name}: the file has a header, {','.join(first)!r:.120}; leave out {flag}")
 
     def _unique_names(self) -> list[str]:
         """Return the names of a file without a header, with other names for columns that are ignored."""

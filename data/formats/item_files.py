@@ -198,8 +198,8 @@ def _slow(block: bytes, names: list[str], titles: Sequence[str], part: Part, num
             row = None
         if not isinstance(row, dict):
             raise InputError(
-                f"{part.name}: row {num_before + len(found) + 1} is {line[:60]!r:.60}, expected one JSON object a line; "
-                "restore the file"
+                f"{part.name}: row {num_before + len(found) + 1} is {line[:60]!r:.60}, expected one JSON object a "
+                "line; restore the file"
             )
         found.append(row)
     columns = {name: _column([row.get(name) for row in found]) for name in names}

@@ -37,7 +37,8 @@ def check_lists(file: InputFile) -> None:
             example = next(words for words in lines if _is_separated(words, separator))
             raise InputError(
                 f"{file.name}: has lines such as {' '.join(example)!r:.60}, separated by {name}; {_RULE}; write spaces "
-                f"for {name}, or use --format table with --delimiter {separator!r} and --columns if each line is one interaction"
+                f"for {name}, or use --format table with --delimiter {separator!r} and --columns if each line is one "
+                "interaction"
             )
     if all(len(words) == 1 for words in lines):
         raise InputError(

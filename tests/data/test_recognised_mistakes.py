@@ -167,7 +167,7 @@ def test_names_of_columns_for_a_file_with_a_header(name: str, tmp_path: Path) ->
     text = TABLE.replace(",", "\t") if name == "x.tsv" else TABLE
     path = written(tmp_path, name, gzip.compress(text.encode()) if name.endswith(".gz") else text)
     refused(
-        "table", path, "the file has a header, 'user.item.timestamp'; leave out --columns", columns="user,_,timestamp"
+        "table", path, "the file has a header, 'user,item,timestamp'; leave out --columns", columns="user,_,timestamp"
     )
     refused("table", path, "the file has a header", columns="user, item, timestamp", timestamp_column="none")
     rows = rows_with_nulls(source_of("table", path, columns="item,user,_", timestamp_column="none"))
