@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import pyarrow as pa
 
@@ -89,6 +90,8 @@ def _shown(value: bytes) -> str:
 
 
 def _advice(file: str) -> str:
+    if file.lower().endswith((".parquet", ".pq")):
+        return "write the file again with text in UTF-8"
     return f"if it is Latin-1, convert it with {_command(file, 'LATIN1')}"
 
 
@@ -96,7 +99,7 @@ def _command(file: str, encoding: str) -> str:
     convert = f"iconv -f {encoding} -t UTF-8"
     if not is_compressed(file):
         path = Path(file)
-        return f"{convert} {path.name} > {path.stem}-utf8{path.suffix}"
+        return f"{convert} {quote(path.name)} > {quote(f'{path.stem}-utf8{path.suffix}')}"
     path = Path(next(file[: -len(end)] for end in COMPRESSED if file.lower().endswith(end)))
     tool = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}[file[len(str(path)) :].lower()]
-    return f"{tool} -dc {Path(file).name} | {convert} > {path.stem}-utf8{path.suffix}"
+    return f"{tool} -dc {quote(Path(file).name)} | {convert} > {quote(f'{path.stem}-utf8{path.suffix}')}"

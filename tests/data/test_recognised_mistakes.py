@@ -210,6 +210,12 @@ def test_the_command_for_latin_1_converts_the_file(name: str, tmp_path: Path) ->
     assert rows_with_nulls(source_of("table", str(converted)))["user"].to_pylist() == ["u1", "José"]
 
 
+def test_parquet_is_not_converted_by_a_command(tmp_path: Path) -> None:
+    text = pa.array([b"Jos\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"user": text, "item": ["i"], "timestamp": [1]}), tmp_path / "x.parquet")
+    refused("table", tmp_path / "x.parquet", r"user is 'Jos\\xe9'.*; write the file again with text in UTF-8$")
+
+
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])
 @pytest.mark.parametrize("columns", [None, "user,item,timestamp"])
 def test_utf_16_is_recognised(name: str, columns: str | None, tmp_path: Path) -> None:
