@@ -52,9 +52,8 @@ def split_files(files: Sequence[InputFile]) -> tuple[InputFile, ...]:
 
 
 def _with_part(name: str, part: str) -> str:
-    path = Path(name)
-    stem, _, rest = path.name.partition(".csv")
-    return str(path.with_name(f"{stem}.{part}.csv{rest}"))
+    stem, suffix, rest = name.rpartition(".csv")
+    return f"{stem}.{part}{suffix}{rest}"
 
 
 def check_item_first(file: InputFile) -> None:
