@@ -35,6 +35,9 @@ NAME = "tfidf"
 _NUM_HASHES = 1 << 20
 _MOST_WORDS = 1 << 16
 _LEAST_TEXTS = 2  # a word of a single text tells nothing about others
+# Weights of a text have norm 1. A shorter projection than this is what rounding left over; float16 keeps all others.
+_LEAST_NORM = 1e-5
+NO_SHARED_WORD = "no word that another text has too"
 _NO_LETTERS_OR_DIGITS = r"[^\p{L}\p{N}]+"
 
 
@@ -156,7 +159,15 @@ class TfIdf:
         texts = [str(value or "").strip() for value in values]
         weights = _weights(word_counts(texts), self._columns, self._idf)
         vectors = np.asarray(weights @ self._components, np.float32)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        is_noise = norms[:, 0] < _LEAST_NORM
+        vectors[is_noise] = 0
         if self._normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        known = np.diff(weights.indptr) > 0
-        return vectors, [NO_TEXT if not t else "" if k else "no known word" for t, k in zip(texts, known, strict=True)]
+            vectors /= np.where(is_noise[:, None], 1, norms)
+        has_words = np.diff(weights.indptr) > 0
+        unlike = f"only words that a width of {self.width:,} leaves out"
+        reasons = [
+            NO_TEXT if not text else NO_SHARED_WORD if not has else unlike if noise else ""
+            for text, has, noise in zip(texts, has_words, is_noise, strict=True)
+        ]
+        return vectors, reasons
