@@ -16,6 +16,7 @@ _ITEMS = "item,text,image\n" + "".join(f"i{n},red saw {n % 3},i{n}.png\n" for n 
 _TEXT = f"encode_items --input {{here}}/items.csv --encoder tfidf --width 2 {_OUT}"
 _MISSING = f"{_TEXT} --dataset {{here}}/dataset --only-missing"
 _IMAGE = f"encode_items --input {{here}}/items.csv --encoder efficientnet-lite0 {_OUT}"
+_REUSE = f"{_IMAGE} --reuse {{here}}/encoded"
 _FOLDER = f"prepare_data --format table --input {{here}}/raw.parquet {_OUT} --features text={{here}}/encoded"
 
 
@@ -49,9 +50,16 @@ ENCODING = Group(
         ),
         Case("a table without rows", _TEXT, write("items.csv", "item,text\n")),
         Case("texts without words", _TEXT, write("items.csv", "item,text\ni1,!\ni2,\n")),
-        Case("an encoder that does not exist", _TEXT.replace("tfidf", "word2vec"), write("items.csv", _ITEMS)),
-        Case("a folder without a model", _TEXT.replace("tfidf", "{here}/unisrec"), write("items.csv", _ITEMS)),
+        Case(
+            "an encoder that does not exist", _TEXT.replace("tfidf --width 2", "word2vec"), write("items.csv", _ITEMS)
+        ),
+        Case(
+            "a folder without a model", _TEXT.replace("tfidf --width 2", "{here}/unisrec"), write("items.csv", _ITEMS)
+        ),
         Case("texts for an encoder of images", f"{_IMAGE} --modality text", write("items.csv", _ITEMS)),
+        Case("a width for an encoder of images", f"{_IMAGE} --width 2", write("items.csv", _ITEMS)),
+        Case("TF-IDF of another width to reuse", f"{_TEXT} --reuse {{here}}/encoded --width 3", _encoded),
+        Case("vectors of another encoder to reuse", _REUSE, _encoded),
         Case("pooling for TF-IDF", f"{_TEXT} --pooling cls", write("items.csv", _ITEMS)),
         Case(
             "addresses of images",
