@@ -324,6 +324,9 @@ def _print_outcome(outcome: Outcome, output: str, side: Modality) -> None:
         print(f"  {number:,} {side}s without a vector: {reason}")
     if problems:
         print(f"  {output}/problems.parquet lists them; items without a vector lack the modality")
+    if 10 * manifest["problems"].get("no such file", 0) > 9 * (problems + manifest["num_values"]):
+        folder = manifest["source"]["image_folder"]
+        print(f"  nearly all files are missing in {folder}; if it is the wrong folder, name another by --image-folder")
     facts = manifest["encoder"]
     print(
         f"wrote {output}: {present:,} of {count:,} items have a vector of {facts['width']} values, by {facts['name']}, "

@@ -46,12 +46,14 @@ class PartCounts:
     """What is counted in a part.
 
     Attributes:
+        num_values: all texts.
         num_texts: texts with a word.
         hashes: int64, ascending: the hashes of its words.
         counts: int64, the number of texts with each.
         sample: texts for the SVD.
     """
 
+    num_values: int
     num_texts: int
     hashes: np.ndarray
     counts: np.ndarray
@@ -77,7 +79,11 @@ def count_part(texts: Sequence[str], sampled: Sequence[int]) -> PartCounts:
     hashes, counts = np.unique(matrix.indices, return_counts=True)
     num_texts = int((np.diff(matrix.indptr) > 0).sum())
     return PartCounts(
-        num_texts=num_texts, hashes=hashes.astype(np.int64), counts=counts, sample=[texts[index] for index in sampled]
+        num_values=len(texts),
+        num_texts=num_texts,
+        hashes=hashes.astype(np.int64),
+        counts=counts,
+        sample=[texts[index] for index in sampled],
     )
 
 
@@ -87,11 +93,16 @@ def fit(parts: Iterable[PartCounts], width: int, file: Path) -> None:
     Raises:
         InputError: the texts have too few words for this width.
     """
-    frequency, num_texts, sample = np.zeros(_NUM_HASHES, np.int64), 0, []
+    frequency, num_values, num_texts, sample = np.zeros(_NUM_HASHES, np.int64), 0, 0, []
     for part in parts:
         frequency[part.hashes] += part.counts
+        num_values += part.num_values
         num_texts += part.num_texts
         sample += part.sample
+    if not num_texts:
+        raise InputError(
+            f"--encoder {NAME}: all {num_values:,} texts are empty, or have no letter or digit; check --text-column"
+        )
     known = np.flatnonzero(frequency >= (_LEAST_TEXTS if num_texts > _LEAST_TEXTS else 1))
     kept = np.sort(known[np.argsort(-frequency[known], kind="stable")[:_MOST_WORDS]])
     columns = np.full(_NUM_HASHES, -1, np.int32)

@@ -238,6 +238,15 @@ def test_texts_of_which_none_has_a_vector_are_an_error(tmp_path: Path) -> None:
             image_folder=tmp_path,
         )
     assert not (tmp_path / "out").exists()
+    pq.write_table(pa.table({"item": ["a", "b"], "image": [None, ""]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"^all 2 images are empty; check --image-column, and --image-folder$"):
+        encode(
+            tmp_path / "t.parquet",
+            tmp_path / "out",
+            columns={"modality": "image", "columns": ("image",)},
+            spec={"name": "efficientnet-lite0"},
+            image_folder=tmp_path,
+        )
 
 
 @pytest.mark.parametrize("where", ["files", "table"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 from contracts.errors import InputError
 from data.encoding.encoders import check_spec, open_encoder
 from data.encoding.request import EncoderSpec
+from data.encoding.wording import one_line
 from tests.data.encoding import tiny_models
 from tests.data.encoding.pictures import encoded
 from tests.data.small_files import REAL
@@ -196,6 +198,23 @@ def test_folders_that_are_no_encoders_are_refused_in_one_line(folders: Path, tmp
     own_code = tiny_models.bert(tmp_path / "own")
     (own_code / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "os.path.Evil"}]')
     refused(own_code, "code that comes with a model is never run")
+
+
+def test_code_and_pointers_in_a_folder_are_named(tmp_path: Path) -> None:
+    pointer = tiny_models.bert(tmp_path / "pointer")
+    (pointer / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    refused(pointer, r"model\.safetensors is a pointer of Git LFS in place of the file; run `git lfs pull`")
+    coded = tiny_models.bert(tmp_path / "coded")
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (coded / "config.json").write_text(json.dumps(config))
+    (coded / "own.py").write_text("raise SystemExit('code was run')")
+    refused(coded, "this model needs code from its folder, which is never run; choose another$")
+
+
+def test_foreign_texts_end_with_a_whole_word() -> None:
+    assert one_line("short\n text", 20) == "short text"
+    assert one_line("some longer words, and more of them", 20) == "some longer words ..."
+    assert one_line("x" * 30, 20) == "x" * 20 + " ..."
 
 
 def test_folders_without_the_tokenizers_words_are_refused(folders: Path, tmp_path: Path) -> None:

@@ -101,6 +101,11 @@ def test_words_of_other_scripts_are_words() -> None:
     assert matrix[1].nnz == 0
 
 
+def test_texts_that_are_all_empty_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="all 3 texts are empty, or have no letter or digit"):
+        fitted(tmp_path, ["", "", "?!"], 2)
+
+
 def test_too_few_words_for_a_width_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--width 10: 300 texts have 10 words"):
         fitted(tmp_path, texts(), 64, width=10)
