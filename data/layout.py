@@ -86,6 +86,7 @@ SCHEMA = ManifestSchema(
     modality_fields=(Field("dim", int), Field("dtype", str), Field("num_present", int)),
     again="prepare the dataset again",
     missing=_missing,
+    maker="jobs/prepare_data.py",
 )
 
 

@@ -14,9 +14,10 @@ from contracts.errors import InputError
 from contracts.terminal import shows_bars
 from data.dataset import Dataset
 from data.encoding.encode import EncodingJob, Outcome, check_job, encode_items
-from data.encoding.encoders import BUILT_IN
+from data.encoding.encoders import BUILT_IN, TFIDF
 from data.encoding.item_table import ItemTable
 from data.encoding.request import EncoderSpec, Modality, Several
+from data.encoding.reuse import width_of
 from data.encoding.text_models import POOLINGS
 from data.layout import ITEMS
 from distributed.output import local_bar
@@ -111,13 +112,15 @@ _COLUMNS = {
     "--max-length", type=click.IntRange(min=1), help="most tokens of a text that are read [default: the model's limit]"
 )
 @click.option("--prefix", help="put before every text, such as 'passage: ' for E5 [default: what the folder says]")
-@click.option("--width", type=click.IntRange(min=1), default=128, show_default=True, help="tfidf: values of a vector")
+@click.option(
+    "--width",
+    type=click.IntRange(min=1),
+    help="tfidf: values of a vector [default: 128; with --reuse, as many as there]",
+)
 @click.option(
     "--fit-texts",
     type=click.IntRange(min=2),
-    default=200_000,
-    show_default=True,
-    help="tfidf: number of texts that the projection is computed from",
+    help="tfidf: number of texts that the projection is computed from [default: 200,000]",
 )
 @click.option(
     "--batch-tokens",
@@ -171,8 +174,8 @@ def main(
     normalize: bool | None,
     max_length: int | None,
     prefix: str | None,
-    width: int,
-    fit_texts: int,
+    width: int | None,
+    fit_texts: int | None,
     batch_tokens: int | None,
     batch_pixels: int | None,
     rows_per_part: int,
@@ -193,8 +196,7 @@ def main(
         normalize=normalize,
         max_length=max_length,
         prefix=prefix,
-        width=width,
-        fit_texts=fit_texts,
+        **_of_tfidf(encoder, reuse, width=width, fit_texts=fit_texts),
     )
     opened = Dataset.open(dataset) if dataset else None
     chosen_columns = (image_column or "image",) if side == "image" else text_columns
@@ -263,6 +265,24 @@ def _modality(given: str | None, encoder: str, text_columns: tuple[str, ...], im
     return cast(Modality, side)
 
 
+def _of_tfidf(encoder: str, reuse: str | None, **given: int | None) -> dict[str, int]:
+    """Return the options of TF-IDF that are given; the width is that of what is reused.
+
+    Raises:
+        InputError: they are given for another encoder.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    if encoder != TFIDF and options:
+        name, value = next(iter(options.items()))
+        raise InputError(
+            f"--{name.replace('_', '-')} {value}: is an option of --encoder {TFIDF}, and other encoders have no such "
+            "choice; leave it out"
+        )
+    if encoder == TFIDF and reuse and "width" not in options and (width := width_of(Path(reuse))):
+        options["width"] = width
+    return options
+
+
 def _table(
     path: str | None,
     dataset: Dataset | None,
@@ -304,6 +324,9 @@ def _print_outcome(outcome: Outcome, output: str, side: Modality) -> None:
         print(f"  {number:,} {side}s without a vector: {reason}")
     if problems:
         print(f"  {output}/problems.parquet lists them; items without a vector lack the modality")
+    if 10 * manifest["problems"].get("no such file", 0) > 9 * (problems + manifest["num_values"]):
+        folder = manifest["source"]["image_folder"]
+        print(f"  nearly all files are missing in {folder}; if it is the wrong folder, name another by --image-folder")
     facts = manifest["encoder"]
     print(
         f"wrote {output}: {present:,} of {count:,} items have a vector of {facts['width']} values, by {facts['name']}, "

@@ -75,12 +75,32 @@ def read_manifest(folder: Path, schema: ManifestSchema) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         manifest = {}
     if schema.kind is not None and manifest.get("kind") != schema.kind:
-        raise InputError(f"{file}: is not the manifest of a {schema.what}; name a folder written by {schema.maker}")
+        found = f"is the manifest of a {_kind_of(manifest)}, not" if _kind_of(manifest) else "is not the manifest"
+        raise InputError(f"{file}: {found} of a {schema.what}; name a folder written by {schema.maker}")
+    if schema.kind is None and isinstance(manifest.get("kind"), str):
+        found = f"is the manifest of a {_kind_of(manifest)}, not of a {schema.what}"
+        raise InputError(f"{file}: {found}; name a folder written by {schema.maker}")
     version = manifest.get("schema_version")
     if version != schema.version:
         raise InputError(f"{file}: schema_version is {version!r}, this code reads {schema.version}; {schema.again}")
     _check_fields(file, manifest, schema)
     return manifest
+
+
+def kind_of_folder(folder: Path) -> str | None:
+    """Return what a finished folder is, such as "dataset"; None: its manifest says nothing, or is not there."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return _kind_of(manifest) if isinstance(manifest, dict) else None
+
+
+def _kind_of(manifest: dict[str, Any]) -> str | None:
+    kind = manifest.get("kind")
+    if isinstance(kind, str):
+        return {"item graph": "graph", "encoded items": "folder of encoded items"}.get(kind, f"folder of kind {kind!r}")
+    return "dataset" if "num_interactions" in manifest else None
 
 
 def _check_fields(file: Path, manifest: dict[str, Any], schema: ManifestSchema) -> None:

@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 from contracts.errors import InputError
 from data.encoding.encoded_folder import FITTED, SCHEMA, EarlierItems, is_encoded_folder
 from data.encoding.encoders import TFIDF, check_spec, open_encoder
-from data.encoding.facts import label_of
 from data.encoding.item_table import ItemTable
 from data.encoding.joining import NothingEncoded, write_encoded
 from data.encoding.part_work import Work
 from data.encoding.parts import Part, plan_parts
 from data.encoding.request import Encoder, EncoderSpec, Several
+from data.encoding.reuse import check_reuse, check_same_encoder
 from data.encoding.tfidf import PartCounts, fit
 from data.encoding.workers import Places, count_texts, encode_here
 from storage.fingerprints import value_digest
@@ -140,7 +140,7 @@ def _encode(job: EncodingJob, places: Places, track: Track[Any], cluster: OnClus
         dtype=job.dtype,
     )
     if earlier is not None:
-        _check_reusable(earlier, work)
+        check_same_encoder(earlier, encoder.facts)
     missing = [part for part in parts if not work.is_done(part)]
     if len(missing) < len(parts):
         print(f"continuing: {len(parts) - len(missing):,} of {len(parts):,} parts are there", flush=True)
@@ -171,25 +171,6 @@ def _chosen(wanted: pa.Array | None, earlier: EarlierItems | None) -> tuple[Call
 
     fingerprint = earlier.manifest["fingerprint"] if earlier is not None else ""
     return only, value_digest([wanted.to_pylist() if wanted is not None else None, fingerprint])
-
-
-def _check_reusable(earlier: EarlierItems, work: Work) -> None:
-    """Refuse an earlier folder of other vectors.
-
-    Raises:
-        InputError: another encoder, dtype, or lists.
-    """
-    label, own = label_of(earlier.manifest["encoder"]), label_of(work.facts)
-    if label.rpartition(" ")[2] != own.rpartition(" ")[2]:
-        raise InputError(
-            f"--reuse {earlier.folder}: its vectors are of the encoder {label}, and these would be of {own}; use the "
-            "same encoder and settings, or leave --reuse out"
-        )
-    if "list" in (work.several, earlier.manifest["several"]) or work.dtype != earlier.manifest["dtype"]:
-        raise InputError(
-            f"--reuse {earlier.folder}: has --several {earlier.manifest['several']} and --dtype "
-            f"{earlier.manifest['dtype']}; only means of the same dtype can be reused"
-        )
 
 
 def _run(
@@ -230,11 +211,13 @@ def check_job(job: EncodingJob, overwrite: bool) -> None:
     """Check what takes no time, before a cluster is joined.
 
     Raises:
-        InputError: there is no such table or encoder, or the output may not be written.
+        InputError: there is no such table or encoder, the output may not be written, or what would be reused differs.
     """
     check_spec(job.spec)
     check_output(job.output, overwrite)
     job.table.files()
+    if job.reuse is not None:
+        check_reuse(job.reuse, job.spec, job.several, job.dtype)
 
 
 def check_output(output: Path, overwrite: bool) -> None:

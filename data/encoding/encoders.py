@@ -97,6 +97,11 @@ def _from_folder(spec: EncoderSpec, folder: Path, device: str, image_folder: Pat
             f"--encoder {folder}: is a model of type {config.model_type}, and images are encoded by CLIP, SigLIP or "
             f"{EFFICIENTNET}; name another"
         )
+    if getattr(model_class, "main_input_name", "input_ids") != "input_ids":
+        raise InputError(
+            f"--encoder {folder}: is a model of type {config.model_type}, which does not read texts; name a model of "
+            "texts, CLIP or SigLIP"
+        )
     from data.encoding.text_models import TextModel
 
     return TextModel(spec=spec, folder=folder, facts=facts, device=device)

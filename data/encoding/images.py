@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 from data.encoding.request import missing_package
+from data.encoding.wording import one_line
 
 # Larger images are refused before they are decoded. 64 million pixels take 192 MiB as RGB.
 MOST_PIXELS = 1 << 26
 MOST_BYTES = 1 << 28
 # Models that scale the shorter side to 224 pixels would make an enormous picture of a narrow strip.
 _MOST_TIMES = 100
-# A JPEG with longer sides is decoded at a half, a quarter or an eighth of its size. Models read 224 to 512 pixels.
+# A JPEG is decoded at a half or a quarter of its size if both sides keep as many pixels. Models read 224 to 512.
 _LONG_SIDE = 2048
+
+
+ADDRESS = (
+    r"(?i)^\s*(?:(?:https?|ftp|s3|gs|gcs|hdfs|azure|abfss?|data|file)://|data:image/|//[^/\s]+/|www\.[^/\s]+\.[^/\s]+/)"
+)
 
 
 class UnusableImage(Exception):
@@ -46,7 +53,7 @@ def open_image(source: str | bytes, folder: Path | None) -> Any:
             if width * height > MOST_PIXELS:
                 raise UnusableImage(f"too large: {width} x {height} pixels, at most {MOST_PIXELS:,} are read")
             if max(width, height) > _MOST_TIMES * min(width, height):
-                raise UnusableImage(f"too long: {width} x {height} pixels")
+                raise UnusableImage(f"too long: {width} x {height} pixels, at most {_MOST_TIMES} times as long as wide")
             if image.format == "JPEG":
                 image.draft("RGB", (_LONG_SIDE, _LONG_SIDE))
             image.load()
@@ -60,11 +67,13 @@ def open_image(source: str | bytes, folder: Path | None) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise errors of every kind for damaged files
-        raise UnusableImage(f"damaged: {type(error).__name__}: {' '.join(str(error).split())[:120]}") from None
+        raise UnusableImage(f"damaged: {type(error).__name__}: {one_line(error, 120)}") from None
 
 
 def _file(path: str, folder: Path | None) -> io.BytesIO:
     """Return the content of a file. Reading it whole keeps network file systems from many small reads."""
+    if re.match(ADDRESS, path):  # of a table with bytes; other tables are refused before
+        raise UnusableImage("an address, and nothing is downloaded here")
     full = os.path.join(folder, path) if folder else path
     try:
         if (size := os.path.getsize(full)) > MOST_BYTES:

@@ -5,14 +5,9 @@ A table is a Parquet, CSV, TSV or JSON-lines file, compressed or not, or a folde
 
 from __future__ import annotations
 
-import io
-import itertools
-import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +17,18 @@ import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from contracts.errors import InputError
+from data.encoding.images import ADDRESS
+from data.encoding.json_lines import check_json_lines, json_types
 from data.encoding.request import Modality
+from data.encoding.wording import one_line
 from data.formats.columns import as_ids, check_columns, is_text
 from data.formats.delimited import check_separator, read_header
 from data.layout import UNREADABLE, local_path
 
 _BLOCK_BYTES = 16 << 20
-_JSON_ROWS = 10_000  # rows that are looked at for the types of columns
 _SEPARATORS = {".csv": ",", ".tsv": "\t", ".text": "\t", ".txt": "\t"}
 _JSON = (".jsonl", ".ndjson", ".json")
 _PACKED = (".gz", ".zst", ".bz2")
-_URL = r"(?i)^\s*(?:https?|ftp|s3|gs|gcs|hdfs|azure|abfss?|data|file)://|^\s*data:image/"
 LISTS = pa.large_list(pa.large_string())
 
 
@@ -171,12 +167,16 @@ class ItemTable:
 
     def _json_blocks(self, file: Path, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
         # Only these columns are parsed: others may change their types from row to row, as prices in metadata do.
-        types, seen = _json_types(file, wanted)
+        types, seen = json_types(file, wanted)
         self._check_columns(seen, file)
         parse = pajson.ParseOptions(explicit_schema=pa.schema(types), unexpected_field_behavior="ignore")
         with pa.input_stream(str(file), compression="detect") as source:
-            for block in pajson.open_json(source, pajson.ReadOptions(block_size=_BLOCK_BYTES), parse):
-                yield block.select(list(wanted))
+            try:
+                for block in pajson.open_json(source, pajson.ReadOptions(block_size=_BLOCK_BYTES), parse):
+                    yield block.select(list(wanted))
+            except pa.ArrowInvalid:  # its rows are counted from the start of a block
+                check_json_lines(file, types)
+                raise
 
     def _check_columns(self, names: Sequence[str], file: Path) -> None:
         roles = {"item": self.item_column} | {f"{self.modality}": name for name in self.columns[:1]}
@@ -204,7 +204,10 @@ class ItemTable:
 def is_binary(kind: pa.DataType) -> bool:
     """Return whether a column holds the bytes of files, also as Hugging Face's struct with a field `bytes`."""
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and is_binary(kind.field("bytes").type)
+        if kind.get_field_index("bytes") < 0:
+            return False
+        content = kind.field("bytes").type
+        return is_binary(content) or (pa.types.is_null(content) and kind.get_field_index("path") >= 0)
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
@@ -214,39 +217,6 @@ def _element(kind: pa.DataType) -> pa.DataType:
 
 def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-
-
-def _json_types(file: Path, wanted: Sequence[str]) -> tuple[dict[str, pa.DataType], list[str]]:
-    """Return the type of each column by its first value among the first rows, and the names of all columns there."""
-    types: dict[str, pa.DataType] = {}
-    seen: dict[str, None] = {}
-    with pa.input_stream(str(file), compression="detect") as source:
-        lines = io.TextIOWrapper(io.BufferedReader(source), encoding="utf-8-sig", errors="replace")
-        for row, line in enumerate(itertools.islice(lines, _JSON_ROWS), start=1):
-            if not line.strip():
-                continue
-            try:
-                found = json.loads(line)
-            except ValueError:
-                raise InputError(f"{file}: row {row} is not valid JSON ({line[:60]!r}); restore the file") from None
-            if not isinstance(found, dict):
-                raise InputError(f"{file}: row {row} is {line[:60]!r}, expected one JSON object a line")
-            seen |= dict.fromkeys(found)
-            for name in wanted:
-                if name not in types and found.get(name) not in (None, []):
-                    types[name] = _json_type(found[name], name, row, file)
-            if len(types) == len(wanted):
-                break
-    return {name: types.get(name, pa.large_string()) for name in wanted}, list(seen)
-
-
-def _json_type(value: Any, name: str, row: int, file: Path) -> pa.DataType:
-    element = value[0] if isinstance(value, list) else value
-    if isinstance(element, int) and not isinstance(element, bool):
-        return pa.int64()  # an id; columns of values refuse numbers
-    if not isinstance(element, str):
-        raise InputError(f"{file}: column {name} is {value!r:.80} in row {row}, expected text or a list of texts")
-    return pa.list_(pa.large_string()) if isinstance(value, list) else pa.large_string()
 
 
 def _joined(columns: Sequence[pa.Array]) -> pa.Array:
@@ -269,7 +239,7 @@ def _without_empty(lists: pa.Array) -> pa.Array:
 
 
 def _refuse_urls(values: pa.Array, column: str, file: Path) -> None:
-    found = pc.match_substring_regex(values.flatten(), _URL)
+    found = pc.match_substring_regex(values.flatten(), ADDRESS)
     if not pc.any(found).as_py():
         return
     url = values.flatten().filter(found)[0].as_py()
@@ -281,4 +251,4 @@ def _refuse_urls(values: pa.Array, column: str, file: Path) -> None:
 
 
 def _line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error))[:200]
+    return one_line(error, 200)

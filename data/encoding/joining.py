@@ -214,11 +214,17 @@ def _write_problems(file: Path, problems: Iterable[pa.Table], reasons: Counter[s
 
 def _all_broken(work: Work, parts: Sequence[Part], item: str) -> str:
     what = {"text": "texts", "image": "images"}[work.spec.modality]
+    check = f"check --{work.spec.modality}-column" + (", and --image-folder" if work.image_folder else "")
+    reasons: Counter[str] = Counter()
+    for table in _problems(work, parts, Path(work.folder), None):
+        reasons.update(table.column("reason").to_pylist())
+    if reasons.keys() <= {"no text", "no image"} and reasons.total() > 1:
+        return f"all {reasons.total():,} {what} are empty; {check}"
     for table in _problems(work, parts, Path(work.folder), None):
         first = table.slice(0, 1).to_pylist()[0]
         folder = f" in {work.image_folder}" if work.image_folder else ""
         return (
             f"none of the {what} has a vector: item {first['item']!r} ({first['source'][:80]!r}{folder}): "
-            f"{first['reason']}; check the column, and --image-folder"
+            f"{first['reason']}; {check}"
         )
     return f"none of the {what} has a vector, not even of item {item!r}; check the table"

@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 
 from contracts.errors import InputError
+from data.encoding.wording import one_line
 from storage.fingerprints import files_digest
 
+_POINTER = b"version https://git-lfs"  # what Git leaves in place of a large file
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # Not part of a model's revision: what people write about it.
 _PROSE = (".md", ".png", ".gitattributes")
@@ -30,12 +32,17 @@ def revision_of(folder: Path) -> str:
 
 
 def check_weights(folder: Path) -> None:
-    """Refuse pickled weights that hold more than tensors, before a library opens them.
+    """Refuse files that Git has not fetched, and pickles that hold more than tensors, before a library opens them.
 
     Raises:
-        InputError: a file cannot be loaded with `torch.load(weights_only=True)`.
+        InputError: a file is a pointer of Git LFS, or cannot be loaded with `torch.load(weights_only=True)`.
     """
     for path in sorted(folder.rglob("*")):
+        if path.is_file() and _is_pointer(path):
+            raise InputError(
+                f"--encoder {folder}: {path.name} is a pointer of Git LFS in place of the file; run `git lfs pull` in "
+                "that folder"
+            )
         if path.suffix.lower() not in _PICKLES or not path.is_file():
             continue
         try:
@@ -45,6 +52,11 @@ def check_weights(folder: Path) -> None:
                 f"--encoder {folder}: {path.name} cannot be loaded as plain tensors ({first_line(error)}), and pickles "
                 "can run code; save the weights as model.safetensors, or remove the file"
             ) from None
+
+
+def _is_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
 
 
 @contextmanager
@@ -71,6 +83,10 @@ def loading(folder: Path) -> Iterator[None]:
     except (
         Exception
     ) as error:  # OSError, ValueError, KeyError, safetensors' own, and more: all of them are the folder's
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"--encoder {folder}: this model needs code from its folder, which is never run; choose another"
+            ) from None
         raise InputError(
             f"--encoder {folder}: no model could be loaded from this folder ({first_line(error)}); it should hold "
             "config.json, model.safetensors and the tokenizer's or image processor's files"
@@ -81,5 +97,5 @@ def loading(folder: Path) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, shortened."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    """Return an error's kind and text in one line, shortened."""
+    return f"{type(error).__name__}: {one_line(error, 160)}"

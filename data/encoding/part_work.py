@@ -20,6 +20,7 @@ from contracts.errors import InputError
 from data.encoding.facts import label_of
 from data.encoding.parts import Part
 from data.encoding.request import Encoder, EncoderSpec, Several
+from data.encoding.wording import one_line
 from storage.durable_files import replacing
 from storage.fingerprints import value_digest
 
@@ -95,7 +96,7 @@ def encode_part(encoder: Encoder, work: Work, part: Part) -> None:
             rows.append(block_rows[sound])
     except (pa.ArrowException, OSError) as error:
         raise InputError(
-            f"{part.file or part.path(Path(work.folder))}: cannot be read ({' '.join(str(error).split())[:200]}); "
+            f"{part.file or part.path(Path(work.folder))}: cannot be read ({one_line(error, 200)}); "
             "restore the file and repeat the command: finished parts are kept"
         ) from None
     owners = np.concatenate(rows) if rows else np.zeros(0, np.int64)

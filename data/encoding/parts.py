@@ -79,8 +79,14 @@ class Part:
 
 def _bytes_of(found: Any) -> list[str | bytes | None]:
     several = found if isinstance(found, list) else [found]
-    images: list[str | bytes | None] = [image.get("bytes") if isinstance(image, dict) else image for image in several]
+    images = [_of_struct(image) if isinstance(image, dict) else image for image in several]
     return images or [None]
+
+
+def _of_struct(image: dict[str, Any]) -> str | bytes | None:
+    """Return the bytes, or the path where Hugging Face's datasets have no bytes."""
+    content: str | bytes | None = image.get("bytes")
+    return image.get("path") if content is None else content
 
 
 def plan_parts(

@@ -15,6 +15,7 @@ import torch
 
 from contracts.errors import InputError
 from data.encoding.batches import token_batches
+from data.encoding.model_checks import check_length, check_tokenizer, complete_weights
 from data.encoding.model_folder import loading
 from data.encoding.request import EncoderSpec, missing_package
 
@@ -32,8 +33,9 @@ class TextModel:
 
     def __init__(self, *, spec: EncoderSpec, folder: Path, facts: Mapping[str, Any], device: str) -> None:
         """Load the model. Raises InputError if the folder holds no model of texts that can be read."""
-        with loading(folder):
+        with loading(folder), complete_weights(folder, ("pooler",)):
             model = _pooled(spec, folder) if not (folder / "modules.json").exists() else _ready_made(spec, folder)
+            check_tokenizer(model.tokenizer, folder)
         if spec.normalize is not None:
             model = _with_normalization(model, spec.normalize)
         if spec.max_length is not None:
@@ -132,9 +134,7 @@ def _with_normalization(model: Any, wanted: bool) -> Any:
 
 
 def _limit(model: Any, max_length: int) -> None:
-    most = model.max_seq_length
-    if most is not None and max_length > most:
-        raise InputError(f"--max-length {max_length}: the model reads at most {most} tokens; lower it")
+    check_length(max_length, model.tokenizer, model.max_seq_length)
     model.max_seq_length = max_length
 
 

@@ -35,6 +35,9 @@ NAME = "tfidf"
 _NUM_HASHES = 1 << 20
 _MOST_WORDS = 1 << 16
 _LEAST_TEXTS = 2  # a word of a single text tells nothing about others
+# Weights of a text have norm 1. A shorter projection than this is what rounding left over; float16 keeps all others.
+_LEAST_NORM = 1e-5
+NO_SHARED_WORD = "no word that another text has too"
 _NO_LETTERS_OR_DIGITS = r"[^\p{L}\p{N}]+"
 
 
@@ -43,12 +46,14 @@ class PartCounts:
     """What is counted in a part.
 
     Attributes:
+        num_values: all texts.
         num_texts: texts with a word.
         hashes: int64, ascending: the hashes of its words.
         counts: int64, the number of texts with each.
         sample: texts for the SVD.
     """
 
+    num_values: int
     num_texts: int
     hashes: np.ndarray
     counts: np.ndarray
@@ -74,7 +79,11 @@ def count_part(texts: Sequence[str], sampled: Sequence[int]) -> PartCounts:
     hashes, counts = np.unique(matrix.indices, return_counts=True)
     num_texts = int((np.diff(matrix.indptr) > 0).sum())
     return PartCounts(
-        num_texts=num_texts, hashes=hashes.astype(np.int64), counts=counts, sample=[texts[index] for index in sampled]
+        num_values=len(texts),
+        num_texts=num_texts,
+        hashes=hashes.astype(np.int64),
+        counts=counts,
+        sample=[texts[index] for index in sampled],
     )
 
 
@@ -84,11 +93,16 @@ def fit(parts: Iterable[PartCounts], width: int, file: Path) -> None:
     Raises:
         InputError: the texts have too few words for this width.
     """
-    frequency, num_texts, sample = np.zeros(_NUM_HASHES, np.int64), 0, []
+    frequency, num_values, num_texts, sample = np.zeros(_NUM_HASHES, np.int64), 0, 0, []
     for part in parts:
         frequency[part.hashes] += part.counts
+        num_values += part.num_values
         num_texts += part.num_texts
         sample += part.sample
+    if not num_texts:
+        raise InputError(
+            f"--encoder {NAME}: all {num_values:,} texts are empty, or have no letter or digit; check --text-column"
+        )
     known = np.flatnonzero(frequency >= (_LEAST_TEXTS if num_texts > _LEAST_TEXTS else 1))
     kept = np.sort(known[np.argsort(-frequency[known], kind="stable")[:_MOST_WORDS]])
     columns = np.full(_NUM_HASHES, -1, np.int32)
@@ -156,7 +170,15 @@ class TfIdf:
         texts = [str(value or "").strip() for value in values]
         weights = _weights(word_counts(texts), self._columns, self._idf)
         vectors = np.asarray(weights @ self._components, np.float32)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        is_noise = norms[:, 0] < _LEAST_NORM
+        vectors[is_noise] = 0
         if self._normalize:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        known = np.diff(weights.indptr) > 0
-        return vectors, [NO_TEXT if not t else "" if k else "no known word" for t, k in zip(texts, known, strict=True)]
+            vectors /= np.where(is_noise[:, None], 1, norms)
+        has_words = np.diff(weights.indptr) > 0
+        unlike = f"only words that a width of {self.width:,} leaves out"
+        reasons = [
+            NO_TEXT if not text else NO_SHARED_WORD if not has else unlike if noise else ""
+            for text, has, noise in zip(texts, has_words, is_noise, strict=True)
+        ]
+        return vectors, reasons

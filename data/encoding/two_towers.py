@@ -12,6 +12,7 @@ import torch
 from contracts.errors import InputError
 from data.encoding.batches import token_batches
 from data.encoding.images import UnusableImage, open_image
+from data.encoding.model_checks import check_length, check_tokenizer, complete_weights
 from data.encoding.model_folder import loading
 from data.encoding.request import EncoderSpec
 from data.encoding.text_models import NO_TEXT
@@ -27,7 +28,7 @@ class _Tower:
             raise InputError(f"--pooling {spec.pooling}: CLIP and SigLIP pool in their own way; leave it out")
         if spec.prefix and spec.modality == "image":
             raise InputError("--prefix: is for texts; leave it out")
-        with loading(folder):
+        with loading(folder), complete_weights(folder, _UNREAD[spec.modality]):
             model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         unused = "vision_model" if spec.modality == "text" else "text_model"
         if hasattr(model, unused):
@@ -55,6 +56,11 @@ class _Tower:
 
 
 _SIDE = {"text": "text", "image": "vision"}
+_SCALES = ("logit_scale", "logit_bias")  # of cosines, not of vectors
+_UNREAD = {
+    "text": ("vision_model", "visual_projection", *_SCALES),
+    "image": ("text_model", "text_projection", *_SCALES),
+}
 
 
 class TextTower(_Tower):
@@ -67,9 +73,10 @@ class TextTower(_Tower):
 
         with loading(folder):
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            check_tokenizer(self._tokenizer, folder)
         most = int(self._model.config.text_config.max_position_embeddings)
-        if spec.max_length is not None and spec.max_length > most:
-            raise InputError(f"--max-length {spec.max_length}: the model reads at most {most} tokens; lower it")
+        if spec.max_length is not None:
+            check_length(spec.max_length, self._tokenizer, most)
         self._max_length = spec.max_length or most
         # SigLIP was trained on texts that were all padded to one length, without a mask.
         self._pads_to_end = str(self._model.config.model_type).startswith("siglip")

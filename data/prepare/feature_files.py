@@ -28,6 +28,7 @@ from data.formats.columns import as_ids, read_parquet
 from data.formats.delimited import read_ids
 from data.layout import UNREADABLE, local_path
 from storage.array_file import map_array
+from storage.manifest import kind_of_folder
 
 # The widths of UniSRec's BERT-base and of MISSRec's CLIP ViT-B/32.
 _RAW_WIDTHS = (768, 512)
@@ -52,6 +53,11 @@ def read_feature_file(file: str, ids_file: str | None, num_items: int) -> tuple[
     if not path.exists():
         raise InputError(f"{file}: no such file; check the path of --features")
     if path.is_dir():
+        if (kind := kind_of_folder(path)) and not is_encoded_folder(path):
+            raise InputError(
+                f"{file}: is a {kind}, and --features takes vectors of items: a folder of jobs/encode_items.py, or a "
+                ".npy, .npz or .parquet file"
+            )
         if not is_encoded_folder(path):
             raise InputError(
                 f"{file}: is a folder that jobs/encode_items.py has not finished; name a file, or such a folder"

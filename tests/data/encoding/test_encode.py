@@ -175,11 +175,37 @@ def test_only_new_items_are_encoded(tmp_path: Path) -> None:
     assert again.num_parts == 0
     np.testing.assert_array_equal(np.load(tmp_path / "again/vectors.npy"), vectors)
     with pytest.raises(
-        InputError, match=r"its vectors are of the encoder tfidf [0-9a-f]{12}, and these would be of tfidf"
+        InputError,
+        match=r"are by tfidf, revision ([0-9a-f]{12}), and these would be by tfidf, revision \1: "
+        "normalized is False there and True here; use the same",
     ):
         encode(tmp_path / "whole.parquet", tmp_path / "other", reuse=tmp_path / "old", spec={"normalize": True})
     with pytest.raises(InputError, match="only means of the same dtype can be reused"):
         encode(tmp_path / "whole.parquet", tmp_path / "other", reuse=tmp_path / "old", dtype="float16")
+
+
+def test_what_differs_from_what_would_be_reused_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers", reason="the extra encode is not installed")
+    write_table(tmp_path / "t.parquet", 30)
+    bert = {"name": str(tiny_models.bert(tmp_path / "bert"))}
+    encode(tmp_path / "t.parquet", tmp_path / "old", spec=bert)
+    encode(tmp_path / "t.parquet", tmp_path / "words")
+    before = fingerprints(tmp_path)
+
+    def refused(reuse: str, message: str, **options: Any) -> None:
+        with pytest.raises(InputError, match=message):
+            encode(tmp_path / "t.parquet", tmp_path / "new", reuse=tmp_path / reuse, **options)
+        assert fingerprints(tmp_path) == before
+
+    refused("old", "old: its vectors are by bert, revision [0-9a-f]{12}, and these would be by tfidf; use the same")
+    refused("words", "words: its vectors are by tfidf, revision [0-9a-f]{12}, and these would be by /", spec=bert)
+    refused("words", "its vectors have 4 values, and --width is 3", spec={"width": 3})
+    refused("old", "pooling is mean there and cls here; use the same", spec=bert | {"pooling": "cls"})
+    both = "pooling is mean there and cls here; max_length is 32 there and 8 here; use the same"
+    refused("old", both, spec=bert | {"pooling": "cls", "max_length": 8})
+    other = {"name": str(tiny_models.bert(tmp_path / "other", seed=1))}
+    before = fingerprints(tmp_path)
+    refused("old", "revision is ([0-9a-f]{12}) there and [0-9a-f]{12} here; use the same", spec=other)
 
 
 def test_outputs_that_are_something_else_are_never_replaced(tmp_path: Path) -> None:
@@ -212,6 +238,15 @@ def test_texts_of_which_none_has_a_vector_are_an_error(tmp_path: Path) -> None:
             image_folder=tmp_path,
         )
     assert not (tmp_path / "out").exists()
+    pq.write_table(pa.table({"item": ["a", "b"], "image": [None, ""]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"^all 2 images are empty; check --image-column, and --image-folder$"):
+        encode(
+            tmp_path / "t.parquet",
+            tmp_path / "out",
+            columns={"modality": "image", "columns": ("image",)},
+            spec={"name": "efficientnet-lite0"},
+            image_folder=tmp_path,
+        )
 
 
 @pytest.mark.parametrize("where", ["files", "table"])
@@ -272,7 +307,7 @@ def test_a_killed_encoding_ends_as_an_undisturbed_one(kind: str, tmp_path: Path)
         name = str(tiny_models.bert(tmp_path / "bert"))
     command = [
         sys.executable, str(ROOT / "jobs/encode_items.py"), "--input", str(tmp_path / "t.parquet"), "--encoder", name,
-        "--rows-per-part", "4", "--width", "4", "--output", str(tmp_path / "out"),
+        "--rows-per-part", "4", "--output", str(tmp_path / "out"), *(["--width", "4"] if kind == "tfidf" else []),
     ]  # fmt: skip
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
@@ -282,7 +317,7 @@ def test_a_killed_encoding_ends_as_an_undisturbed_one(kind: str, tmp_path: Path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "out").exists()
-    options = {"spec": {"name": name}, "rows_per_part": 4}
+    options = {"spec": {"name": name, "width": 4 if kind == "tfidf" else 128}, "rows_per_part": 4}
     kept = encode(tmp_path / "t.parquet", tmp_path / "out", **options).num_kept
     assert 4 <= kept < 60  # a part is done when both of its files are there
     encode(tmp_path / "t.parquet", tmp_path / "straight", **options)

@@ -105,3 +105,17 @@ def test_images_are_found_by_a_column_that_the_dataset_carries(tmp_path: Path) -
     vectors, items, _ = read_encoded(tmp_path / "out")
     assert items.to_pylist() == [f"i{item}" for item in range(6)]
     assert vectors.any(axis=1).tolist() == [*[True] * 5, False]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("missing", "hint"), [(12, False), (40, True)])
+def test_another_folder_is_proposed_if_nearly_all_files_are_missing(tmp_path: Path, missing: int, hint: bool) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the extra encode is not installed")
+    names = list(sound_pictures())[:2]
+    write_pictures(tmp_path, {name: sound_pictures()[name] for name in names})
+    paths = [*names, *(f"none{number}.png" for number in range(missing))]
+    pq.write_table(pa.table({"item": [f"i{n}" for n in range(len(paths))], "image": paths}), tmp_path / "t.parquet")
+    command = ["--input", str(tmp_path / "t.parquet"), "--encoder", "efficientnet-lite0", "--output"]
+    result = CliRunner().invoke(main, [*command, str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert (f"nearly all files are missing in {tmp_path}; if it is the wrong folder" in result.output) == hint

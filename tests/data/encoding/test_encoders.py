@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +16,9 @@ from PIL import Image
 from contracts.errors import InputError
 from data.encoding.encoders import check_spec, open_encoder
 from data.encoding.request import EncoderSpec
+from data.encoding.wording import one_line
 from tests.data.encoding import tiny_models
+from tests.data.encoding.pictures import encoded
 from tests.data.small_files import REAL
 
 pytestmark = pytest.mark.long
@@ -193,6 +198,99 @@ def test_folders_that_are_no_encoders_are_refused_in_one_line(folders: Path, tmp
     own_code = tiny_models.bert(tmp_path / "own")
     (own_code / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "os.path.Evil"}]')
     refused(own_code, "code that comes with a model is never run")
+
+
+def test_code_and_pointers_in_a_folder_are_named(tmp_path: Path) -> None:
+    pointer = tiny_models.bert(tmp_path / "pointer")
+    (pointer / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    refused(pointer, r"model\.safetensors is a pointer of Git LFS in place of the file; run `git lfs pull`")
+    coded = tiny_models.bert(tmp_path / "coded")
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (coded / "config.json").write_text(json.dumps(config))
+    (coded / "own.py").write_text("raise SystemExit('code was run')")
+    refused(coded, "this model needs code from its folder, which is never run; choose another$")
+
+
+def test_foreign_texts_end_with_a_whole_word() -> None:
+    assert one_line("short\n text", 20) == "short text"
+    assert one_line("some longer words, and more of them", 20) == "some longer words ..."
+    assert one_line("x" * 30, 20) == "x" * 20 + " ..."
+
+
+def test_folders_without_the_tokenizers_words_are_refused(folders: Path, tmp_path: Path) -> None:
+    for kind in ("bert", "clip", "siglip", "sentences"):
+        folder = Path(shutil.copytree(folders / kind, tmp_path / kind))
+        for file in folder.rglob("tokenizer.json"):
+            file.unlink()
+        refused(folder, r"no model could be loaded|has no file of the tokenizer \(.*tokenizer\.json.*\)")
+    only = tiny_models.bert(tmp_path / "only")
+    for file in only.iterdir():
+        if file.name not in ("config.json", "model.safetensors"):
+            file.unlink()
+    refused(only, r"has no file of the tokenizer \(tokenizer\.json or vocab\.txt\), so all words would be the same")
+
+
+def without(folder: Path, copy: Path, part: str) -> Path:
+    """Copy a model without the weights that have `part` in their names."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, copy)
+    weights = load_file(copy / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if part not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "modality", "lacks"),
+    [
+        ("bert", "layer.1.", "text", "encoder.layer.1.attention"),
+        ("sentences", "embeddings.word", "text", "embeddings.word_embeddings.weight,"),
+        ("clip", "text_projection", "text", "text_projection.weight,"),
+        ("clip", "visual_projection", "image", "visual_projection.weight,"),
+        ("siglip", "vision_model.head", "image", "vision_model.head."),
+        ("siglip", "text_model.head", "text", "text_model.head."),
+        ("bert", "pooler", "text", None),
+        ("clip", "vis", "text", None),
+        ("clip", "text_", "image", None),
+        ("clip", "logit_scale", "image", None),
+    ],
+)
+def test_weights_that_vectors_depend_on_must_be_there(
+    folders: Path, tmp_path: Path, kind: str, part: str, modality: str, lacks: str | None
+) -> None:
+    from transformers import PreTrainedModel
+
+    before = PreTrainedModel.__dict__["from_pretrained"]
+    folder = without(folders / kind, tmp_path / "model", part)
+    if lacks:
+        refused(folder, rf"the weights lack {re.escape(lacks)}.* which would be drawn at random", modality=modality)
+    else:
+        chosen = [EncoderSpec(name=str(path), modality=modality) for path in (folder, folders / kind)]
+        values = ["red saw"] if modality == "text" else [encoded(Image.new("RGB", (40, 40), "red"), "PNG")]
+        ours, whole = (open_encoder(each, "cpu").encode(values)[0] for each in chosen)
+        np.testing.assert_allclose(ours, whole, atol=1e-5)  # other places in a file, so other kernels
+    assert PreTrainedModel.__dict__["from_pretrained"] is before
+
+
+@pytest.mark.parametrize("with_processor", [True, False])
+def test_a_model_of_images_alone_is_refused_for_texts(tmp_path: Path, with_processor: bool) -> None:
+    from transformers import ViTConfig, ViTModel
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    ViTModel(ViTConfig(image_size=16, patch_size=8, **sizes)).save_pretrained(tmp_path)
+    if with_processor:
+        ViTImageProcessorPil().save_pretrained(tmp_path)
+    refused(tmp_path, "is a model of type vit, which does not read texts")
+
+
+@pytest.mark.parametrize("kind", ["bert", "sentences", "clip", "siglip"])
+def test_the_least_length_leaves_room_for_a_word(folders: Path, kind: str) -> None:
+    for length in (1, 2):
+        refused(folders / kind, f"--max-length {length}: .* give at least 3", max_length=length)
+    checked(spec(folders / kind, max_length=3))
 
 
 @pytest.mark.parametrize(

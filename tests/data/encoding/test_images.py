@@ -48,13 +48,23 @@ def test_broken_pictures_have_a_reason(name: str, tmp_path: Path) -> None:
         open_image(name, tmp_path)
 
 
+def test_a_strip_is_told_how_long_it_may_be() -> None:
+    from PIL import Image
+
+    with pytest.raises(UnusableImage, match=r"^too long: 3000 x 10 pixels, at most 100 times as long as wide$"):
+        open_image(encoded(Image.new("RGB", (3000, 10)), "PNG"), None)
+
+
 def test_a_picture_of_one_pixel_is_a_picture() -> None:
     from PIL import Image
 
     assert open_image(encoded(Image.new("RGB", (1, 1), "red"), "PNG"), None).getpixel((0, 0)) == (255, 0, 0)
 
 
-@pytest.mark.parametrize(("path", "reason"), [("none.png", "no such file"), (".", "not a file"), ("a\0b", "cannot be")])
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("none.png", "no such file"), (".", "not a file"), ("a\0b", "cannot be"), ("http://x/a", "an address")],
+)
 def test_paths_without_a_file_have_a_reason(path: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UnusableImage, match=reason):
         open_image(path, tmp_path)

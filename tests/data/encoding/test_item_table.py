@@ -78,6 +78,18 @@ def test_lists_stay_lists_and_several_columns_are_joined(tmp_path: Path) -> None
         assert rows_of(table_of(tmp_path / name, columns=("brand", "text")))[1] == [["x a b"], [""], [""], ["y c d"]]
 
 
+@pytest.mark.parametrize("has_bytes", [True, False])
+def test_structs_without_bytes_name_files(has_bytes: bool, tmp_path: Path) -> None:
+    """Hugging Face's datasets write the path alone of images that they have not read."""
+    images = [{"bytes": b"1" if has_bytes else None, "path": "x"}, {"bytes": None, "path": "ok.png"}, None]
+    pq.write_table(pa.table({"item": ["a", "b", "c"], "image": images}), tmp_path / "t.parquet")
+    table = table_of(tmp_path / "t.parquet", modality="image", columns=("image",))
+    (tmp_path / "work").mkdir()
+    (part,) = plan_parts(table, tmp_path / "work", 4, None, "")
+    first = b"1" if has_bytes else "x"
+    assert [value for _, value in part.values(tmp_path / "work")] == [[first], ["ok.png"], [None]]
+
+
 @pytest.mark.parametrize("kind", ["binary", "struct", "list"])
 def test_parts_of_images_in_a_table_say_where_they_are(kind: str, tmp_path: Path) -> None:
     images = [f"image {i}".encode() for i in range(11)]
@@ -143,6 +155,19 @@ def test_parts_do_not_depend_on_blocks(tmp_path: Path) -> None:
         ("t.jsonl", '{"item": 1, "text": {"a": 2}}\n', "expected text or a list of texts"),
         ("t.jsonl", '{"item": 1, "text": 7}\n', "column text is int64, expected text or lists"),
         ("t.jsonl", '{"item": 1, "text": \n', "row 1 is not valid JSON"),
+        ("t.jsonl", '{"item": 1.0, "text": "a"}\n', "column item is 1.0 in row 1, ids must be text or whole numbers"),
+        ("t.jsonl", '{"item": [1], "text": "a"}\n', r"column item is \[1\] in row 1, ids must be text"),
+        (
+            "t.jsonl",
+            '{"item": 1, "text": "a"}\n\n{"item": 2, "text": "b"}\n{"item": 3, "text": "c\n',
+            "row 4 is not valid JSON",
+        ),
+        (
+            "t.jsonl",
+            '{"item": 1, "text": "a"}\n{"item": "b", "text": "b"}\n',
+            "column item is 'b' in row 2, and a whole number before; write all rows alike",
+        ),
+        ("t.jsonl", '{"item": 1, "text": "a"}\n{"item": 2.5, "text": "b"}\n', "column item is 2.5 in row 2, ids must"),
         ("t.jsonl", "[1]\n", "expected one JSON object a line"),
         ("t.xlsx", "", "suffix '.xlsx' is not"),
         ("t.parquet", "no", "cannot be read"),
@@ -156,7 +181,16 @@ def test_mistakes_in_tables_are_named(name: str, content: str, message: str, tmp
 
 
 @pytest.mark.parametrize(
-    "url", ["https://x.org/a.jpg", "http://x/a", "s3://b/a.png", "data:image/png;base64,iVBOR", " HTTPS://X/a"]
+    "url",
+    [
+        "//cdn.x.org/a.jpg",
+        "www.x.org/a.jpg",
+        "https://x.org/a.jpg",
+        "http://x/a",
+        "s3://b/a.png",
+        "data:image/png;base64,iVBOR",
+        " HTTPS://X/a",
+    ],
 )
 def test_addresses_of_images_are_refused_with_the_command_that_downloads(url: str, tmp_path: Path) -> None:
     pq.write_table(pa.table({"item": ["a", "b"], "image": ["fine.png", url]}), tmp_path / "t.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,12 @@ def fitted(path: Path, values: list[str], part: int, width: int = 4, most: int =
     for start in range(0, len(values), part):
         own = values[start : start + part]
         counts.append(tfidf.count_part(own, [i for i in range(len(own)) if start + i < most]))
-    file = path / f"{part}.safetensors"
-    tfidf.fit(counts, width, file)
-    return tfidf.TfIdf(EncoderSpec(name="tfidf", modality="text", fitted=str(file)))
+    tfidf.fit(counts, width, path / f"{part}.safetensors")
+    return tfidf.TfIdf(encoder_spec(path, part))
+
+
+def encoder_spec(path: Path, part: int) -> EncoderSpec:
+    return EncoderSpec(name="tfidf", modality="text", fitted=str(path / f"{part}.safetensors"))
 
 
 def test_parts_do_not_change_what_is_learned(tmp_path: Path) -> None:
@@ -72,15 +76,34 @@ def test_texts_of_one_kind_are_alike(tmp_path: Path) -> None:
 def test_texts_without_a_known_word_say_so(tmp_path: Path) -> None:
     encoder = fitted(tmp_path, texts(), 64)
     vectors, reasons = encoder.encode(["", None, "?!", "zebra", "a DRILL"])
-    assert reasons == ["no text", "no text", "no known word", "no known word", ""]
+    assert reasons == ["no text", "no text", *["no word that another text has too"] * 2, ""]
     assert not vectors[:4].any()
     assert vectors[4].any()
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_what_rounding_leaves_over_is_no_vector(tmp_path: Path, normalize: bool, dtype: type) -> None:
+    """Two groups of texts share no word, and the smaller one is outside of the two strongest directions."""
+    values = [*texts(60), *["piano violin", "piano cello", "violin cello"] * 2]
+    encoder = fitted(tmp_path, values, 64, width=2)
+    spec = replace(encoder_spec(tmp_path, 64), normalize=normalize)
+    vectors, reasons = tfidf.TfIdf(spec).encode(values)
+    assert reasons == [""] * 60 + ["only words that a width of 2 leaves out"] * 6
+    assert vectors.astype(dtype).any(axis=1).tolist() == [not reason for reason in reasons]
+    raw = tfidf._weights(tfidf.word_counts(values), encoder._columns, encoder._idf) @ encoder._components
+    assert 0 < np.linalg.norm(raw[60:], axis=1).max() < 1e-6  # noise
 
 
 def test_words_of_other_scripts_are_words() -> None:
     matrix = tfidf.word_counts(["ÄPFEL äpfel 苹果 1000", "—"])
     assert sorted(matrix.data.tolist()) == [1, 1, 2]
     assert matrix[1].nnz == 0
+
+
+def test_texts_that_are_all_empty_are_counted(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="all 3 texts are empty, or have no letter or digit"):
+        fitted(tmp_path, ["", "", "?!"], 2)
 
 
 def test_too_few_words_for_a_width_are_refused(tmp_path: Path) -> None:

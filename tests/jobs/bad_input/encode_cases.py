@@ -14,9 +14,24 @@ from tests.jobs.bad_input.damage import both, cut, table, write
 _OUT = "--output {here}/out"
 _ITEMS = "item,text,image\n" + "".join(f"i{n},red saw {n % 3},i{n}.png\n" for n in range(30))
 _TEXT = f"encode_items --input {{here}}/items.csv --encoder tfidf --width 2 {_OUT}"
+_JSON = _TEXT.replace(".csv", ".jsonl")
+_MIXED = '{"item": 1, "text": "a"}\n{"item": "i2", "text": "b"}\n'
 _MISSING = f"{_TEXT} --dataset {{here}}/dataset --only-missing"
 _IMAGE = f"encode_items --input {{here}}/items.csv --encoder efficientnet-lite0 {_OUT}"
+_REUSE = f"{_IMAGE} --reuse {{here}}/encoded"
 _FOLDER = f"prepare_data --format table --input {{here}}/raw.parquet {_OUT} --features text={{here}}/encoded"
+
+
+def _by(encoder: str) -> str:
+    """Return the command that encodes texts by another encoder."""
+    return _TEXT.replace("tfidf --width 2", encoder)
+
+
+def _pointer(here: Path) -> None:
+    """Write a model of which Git has fetched the small files alone."""
+    write("items.csv", _ITEMS)(here)
+    write("model/config.json", "{}")(here)
+    write("model/model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")(here)
 
 
 def _encoded(here: Path) -> None:
@@ -49,9 +64,18 @@ ENCODING = Group(
         ),
         Case("a table without rows", _TEXT, write("items.csv", "item,text\n")),
         Case("texts without words", _TEXT, write("items.csv", "item,text\ni1,!\ni2,\n")),
-        Case("an encoder that does not exist", _TEXT.replace("tfidf", "word2vec"), write("items.csv", _ITEMS)),
-        Case("a folder without a model", _TEXT.replace("tfidf", "{here}/unisrec"), write("items.csv", _ITEMS)),
+        Case("texts that are all empty", _TEXT, write("items.csv", "item,text\ni1,\ni2,\ni3,\n")),
+        Case("a line that is cut", _JSON, write("items.jsonl", '{"item": "i1", "text": "a"}\n{"item": "i2", "te')),
+        Case("an id that is a fraction", _JSON, write("items.jsonl", '{"item": 1.0, "text": "a"}\n')),
+        Case("a text as an id among numbers", _JSON, write("items.jsonl", _MIXED)),
+        Case("a graph for a dataset", _MISSING.replace("/dataset", "/graph") + " text", write("items.csv", _ITEMS)),
+        Case("an encoder that does not exist", _by("word2vec"), write("items.csv", _ITEMS)),
+        Case("a folder without a model", _by("{here}/unisrec"), write("items.csv", _ITEMS)),
+        Case("weights that Git has not fetched", _by("{here}/model"), _pointer),
         Case("texts for an encoder of images", f"{_IMAGE} --modality text", write("items.csv", _ITEMS)),
+        Case("a width for an encoder of images", f"{_IMAGE} --width 2", write("items.csv", _ITEMS)),
+        Case("TF-IDF of another width to reuse", f"{_TEXT} --reuse {{here}}/encoded --width 3", _encoded),
+        Case("vectors of another encoder to reuse", _REUSE, _encoded),
         Case("pooling for TF-IDF", f"{_TEXT} --pooling cls", write("items.csv", _ITEMS)),
         Case(
             "addresses of images",
@@ -74,6 +98,8 @@ FOLDERS = Group(
     "jobs/prepare_data.py: folders of jobs/encode_items.py",
     (
         Case("a folder that is not finished", _FOLDER, write("encoded/vectors.npy", "")),
+        Case("a dataset for features", _FOLDER.replace("encoded", "dataset")),
+        Case("a graph for features", _FOLDER.replace("encoded", "graph")),
         Case("ids for a folder", f"{_FOLDER} --feature-ids text={{here}}/text.ids", _encoded),
         Case("vectors that are cut", _FOLDER, both(_encoded, cut("encoded/vectors.npy", 0.7))),
         Case("a manifest that is cut", _FOLDER, both(_encoded, cut("encoded/manifest.json", 0.5))),
