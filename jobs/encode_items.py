@@ -221,11 +221,7 @@ def main(
     cluster, places = workers(engine, load_config(config_path, overrides).cluster, gpus_per_worker, encoding.output)
     encoding = replace(encoding, spec=spec.with_batches(places.device, batch_tokens, batch_pixels))
     track = local_bar if shows_bars() else unwatched
-    try:
-        outcome = encode_items(encoding, places, overwrite=overwrite, track=track, cluster=cluster)
-    except KeyboardInterrupt:
-        print("stopped; finished parts are kept: repeat the command to continue", flush=True)
-        raise
+    outcome = encode_items(encoding, places, overwrite=overwrite, track=track, cluster=cluster)
     _print_outcome(outcome, output, side)
 
 

@@ -55,9 +55,6 @@ def recommend_table(
         else:
             _work_on_ray(config, request, missing, folder)
         counts = finish(folder, parts)
-    except KeyboardInterrupt:
-        print("stopped; finished parts are kept: repeat the command to continue", flush=True)
-        raise
     except InputError:
         if is_new and folder.exists() and not any(folder.glob("part-*")):  # a table that is wrong leaves nothing behind
             shutil.rmtree(folder)
