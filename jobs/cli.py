@@ -52,10 +52,7 @@ def job(function: Callable[..., None]) -> Callable[..., None]:
             click.echo(f"error: {refused}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
-            click.echo(
-                "interrupted: repeat the command to continue; what is finished is kept where the job works in parts",
-                err=True,
-            )
+            click.echo("interrupted: repeat the command to continue", err=True)
             sys.exit(1)
         except MemoryError as error:
             click.echo(f"error: this machine's memory is too small ({error}); use a larger one, or less data", err=True)
