@@ -196,8 +196,8 @@ def main(
         normalize=normalize,
         max_length=max_length,
         prefix=prefix,
-        **_of_tfidf(encoder, reuse, width=width, fit_texts=fit_texts),
     )
+    spec = replace(spec, **_of_tfidf(encoder, reuse, width=width, fit_texts=fit_texts))
     opened = Dataset.open(dataset) if dataset else None
     chosen_columns = (image_column or "image",) if side == "image" else text_columns
     items = _table(table, opened, side, item_column, chosen_columns, names)

@@ -79,7 +79,7 @@ class Part:
 
 def _bytes_of(found: Any) -> list[str | bytes | None]:
     several = found if isinstance(found, list) else [found]
-    images = [_of_struct(image) if isinstance(image, dict) else image for image in several]
+    images: list[str | bytes | None] = [_of_struct(image) if isinstance(image, dict) else image for image in several]
     return images or [None]
 
 
