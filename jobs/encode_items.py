@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import click
 import pyarrow as pa
@@ -261,13 +261,13 @@ def _modality(given: str | None, encoder: str, text_columns: tuple[str, ...], im
     return cast(Modality, side)
 
 
-def _of_tfidf(encoder: str, reuse: str | None, **given: int | None) -> dict[str, int]:
+def _of_tfidf(encoder: str, reuse: str | None, **given: int | None) -> dict[str, Any]:
     """Return the options of TF-IDF that are given; the width is that of what is reused.
 
     Raises:
         InputError: they are given for another encoder.
     """
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if encoder != TFIDF and options:
         name, value = next(iter(options.items()))
         raise InputError(
