@@ -75,6 +75,7 @@ def submit(cluster, *command):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_training_as_a_submitted_job(cluster, tmp_path):
     dataset, run = tmp_path / "dataset", tmp_path / "run"

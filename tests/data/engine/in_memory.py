@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -223,4 +223,7 @@ def split_in_memory(
             f"split global-time: no interaction is before {valid_from}, so there are none to train on; use a later "
             f"--valid-from, as timestamps go from {timestamps.min()} to {timestamps.max()}"
         )
-    return train_end, valid_end, {**asdict(rule), "valid_from": valid_from, "test_from": test_from}
+    described = {"method": rule.method, "valid_from": valid_from, "test_from": test_from}
+    if rule.valid_from is None:
+        described |= {"valid_fraction": rule.valid_fraction, "test_fraction": rule.test_fraction}
+    return train_end, valid_end, described
