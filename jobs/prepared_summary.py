@@ -19,14 +19,14 @@ def summary(dataset: Dataset) -> Iterator[str]:
     if dropped:
         yield text_table(dropped, ["dropped", "count"], right=[1])
     facts, items = dataset.manifest["modalities"], f"{dataset.num_items:,}"
-    modalities = ", ".join(f"{name} ({facts[name]['num_present']:,} of {items})" for name in facts) or "none"
-    counts = f"{dataset.num_users:,} users, {items} items, {dataset.num_interactions:,} interactions"
-    yield f"wrote dataset {dataset.path}: {counts}, modalities {modalities}"
     yield from _split(dataset)
     if (texts := dataset.item_texts()) is not None:
         yield f"items with a text: {len(texts) - texts.null_count:,} of {items}"
     if dataset.manifest["dropped"].get("truncated_interactions") and (unused := _items_without_rows(dataset)):
         yield f"items without an interaction after --max-history: {unused:,}; they stay in the catalogue"
+    modalities = ", ".join(f"{name} ({facts[name]['num_present']:,} of {items})" for name in facts) or "none"
+    counts = f"{dataset.num_users:,} users, {items} items, {dataset.num_interactions:,} interactions"
+    yield f"wrote dataset {dataset.path}: {counts}, modalities {modalities}"
     if (span := _time_span(dataset)) is not None:
         yield span
 
