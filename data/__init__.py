@@ -4,5 +4,6 @@ May import `contracts`, `configs`, `storage` and `kernels`, but nothing of model
 
 Open `dataset.py` first: it describes the folder, and `Dataset` reads it. `layout.py` has the names of its files,
 `writing.py` writes it, `dataset_files.py` and `validation.py` check it, and `sequences.py` finds targets and histories
-in it. `formats/` reads source files, `prepare/` makes datasets from them, and `sampling/` makes batches.
+in it. `formats/` reads source files, `encoding/` turns texts and images into features, `prepare/` makes datasets, and
+`sampling/` makes batches.
 """

@@ -26,6 +26,7 @@ from serving.item_lists import OnUnknown, first_line, is_list, is_text
 from serving.loading import load
 from serving.predictor import Predictor
 from storage.durable_files import is_temporary, replacing, write_text
+from storage.parquet_files import parquet_is_whole
 from storage.plain_json import json_text
 
 PLAN, FINISHED = "_plan.json", "_finished.json"
@@ -240,15 +241,7 @@ def recommend_part(predictor: Predictor, request: Request, part: Part, folder: P
 
 def _is_sound(file: Path) -> bool:
     """Return whether a part's file is there and whole. It is read to its end, with the checksums of its pages."""
-    if _counts_in(file) is None:
-        return False
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
-            for _ in opened.iter_batches():
-                pass
-    except (pa.ArrowException, OSError):
-        return False
-    return True
+    return _counts_in(file) is not None and parquet_is_whole(file)
 
 
 def _counts_in(file: Path) -> Counts | None:

@@ -4,6 +4,7 @@ May import contracts, but neither PyTorch nor Ray. Files, and what to open them 
 
     durable_files.py   open first: how this project writes every file and folder
     array_file.py      `.npy` files
+    parquet_files.py   whether a Parquet file is whole
     plain_json.py      JSON without NaN and infinity
     fingerprints.py    SHA-256 of files, folders and plain values
     manifest.py        reading and checking a folder's manifest.json

@@ -23,6 +23,7 @@ from data.encoding.request import Encoder, EncoderSpec, Several
 from data.encoding.wording import one_line
 from storage.durable_files import replacing
 from storage.fingerprints import value_digest
+from storage.parquet_files import parquet_is_whole
 
 ENCODED, PROBLEMS = "encoded", "problems"
 _BLOCK_VALUES = 1024  # images of which the bytes are in memory at a time
@@ -62,7 +63,7 @@ class Work:
 
     def is_done(self, part: Part) -> bool:
         """Return whether both files of a part are there and whole; they are read to their ends."""
-        return all(_is_sound(file) for file in (self.problems_file(part), self.vectors_file(part)))
+        return all(parquet_is_whole(file) for file in (self.problems_file(part), self.vectors_file(part)))
 
     def check(self, encoder: Encoder) -> None:
         """Raise InputError unless a worker's encoder is the one that the job began with."""
@@ -165,13 +166,3 @@ def _problem_table(problems: list[tuple[int, int, str, str]]) -> pa.Table:
 def _write(table: pa.Table, file: Path) -> None:
     with replacing(file) as temporary:
         pq.write_table(table, temporary, compression="none", use_dictionary=False, write_page_checksum=True)
-
-
-def _is_sound(file: Path) -> bool:
-    try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as opened:
-            for _ in opened.iter_batches():
-                pass
-    except (pa.ArrowException, OSError):
-        return False
-    return True

@@ -12,7 +12,7 @@ from contracts.errors import InputError
 
 Modality = Literal["text", "image"]
 Several = Literal["mean", "list"]
-EXTRA = "pip install 'mdsrec[encode]'"
+EXTRA = "pip install -c constraints.txt -e '.[encode]'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,4 +82,6 @@ class Encoder(Protocol):
 
 def missing_package(package: str, needed_for: str) -> InputError:
     """Return the error for a package of the extra `encode` that is not installed."""
-    return InputError(f"{needed_for}: needs the package {package}, which is not installed; run: {EXTRA}")
+    return InputError(
+        f"{needed_for}: needs the package {package}, which is not installed; run in the project's folder: {EXTRA}"
+    )
