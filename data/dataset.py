@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from contracts.errors import InputError
 from data.dataset_files import check_parquet, check_sizes, open_sequences, read_column
+from data.domains import Domain
 from data.layout import (
     ITEMS,
     SEQUENCES,
@@ -135,6 +136,27 @@ class Dataset:
     def popularity(self) -> np.ndarray:
         """Return the number of training interactions of each item: int64 [N]."""
         return self._item_column("popularity").to_numpy()
+
+    def cold_items(self) -> np.ndarray | None:
+        """Return which items were held out of training when the dataset was prepared: bool [N]; None if none were."""
+        if "cold" not in pq.read_schema(self.folder / ITEMS).names:
+            return None
+        return self._item_column("cold").to_numpy(zero_copy_only=False)
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """The datasets whose users and items these are: this one alone."""
+        return (
+            Domain(
+                name=self.path.rstrip("/").rsplit("/", 1)[-1],
+                path=self.path,
+                fingerprint=self.fingerprint,
+                first_user=0,
+                num_users=self.num_users,
+                first_item=0,
+                num_items=self.num_items,
+            ),
+        )
 
     def item_source_ids(self) -> pa.Array:
         """Return the source id of each item: large_string [N]."""
