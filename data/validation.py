@@ -164,7 +164,8 @@ def _count_training(
     if cold is not None and len(bad := np.flatnonzero(in_training & cold[dataset.items[start:stop]])):
         raise InputError(
             f"{dataset.path}/{SEQUENCES}: user {_owner(dataset, start + bad[0])} has item "
-            f"{dataset.items[start + bad[0]]} in training, which {ITEMS} says is cold and so in no training part; {_AGAIN}"
+            f"{dataset.items[start + bad[0]]} in training, which {ITEMS} says is cold, that is, held out of training; "
+            f"{_AGAIN}"
         )
     items, counts = np.unique(dataset.items[start:stop][in_training], return_counts=True)
     popularity[items] += counts

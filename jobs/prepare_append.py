@@ -46,8 +46,8 @@ def grown(
         )
     if "cold_item_share" in options:
         raise InputError(
-            f"--append {old}: does not go with --cold-item-share, which may drop users whose numbers would stay; prepare "
-            "all rows at once"
+            f"--append {old}: does not go with --cold-item-share, which may drop users whose numbers must stay; "
+            "prepare all rows at once"
         )
     if not paths:
         raise InputError(f"--append {old}: needs --input with the new interactions")

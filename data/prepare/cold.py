@@ -55,8 +55,8 @@ class ColdRule:
     def nothing_left(self, cold: np.ndarray) -> InputError:
         """Return the error for a dataset without training interactions."""
         return InputError(
-            f"--cold-item-share {self.share}: every training interaction is of one of the {np.count_nonzero(cold):,} "
-            "cold items, so nothing is left to train on; lower it, or choose another --seed"
+            f"--cold-item-share {self.share}: every training interaction is of a cold item, of which there are "
+            f"{np.count_nonzero(cold):,}, so nothing is left to train on; lower it, or choose another --seed"
         )
 
 

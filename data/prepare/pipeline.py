@@ -92,8 +92,8 @@ def raw_content(
 
     These are the steps. Rows with a null or empty value, and exact duplicates, are removed. The k-core is kept. Users
     and items are numbered in order of first appearance. Each user's interactions are sorted by time; ties keep their
-    input order. The most recent are kept. Sequences are split, or keep the split of the source. Training interactions of
-    cold items are dropped.
+    input order. The most recent are kept. Sequences are split, or keep the split of the source. Interactions of cold
+    items are dropped from the training parts.
 
     With `rows_are_numbers`, row r of a .npy file belongs to the item whose source id is the number r. With `growth`,
     the rows of an earlier dataset come first.

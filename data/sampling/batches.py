@@ -91,10 +91,10 @@ class TrainBatches(Dataset[Step]):
     """The steps of an epoch on this rank: step s is the rank's share of global batch s in the epoch's order.
 
     Without `candidates`, all items are candidates, indices are item ids, and every step has the plan of the whole
-    catalogue. With `warm`, these items alone are the catalogue, and indices are their places in it. With `candidates`, each step has its own plan, of the items in its histories, its targets and its
-    candidates. Candidates and the draws of sampled centres depend only on the global batch, so they are the same on all
-    ranks and for any number of ranks. With `step_plans` and no `candidates`, a step's plan has the items of its
-    histories and targets.
+    catalogue. With `warm`, the warm items alone are the catalogue, and indices are places among them. With
+    `candidates`, each step has its own plan, of the items in its histories, its targets and its candidates. Candidates
+    and the draws of sampled centres depend only on the global batch, so they are the same on all ranks and for any
+    number of ranks. With `step_plans` and no `candidates`, a step's plan has the items of its histories and targets.
 
     A global batch has a fixed number of spans, so that it has `batch_size` targets on average. The last batch may be
     smaller, and is trained too. Use it as DataLoader(batches, batch_size=None,

@@ -63,7 +63,7 @@ def test_views_and_centers_are_of_warm_items(items: list[int], seed: int) -> Non
 def test_no_draw_is_cold_and_weights_are_those_of_a_catalogue_without_them(
     items: list[int], seed: int, share: float, in_batch: bool, hard: bool
 ) -> None:
-    """A catalogue that never had the cold items gives the same candidates, under other numbers, and the same weights."""
+    """A catalogue that never had the cold items gives the same candidates and weights, under other numbers."""
     cold = cold_mask(items)
     warm = np.flatnonzero(~cold)
     counts = np.where(cold, 0, 1 + np.arange(NUM_ITEMS) % 7)

@@ -88,9 +88,10 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small(folders: Path, run: Path, model: str, *more: str) -> Config:
     graph = ("graph_options.num_centers=4", "graph_options.num_neighbors=5")
-    return config_of(folders, run, model, *graph, "training.max_epochs=2", *more)
+    return config_of(folders, run, model, *graph, "training.max_epochs=1", *more)
 
 
+@pytest.mark.long
 def test_the_planted_interactions_would_leak(tmp_path: Path) -> None:
     """Without held-out items, the two inputs of the test below differ in popularity and in co-occurrence."""
     one, other = (write_folders(tmp_path / str(leak), leak) for leak in (False, True))
@@ -101,6 +102,7 @@ def test_the_planted_interactions_would_leak(tmp_path: Path) -> None:
     assert any(graphs[0][name] != graphs[1][name] for name in graphs[0] if name.startswith("neighbors"))
 
 
+@pytest.mark.long
 def test_training_interactions_of_cold_items_change_no_byte(planted: Path, tmp_path: Path) -> None:
     other = write_folders(tmp_path / "leak", leak=True, cold_item_share=SHARE)
     one, two = (Dataset.open(str(root / "dataset")) for root in (planted, other))
@@ -153,6 +155,7 @@ CASES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "more"), CASES)
 def test_the_rows_of_cold_items_stay_bit_for_bit(
     planted: Path, tmp_path: Path, model: str, more: tuple[str, ...]
@@ -169,7 +172,7 @@ def test_the_rows_of_cold_items_stay_bit_for_bit(
         assert bias[~COLD].all()
 
 
-ON_RANKS = [("mdsrec", ()), ("mdsrec", (*HARD, *CENTERS, *ROW_WISE)), ("bert4rec", ())]
+ON_RANKS = [("mdsrec", ()), ("mdsrec", (*HARD, *CENTERS, *ROW_WISE))]
 
 
 def calm(planted: Path, root: Path) -> list[Config]:
@@ -233,14 +236,15 @@ def test_the_full_softmax_is_a_sampled_one_of_all_warm_items(
     torch.testing.assert_close(loss_of(config, sampled=True), loss_of(config, sampled=False), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("model", "more"), [("mdsrec", ()), ("mdsrec", (*HARD, *CENTERS)), ("bert4rec", DRAWN)])
+@pytest.mark.long
+@pytest.mark.parametrize(("model", "more"), [("mdsrec", ()), ("bert4rec", DRAWN)])
 def test_holding_nothing_out_is_plain_training(
     folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, more: tuple[str, ...]
 ) -> None:
     """A dataset in which every item is warm trains to the same bits as one that does not say so."""
     found = []
     for name in ("plain", "all warm"):
-        config = config_of(folders, tmp_path / name, model, "training.max_epochs=2", *more)
+        config = config_of(folders, tmp_path / name, model, "training.max_epochs=1", *more)
         with world_of_one() as world:
             assert train(config, world) is not None
         found.append(weights(tmp_path / name, config))

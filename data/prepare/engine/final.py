@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from contracts.errors import InputError
-from data.prepare.cold import cold_in_training, choose_cold
+from data.prepare.cold import choose_cold, cold_in_training
 from data.prepare.engine.core import CORE, num_exempt
 from data.prepare.engine.histories import SORT, Ranges
 from data.prepare.engine.names import rank_stage
