@@ -34,7 +34,9 @@ class SequencePass:
     popularity: np.ndarray
     axis: TimeAxis | None
     lengths: ValueCounts = field(default_factory=ValueCounts)
-    targets: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("train", "valid", "test", "untrained_test"), 0))
+    targets: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("train", "valid", "test", "untrained_test"), 0)
+    )
     num_repeats: int = 0
     num_in_a_row: int = 0
     gaps: MagnitudeCounts = field(default_factory=MagnitudeCounts)
