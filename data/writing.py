@@ -125,7 +125,6 @@ class DatasetContent:
         source: format of the source and its parameters, for the manifest.
         dropped: number of dropped rows, users or items for each reason, for the manifest.
         held_back: the interactions that the k-core has removed, if they are kept beside; no part of the fingerprint.
-        cold: bool [N], the items that are held out of training, which have no training interaction; None: none are.
     """
 
     sequences: Sequences | StoredSequences
@@ -138,7 +137,6 @@ class DatasetContent:
     source: Mapping[str, Any] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
     held_back: HeldBackRows | None = None
-    cold: np.ndarray | None = None
 
 
 def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
@@ -160,13 +158,7 @@ def write_folder(path: str, content: DatasetContent, overwrite: bool) -> None:
         write_sequences(folder / SEQUENCES, content.sequences)
         popularity = content.sequences.popularity(num_items)
         write_items(
-            folder / ITEMS,
-            content.item_source_ids,
-            popularity,
-            content.item_texts,
-            presence,
-            content.item_columns,
-            content.cold,
+            folder / ITEMS, content.item_source_ids, popularity, content.item_texts, presence, content.item_columns
         )
         write_users(folder / USERS, content.user_source_ids)
         if content.held_back is not None:
@@ -241,9 +233,8 @@ def write_items(
     texts: pa.Array | None,
     presence: Mapping[str, np.ndarray],
     further: pa.Table | None = None,
-    cold: np.ndarray | None = None,
 ) -> None:
-    """Write items.parquet: dense id, source id, popularity, text and cold if there are any, presence, the rest."""
+    """Write items.parquet: dense id, source id, popularity, text if there is any, presence per modality, the rest."""
 
     def group(start: int, ids: pa.Array) -> dict[str, Any]:
         stop = start + len(ids)
@@ -251,8 +242,6 @@ def write_items(
         if texts is not None:
             columns["text"] = texts.slice(start, len(ids)).cast(pa.large_string())
         columns |= {f"has_{modality}": present[start:stop] for modality, present in presence.items()}
-        if cold is not None:
-            columns["cold"] = cold[start:stop]
         if further is not None:
             assert not {*further.column_names} & {*columns}, further.column_names
             columns |= {name: further.column(name).slice(start, len(ids)) for name in further.column_names}

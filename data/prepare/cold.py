@@ -126,6 +126,12 @@ def cold_in_training(offsets: np.ndarray, items: np.ndarray, train_end: np.ndarr
     return found
 
 
+def with_cold(columns: pa.Table | None, cold: np.ndarray) -> pa.Table:
+    """Return further columns of items with the column `cold`, from bool [N]."""
+    column = pa.array(cold)
+    return pa.table({"cold": column}) if columns is None else columns.append_column("cold", column)
+
+
 def held_out(content: DatasetContent, rule: ColdRule) -> DatasetContent:
     """Return content in memory with cold items, whose training interactions are dropped.
 
@@ -156,7 +162,7 @@ def held_out(content: DatasetContent, rule: ColdRule) -> DatasetContent:
             valid_end=(data.valid_end - fewer)[left],
         ),
         user_source_ids=content.user_source_ids.filter(pa.array(left)),
-        cold=cold,
+        item_columns=with_cold(content.item_columns, cold),
         split={**content.split, **rule.described(cold)},
         dropped={
             **content.dropped,

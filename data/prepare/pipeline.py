@@ -12,7 +12,7 @@ from data.formats.presets import PRESETS
 from data.formats.read_options import OPTION_NAMES, ReadOptions
 from data.formats.source import InteractionSource
 from data.formats.unisrec import read_unisrec
-from data.prepare.cold import ColdRule, held_out
+from data.prepare.cold import ColdRule, held_out, with_cold
 from data.prepare.described_items import described_items
 from data.prepare.engine.plan import Rules
 from data.prepare.engine.workplace import Workplace, prepared
@@ -128,13 +128,12 @@ def raw_content(
             user_source_ids=found.user_ids,
             item_source_ids=found.item_ids,
             item_texts=texts,
-            item_columns=columns,
+            item_columns=columns if found.cold is None else with_cold(columns, found.cold),
             features=rows,
             split=found.split,
             source=described | own | parameters | ({"timestamp_unit": unit} if unit else {}),
             dropped=found.dropped | unknown_items | unknown,
             held_back=found.held_back,
-            cold=found.cold,
         )
 
 

@@ -195,7 +195,7 @@ def test_the_summary_says_what_is_held_out(tmp_path: Path) -> None:
 def test_a_cold_item_in_training_is_named(tmp_path: Path) -> None:
     cold = np.zeros(6, bool)
     cold[4] = True
-    dataset = write_dataset(str(tmp_path / "d"), replace(small_content(), cold=cold))
+    dataset = write_dataset(str(tmp_path / "d"), replace(small_content(), item_columns=pa.table({"cold": cold})))
     with pytest.raises(InputError, match=r"sequences.arrow: user 2 has item 4 in training, which items.parquet says"):
         dataset.validate()
 

@@ -15,6 +15,7 @@ import torch
 from configs.loading import load_config
 from configs.schema import Config
 from contracts.batch import Batch
+from contracts.errors import InputError
 from data.dataset import Dataset
 from data.prepare.cold import ColdRule, choose_cold
 from data.sampling.batches import assemble
@@ -23,7 +24,7 @@ from data.sampling.spans import spans_before
 from data.sequences import Targets
 from distributed.inputs import build_system, open_inputs
 from distributed.sharding import fill_table, shard
-from distributed.training.trainer import candidate_sampler, train
+from distributed.training.trainer import candidate_sampler, check_trainable, train
 from distributed.world import World, world_of_one
 from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
@@ -278,3 +279,16 @@ def test_mdsrec_ranks_a_cold_item_by_its_warm_neighbours(planted: Path, tmp_path
             assert len(used)
             assert not COLD[used].any()
             assert set(used) <= set(inputs.graph.neighbors(modality)[item].tolist())
+
+
+def test_a_dataset_without_a_training_target_is_refused(tmp_path: Path) -> None:
+    """Of each user, one training item is left, which has no item before it."""
+    warm, cold = np.flatnonzero(~COLD), np.flatnonzero(COLD)
+    rows = [[warm[u % len(warm)], cold[u % len(cold)], warm[0], cold[0]] for u in range(NUM_ITEMS)]
+    (tmp_path / "x.txt").write_text("".join(f"u{u} {' '.join(NAMES[i] for i in own)}\n" for u, own in enumerate(rows)))
+    least = {"min_user_interactions": 1, "min_item_interactions": 1}
+    dataset = prepare("lists", str(tmp_path / "dataset"), str(tmp_path / "x.txt"), cold_item_share=SHARE, **least)
+    assert dataset.train_end.tolist() == [1] * NUM_ITEMS
+    config = config_of(tmp_path, tmp_path / "run", "sasrec")
+    with pytest.raises(InputError, match="no user has two training items, so there is nothing to predict"):
+        check_trainable(config, open_inputs(config))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from configs.schema import ClusterConfig
-from data.prepare.cold import ColdRule
+from data.prepare.cold import ColdRule, with_cold
 from data.prepare.engine.plan import Rules, Sizes
 from data.prepare.engine.work import Executor
 from data.prepare.engine.workplace import Workplace, prepared
@@ -88,7 +88,7 @@ def write_prepared(folder: Path, place: Workplace, rules: Rules = Rules()) -> No
             item_source_ids=found.item_ids,
             split=found.split,
             dropped=found.dropped,
-            cold=found.cold,
+            item_columns=None if found.cold is None else with_cold(None, found.cold),
         )
         write_folder(str(folder), content, overwrite=False)
 

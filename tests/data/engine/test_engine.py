@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import InputError
-from data.prepare.cold import ColdRule
+from data.prepare.cold import ColdRule, with_cold
 from data.prepare.engine.executor import SerialExecutor
 from data.prepare.engine.plan import KnownIds, Rules, Sizes
 from data.prepare.engine.result import Prepared
@@ -52,7 +52,8 @@ def contents(
     folder.mkdir()
     write_sequences(folder / "sequences", sequences)
     write_users(folder / "users", user_ids)
-    write_items(folder / "items", item_ids, sequences.popularity(len(item_ids)), None, {}, cold=cold)
+    further = None if cold is None else with_cold(None, cold)
+    write_items(folder / "items", item_ids, sequences.popularity(len(item_ids)), None, {}, further)
     return fingerprints(folder)
 
 
