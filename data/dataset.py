@@ -5,7 +5,7 @@ N items, U users, E interactions, d_m width of modality m. The folder:
     manifest.json            counts, split, source, what was dropped, fingerprint; written last
     sequences.arrow          user, items, [timestamps], train_end, valid_end: one record batch, whose
                              list offsets are the CSR
-    items.parquet            item, source_id, popularity (training only), [text], has_<modality>
+    items.parquet            item, source_id, popularity (training only), [text], has_<modality>, [cold]
     users.parquet            user, source_id
     features/<modality>.npy  float16 or float32 [N, d_m]; an all-zero row: the item lacks the modality
 """
@@ -139,7 +139,9 @@ class Dataset:
 
     def cold_items(self) -> np.ndarray | None:
         """Return which items were held out of training when the dataset was prepared: bool [N]; None if none were."""
-        if "cold" not in pq.read_schema(self.folder / ITEMS).names:
+        schema = pq.read_schema(self.folder / ITEMS)
+        place = schema.get_field_index("cold")
+        if place < 0 or schema.field(place).type != pa.bool_():  # earlier versions let users name a column like this
             return None
         return self._item_column("cold").to_numpy(zero_copy_only=False)
 

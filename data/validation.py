@@ -34,6 +34,7 @@ class OpenedDataset(Protocol):
 
     def features(self, modality: str) -> np.ndarray: ...
     def presence(self, modality: str) -> np.ndarray: ...
+    def cold_items(self) -> np.ndarray | None: ...
 
 
 _BLOCK = 1 << 20  # interactions, users or items checked at a time
@@ -49,11 +50,12 @@ def validate_dataset(dataset: OpenedDataset) -> None:
     """
     _check_offsets(dataset)
     popularity = np.zeros(dataset.num_items, np.int64)
+    cold = _checked_cold(dataset)
     for first, last in _user_blocks(dataset.offsets):
         _check_users(dataset, first, last)
         _check_items(dataset, first, last)
         _check_times(dataset, first, last)
-        _count_training(dataset, first, last, popularity)
+        _count_training(dataset, first, last, popularity, cold)
     _check_ids(f"{dataset.path}/{USERS}", "user")
     _check_ids(f"{dataset.path}/{ITEMS}", "item")
     _check_popularity(dataset, popularity)
@@ -143,11 +145,28 @@ def _owner(dataset: OpenedDataset, interaction: int) -> int:
     return int(np.searchsorted(dataset.offsets, interaction, side="right")) - 1
 
 
-def _count_training(dataset: OpenedDataset, first: int, last: int, popularity: np.ndarray) -> None:
+def _checked_cold(dataset: OpenedDataset) -> np.ndarray | None:
+    """Return which items are cold, bool [N]; None: none are. Raises InputError if the column has a null."""
+    cold = dataset.cold_items()
+    if cold is not None:
+        for _ in _parquet_blocks(f"{dataset.path}/{ITEMS}", "cold"):
+            pass
+    return cold
+
+
+def _count_training(
+    dataset: OpenedDataset, first: int, last: int, popularity: np.ndarray, cold: np.ndarray | None
+) -> None:
     start, stop = int(dataset.offsets[first]), int(dataset.offsets[last])
     lengths = np.diff(dataset.offsets[first : last + 1])
     positions = np.arange(start, stop) - np.repeat(dataset.offsets[first:last], lengths)
     in_training = positions < np.repeat(dataset.train_end[first:last], lengths)
+    if cold is not None and len(bad := np.flatnonzero(in_training & cold[dataset.items[start:stop]])):
+        raise InputError(
+            f"{dataset.path}/{SEQUENCES}: user {_owner(dataset, start + bad[0])} has item "
+            f"{dataset.items[start + bad[0]]} in training, which {ITEMS} says is cold, that is, held out of training; "
+            f"{_AGAIN}"
+        )
     items, counts = np.unique(dataset.items[start:stop][in_training], return_counts=True)
     popularity[items] += counts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 
 from configs.schema import Config
 from contracts.errors import InputError
+from contracts.graph_rows import GraphRows
 from contracts.item_plan import ItemNeeds
 from data.ancestry import ancestors_of
 from data.dataset import Dataset
 from data.encoding.facts import labels_of
 from data.sampling.item_planner import ItemPlanner, check_needs
+from data.sampling.warm_graph import WarmGraph
 from distributed.checkpoints.index import RANKING_GRAPH, encoder_key
 from graph_builder.graph import Graph
 from model.blocks.item_table import ItemTable
@@ -61,13 +64,25 @@ class Inputs:
         """The datasets that this one has grown from: fingerprint, and number of items."""
         return ancestors_of(self.dataset.manifest)
 
+    @cached_property
+    def relations(self) -> GraphRows | None:
+        """The graph as training and ranking read it: without items that are held out of training."""
+        cold = self.dataset.cold_items() if self.graph is not None else None
+        return self.graph if self.graph is None or cold is None else WarmGraph(self.graph, cold)
+
+    @cached_property
+    def warm(self) -> np.ndarray | None:
+        """The items that are not held out of training, int64, ascending; None: no item is."""
+        cold = self.dataset.cold_items()
+        return None if cold is None else np.flatnonzero(~cold)
+
     def planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Return a planner of the items of a step, for a model with these needs."""
         popularity = popularity_order(self.dataset) if needs.popularity else None
         return ItemPlanner(
             needs=needs,
             num_items=self.dataset.num_items,
-            graph=self.graph,
+            graph=self.relations,
             features=self._features(needs),
             popularity=popularity,
         )
@@ -134,7 +149,8 @@ def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:
     )
     torch.manual_seed(config.seed)
     recommender = build_model(config.model, info)
-    recommender.criterion = build_criterion(config.training, dataset.num_items)
+    num_candidates = dataset.num_items if inputs.warm is None else len(inputs.warm)
+    recommender.criterion = build_criterion(config.training, num_candidates)
     # The table's rows are filled after sharding. Until then the table is on the meta device and takes no memory.
     table = None
     if recommender.needs.id_rows:

@@ -44,6 +44,11 @@ def grown(
             f"--append {old}: --format {kind} is not one of raw interactions; "
             f"use {', '.join(name for name in ALLOWED if name not in WITHOUT_ENGINE)}"
         )
+    if "cold_item_share" in options:
+        raise InputError(
+            f"--append {old}: does not go with --cold-item-share, which may drop users whose numbers must stay; "
+            "prepare all rows at once"
+        )
     if not paths:
         raise InputError(f"--append {old}: needs --input with the new interactions")
     growth = open_growth(old, output)

@@ -112,7 +112,17 @@ _OPTIONS = [
     ),
     click.option("--num-users", type=int, help="synthetic: number of users [default: 2000]"),
     click.option("--num-items", type=int, help="synthetic: number of items [default: 600]"),
-    click.option("--seed", type=int, help="synthetic: seed of all random numbers [default: 0]"),
+    click.option(
+        "--cold-item-share",
+        type=float,
+        help="share of the items that are held out of training, so that they are cold: they stay targets of validation "
+        "and test [default: none]",
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        help="seed of the choice of cold items; synthetic: seed of all random numbers [default: 0]",
+    ),
     click.option(
         "--shared-interests", is_flag=True, default=None, help="synthetic: all modalities group the items alike"
     ),

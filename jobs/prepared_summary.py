@@ -9,8 +9,10 @@ import numpy as np
 from contracts.text_table import text_table
 from data.dataset import Dataset
 from data.formats.time_kinds import UNITS
+from data.ragged import ragged_indices
 
 _BLOCK = 1 << 22
+_USERS = 1 << 20
 
 
 def summary(dataset: Dataset) -> Iterator[str]:
@@ -20,6 +22,7 @@ def summary(dataset: Dataset) -> Iterator[str]:
         yield text_table(dropped, ["dropped", "count"], right=[1])
     facts, items = dataset.manifest["modalities"], f"{dataset.num_items:,}"
     yield from _split(dataset)
+    yield from _cold(dataset)
     if (texts := dataset.item_texts()) is not None:
         yield f"items with a text: {len(texts) - texts.null_count:,} of {items}"
     if dataset.manifest["dropped"].get("truncated_interactions") and (unused := _items_without_rows(dataset)):
@@ -47,6 +50,30 @@ def _split(dataset: Dataset) -> Iterator[str]:
     for part in ("validation", "test"):
         if not ends[part]:
             yield f"note: nothing is for {part}; {why}"
+
+
+def _cold(dataset: Dataset) -> Iterator[str]:
+    """Yield how many items are held out of training, and how many targets they are."""
+    cold = dataset.cold_items()
+    if cold is None:
+        return
+    targets = {"validation": 0, "test": 0}
+    for start in range(0, dataset.num_users, _USERS):
+        users = slice(start, min(start + _USERS, dataset.num_users))
+        begins, ends = dataset.offsets[users], dataset.offsets[users.start + 1 : users.stop + 1]
+        valid_ends = begins + dataset.valid_end[users]
+        for part, first, last in (
+            ("validation", begins + dataset.train_end[users], valid_ends),
+            ("test", valid_ends, ends),
+        ):
+            items = dataset.items[ragged_indices(first, last - first)]
+            targets[part] += int(np.count_nonzero(cold[items]))
+    seed = dataset.manifest["split"].get("cold_items", {}).get("seed")
+    stated = "" if seed is None else f", chosen with seed {seed}"
+    yield (
+        f"cold items, which are in no training sequence: {np.count_nonzero(cold):,} of {dataset.num_items:,}{stated}; "
+        f"their interactions for validation: {targets['validation']:,}, test: {targets['test']:,}"
+    )
 
 
 def _items_without_rows(dataset: Dataset) -> int:

@@ -58,7 +58,7 @@ def build_model(config: ModelConfig, info: CatalogueInfo) -> Recommender:
 
 
 def build_criterion(config: TrainingConfig, num_items: int) -> Criterion:
-    """Return the loss that a config names, for a catalogue of `num_items` items."""
+    """Return the loss that a config names, if `num_items` items can be candidates."""
     if config.loss == "gbce":
         return GBCE(
             num_items=num_items,

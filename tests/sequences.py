@@ -23,3 +23,7 @@ class Sequences:
         position = np.arange(len(self.items)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
         training = self.items[position < np.repeat(self.train_end, np.diff(self.offsets))]
         return np.bincount(training, minlength=self.num_items)
+
+    def cold_items(self) -> np.ndarray | None:
+        """No item is held out of training."""
+        return None

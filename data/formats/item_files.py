@@ -28,7 +28,7 @@ from data.layout import UNREADABLE
 
 _BLOCK_BYTES = 16 << 20
 _JOINED = "\0"  # begins the name of a column with the joined lists of another column
-_TAKEN = ("item", "source_id", "popularity", "text")
+_TAKEN = ("item", "source_id", "popularity", "text", "cold")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from data.formats.presets import PRESETS
 from data.formats.read_options import OPTION_NAMES, ReadOptions
 from data.formats.source import InteractionSource
 from data.formats.unisrec import read_unisrec
+from data.prepare.cold import ColdRule, held_out, with_cold
 from data.prepare.described_items import described_items
 from data.prepare.engine.plan import Rules
 from data.prepare.engine.workplace import Workplace, prepared
@@ -34,6 +35,7 @@ class RawOptions:
         max_history: number of most recent interactions that are kept of each user, before the split; None: all.
         split: the rule for training, validation and test.
         hold_back: whether the rows that the k-core removes are written to held_back.parquet.
+        cold: which items are held out of training; None: none.
     """
 
     min_user_interactions: int = 5
@@ -41,6 +43,7 @@ class RawOptions:
     max_history: int | None = None
     split: SplitRule = field(default_factory=SplitRule)
     hold_back: bool = False
+    cold: ColdRule | None = None
 
     def check(self) -> None:
         """Raise InputError if a number is below 1 or the options of the split contradict each other."""
@@ -89,7 +92,8 @@ def raw_content(
 
     These are the steps. Rows with a null or empty value, and exact duplicates, are removed. The k-core is kept. Users
     and items are numbered in order of first appearance. Each user's interactions are sorted by time; ties keep their
-    input order. The most recent are kept. Sequences are split, or keep the split of the source.
+    input order. The most recent are kept. Sequences are split, or keep the split of the source. Interactions of cold
+    items are dropped from the training parts.
 
     With `rows_are_numbers`, row r of a .npy file belongs to the item whose source id is the number r. With `growth`,
     the rows of an earlier dataset come first.
@@ -116,7 +120,7 @@ def raw_content(
         unit = found.time_kind.named_unit if found.time_kind is not None else None
         parameters = dict(source.parameters)
         described = {name: parameters.pop(name) for name in ("format", "path")} | {"features": dict(features)}
-        del own["split"]
+        del own["split"], own["cold"]
         if not options.hold_back:
             del own["hold_back"]
         yield DatasetContent(
@@ -124,7 +128,7 @@ def raw_content(
             user_source_ids=found.user_ids,
             item_source_ids=found.item_ids,
             item_texts=texts,
-            item_columns=columns,
+            item_columns=columns if found.cold is None else with_cold(columns, found.cold),
             features=rows,
             split=found.split,
             source=described | own | parameters | ({"timestamp_unit": unit} if unit else {}),
@@ -133,11 +137,12 @@ def raw_content(
         )
 
 
-_RAW_OPTIONS = {field.name for field in (*fields(RawOptions), *fields(SplitRule)) if field.name != "method"}
-_SYNTHETIC_OPTIONS = {"num_users", "num_items", "seed", "shared_interests"}
+_COLD_OPTIONS = {"cold_item_share", "seed"}
+_RAW_OPTIONS = {field.name for field in (*fields(RawOptions), *fields(SplitRule))} - {"method", "cold"} | _COLD_OPTIONS
+_SYNTHETIC_OPTIONS = {"num_users", "num_items", "shared_interests"} | _COLD_OPTIONS
 # The options of each format.
 ALLOWED = {
-    "unisrec": set[str](),
+    "unisrec": _COLD_OPTIONS,
     **{name: _RAW_OPTIONS | preset.options for name, preset in PRESETS.items()},
     "synthetic": _SYNTHETIC_OPTIONS,
 }
@@ -179,21 +184,25 @@ def content_of(
                 f"--{name.replace('_', '-')}: is not an option of --format {kind}, only of {takers}; leave it out"
             )
     paths = [path] if isinstance(path, str) else [*(path or ())]
+    rule, options = _cold_rule(kind, options)
     if kind == "synthetic":
         if paths or features or ids_files:
             raise InputError("--format synthetic makes its own data; leave --input and --features out")
-        yield synthetic_content(SyntheticSpec(**options))
+        content = synthetic_content(SyntheticSpec(**options))
+        yield held_out(content, rule) if rule is not None else content
         return
     if not paths:
         raise InputError(f"--format {kind}: needs --input")
     if kind == "unisrec":
         if len(paths) > 1:
             raise InputError(f"--input: --format unisrec reads one folder, not {len(paths)}; name one")
-        yield unisrec_content(paths[0], features, ids_files)
+        content = unisrec_content(paths[0], features, ids_files)
+        yield held_out(content, rule) if rule is not None else content
         return
     read = {name: value for name, value in options.items() if name in OPTION_NAMES}
     preset = PRESETS[kind]
-    raw = _raw_options({**preset.defaults, **{n: value for n, value in options.items() if n not in OPTION_NAMES}})
+    own = {name: value for name, value in options.items() if name not in OPTION_NAMES}
+    raw = replace(_raw_options({**preset.defaults, **own}), cold=rule)
     source = preset.source(paths, _read_options(read))
     if source.looked_for:
         print(
@@ -207,6 +216,23 @@ def content_of(
         source, raw, files, ids_files, place, rows_are_numbers=numbered is not None, growth=growth
     ) as content:
         yield content
+
+
+def _cold_rule(kind: str, options: Mapping[str, Any]) -> tuple[ColdRule | None, Mapping[str, Any]]:
+    """Return which items are held out of training, and the options that are left. A synthetic catalogue has the seed.
+
+    Raises:
+        InputError: a value is outside its range, or there is a seed and nothing that it decides.
+    """
+    taken = _COLD_OPTIONS if kind != "synthetic" else {"cold_item_share"}
+    left = {name: value for name, value in options.items() if name not in taken}
+    if "cold_item_share" not in options:
+        if "seed" in options and "seed" not in left:
+            raise InputError("--seed: belongs to --cold-item-share; add it or leave this out")
+        return None, left
+    rule = ColdRule(share=options["cold_item_share"], seed=options.get("seed", 0))
+    rule.check()
+    return rule, left
 
 
 def _read_options(options: Mapping[str, Any]) -> ReadOptions:

@@ -91,10 +91,10 @@ class TrainBatches(Dataset[Step]):
     """The steps of an epoch on this rank: step s is the rank's share of global batch s in the epoch's order.
 
     Without `candidates`, all items are candidates, indices are item ids, and every step has the plan of the whole
-    catalogue. With `candidates`, each step has its own plan, of the items in its histories, its targets and its
-    candidates. Candidates and the draws of sampled centres depend only on the global batch, so they are the same on all
-    ranks and for any number of ranks. With `step_plans` and no `candidates`, a step's plan has the items of its
-    histories and targets.
+    catalogue. With `warm`, the warm items alone are the catalogue, and indices are places among them. With
+    `candidates`, each step has its own plan, of the items in its histories, its targets and its candidates. Candidates
+    and the draws of sampled centres depend only on the global batch, so they are the same on all ranks and for any
+    number of ranks. With `step_plans` and no `candidates`, a step's plan has the items of its histories and targets.
 
     A global batch has a fixed number of spans, so that it has `batch_size` targets on average. The last batch may be
     smaller, and is trained too. Use it as DataLoader(batches, batch_size=None,
@@ -111,6 +111,8 @@ class TrainBatches(Dataset[Step]):
         candidates: draws the candidates of a sampled softmax; None: there are none.
         step_plans: whether each step has its own plan even without candidates, for losses that need no other items.
         grouping: the rule by which sequences are grouped, which depends on the device (`grouping_for`).
+        warm: int64, ascending, the items that are in training sequences or may be, if others are held out of training;
+            None: all.
 
     Raises:
         InputError: there is no training target.
@@ -129,6 +131,7 @@ class TrainBatches(Dataset[Step]):
         candidates: CandidateSampler | None = None,
         step_plans: bool = False,
         grouping: Grouping = ON_CPU,
+        warm: np.ndarray | None = None,
     ) -> None:
         check_targets(spans)
         self._data, self._spans = data, spans
@@ -136,13 +139,15 @@ class TrainBatches(Dataset[Step]):
         self._seed, self._rank, self._world = seed, rank, world
         self._planner, self._candidates = planner, candidates
         self._step_plans = step_plans or candidates is not None
-        self._grouping = grouping
+        self._grouping, self._warm = grouping, warm
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # persistent workers see set_epoch
 
     @property
     def plan(self) -> ItemPlan | None:
         """The plan to which the indices of all batches refer; None if each step comes with its own plan."""
-        return None if self._step_plans else self._planner.catalogue()
+        if self._step_plans:
+            return None
+        return self._planner.catalogue() if self._warm is None else self._planner.plan(self._warm)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, and so the order; call it before iterating a loader over the epoch."""
@@ -157,7 +162,8 @@ class TrainBatches(Dataset[Step]):
         spans, own = self.spans(step)
         total = int(spans.num_targets.sum())
         if not self._step_plans:
-            return Step(assemble(self._data, spans[own], total, _item_ids, self._grouping))
+            to_place = _item_ids if self._warm is None else partial(_places_among, self._warm)
+            return Step(assemble(self._data, spans[own], total, to_place, self._grouping))
         sampled = None
         if self._candidates is not None:
             others = (len(spans) - 1) / max(1, len(self._spans) - 1)
@@ -220,3 +226,10 @@ def _distinct(ids: np.ndarray) -> np.ndarray:
 def _item_ids(ids: np.ndarray) -> np.ndarray:
     """Return the positions of items in the plan of the whole catalogue, which are their ids."""
     return ids
+
+
+def _places_among(ascending: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return the places of ids in an array that has them, int64."""
+    places = np.searchsorted(ascending, ids)
+    assert ids.size == 0 or (places.max() < len(ascending) and (ascending[places] == ids).all()), "a cold item"
+    return places

@@ -110,6 +110,8 @@ class CandidateSampler:
         num_items: N; given if and only if `counts` is None.
         hard_share: share of hard negatives, in [0, 1); it is below 1, so that other draws can reach every item.
         neighbors: per modality int64 [N, H], in memory or memory-mapped, padded with -1; needed if hard_share > 0.
+        warm: int64, ascending, the items that may be candidates, if others are held out of training: uniform draws are
+            draws of these, and N above is their number. The others have counts of 0 and are in no `neighbors`.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class CandidateSampler:
         num_items: int | None = None,
         hard_share: float = 0.0,
         neighbors: Sequence[np.ndarray] = (),
+        warm: np.ndarray | None = None,
     ) -> None:
         assert (counts is None) != (num_items is None), "either counts or num_items"
         assert num_draws >= 0, num_draws
@@ -132,6 +135,10 @@ class CandidateSampler:
         assert 0 <= hard_share < 1, hard_share
         assert neighbors or not hard_share, "hard negatives need neighbours"
         self._num_items = len(counts) if counts is not None else int(num_items or 0)
+        self._warm = warm
+        if warm is not None:
+            assert counts is None or counts.sum() == counts[warm].sum(), "a cold item is a target"
+            self._num_items = len(warm)
         self._num_draws = num_draws
         self._share = popularity_share
         self._seed = seed
@@ -193,7 +200,8 @@ class CandidateSampler:
         return ids, np.log((draws + times_target) / expected).astype(np.float32)
 
     def _draw_uniform(self, rng: np.random.Generator, size: int) -> np.ndarray:
-        return rng.integers(0, self._num_items, size, dtype=np.int64) if size else np.empty(0, np.int64)
+        drawn = rng.integers(0, self._num_items, size, dtype=np.int64) if size else np.empty(0, np.int64)
+        return drawn if self._warm is None else self._warm[drawn]
 
     def _draw_popular(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """Draw `size` items by popularity, int64, ascending; a search of sorted numbers has fewer cache misses."""

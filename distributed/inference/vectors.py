@@ -121,8 +121,8 @@ class CenterSums:
     """
 
     def __init__(self, inputs: Inputs, modalities: tuple[str, ...]) -> None:
-        assert inputs.graph is not None
-        self._graph, self._modalities = inputs.graph, modalities
+        assert inputs.relations is not None
+        self._graph, self._modalities = inputs.relations, modalities
         self._sums: dict[str, Tensor] = {}
 
     def add(self, ids: np.ndarray, items: ItemRows) -> None:

@@ -170,6 +170,7 @@ def training_batches(config: Config, inputs: Inputs, planner: ItemPlanner, world
         candidates=sampler,
         step_plans=config.model.is_contrastive,
         grouping=grouping_for(world.device.type, config.model.max_length),
+        warm=inputs.warm,
     )
 
 
@@ -233,6 +234,7 @@ def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None
         num_items=None if counts is not None else inputs.dataset.num_items,
         hard_share=options.hard_share,
         neighbors=neighbors,
+        warm=inputs.warm,
     )
 
 
@@ -255,4 +257,5 @@ def _candidate_sources(config: Config, inputs: Inputs) -> tuple[np.ndarray | Non
     if graph is None or not options.hard_share:
         return counts, []
     chosen = config.model.graph_modalities
-    return counts, [graph.neighbors(m) for m in (chosen if chosen is not None else graph.modalities)]
+    assert inputs.relations is not None
+    return counts, [inputs.relations.neighbors(m) for m in (chosen if chosen is not None else graph.modalities)]

@@ -18,12 +18,21 @@ _WORDS = {
     "k_core_users": "users with fewer than {min_user_interactions} interactions (k-core)",
     "k_core_items": "items with fewer than {min_item_interactions} interactions (k-core)",
     "truncated_interactions": "interactions older than a user's latest {max_history} (--max-history)",
+    "training_interactions_of_cold_items": "interactions of items that are held out of training (--cold-item-share)",
+    "users_of_cold_items_only": "users of whom only such interactions were left",
     "texts_of_unknown_items": "texts of items that are not in the catalogue",
     "repeated_texts": "further texts of items that have one already",
 }
 _FEATURES = "feature_rows_without_item_"
 # The reasons that count interactions, of which the others are not a part.
-INTERACTIONS = ("rows_with_null", "rows_not_kept", "duplicates", "k_core_interactions", "truncated_interactions")
+INTERACTIONS = (
+    "rows_with_null",
+    "rows_not_kept",
+    "duplicates",
+    "k_core_interactions",
+    "truncated_interactions",
+    "training_interactions_of_cold_items",
+)
 
 
 def dropped_facts(manifest: Mapping[str, Any]) -> tuple[Dropped, ...]:

@@ -44,7 +44,7 @@ class SplitFacts:
         train: number of training targets.
         valid: number of validation targets.
         test: number of test targets.
-        cold_test: number of test targets whose item is in no training sequence.
+        untrained_test: number of test targets whose item is in no training sequence.
     """
 
     method: str
@@ -52,7 +52,7 @@ class SplitFacts:
     train: int
     valid: int
     test: int
-    cold_test: int
+    untrained_test: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class PopularityFacts:
         num_top: number of items in the most popular 1% (at least one item).
         top_share: share of the training interactions that these items have.
         num_training: number of training interactions.
-        num_cold: items without a training interaction.
+        num_untrained: items without a training interaction.
         curve: pairs (rank, count) of some ranks: the item with this rank by popularity, from 1, has this count.
     """
 
@@ -91,7 +91,7 @@ class PopularityFacts:
     num_top: int
     top_share: float
     num_training: int
-    num_cold: int
+    num_untrained: int
     curve: tuple[tuple[int, int], ...]
 
 

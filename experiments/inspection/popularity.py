@@ -23,7 +23,7 @@ def popularity_facts(popularity: np.ndarray) -> PopularityFacts:
         num_top=num_top,
         top_share=int(ascending[-num_top:].sum()) / total if total else 0.0,
         num_training=total,
-        num_cold=int(np.searchsorted(ascending, 1)),
+        num_untrained=int(np.searchsorted(ascending, 1)),
         curve=tuple((int(rank), int(ascending[-rank])) for rank in ranks),
     )
 

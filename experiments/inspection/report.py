@@ -100,9 +100,9 @@ def _counts(facts: DatasetFacts) -> Iterator[Part]:
     path, kind = facts.source.get("path"), facts.source.get("format")
     source = f" from {path}" if path else f" with --format {kind}" if kind else ", the manifest does not say from what"
     yield f"Prepared{source}. A target is an item with an earlier one of the same user. {_rule(facts)}"
-    cold = f"{number(facts.popularity.num_cold)} of {number(facts.num_items)} items are cold, that is, without a "
-    targets = f"; {share(split.cold_test / split.test)} of the test targets are such items" if split.test else ""
-    yield f"{cold}training interaction{targets}."
+    untrained = f"{number(facts.popularity.num_untrained)} of {number(facts.num_items)} items have no training"
+    targets = f"; {share(split.untrained_test / split.test)} of the test targets are such items" if split.test else ""
+    yield f"{untrained} interaction{targets}."
     if facts.num_unused:
         items = "1 item has" if facts.num_unused == 1 else f"{number(facts.num_unused)} items have"
         yield f"{items} no interaction at all, in any part; only models with features can recommend them."

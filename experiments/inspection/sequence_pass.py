@@ -34,7 +34,9 @@ class SequencePass:
     popularity: np.ndarray
     axis: TimeAxis | None
     lengths: ValueCounts = field(default_factory=ValueCounts)
-    targets: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("train", "valid", "test", "cold_test"), 0))
+    targets: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("train", "valid", "test", "untrained_test"), 0)
+    )
     num_repeats: int = 0
     num_in_a_row: int = 0
     gaps: MagnitudeCounts = field(default_factory=MagnitudeCounts)
@@ -66,7 +68,7 @@ class SequencePass:
         self.num_repeats += len(items) - self._num_new(items, rows, block, begins)
         for part, mask in (("train", rows.is_train), ("valid", rows.is_valid), ("test", rows.is_test)):
             self.targets[part] += int(mask.sum())
-        self.targets["cold_test"] += int((self.popularity[items[rows.is_test]] == 0).sum())
+        self.targets["untrained_test"] += int((self.popularity[items[rows.is_test]] == 0).sum())
         if self.axis is not None:
             assert self.data.timestamps is not None
             self._add_times(*with_previous(self.data.timestamps, block), rows, self.axis)

@@ -11,7 +11,7 @@ from experiments.inspection.time_surprises import Found, of_times
 from experiments.inspection.wording import share
 
 _DOMINANT = 0.1  # share of the interactions of one user or item, and three times an equal share
-_COLD = 0.5  # share of test targets
+_UNTRAINED = 0.5  # share of test targets
 _SHORT = 0.5  # share of users with fewer than 3 interactions
 _TRUNCATED = 0.2  # share of users as long as the longest
 _DROPPED = 0.5  # share of interactions, or of users
@@ -87,9 +87,9 @@ def _of_split(facts: DatasetFacts) -> Found:
         yield (f"There is no {' or '.join(lacking)} target.", f"{why}; {_better_split(facts)}.")
     if not split.test:
         return
-    if split.cold_test >= _COLD * split.test:
+    if split.untrained_test >= _UNTRAINED * split.test:
         yield (
-            f"{share(split.cold_test / split.test)} of the test targets are items without a training interaction.",
+            f"{share(split.untrained_test / split.test)} of the test targets are items without a training interaction.",
             "Models of ids alone cannot find them; use a model with features, or move the split.",
         )
 

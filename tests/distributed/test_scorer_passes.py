@@ -162,7 +162,7 @@ class Clusters:
 
 def test_streamed_centres_are_the_means_of_their_members(world):  # noqa: ARG001
     views = torch.tensor([[1.0, 2.0], [3.0, 4.0], [50.0, 60.0], [7.0, 8.0]])
-    sums = CenterSums(SimpleNamespace(graph=Clusters()), ("image",))
+    sums = CenterSums(SimpleNamespace(relations=Clusters()), ("image",))
     for ids in ([0, 1], [], [2, 3]):
         sums.add(np.array(ids, dtype=np.int64), SimpleNamespace(views={"image": views[ids]}))
     assert sums.means()["image"].tolist() == [[4.0, 5.0], [0.0, 0.0], [3.0, 4.0]]

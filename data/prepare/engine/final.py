@@ -1,14 +1,19 @@
-"""The last stages of a range of users: what is left after the k-core, in final ids, cut to max_history, and split."""
+"""The last stages of a range of users: what is left after the k-core, in final ids, cut to max_history, and split.
+
+The split also drops the training interactions of cold items, if items are held out of training.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from contracts.errors import InputError
+from data.prepare.cold import choose_cold, cold_in_training
 from data.prepare.engine.core import CORE, num_exempt
 from data.prepare.engine.histories import SORT, Ranges
 from data.prepare.engine.names import rank_stage
@@ -18,7 +23,7 @@ from data.prepare.engine.work import Work, load, save
 from data.prepare.split import SplitRule, global_time, leave_one_out, time_quantiles
 from data.ragged import offsets_of, ragged_indices
 
-FINAL, SPLIT = "finish", "split"
+FINAL, SPLIT, COLD = "finish", "split", "cold"
 _LAST_SPLIT = 2
 # The number of users whose interactions the source's split puts in another order than that of time.
 NOT_BY_TIME = "users_not_in_order_of_time"
@@ -116,7 +121,9 @@ def check_users(ranges: Ranges, facts: Sequence[dict[str, Any]], name: str) -> N
 def split_range(finishing: Finishing, number: int) -> None:
     """Write train_end.npy and valid_end.npy, int64, for the users of a range, and training.npy.
 
-    training.npy has the items with training interactions, int64, and training-counts.npy their numbers.
+    training.npy has the items with training interactions, int64, and training-counts.npy their numbers. If there are
+    cold items, their training interactions are dropped: left.npy, bool, says of which users something is left, and
+    lengths.npy, items.npy and times.npy are those of `finish_range` without what was dropped.
     """
     work = finishing.ranges.table.work
     part = work.task(FINAL, number)
@@ -129,6 +136,17 @@ def split_range(finishing: Finishing, number: int) -> None:
             train_end, valid_end = global_time(offsets, load(part, "times"), *finishing.moments)
         else:
             train_end, valid_end = leave_one_out(offsets)
+        if finishing.rules.cold is not None:
+            dropped = cold_in_training(offsets, items, train_end, load(work.task(COLD, 0), "cold"))
+            fewer = np.diff(np.concatenate([[0], np.cumsum(dropped)])[offsets])
+            left = lengths > fewer
+            facts |= {"cold_rows": int(np.count_nonzero(dropped)), "empty_users": int(np.count_nonzero(~left))}
+            items = items[~dropped]
+            lengths, train_end, valid_end = ((ends - fewer)[left] for ends in (lengths, train_end, valid_end))
+            offsets = offsets_of(lengths)
+            save(folder, left=left, lengths=lengths, items=items)
+            if finishing.ranges.table.has_times:
+                save(folder, times=load(part, "times")[~dropped])
         training = items[ragged_indices(offsets[:-1], train_end)]
         num_items = int(work.facts(CORE, 0)["num_items"])
         if num_items > 16 * len(training):
@@ -147,3 +165,34 @@ def moments_of(work: Work, num_ranges: int, rule: SplitRule) -> tuple[int, int]:
         return rule.valid_from, rule.test_from
     parts = [load(work.task(FINAL, number), "sorted-times") for number in range(num_ranges)]
     return time_quantiles(parts, rule.valid_fraction, rule.test_fraction)
+
+
+def write_cold(finishing: Finishing, groups: Iterable[pa.Array]) -> None:
+    """Write cold.npy, bool [N]: which items are held out of training.
+
+    Args:
+        finishing: the rules, which say that some are.
+        groups: the source ids of all items in the order of final ids, a group at a time.
+
+    Raises:
+        InputError: see `cold.choose_cold`.
+    """
+    work, rule = finishing.ranges.table.work, finishing.rules.cold
+    assert rule is not None
+    if not work.is_done(COLD, 0):
+        with work.writing(COLD, 0) as (folder, _):
+            save(folder, cold=choose_cold(groups, rule))
+
+
+def sequences_stage(rules: Rules) -> str:
+    """Return the stage whose tasks have the histories as they come into the dataset."""
+    return FINAL if rules.cold is None else SPLIT
+
+
+def live_users(finishing: Finishing, number: int) -> np.ndarray:
+    """Return which users of a range come into the dataset, bool."""
+    work = finishing.ranges.table.work
+    live = np.array(load(work.task(FINAL, number), "live"))
+    if finishing.rules.cold is not None:
+        live[live] = load(work.task(SPLIT, number), "left")
+    return live

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from data.prepare.cold import ColdRule
 from data.prepare.engine.work import Work
 from data.prepare.split import SplitRule
 
@@ -52,6 +53,7 @@ class Rules:
         max_history: number of most recent interactions that are kept of each user; None: all.
         split: the rule for training, validation and test, unless the source has a split of its own.
         hold_back: whether the rows that the k-core removes are written to a file of their own.
+        cold: which items are held out of training; None: none.
     """
 
     min_user_interactions: int = 5
@@ -59,6 +61,7 @@ class Rules:
     max_history: int | None = None
     split: SplitRule = field(default_factory=SplitRule)
     hold_back: bool = False
+    cold: ColdRule | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

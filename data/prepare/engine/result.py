@@ -10,9 +10,8 @@ import numpy as np
 from contracts.errors import InputError
 from data.formats.time_kinds import TimeKind
 from data.prepare.engine.core import CORE
-from data.prepare.engine.final import FINAL, SPLIT, Finishing
+from data.prepare.engine.final import COLD, FINAL, SPLIT, Finishing, sequences_stage
 from data.prepare.engine.held_back import HeldBack
-from data.prepare.engine.histories import Ranges
 from data.prepare.engine.names import Names, rank_stage
 from data.prepare.engine.plan import Kind, Table
 from data.prepare.engine.work import load
@@ -32,6 +31,7 @@ class Prepared:
         dropped: number of dropped rows, users or items for each reason.
         held_back: the rows that the k-core has removed; None: they were not asked for.
         time_kind: what all timestamps are; None: there are none.
+        cold: bool [N], the items that are held out of training; None: none are.
     """
 
     sequences: StoredSequences
@@ -41,12 +41,13 @@ class Prepared:
     dropped: dict[str, int]
     held_back: HeldBack | None
     time_kind: TimeKind | None
+    cold: np.ndarray | None = None
 
 
-def stored_sequences(ranges: Ranges, *, with_times: bool) -> StoredSequences:
+def stored_sequences(finishing: Finishing, *, with_times: bool) -> StoredSequences:
     """Return the sequences of all ranges, one after the other; without times, they need not be in order of time."""
-    work = ranges.table.work
-    parts = [work.task(FINAL, number) for number in range(ranges.count)]
+    ranges, work = finishing.ranges, finishing.ranges.table.work
+    parts = [work.task(sequences_stage(finishing.rules), number) for number in range(ranges.count)]
     splits = [work.task(SPLIT, number) for number in range(ranges.count)]
     counts = np.zeros(work.facts(CORE, 0)["num_items"], np.int64)
     for folder in splits:
@@ -71,6 +72,9 @@ def check_training(finishing: Finishing) -> None:
     work, count = finishing.ranges.table.work, finishing.ranges.count
     if any(work.facts(SPLIT, number)["training_rows"] for number in range(count)):
         return
+    if sum(work.facts(SPLIT, number).get("cold_rows", 0) for number in range(count)):
+        assert finishing.rules.cold is not None
+        raise finishing.rules.cold.nothing_left(load(work.task(COLD, 0), "cold"))
     if finishing.moments is None:
         raise InputError("split: no interaction is for training in the source's own split; correct the split")
     filled = [times for number in range(count) if len(times := load(work.task(FINAL, number), "sorted-times"))]

@@ -12,6 +12,7 @@ import numpy as np
 from contracts.errors import InputError
 from data.formats.held import Held, none_held, sum_of_held
 from data.formats.source import Chunk, InteractionSource
+from data.prepare.cold import COLD_ROWS, COLD_USERS
 from data.prepare.engine import core, encode, final, histories, names, numbering
 from data.prepare.engine.held_back import held_back
 from data.prepare.engine.plan import KINDS, KnownIds, Rules, Segment, Sizes, Table
@@ -65,25 +66,35 @@ def prepare(
             "lower --min-user-interactions and --min-item-interactions"
         )
     finishing, split = _with_split(finishing, finished)
-    work.run(final.SPLIT, partial(final.split_range, finishing), ranges.count, executor)
-    check_training(finishing)
-    live = np.concatenate([load(work.task(final.FINAL, number), "live") for number in range(ranges.count)])
-    names.write_ranks(table, "users", live)
     name = partial(names.named, table, group_rows=sizes.group_rows, executor=executor)
+    if rules.cold is not None:
+        final.write_cold(finishing, name("items").groups())
+    divided = work.run(final.SPLIT, partial(final.split_range, finishing), ranges.count, executor)
+    check_training(finishing)
+    live = np.concatenate([final.live_users(finishing, number) for number in range(ranges.count)])
+    names.write_ranks(table, "users", live)
     counts = {
         **({"duplicates": sum(facts["duplicates"] for facts in sorted_)} if table.has_times else {}),
         "k_core_interactions": sum(facts["core_rows"] for facts in finished),
         **{f"k_core_{kind}": num_dropped(table, kind) for kind in KINDS},
         "truncated_interactions": sum(facts["truncated"] for facts in finished),
     }
+    held_out = None
+    if rules.cold is not None:
+        held_out = load(work.task(final.COLD, 0), "cold")
+        split |= rules.cold.described(held_out)
+        counts[COLD_ROWS] = sum(facts["cold_rows"] for facts in divided)
+        counts[COLD_USERS] = sum(facts["empty_users"] for facts in divided)
+        counts["k_core_users"] -= counts[COLD_USERS]  # which counts all users that are not left
     return Prepared(
-        sequences=stored_sequences(ranges, with_times=not split.get(final.NOT_BY_TIME)),
+        sequences=stored_sequences(finishing, with_times=not split.get(final.NOT_BY_TIME)),
         user_ids=name("users"),
         item_ids=name("items"),
         split=split,
         dropped=read.dropped | counts,
         held_back=held_back(ranges, name) if rules.hold_back else None,
         time_kind=ranges.time_kind,
+        cold=held_out,
     )
 
 

@@ -74,10 +74,16 @@ def open_growth(path: str, output: str) -> Growth:
     """Open OLD and check every value of it.
 
     Raises:
-        InputError: OLD is not a finished dataset, or damaged; or the output is in OLD's place, inside it or around it.
+        InputError: OLD is not a finished dataset, or damaged, or lacks rows; or the output is in OLD's place, inside it
+            or around it.
     """
     _check_apart(path, output)
     old = Dataset.open(path)
+    if old.cold_items() is not None:
+        raise InputError(
+            f"--append {path}: lacks the training interactions of its cold items, so it cannot grow; prepare all rows "
+            "at once, with --cold-item-share and --seed as there"
+        )
     old.validate()
     return Growth(old=old)
 

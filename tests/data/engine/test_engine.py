@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import InputError
+from data.prepare.cold import ColdRule, with_cold
 from data.prepare.engine.executor import SerialExecutor
 from data.prepare.engine.plan import KnownIds, Rules, Sizes
 from data.prepare.engine.result import Prepared
@@ -23,7 +24,7 @@ from data.prepare.engine.work import Work
 from data.prepare.engine.workplace import Workplace, prepared
 from data.prepare.split import SplitRule
 from data.writing import write_items, write_sequences, write_users
-from tests.data.engine.in_memory import prepared_in_memory
+from tests.data.engine.in_memory import cold_in_memory, prepared_in_memory
 from tests.data.engine.memory_source import MemorySource
 from tests.fingerprints import Fingerprint, fingerprints
 
@@ -44,12 +45,15 @@ def engine(source: MemorySource, rules: Rules, folder: Path, sizes: Sizes, known
         return prepare(source, source.chunks(1), rules, work=work, executor=SerialExecutor(), sizes=sizes, known=known)
 
 
-def contents(folder: Path, sequences: Any, user_ids: Any, item_ids: Any) -> dict[str, Fingerprint]:
+def contents(
+    folder: Path, sequences: Any, user_ids: Any, item_ids: Any, cold: np.ndarray | None = None
+) -> dict[str, Fingerprint]:
     """The files of a dataset, by the functions that write them, but without flushing them to disk."""
     folder.mkdir()
     write_sequences(folder / "sequences", sequences)
     write_users(folder / "users", user_ids)
-    write_items(folder / "items", item_ids, sequences.popularity(len(item_ids)), None, {})
+    further = None if cold is None else with_cold(None, cold)
+    write_items(folder / "items", item_ids, sequences.popularity(len(item_ids)), None, {}, further)
     return fingerprints(folder)
 
 
@@ -76,6 +80,7 @@ RULES = st.builds(
     min_item_interactions=st.integers(1, 3),
     max_history=st.none() | st.integers(1, 4),
     split=SPLITS,
+    cold=st.none() | st.builds(ColdRule, share=st.floats(0.1, 0.9), seed=st.integers(0, 2**63 - 1)),
 )
 
 
@@ -96,8 +101,9 @@ def test_same_files_as_in_memory(
         expected = prepared_in_memory(source, rules)
         found = engine(source, rules, root / "work", sizes)
         assert (found.split, found.dropped) == expected[3:]
-        files = contents(root / "found", found.sequences, found.user_ids, found.item_ids)
-        assert files == contents(root / "expected", *expected[:3])
+        files = contents(root / "found", found.sequences, found.user_ids, found.item_ids, found.cold)
+        cold = None if rules.cold is None else np.array(cold_in_memory(expected[2].to_pylist(), rules.cold))
+        assert files == contents(root / "expected", *expected[:3], cold)
 
 
 @pytest.mark.long

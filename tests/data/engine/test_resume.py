@@ -20,7 +20,14 @@ from data.prepare.engine.executor import SerialExecutor
 from data.prepare.engine.plan import Rules
 from data.prepare.engine.workplace import Workplace, prepared
 from tests.data.engine.memory_source import MemorySource
-from tests.data.engine.preparing import SIZES, DyingExecutor, TracedExecutor, source_of_random_rows, write_prepared
+from tests.data.engine.preparing import (
+    HELD_OUT,
+    SIZES,
+    DyingExecutor,
+    TracedExecutor,
+    source_of_random_rows,
+    write_prepared,
+)
 from tests.fingerprints import Fingerprint, fingerprints
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -45,18 +52,21 @@ def tasks(traces: Path, state: str) -> list[str]:
     return [" ".join(line.split()[1:-1]) for line in lines if line.startswith(state)]
 
 
-def _die(folder: str, left: int) -> None:
-    write_prepared(Path(folder) / "dataset", place(Path(folder), DyingExecutor(left)))
+def _die(folder: str, left: int, rules: Rules) -> None:
+    write_prepared(Path(folder) / "dataset", place(Path(folder), DyingExecutor(left)), rules)
 
 
 @pytest.mark.long
-def test_killed_in_every_stage(undisturbed: tuple[dict[str, Fingerprint], list[str]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("rules", [Rules(), HELD_OUT], ids=["all items", "some held out"])
+def test_killed_in_every_stage(rules: Rules, tmp_path: Path) -> None:
     """The process is killed again and again, each time after a few more tasks."""
-    files, expected = undisturbed
+    executor = TracedExecutor(SerialExecutor(), tmp_path / "traces")
+    write_prepared(tmp_path / "undisturbed", place(tmp_path, executor), rules)
+    files, expected = fingerprints(tmp_path / "undisturbed"), tasks(tmp_path / "traces", "ended")
     kills = 0
     while True:
         # Forked, so that nothing is imported again.
-        process = multiprocessing.get_context("fork").Process(target=_die, args=(str(tmp_path), 7))
+        process = multiprocessing.get_context("fork").Process(target=_die, args=(str(tmp_path), 7, rules))
         process.start()
         process.join()
         if process.exitcode == 0:
@@ -70,7 +80,7 @@ def test_killed_in_every_stage(undisturbed: tuple[dict[str, Fingerprint], list[s
 
 
 def test_other_rules_start_afresh(undisturbed: tuple[dict[str, Fingerprint], list[str]], tmp_path: Path) -> None:
-    process = multiprocessing.get_context("fork").Process(target=_die, args=(str(tmp_path), 40))
+    process = multiprocessing.get_context("fork").Process(target=_die, args=(str(tmp_path), 40, Rules()))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -82,13 +92,14 @@ def test_other_rules_start_afresh(undisturbed: tuple[dict[str, Fingerprint], lis
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("shared_ray")
-def test_ray_gives_the_same_bytes(undisturbed: tuple[dict[str, Fingerprint], list[str]], tmp_path: Path) -> None:
+def test_ray_gives_the_same_bytes(tmp_path: Path) -> None:
     from configs.schema import ClusterConfig
     from data.prepare.engine.ray_stages import RayExecutor
 
     executor = RayExecutor(ClusterConfig(num_workers=2), tmp_path / "work")
-    write_prepared(tmp_path / "dataset", place(tmp_path, executor))
-    assert fingerprints(tmp_path / "dataset") == undisturbed[0]
+    write_prepared(tmp_path / "dataset", place(tmp_path, executor), HELD_OUT)
+    write_prepared(tmp_path / "here", place(tmp_path, SerialExecutor()), HELD_OUT)
+    assert fingerprints(tmp_path / "dataset") == fingerprints(tmp_path / "here")
     broken = MemorySource(table=source_of_random_rows().table, rows_of_chunk=500, broken=2)
     with pytest.raises(InputError) as raised, prepared(broken, Rules(), place(tmp_path, executor)):
         pass

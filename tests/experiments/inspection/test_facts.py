@@ -80,7 +80,7 @@ def test_sequences(data, size):
         for one, times, (_, end) in zip(data.histories, data.times, data.ends, strict=True)
         for place in range(max(1, end), len(one))
     ]
-    assert split.cold_test == sum(popularity[item] == 0 for item, _ in tests)
+    assert split.untrained_test == sum(popularity[item] == 0 for item, _ in tests)
     check_times(data, found.time_facts(), [time for _, time in tests])
 
 
@@ -126,7 +126,7 @@ def test_popularity(counts):
     assert found.gini == pytest.approx(apart / (2 * len(counts) * total) if total else 0, abs=1e-9)
     ordered = sorted(counts, reverse=True)
     assert found.top_share == pytest.approx(sum(ordered[: max(1, len(counts) // 100)]) / total if total else 0)
-    assert found.num_cold == counts.count(0)
+    assert found.num_untrained == counts.count(0)
     assert vars(found.counts) == pytest.approx(twin_spread(counts))
     assert all(ordered[rank - 1] == count for rank, count in found.curve)
     assert (found.curve[0][0], found.curve[-1][0]) == (1, len(counts))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from jobs.prepare_data import prepare
 from tests.jobs.bad_input.case import Case, Group
 from tests.jobs.bad_input.damage import flip, remove, table, write
 
@@ -11,6 +14,11 @@ _ROWS = "--format table --input {here}/raw.csv"
 _APPEND = f"prepare_data {_ROWS} --output {{here}}/out --append {{here}}/dataset"
 _HEADER = "user,item,timestamp\n"
 _UNISREC = "prepare_data --format unisrec --input {here}/unisrec --output {here}/out --append {here}/dataset"
+
+
+def _hold_out(here: Path) -> None:
+    prepare("unisrec", str(here / "cold"), str(here / "unisrec"), cold_item_share=0.2)
+
 
 APPENDING = Group(
     "jobs/prepare_data.py: growing a dataset",
@@ -45,6 +53,8 @@ APPENDING = Group(
             f"{_APPEND} --features text={{here}}/text.parquet",
             table("text.parquet", item=["i1", "new"], vector=[np.ones(6, np.float16)] * 2),
         ),
+        Case("items held out of a dataset that grows", f"{_APPEND} --cold-item-share 0.1"),
+        Case("the old dataset has cold items", _APPEND.replace("/dataset", "/cold"), _hold_out),
         Case("new features without ids", f"{_APPEND} --features text={{here}}/text.npy"),
     ),
 )

@@ -201,4 +201,25 @@ UNISREC = Group(
     ),
 )
 
-GROUPS = (FILES, ROWS, READING, UNISREC)
+COLD = Group(
+    "jobs/prepare_data.py: items held out of training",
+    (
+        Case("a share of 0", f"{_CSV} --cold-item-share 0"),
+        Case("a share of 1", f"{_CSV} --cold-item-share 1"),
+        Case("a share below 0", f"{_CSV} --cold-item-share -0.1"),
+        Case("a share that is no number", f"{_CSV} --cold-item-share nan"),
+        Case("a share in per cent", f"{_UNISREC} --cold-item-share 10"),
+        Case("a share that is less than an item", f"{_CSV} --cold-item-share 0.001"),
+        Case("a share that is every item", f"{_UNISREC} --cold-item-share 0.99"),
+        Case("a seed below 0", f"{_CSV} --cold-item-share 0.1 --seed -1"),
+        Case("a seed without a share", f"{_CSV} --seed 1"),
+        Case(
+            "every training interaction is of a cold item",
+            f"{_CSV} --cold-item-share 0.34 --seed 4 --min-user-interactions 1 --min-item-interactions 1",
+            write("raw.csv", "user,item,timestamp\nu1,i1,1\nu1,i2,2\nu1,i3,3\n"),
+        ),
+        Case("a column called cold", f"{_ITEMS} --item-columns cold", write("items.jsonl", _DESCRIBED)),
+    ),
+)
+
+GROUPS = (FILES, ROWS, READING, UNISREC, COLD)
