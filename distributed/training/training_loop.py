@@ -19,7 +19,8 @@ from contracts.errors import InputError
 from data.sampling.batches import TrainBatches
 from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.saving import Checkpoints, Losses
-from distributed.inference.scoring import Scorer, summarise
+from distributed.inference.scoring import Scorer
+from distributed.inference.summaries import summarise
 from distributed.inputs import Inputs
 from distributed.sharding import ShardedSystem
 from distributed.stop_agreement import Interruption, Request

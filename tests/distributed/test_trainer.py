@@ -23,7 +23,8 @@ from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.run_folder import open_run_folder
 from distributed.inference.evaluate import evaluate
 from distributed.inference.restore import run_config
-from distributed.inference.scoring import Scorer, summarise
+from distributed.inference.scoring import Scorer
+from distributed.inference.summaries import summarise
 from distributed.inputs import Inputs, build_system, open_inputs, popularity_order
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry

@@ -60,7 +60,7 @@ def results(rank: int, world: int) -> list[np.ndarray]:
     )
     groups = [[own_items(batch, blocks) for batch in group] for group in (batches()[:3], batches()[3:])]
     lists = list(top_items(groups, blocks, K))
-    return [np.stack(count_ranks(groups, blocks)), *(torch.cat(part).numpy() for part in zip(*lists, strict=True))]
+    return [count_ranks(groups, blocks)[0], *(torch.cat(part).numpy() for part in zip(*lists, strict=True))]
 
 
 def brute_force() -> list[np.ndarray]:
