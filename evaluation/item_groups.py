@@ -42,7 +42,7 @@ class ItemGroup:
     size: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Grouping:
     """A division of all items into groups. An item's label is the number of its group.
 

@@ -63,7 +63,7 @@ def group_slices(ranked: Ranked, ks: Sequence[int]) -> dict[str, dict[str, Any]]
         found |= sliced_metrics(ranked.ranks, masks, ks)
         own = sliced_metrics(within.ranks, masks, ks)
         if within.grouping.name == "domain":
-            found[ALL_DOMAINS] = sliced_metrics(within.ranks, {ALL_DOMAINS: within.labels >= 0}, ks)[ALL_DOMAINS]
+            found |= sliced_metrics(within.ranks, {ALL_DOMAINS: within.labels >= 0}, ks)
         for group in groups:
             if group.targets in own:
                 facts = {"candidates": group.size, "chance": chance_metrics(group.size, ks)}
