@@ -139,4 +139,4 @@ def _paired_chunks(
         ranks = np.stack([found for _, found in parts])
         yield PairedChunk(begins_user=begins, baseline=ranks[: len(baseline)], other=ranks[len(baseline) :])
     if last_user is None:
-        raise InputError(f"{files[0].path}: has no target in {chosen.group!r}; name another group with --targets")
+        raise InputError(f"{files[0].path}: has no target of the group {chosen.group!r}; name another one")
