@@ -146,6 +146,12 @@ class TrainingConfig(Section):
         "or not",
     )
     metric: str = knob("ndcg@10", RESULT, "validation metric that chooses the best checkpoint, such as recall@20")
+    metric_among: Literal["all", "domain"] = knob(
+        "all",
+        RESULT,
+        "items among which training.metric ranks a target; all: all items, domain: the items of the target's own "
+        "dataset. With one dataset these are the same",
+    )
     precision: Literal["float32", "bfloat16"] = knob(
         "float32",
         RESULT,

@@ -5,7 +5,8 @@ matrix products of the same shape and operands. A target's score from another pr
 that the target would rank above or below itself. Shapes depend only on the batch and the block, and not on the number
 of ranks, groups of users or threads.
 
-B: users of a batch, D: width of a concatenated vector, n: users of all given batches, K: length of a list.
+B: users of a batch, D: width of a concatenated vector, n: users of all given batches, K: length of a list, G: groupings
+of the items.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from evaluation.item_blocks import ItemBlock
+from evaluation.item_groups import BlockGroups
 from evaluation.user_batches import UserBatch
 
 # From users [B, D] and items [n, D] to the scores of every pair, [B, n]. The score of a pair is a function of its two
@@ -55,15 +57,19 @@ class BlockScorer(Protocol):
         """
         ...
 
-    def count(self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, counts: Tensor) -> None:
+    def count(
+        self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, groups: BlockGroups, counts: Tensor
+    ) -> None:
         """Count the block's items that score higher than each target or equal to it.
 
         Args:
             users: the batches.
             block: the items.
             targets: [n], the scores of the targets.
-            counts: int64 [n, 3]. Added to it are the number of items with a higher score, the number of other items
-                with an equal score, and the number of the latter with a smaller id than the target.
+            groups: the groups of the block's items and of the targets.
+            counts: int64 [n, 1 + G, 3]. Added to it are the number of items with a higher score, the number of other
+                items with an equal score, and the number of the latter with a smaller id than the target: first among
+                all items, then for each grouping among the items of the target's group.
         """
         ...
 
@@ -131,14 +137,17 @@ class CachedTiles:
 
         self._each(users, work)
 
-    def count(self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, counts: Tensor) -> None:
+    def count(
+        self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, groups: BlockGroups, counts: Tensor
+    ) -> None:
         def work(batch: UserBatch, own: slice) -> None:
-            own_scores, own_counts = targets[own].numpy(), counts[own].numpy()
+            of_users = targets[own].numpy(), batch.targets, *_gains(batch)
+            own_labels, own_counts = groups.of_targets[own], counts[own].numpy()
             for first in range(0, len(block.vectors), _tile_columns(len(batch))):
                 scores = self._product(batch, block, first)
+                labels = np.ascontiguousarray(groups.of_items[:, first : first + scores.shape[1]])
                 item = block.start + first
-                finite = self._count_tile(scores, item, own_scores, batch.targets, *_gains(batch), own_counts)
-                _check_finite(finite, block)
+                _check_finite(self._count_tile(scores, item, *of_users, labels, own_labels, own_counts), block)
 
         self._each(users, work)
 
@@ -189,7 +198,9 @@ class WholeBlocks:
                 found[self._move(mine, scores)] = scores[at]
         _check_finite(not finite or bool(torch.stack(finite).all()), block)
 
-    def count(self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, counts: Tensor) -> None:
+    def count(
+        self, users: Sequence[UserBatch], block: ItemBlock, targets: Tensor, groups: BlockGroups, counts: Tensor
+    ) -> None:
         finite = []
         ids = torch.arange(block.start, block.stop, device=targets.device)
         for batch, own in zip(users, _places(users), strict=True):
@@ -197,9 +208,13 @@ class WholeBlocks:
             finite.append(scores.isfinite().all())
             self._add_gains(scores, batch, block)
             own_scores, own_ids = targets[own, None], self._move(batch.targets, scores)[:, None]
-            higher = (scores > own_scores).sum(1)
             tied = (scores == own_scores) & (ids != own_ids)
-            counts[own] += torch.stack([higher, tied.sum(1), (tied & (ids < own_ids)).sum(1)], dim=1)
+            rivals = scores > own_scores, tied, tied & (ids < own_ids)
+            counts[own, 0] += torch.stack([which.sum(1) for which in rivals], dim=1)
+            for number, labels in enumerate(groups.of_items):
+                own_labels = self._move(groups.of_targets[own, number], scores)[:, None]
+                same = self._move(labels, scores) == own_labels
+                counts[own, 1 + number] += torch.stack([(which & same).sum(1) for which in rivals], dim=1)
         _check_finite(bool(torch.stack(finite).all()), block)
 
     def keep_best(self, users: Sequence[UserBatch], block: ItemBlock, scores: Tensor, items: Tensor) -> None:

@@ -61,6 +61,12 @@ def ranking_metrics(ranks: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
     return dict(zip(names, means.tolist(), strict=True))
 
 
+def chance_metrics(num_items: int, ks: Sequence[int]) -> dict[str, float]:
+    """Return the expected metrics of a ranking of n items in random order: recall@K is K / n, and at most 1."""
+    names, values = values_by_rank(ks)
+    return dict(zip(names, (values[:, :num_items].sum(1) / num_items).tolist(), strict=True))
+
+
 def bootstrap_intervals(
     ranks: np.ndarray, ks: Sequence[int], samples: int, seed: int = 0
 ) -> dict[str, tuple[float, float]]:

@@ -8,7 +8,7 @@ every matrix product has the same shape and operands for any number of ranks, an
 for 1 rank or 64. Users are ranked in groups of bounded size, and each group needs one or two passes over the items. The
 result does not depend on the grouping, or on whether item vectors are kept between passes.
 
-B: users of a batch, n: users, W: ranks, K: list length.
+B: users of a batch, n: users, W: ranks, K: list length, G: groupings of the items.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from torch import Tensor
 from evaluation.block_scores import BlockScorer, merge_top, scorer_for
 from evaluation.collectives import gather_equal, maximum_of_ranks, sum_of_ranks
 from evaluation.item_blocks import ItemBlocks
+from evaluation.item_groups import BlockGroups, Grouping, labels_of
 from evaluation.user_batches import UserBatch
 
 
-def count_ranks(groups: Iterable[Sequence[UserBatch]], items: ItemBlocks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Count the items that compete with each target. A collective.
+def count_ranks(
+    groups: Iterable[Sequence[UserBatch]], items: ItemBlocks, groupings: Sequence[Grouping] = ()
+) -> np.ndarray:
+    """Count the items that compete with each target, among all items and within the target's own group. A collective.
 
     Each group of users takes two passes over the items. The first computes the targets' scores, and only visits the
     rounds with a target in them. The second counts the items with higher or equal scores. If users are sorted by
@@ -35,25 +38,28 @@ def count_ranks(groups: Iterable[Sequence[UserBatch]], items: ItemBlocks) -> tup
     Args:
         groups: the user batches in groups; the same batches in the same order on every rank.
         items: this rank's blocks.
+        groupings: G groupings of the items, the same on every rank. Each takes no pass of its own.
 
     Returns:
-        For each target, int64 [n] each: the number of items with a higher score, of other items with an equal score,
-        and of the latter with a smaller id.
+        int64 [1 + G, 3, n]. For each target the number of items with a higher score, of other items with an equal
+        score, and of the latter with a smaller id: first among all items, then for each grouping among the items of
+        the target's group.
 
     Raises:
         FloatingPointError: a score is not finite.
     """
-    parts = [np.zeros((0, 3), dtype=np.int64)]
+    parts = [np.zeros((0, 1 + len(groupings), 3), dtype=np.int64)]
     for users in groups:
         with scorer_for(users[0].vectors.device, items.pair_scores) as scorer:
             targets = np.concatenate([batch.targets for batch in users])
             scores = _pair_scores(users, items, scorer, np.arange(len(targets)), targets)
-            counts = torch.zeros(len(scores), 3, dtype=torch.int64, device=scores.device)
+            counts = torch.zeros(len(scores), 1 + len(groupings), 3, dtype=torch.int64, device=scores.device)
+            of_targets = labels_of(groupings, targets)
             for block in items.pass_over():
-                scorer.count(users, block, scores, counts)
+                of_items = labels_of(groupings, np.arange(block.start, block.stop)).T
+                scorer.count(users, block, scores, BlockGroups(of_items=of_items, of_targets=of_targets), counts)
         parts.append(sum_of_ranks(counts).cpu().numpy())
-    higher, tied, before = np.ascontiguousarray(np.concatenate(parts).T)
-    return higher, tied, before
+    return np.ascontiguousarray(np.concatenate(parts).transpose(1, 2, 0))
 
 
 def top_items(groups: Iterable[Sequence[UserBatch]], items: ItemBlocks, k: int) -> Iterator[tuple[Tensor, Tensor]]:

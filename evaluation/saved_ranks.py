@@ -1,5 +1,7 @@
 """Writes and reads the rank of every evaluated target, so that runs can be compared target by target.
 
+If the items were divided into groups, a file also holds each target's group, and its rank among the items of the group.
+
 A file holds one split of one evaluation, and the facts that decide whether two files may be compared. It depends
 neither on the number of ranks of the evaluation nor on its speed, so equal evaluations have equal bytes.
 """
@@ -7,13 +9,16 @@ neither on the number of ranks of the evaluation nor on its speed, so equal eval
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contracts.errors import InputError
@@ -39,6 +44,7 @@ class RankFacts:
         checkpoint_step: the step of the checkpoint; None for a model that is not trained.
         settings: how items were scored and ranked, see `evaluation.result_settings.score_settings`.
         fingerprints: of the dataset and the graph.
+        groups: for each grouping of the items the names of its groups.
     """
 
     split: str
@@ -47,6 +53,25 @@ class RankFacts:
     checkpoint_step: int | None
     settings: Mapping[str, Any]
     fingerprints: Mapping[str, str]
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ChosenRanks:
+    """Which targets of a file are read, and which of their ranks.
+
+    Attributes:
+        grouping: the grouping of `group`; None: all targets are read.
+        group: the targets of this group are read.
+        among: the grouping within which the targets are ranked; None: ranks are among all items.
+    """
+
+    grouping: str | None = None
+    group: str | None = None
+    among: str | None = None
+
+
+ALL_RANKS = ChosenRanks()
 
 
 def ranks_path(result: Path, split: str) -> Path:
@@ -68,11 +93,14 @@ def write_ranks(
     ranks: np.ndarray,
     user_names: pa.Array,
     item_names: pa.Array,
+    within: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> None:
     """Write ranks to a Parquet file, completely or not at all. Memory: that of `ROW_GROUP` rows.
 
     Columns: `user` and `item` (source ids, strings), `position` (int32, the place of the target in the user's
-    sequence, from 0) and `rank` (int64, from 1). Rows keep their order.
+    sequence, from 0) and `rank` (int64, from 1). Each grouping of `facts.groups` adds two: the name of the target's
+    group (string, the column is named after the grouping), and `rank_in_<grouping>` (int64, from 1). Rows keep their
+    order.
 
     Args:
         path: the file to write or replace.
@@ -83,9 +111,12 @@ def write_ranks(
         ranks: int64 [n].
         user_names: source ids of all users, strings [U].
         item_names: source ids of all items, strings [N].
+        within: for each grouping the number of each target's group, int32 [n], and its rank in it, int64 [n].
     """
-    metadata = {_FACTS: json_text({name: getattr(facts, name) for name in RankFacts.__dataclass_fields__}).encode()}
-    schema = pa.schema(list(_COLUMNS.items()), metadata=metadata)
+    stated = {name: getattr(facts, name) for name in RankFacts.__dataclass_fields__}
+    if not facts.groups:
+        del stated["groups"]  # so the file has the bytes that earlier versions wrote
+    schema = pa.schema(list(_columns(facts.groups).items()), metadata={_FACTS: json_text(stated).encode()})
     with replacing(path, one_writer=True) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for first in range(0, len(ranks), ROW_GROUP):
             part = slice(first, first + ROW_GROUP)
@@ -95,6 +126,9 @@ def write_ranks(
                 "item": item_names.take(pa.array(items[part])).cast(pa.string()),
                 "rank": ranks[part],
             }
+            for grouping, (labels, own_ranks) in (within or {}).items():
+                table[grouping] = pa.array(facts.groups[grouping], pa.string()).take(pa.array(labels[part]))
+                table[rank_column(grouping)] = own_ranks[part]
             writer.write_table(pa.table(table, schema=schema), row_group_size=ROW_GROUP)
 
 
@@ -112,27 +146,28 @@ class SavedRanks:
     facts: RankFacts
     num_targets: int
 
-    def chunks(self) -> Iterator[tuple[pa.Table, np.ndarray]]:
-        """Yield the targets and their ranks (int64) in order, `ROW_GROUP` at a time.
+    def chunks(self, chosen: ChosenRanks = ALL_RANKS) -> Iterator[tuple[pa.Table, np.ndarray]]:
+        """Yield the chosen targets and their ranks (int64) in order, `ROW_GROUP` at a time.
 
         The table of targets has the columns user, position and item.
 
         Raises:
             InputError: the file cannot be read.
         """
-        held = pa.table({name: pa.array([], kind) for name, kind in _COLUMNS.items()})
+        ranks = "rank" if chosen.among is None else rank_column(chosen.among)
+        columns = {name: _COLUMNS[name] for name in _TARGET} | {ranks: pa.int64()}
+        held = pa.table({name: pa.array([], kind) for name, kind in columns.items()})
         try:
             with pq.ParquetFile(self.path) as parquet:
                 for number in range(parquet.num_row_groups):
-                    read = parquet.read_row_group(number, columns=list(_COLUMNS)).replace_schema_metadata()
-                    held = pa.concat_tables([held, read])
+                    held = pa.concat_tables([held, _read(parquet, number, list(columns), chosen)])
                     while len(held) >= ROW_GROUP:
-                        yield _split(held.slice(0, ROW_GROUP))
+                        yield _split(held.slice(0, ROW_GROUP), ranks)
                         held = held.slice(ROW_GROUP)
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(self.path, error) from None
         if len(held):
-            yield _split(held)
+            yield _split(held, ranks)
 
 
 def open_ranks(path: Path) -> SavedRanks:
@@ -144,9 +179,11 @@ def open_ranks(path: Path) -> SavedRanks:
     try:
         with pq.ParquetFile(path) as parquet:
             schema, num_targets = parquet.schema_arrow, parquet.metadata.num_rows
-        if {field.name: field.type for field in schema} != _COLUMNS or _FACTS not in (schema.metadata or {}):
+        facts = None
+        if _FACTS in (schema.metadata or {}):
+            facts = RankFacts(**json.loads(schema.metadata[_FACTS]))
+        if facts is None or {column.name: column.type for column in schema} != _columns(facts.groups):
             raise _unreadable(path, f"it has the columns {', '.join(schema.names)}, and was not written as ranks")
-        facts = RankFacts(**json.loads(schema.metadata[_FACTS]))
     except InputError:
         raise
     except (OSError, ValueError, TypeError, pa.ArrowException) as error:
@@ -154,8 +191,27 @@ def open_ranks(path: Path) -> SavedRanks:
     return SavedRanks(path=path, facts=facts, num_targets=num_targets)
 
 
-def _split(rows: pa.Table) -> tuple[pa.Table, np.ndarray]:
-    return rows.select(list(_TARGET)), rows["rank"].to_numpy()
+def rank_column(grouping: str) -> str:
+    """Return the column with the ranks within the groups of a grouping."""
+    return f"rank_in_{grouping}"
+
+
+def _columns(groupings: Iterable[str]) -> dict[str, pa.DataType]:
+    """Return the columns of a file with these groupings."""
+    more = ({grouping: pa.string(), rank_column(grouping): pa.int64()} for grouping in groupings)
+    return reduce(operator.or_, more, dict(_COLUMNS))
+
+
+def _read(parquet: pq.ParquetFile, number: int, columns: list[str], chosen: ChosenRanks) -> pa.Table:
+    """Return columns of the chosen rows of a row group."""
+    if chosen.grouping is None:
+        return parquet.read_row_group(number, columns=columns).replace_schema_metadata()
+    read = parquet.read_row_group(number, columns=[*columns, chosen.grouping]).replace_schema_metadata()
+    return read.filter(pc.equal(read[chosen.grouping], chosen.group)).select(columns)
+
+
+def _split(rows: pa.Table, ranks: str) -> tuple[pa.Table, np.ndarray]:
+    return rows.select(list(_TARGET)), rows[ranks].to_numpy()
 
 
 def _unreadable(path: Path, cause: object) -> InputError:

@@ -14,7 +14,8 @@ from contracts.errors import InputError
 from distributed.inference.scoring import SPLITS
 from distributed.job_paths import absolute
 from evaluation.result_settings import described
-from evaluation.saved_ranks import SavedRanks, ranks_path
+from evaluation.saved_ranks import ALL_RANKS, SavedRanks, ranks_path
+from experiments.comparison.chosen_groups import choice_in_words, chosen_ranks
 from experiments.comparison.comparison_table import comparison_table, explanation
 from experiments.comparison.paired_runs import System, compare_pair, corrected, shared_seeds
 from experiments.comparison.run_ranks import METRICS_FILE, RESULT_FILE, find_ranks, why_not_comparable
@@ -61,6 +62,20 @@ class _NamedRun:
     metavar="FILE",
     help="the result file whose ranks are compared, e.g. evaluation-best-mask_history=true.json",
 )
+@click.option(
+    "--targets",
+    default=None,
+    metavar="GROUP",
+    help='compare only on targets of this group: cold, warm, "never trained", or the name of a dataset',
+)
+@click.option(
+    "--among",
+    type=click.Choice(["all", "domain", "training"]),
+    default="all",
+    show_default=True,
+    help="items among which a target is ranked: all; domain: those of its own dataset; training: cold items for a cold "
+    "target, warm items for a warm one, never trained items for one of those",
+)
 @job
 def main(
     first_runs: tuple[str, ...],
@@ -69,6 +84,8 @@ def main(
     split: str,
     metrics: tuple[str, ...],
     result: str,
+    targets: str | None,
+    among: str,
 ) -> None:
     """Compare runs with a baseline, paired by user: differences, 95% intervals and p-values.
 
@@ -83,15 +100,18 @@ def main(
         raise InputError(f"--runs: names one system, {names[0]}; name a run of another one too")
     systems = {name: _system(name, [run for run in runs if run.name == name], split, result) for name in names}
     others = [systems[name] for name in names if name != chosen]
+    ranks = chosen_ranks(targets, among, [ranks for system in systems.values() for ranks in system.by_seed.values()])
     found = {}
     for other in others:
         pairs = _checked_pairs(systems[chosen], other)
-        found[other.name] = (tuple(pairs), compare_pair(systems[chosen], other, metrics))
+        found[other.name] = (tuple(pairs), compare_pair(systems[chosen], other, metrics, ranks))
     comparisons = corrected(found, len(metrics))
     print(comparison_table(chosen, comparisons))
     settings = next(iter(systems[chosen].by_seed.values())).facts.settings
     print(explanation(chosen, comparisons))
     print(f"Ranking of {split}: {described({**settings, 'cooccurrence_weight': 0})}.")
+    if ranks != ALL_RANKS:
+        print(f"{choice_in_words(ranks)}.")
 
 
 def _check_options(metrics: Sequence[str], result: str) -> None:

@@ -14,7 +14,7 @@ from distributed.inputs import open_inputs
 from distributed.job_paths import absolute, resolve_paths
 from distributed.launch import run_on_workers
 from distributed.run_location import device_type
-from evaluation.metrics_table import metrics_table
+from evaluation.metrics_table import metrics_table, slice_rows
 from evaluation.saved_ranks import ranks_path
 from jobs.cli import job, print_ranking_note, validate, verbose_option
 
@@ -54,9 +54,7 @@ def main(run: str, checkpoint: str, overrides: tuple[str, ...]) -> None:
     print(metrics_table({split: result[split] for split in SPLITS}, columns))
     print_ranking_note(result["settings"], {split: result["details"][split]["repeat_share"] for split in SPLITS})
     for split in SPLITS:
-        slices = result["details"][split]["slices"]
-        named = {f"{split}, {name} ({found['targets']:,} targets)": found for name, found in slices.items()}
-        print("\n" + metrics_table(named, columns))
+        print("\n" + metrics_table(slice_rows(split, result["details"][split]["slices"]), columns))
     step = result["checkpoint_step"]
     what = "nothing is trained, so there is no checkpoint" if step is None else f"checkpoint {checkpoint} (step {step})"
     print(f"wrote {path}: {what}; with intervals and slices")

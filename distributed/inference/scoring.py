@@ -1,19 +1,20 @@
-"""Ranks the targets of users among all items with a sharded system, and summarises the ranks as metrics."""
+"""Ranks the targets of users with a sharded system: among all items, and among those of the target's own group."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from configs.schema import Config
-from data.sequences import SequenceArrays, Split, Targets, repeats_history, target_items
+from data.sequences import SequenceArrays, Split, Targets, target_items
+from distributed.inference.ranked_targets import GroupRanks, Ranked
 from distributed.inference.score_gains import GainRates, ScoreGains
 from distributed.inference.vectors import Encoder
 from distributed.inputs import Inputs
@@ -23,33 +24,14 @@ from distributed.sharding import ShardedSystem
 from distributed.telemetry import Track, unwatched
 from distributed.world import World
 from evaluation.item_blocks import ItemBlocks, blocks_of_rank
-from evaluation.metrics import bootstrap_intervals, bucket_masks, ranking_metrics, ranks_from_counts, sliced_metrics
+from evaluation.item_groups import Grouping
+from evaluation.metrics import ranks_from_counts
 from evaluation.ranking import count_ranks, top_items
 from evaluation.user_batches import UserBatch, exchange, user_batch
 
-# Bounds of buckets that split the Amazon datasets into parts of similar size; the last bucket has no upper bound.
-POPULARITY_EDGES = (0, 1, 5, 10, 20, 50)
-HISTORY_EDGES = (1, 5, 10, 20, 50)
 SPLITS: tuple[Split, ...] = ("valid", "test")
 # Most pairs with a gain that a group of users may have, with the items of all ranks; 20 bytes each.
 _MAX_PAIRS = 1 << 25
-
-
-@dataclass(kw_only=True)
-class Ranked:
-    """The ranked targets of a split.
-
-    Attributes:
-        users: int64 [n].
-        positions: int64 [n], the places of the targets in their users' sequences.
-        items: int64 [n], the targets.
-        ranks: int64 [n], from 1.
-    """
-
-    users: np.ndarray
-    positions: np.ndarray
-    items: np.ndarray
-    ranks: np.ndarray
 
 
 # From users int64 [B] to items that are hidden from them: item ids and rows of these users, int64 [m] each.
@@ -98,8 +80,11 @@ class Scorer:
         other.data, other.gains = data, replace(self.gains, data=data)
         return other
 
-    def rank(self, split: Split) -> Ranked:
-        """Return the rank of every target of "valid" or "test" among all items. Memory: about 100 bytes a target."""
+    def rank(self, split: Split, groupings: Sequence[Grouping] = ()) -> Ranked:
+        """Return the rank of every target of "valid" or "test" among all items, and within its group of each grouping.
+
+        Memory: about 100 bytes a target, and 70 more for each grouping.
+        """
         data, targets = self.data, Targets(self.data, split)
         self.begin(split)
         users, positions = targets.locate(np.arange(len(targets), dtype=np.int64))
@@ -108,10 +93,20 @@ class Scorer:
         order = np.argsort(items, kind="stable")
         with self.evaluating(len(users), f"ranking {split}", item_passes=2) as (blocks, tick):
             groups = self.groups(users[order], positions[order], self.config.evaluation.mask_history, blocks, tick)
-            counts = np.stack(count_ranks(groups, blocks))
-        counts[:, order] = counts.copy()
-        ranks = ranks_from_counts(counts[0], counts[1], counts[2], self.config.evaluation.ties)
-        return Ranked(users=users, positions=positions, items=items, ranks=ranks)
+            counts = count_ranks(groups, blocks, groupings)
+        counts[..., order] = counts.copy()
+        rule = self.config.evaluation.ties
+        ranks, *within = (ranks_from_counts(higher, tied, before, rule) for higher, tied, before in counts)
+        return Ranked(
+            users=users,
+            positions=positions,
+            items=items,
+            ranks=ranks,
+            within=tuple(
+                GroupRanks(grouping=grouping, labels=grouping.of(items), ranks=own)
+                for grouping, own in zip(groupings, within, strict=True)
+            ),
+        )
 
     def recommend(self, k: int, mask_history: bool) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Yield the k best next items of batches of users: users [B], item ids [B, K] (-1: none), scores [B, K]."""
@@ -274,28 +269,3 @@ def held_bytes(gib: float | Literal["auto"], device: torch.device) -> float:
     if gib != "auto":
         return gib * 2**30
     return torch.cuda.get_device_properties(device).total_memory / 4 if device.type == "cuda" else 2**30
-
-
-def summarise(ranked: Ranked, inputs: Inputs, config: Config) -> dict[str, Any]:
-    """Return metrics, their 95% bootstrap intervals, and the metrics of slices of the targets.
-
-    Slices are by popularity of the target, length of the history, presence of each modality, and repeats.
-    `repeat_share` is the share of targets that are already in the user's history.
-    """
-    data, options = inputs.dataset, config.evaluation
-    repeats = repeats_history(data, ranked.users, ranked.positions)
-    slices = {
-        **bucket_masks("target popularity", data.popularity()[ranked.items], POPULARITY_EDGES),
-        **bucket_masks("history length", ranked.positions, HISTORY_EDGES),
-    }
-    for modality in data.modalities:
-        present = data.presence(modality)[ranked.items]
-        slices |= {f"target with {modality}": present, f"target without {modality}": ~present}
-    slices |= {"target in the history": repeats, "target new to the user": ~repeats}
-    return {
-        "targets": len(ranked.ranks),
-        "repeat_share": float(repeats.mean()) if len(repeats) else None,
-        "metrics": ranking_metrics(ranked.ranks, options.ks),
-        "intervals": bootstrap_intervals(ranked.ranks, options.ks, options.bootstrap_samples, config.seed),
-        "slices": sliced_metrics(ranked.ranks, slices, options.ks),
-    }

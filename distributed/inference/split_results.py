@@ -7,7 +7,10 @@ from typing import Any
 
 from contracts.errors import InputError
 from distributed.checkpoints.run_storage import RunStorage
-from distributed.inference.scoring import SPLITS, Ranked, Scorer, summarise
+from distributed.inference.ranked_targets import Ranked
+from distributed.inference.scoring import SPLITS, Scorer
+from distributed.inference.summaries import summarise
+from evaluation.item_groups import groupings_of
 from evaluation.result_settings import score_settings
 from evaluation.saved_ranks import RankFacts, ranks_path, write_ranks
 
@@ -25,7 +28,8 @@ def rank_splits(scorer: Scorer, checkpoint_step: int | None, result: Path | None
     """
     summaries: dict[str, dict[str, Any]] = {}
     for split in SPLITS:
-        ranked = scorer.rank(split)
+        groupings = groupings_of(scorer.inputs.dataset, split)
+        ranked = scorer.rank(split, groupings)
         if scorer.world.is_first:
             assert result is not None
             facts = RankFacts(
@@ -35,6 +39,7 @@ def rank_splits(scorer: Scorer, checkpoint_step: int | None, result: Path | None
                 checkpoint_step=checkpoint_step,
                 settings=score_settings(scorer.config.evaluation),
                 fingerprints=scorer.inputs.result_fingerprints,
+                groups={grouping.name: [group.name for group in grouping.groups] for grouping in groupings},
             )
             _save(ranked, facts, scorer, ranks_path(result, split))
         summaries[split] = summarise(ranked, scorer.inputs, scorer.config)
@@ -66,6 +71,7 @@ def _save(ranked: Ranked, facts: RankFacts, scorer: Scorer, path: Path) -> None:
             positions=ranked.positions,
             items=ranked.items,
             ranks=ranked.ranks,
+            within={own.grouping.name: (own.labels, own.ranks) for own in ranked.within},
             user_names=scorer.inputs.dataset.user_source_ids(),
             item_names=scorer.inputs.dataset.item_source_ids(),
         )

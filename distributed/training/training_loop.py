@@ -19,7 +19,7 @@ from contracts.errors import InputError
 from data.sampling.batches import TrainBatches
 from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.saving import Checkpoints, Losses
-from distributed.inference.scoring import Scorer, summarise
+from distributed.inference.scoring import Scorer
 from distributed.inputs import Inputs
 from distributed.sharding import ShardedSystem
 from distributed.stop_agreement import Interruption, Request
@@ -28,6 +28,7 @@ from distributed.training.epoch_work import begin_epoch
 from distributed.training.loader import StepOrder, loader_of, no_collection_in_forks, num_loader_workers
 from distributed.training.read_ahead import read_ahead
 from distributed.training.step import TrainSteps
+from distributed.training.validation import validate
 from distributed.watchdog import Watchdog
 from distributed.world import World
 from storage.durable_files import write_text
@@ -134,7 +135,7 @@ class TrainingLoop:
 
     def _end_epoch(self) -> None:
         """Validate, record, and write a checkpoint."""
-        progress, metric = self.progress, self.config.training.metric
+        progress = self.progress
         total, parts = self.world.sum(float(self.loss)), self.world.sum_tensor(self.channel_losses.clone()).tolist()
         loss = total / progress.epoch_targets if progress.epoch_targets else float("nan")
         seconds, trained, skipped = progress.epoch_seconds, progress.epoch_targets, progress.epoch_skipped
@@ -145,8 +146,8 @@ class TrainingLoop:
         self.loss, self.channel_losses = torch.zeros_like(self.loss), torch.zeros_like(self.channel_losses)
         labels = self.sharded.system.recommender.loss_labels
         by_channel = {label: part / trained for label, part in zip(labels, parts, strict=True)} if trained else {}
-        valid = summarise(self.scorer.rank("valid"), self.inputs, self.config)["metrics"]
-        is_best = note_validation(progress, valid.get(metric))
+        valid = validate(self.scorer, self.inputs, self.config)
+        is_best = note_validation(progress, valid.chosen)
         # The record comes before the checkpoint. If the checkpoint is not completed, a resumed run removes the record
         # and writes it again. A record that came after the checkpoint could be lost for good.
         rate = trained / max(seconds, 1e-9)
@@ -155,7 +156,7 @@ class TrainingLoop:
             epoch=progress.epoch,
             loss=loss,
             **({"loss_by_channel": by_channel} if all(map(math.isfinite, by_channel.values())) else {}),
-            valid=valid,
+            **valid.record,
             seconds=seconds,
             targets_per_second=rate,
             **({"skipped_steps": skipped} if skipped else {}),
@@ -163,8 +164,8 @@ class TrainingLoop:
         )
         self._write_checkpoint()
         self.telemetry.say(
-            f"epoch {progress.epoch}: loss {loss:.4f}, valid {metric} {valid.get(metric, float('nan')):.4f}"
-            f"{' (best)' if is_best else ''}, {seconds:.1f} s, {rate:,.0f} targets/s"
+            f"epoch {progress.epoch}: loss {loss:.4f}, {valid.described}{' (best)' if is_best else ''}"
+            f"{valid.by_domain}, {seconds:.1f} s, {rate:,.0f} targets/s"
         )
 
     def _write_checkpoint(self) -> None:

@@ -63,7 +63,8 @@ class ChannelScorer:
                 rates=self._rates_of_views(len(users)),
                 blocks=blocks,
             )
-            ranks = ranks_from_counts(*count_ranks([[batch]], blocks), self._options.ties)
+            higher, tied, before = count_ranks([[batch]], blocks)[0]
+            ranks = ranks_from_counts(higher, tied, before, self._options.ties)
             best, _ = next(iter(top_items([[batch]], blocks, k)))
             shown = best.cpu().numpy().reshape(len(views), len(users), -1)
             targets = target_items(data, users, positions)

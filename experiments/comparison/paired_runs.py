@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 
 from contracts.errors import InputError
 from evaluation.paired import Difference, PairedChunk, compare, holm, pair_users
-from evaluation.saved_ranks import SavedRanks, open_ranks
+from evaluation.saved_ranks import ALL_RANKS, ChosenRanks, SavedRanks, open_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,18 +50,26 @@ def shared_seeds(baseline: System, other: System) -> dict[int, tuple[SavedRanks,
     return {seed: (baseline.by_seed[seed], ranks) for seed, ranks in other.by_seed.items() if seed in baseline.by_seed}
 
 
-def compare_pair(baseline: System, other: System, metrics: Sequence[str]) -> tuple[Difference, ...]:
+def compare_pair(
+    baseline: System, other: System, metrics: Sequence[str], chosen: ChosenRanks = ALL_RANKS
+) -> tuple[Difference, ...]:
     """Return the difference of a system from the baseline in each metric, over the seeds that both have.
 
     Results are kept for the life of the process, because a study reports after each of its trials.
 
+    Args:
+        baseline: the system to compare with.
+        other: the system that is compared.
+        metrics: names such as "ndcg@10".
+        chosen: which targets count, and which of their ranks. Every file has these columns.
+
     Raises:
-        InputError: a file cannot be read, or two files have different targets.
+        InputError: a file cannot be read, two files have different targets, or no target is chosen.
     """
     pairs = shared_seeds(baseline, other)
     assert pairs, "the systems have no seed in common"
     one, two = (tuple(_state(pair[side].path) for pair in pairs.values()) for side in (0, 1))
-    return _compared(one, two, tuple(metrics))
+    return _compared(one, two, tuple(metrics), chosen)
 
 
 def corrected(
@@ -80,6 +89,7 @@ def corrected(
     ]
 
 
+_NOTHING: tuple[None, None] = (None, None)
 _FileState = tuple[Path, int, int]
 
 
@@ -91,17 +101,19 @@ def _state(path: Path) -> _FileState:
 
 @functools.lru_cache(maxsize=4096)
 def _compared(
-    baseline: tuple[_FileState, ...], other: tuple[_FileState, ...], metrics: tuple[str, ...]
+    baseline: tuple[_FileState, ...], other: tuple[_FileState, ...], metrics: tuple[str, ...], chosen: ChosenRanks
 ) -> tuple[Difference, ...]:
     one, two = ([open_ranks(path) for path, _, _ in side] for side in (baseline, other))
-    return tuple(compare(pair_users(_paired_chunks(one, two), metrics)))
+    return tuple(compare(pair_users(_paired_chunks(one, two, chosen), metrics)))
 
 
-def _paired_chunks(baseline: Sequence[SavedRanks], other: Sequence[SavedRanks]) -> Iterator[PairedChunk]:
+def _paired_chunks(
+    baseline: Sequence[SavedRanks], other: Sequence[SavedRanks], chosen: ChosenRanks
+) -> Iterator[PairedChunk]:
     """Read the files of all trainings side by side.
 
     Raises:
-        InputError: a file cannot be read, has no targets, or has other targets than the first.
+        InputError: a file cannot be read, has no (chosen) targets, or has other targets than the first.
     """
     files = [*baseline, *other]
     for file in files:
@@ -111,10 +123,10 @@ def _paired_chunks(baseline: Sequence[SavedRanks], other: Sequence[SavedRanks]) 
                 "runs whose datasets have the same targets, and at least one"
             )
     last_user: pa.Scalar | None = None
-    for parts in zip(*(file.chunks() for file in files), strict=True):
+    for parts in zip_longest(*(file.chunks(chosen) for file in files), fillvalue=_NOTHING):
         targets = parts[0][0]
         for file, (found, _) in zip(files, parts, strict=True):
-            if not found.equals(targets):
+            if found is None or targets is None or not found.equals(targets):
                 raise InputError(
                     f"{file.path}: its targets are not those of {files[0].path}; evaluate both runs again on the same "
                     "dataset with jobs/evaluate.py"
@@ -126,3 +138,5 @@ def _paired_chunks(baseline: Sequence[SavedRanks], other: Sequence[SavedRanks]) 
         last_user = users[-1]
         ranks = np.stack([found for _, found in parts])
         yield PairedChunk(begins_user=begins, baseline=ranks[: len(baseline)], other=ranks[len(baseline) :])
+    if last_user is None:
+        raise InputError(f"{files[0].path}: has no target of the group {chosen.group!r}; name another one")

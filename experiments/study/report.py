@@ -27,6 +27,8 @@ from storage.durable_files import replacing, write_text
 from storage.plain_json import json_text
 
 COLUMNS = ("test recall@10", "test recall@20", "test ndcg@10", "test ndcg@20", "valid ndcg@10")
+# Columns of the table of item groups.
+GROUP_COLUMNS = ("recall@10", "ndcg@10")
 
 
 def write_report(study: Study, trials: Sequence[Trial], folder: Path) -> str:
@@ -61,6 +63,19 @@ def variants_table(summaries: Sequence[VariantSummary], style: str = "simple") -
     return tabulate(rows, headers=["variant", "seeds", *columns], tablefmt=style, disable_numparse=True)
 
 
+def group_section(results: Sequence[TrialResult], summaries: Sequence[VariantSummary]) -> list[str]:
+    """Return the lines of the section about the targets of each item group; none if no trial has groups."""
+    groups = list(dict.fromkeys(group for result in results for group in result.groups))
+    rows = [
+        [group, summary.variant, *(_cell(summary.estimates.get(f"{group}: {name}")) for name in GROUP_COLUMNS)]
+        for group in groups
+        for summary in summaries
+    ]
+    headers = ["targets on test, and among what", "variant", *GROUP_COLUMNS]
+    table = tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    return ["", "## By item group", "", table] if rows else []
+
+
 def _cell(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
@@ -84,6 +99,7 @@ def _page(
     if summaries:
         told = [caption(study, summaries), "", *ranking_notes(results)]
         lines += ["", variants_table(summaries, "pipe"), "", *told, "", "![Results](results.png)"]
+        lines += group_section(results, summaries)
         lines += section(study, paired)
     return "\n".join(lines) + "\n"
 

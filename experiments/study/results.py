@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class TrialResult:
         seconds: duration of all training steps, without evaluation and checkpoints.
         settings: how items were ranked, see `evaluation.result_settings.score_settings`.
         repeat_share: share of the test targets that are in the user's history already; None if it was not counted.
+        groups: metrics on test of the targets of each item group, among all items and within the group, by slice.
     """
 
     variant: str
@@ -46,6 +47,7 @@ class TrialResult:
     seconds: float
     settings: dict[str, Any]
     repeat_share: float | None
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """Return the result as plain values."""
@@ -140,9 +142,17 @@ def _read(folder: Path, trial: Trial) -> TrialResult:
             seconds=float(sum(epoch["seconds"] for epoch in epochs)),
             settings=score_settings(trial.config.evaluation),  # the caller has compared them with the folder's
             repeat_share=metrics["details"]["test"].get("repeat_share"),
+            groups=_group_slices(metrics["details"]["test"].get("slices", {}), tuple(metrics["test"])),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _unreadable(path, error) from None
+
+
+def _group_slices(slices: Mapping[str, Mapping[str, Any]], names: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    """Return the metrics of the slices within item groups, and of those of the same targets among all items."""
+    within = {name: name.rpartition(", among ")[0] for name in slices if ", among " in name}
+    chosen = [name for name in slices if name in within or name in within.values()]
+    return {name: {metric: slices[name][metric] for metric in names} for name in chosen}
 
 
 def _at(tree: Mapping[str, Any], dotted: str) -> Any:
@@ -157,6 +167,8 @@ def summarise_variants(results: Sequence[TrialResult], baseline: str | None) -> 
     by_variant: dict[str, dict[int, dict[str, float]]] = {}
     for result in results:
         values = {f"test {k}": v for k, v in result.test.items()} | {f"valid {k}": v for k, v in result.valid.items()}
+        for group, found in result.groups.items():
+            values |= {f"{group}: {k}": v for k, v in found.items()}
         by_variant.setdefault(result.variant, {})[result.seed] = values
     compared = by_variant.get(baseline or "", {})
     summaries = []

@@ -4,7 +4,8 @@ A tile is float32 [q, b]: the scores of q users for the b consecutive items firs
 some pairs of a user and an item a *gain* is added first. A pair whose gain is -inf is hidden: it is not ranked. The
 functions are compiled, use one thread, and release the interpreter lock.
 
-Legend: q users, b items, m pairs of these users with a gain, K places of a list of the best items.
+Legend: q users, b items, m pairs of these users with a gain, K places of a list of the best items, G groupings of the
+items.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ import numpy as np
 
 
 @numba.njit(nogil=True, cache=True)
-def count_tile(scores, first, target_scores, targets, gain_items, gain_users, gains, counts):  # type: ignore[no-untyped-def]
+def count_tile(scores, first, target_scores, targets, gain_items, gain_users, gains, labels, own_labels, counts):  # type: ignore[no-untyped-def]
     """Count the tile's items that rank above each user's target or tie with it, and add them to `counts`.
+
+    A grouping gives every item a label, and items with the same label are a group. The items of the target's own group
+    are counted too. A tile whose items all have one label costs nothing more, another tile a second look at each row,
+    which is in the first-level cache then.
 
     Args:
         scores: float32 [q, b]; scores of pairs with a gain are overwritten.
@@ -25,12 +30,18 @@ def count_tile(scores, first, target_scores, targets, gain_items, gain_users, ga
         gain_items: int64 [m], ascending; each pair occurs once.
         gain_users: int64 [m].
         gains: float32 [m], neither NaN nor +inf.
-        counts: int64 [q, 3]: items with a higher score than the target, other items with the same score, and those
-            of the latter with a smaller id than the target.
+        labels: int32 [G, b], the labels of the items in each grouping.
+        own_labels: int32 [q, G], the labels of the targets.
+        counts: int64 [q, 1 + G, 3]: items with a higher score than the target, other items with the same score, and
+            those of the latter with a smaller id than the target. First among all items, then for each grouping among
+            the items of the target's group.
 
     Returns whether all scores are finite. If not, the counts are meaningless.
     """
     hidden = add_gains(scores, first, gain_items, gain_users, gains)
+    is_uniform = np.empty(len(labels), dtype=np.bool_)
+    for g in range(len(labels)):
+        is_uniform[g] = (labels[g] == labels[g, 0]).all()
     finite = 0
     for r in range(scores.shape[0]):
         above, least, numbers = _count_row(scores[r], target_scores[r])
@@ -43,9 +54,17 @@ def count_tile(scores, first, target_scores, targets, gain_items, gain_users, ga
             tied -= 1
             if tied:
                 before = _count_equal(scores[r, :column], target_scores[r])
-        counts[r, 0] += above
-        counts[r, 1] += tied
-        counts[r, 2] += before
+        counts[r, 0, 0] += above
+        counts[r, 0, 1] += tied
+        counts[r, 0, 2] += before
+        for g in range(len(labels)):
+            own, of_group = own_labels[r, g], counts[r, 1 + g]
+            if not is_uniform[g]:
+                _add_group(scores[r], target_scores[r], labels[g], own, column, tied > 0, of_group)
+            elif labels[g, 0] == own:
+                of_group[0] += above
+                of_group[1] += tied
+                of_group[2] += before
     return hidden >= 0 and finite + hidden == scores.size
 
 
@@ -105,6 +124,20 @@ def _count_row(scores, threshold):  # type: ignore[no-untyped-def]
         least = np.int32(least + np.int32(scores[c] >= threshold))
         finite = np.int32(finite + np.int32(abs(scores[c]) < np.inf))
     return np.int64(above), np.int64(least), np.int64(finite)
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_group(scores, threshold, labels, own, column, has_ties, counts):  # type: ignore[no-untyped-def]
+    """Add the counts of one user's row among the items with the label `own`, where `column` is the target's column."""
+    above = np.int32(0)
+    for c in range(len(scores)):
+        above = np.int32(above + np.int32((scores[c] > threshold) & (labels[c] == own)))
+    counts[0] += above
+    if has_ties:  # seldom
+        for c in range(len(scores)):
+            if scores[c] == threshold and labels[c] == own and c != column:
+                counts[1] += 1
+                counts[2] += int(c < column)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -84,7 +84,7 @@ def test_groups_of_few_pairs_change_nothing(folders, monkeypatch):
         expected, _ = results(world, folders, case, np.inf, 65536)
         monkeypatch.setattr(scoring, "_MAX_PAIRS", 100)
         groups, count_ranks = [], scoring.count_ranks
-        monkeypatch.setattr(scoring, "count_ranks", lambda given, blocks: count_ranks(noted(given, groups), blocks))
+        monkeypatch.setattr(scoring, "count_ranks", lambda given, *more: count_ranks(noted(given, groups), *more))
         found, _ = results(world, folders, case, 0, 65536)
     assert found == expected
     assert len(groups) > 2

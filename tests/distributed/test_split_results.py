@@ -17,6 +17,7 @@ from distributed.inputs import build_system, open_inputs
 from distributed.sharding import shard
 from distributed.training.trainer import train
 from distributed.world import world_of_one
+from evaluation.item_groups import Grouping, ItemGroup
 from evaluation.metrics import ranking_metrics
 from evaluation.result_settings import score_settings
 from evaluation.saved_ranks import open_ranks
@@ -30,7 +31,19 @@ CASES = {
 NAMES = [f"ranks-{split}.parquet" for split in SPLITS]
 
 
+def in_thirds(data, split):  # noqa: ARG001
+    """Return a grouping of the items by their number modulo 3."""
+    groups = tuple(ItemGroup(name=n, targets=f"target {n}", candidates=n, size=1) for n in ("zero", "one", "two"))
+    return (Grouping(name="training", groups=groups, labels=(np.arange(data.num_items) % 3).astype(np.int8)),)
+
+
 def rank_and_save(world, folders, root):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split_results, "groupings_of", in_thirds)
+        _rank_and_save(world, folders, root)
+
+
+def _rank_and_save(world, folders, root):
     for model, settings in CASES.items():
         config = config_of(folders, root / "run", model, *settings)
         inputs = open_inputs(config)
@@ -53,8 +66,11 @@ def test_files_have_the_same_bytes_for_one_two_and_three_ranks(folders, tmp_path
             content = (tmp_path / f"{model}-1" / name).read_bytes()
             assert (tmp_path / f"{model}-2" / name).read_bytes() == content
             assert (tmp_path / f"{model}-3" / name).read_bytes() == content
-            ranks = pq.read_table(tmp_path / f"{model}-1" / name)["rank"].to_numpy()
+            table = pq.read_table(tmp_path / f"{model}-1" / name)
+            ranks, own = table["rank"].to_numpy(), table["rank_in_training"].to_numpy()
             assert len(np.unique(ranks)) > 10
+            assert len(np.unique(own)) > 5
+            assert (own <= ranks).all()
             assert ranking_metrics(ranks, (10, 20, 50)) == expected[split]["metrics"]
 
 

@@ -15,7 +15,8 @@ from contracts.errors import InputError
 from distributed.checkpoints.index import find_checkpoint, steps_in
 from distributed.checkpoints.run_folder import open_run_folder
 from distributed.checkpoints.start import START, open_start
-from distributed.inference.scoring import SPLITS, Scorer, summarise
+from distributed.inference.scoring import SPLITS, Scorer
+from distributed.inference.summaries import summarise
 from distributed.inputs import build_system, open_inputs
 from distributed.training.start import plan_start, start
 from distributed.training.trainer import check_trainable, train

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from configs.loading import load_config
-from distributed.inference.scoring import Ranked, summarise
+from distributed.inference.ranked_targets import Ranked
+from distributed.inference.summaries import summarise
 from evaluation.metrics import bootstrap_intervals, ranking_metrics
 
 POPULARITY = np.array([0, 1, 4, 5, 9, 10, 19, 20, 49, 50, 51])

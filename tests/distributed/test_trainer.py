@@ -23,7 +23,8 @@ from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.run_folder import open_run_folder
 from distributed.inference.evaluate import evaluate
 from distributed.inference.restore import run_config
-from distributed.inference.scoring import Scorer, summarise
+from distributed.inference.scoring import Scorer
+from distributed.inference.summaries import summarise
 from distributed.inputs import Inputs, build_system, open_inputs, popularity_order
 from distributed.sharding import shard
 from distributed.telemetry import Telemetry
@@ -294,7 +295,8 @@ def test_a_run_that_is_over_has_nothing_left_to_train(folders, tmp_path, capsys)
 def test_the_end_of_a_training_says_why_and_which_epoch_was_best(folders, tmp_path, capsys, monkeypatch):
     valid = iter([0.1, 0.3, 0.2, 0.3])
     monkeypatch.setattr(
-        "distributed.training.training_loop.summarise", lambda *_: {"metrics": {"ndcg@10": next(valid)}}
+        "distributed.training.validation.summarise",
+        lambda *_: {"metrics": {"ndcg@10": next(valid)}, "slices": {}},
     )
     settings = ("training.max_epochs=9", "training.patience=2")
     with world_of_one() as world:

@@ -15,6 +15,7 @@ from distributed.world import World, world_of_one
 from evaluation import ranking
 from evaluation.block_scores import BlockScorer, WholeBlocks, scorer_for
 from evaluation.item_blocks import ItemBlocks
+from evaluation.item_groups import Grouping, ItemGroup
 from evaluation.ranking import count_ranks, top_items
 from evaluation.user_batches import UserBatch, user_batch
 from tests.distributed.spawn import run_ranks
@@ -26,6 +27,12 @@ USERS = torch.from_numpy(RANDOM.integers(-3, 4, (NUM_USERS, 2 * WIDTH)).astype(n
 TARGETS = RANDOM.integers(0, NUM_ITEMS, NUM_USERS)
 HAD = RANDOM.integers(0, NUM_ITEMS, NUM_USERS)  # an item of each user, which gets a gain
 GAIN = np.float32(4)
+LABELS = RANDOM.choice(2, NUM_ITEMS, p=[0.8, 0.2])
+GROUPING = Grouping(
+    name="training",
+    groups=tuple(ItemGroup(name=name, targets=name, candidates=name, size=1) for name in "ab"),
+    labels=LABELS.astype(np.int8),
+)
 WEIGHT = torch.nn.Parameter(torch.ones(()))  # a parameter, as of a learned fusion
 
 
@@ -48,7 +55,7 @@ def own_items(batch: UserBatch, blocks: ItemBlocks) -> UserBatch:
 
 
 def results(rank: int, world: int) -> list[np.ndarray]:
-    """Counts of rivals, and the best items with their scores."""
+    """Counts of rivals, among all items and within groups, and the best items with their scores."""
     blocks = ItemBlocks(
         encode=lambda ids: ITEMS[ids],
         num_items=NUM_ITEMS,
@@ -60,7 +67,7 @@ def results(rank: int, world: int) -> list[np.ndarray]:
     )
     groups = [[own_items(batch, blocks) for batch in group] for group in (batches()[:3], batches()[3:])]
     lists = list(top_items(groups, blocks, K))
-    return [np.stack(count_ranks(groups, blocks)), *(torch.cat(part).numpy() for part in zip(*lists, strict=True))]
+    return [count_ranks(groups, blocks, (GROUPING,)), *(torch.cat(part).numpy() for part in zip(*lists, strict=True))]
 
 
 def brute_force() -> list[np.ndarray]:
@@ -70,7 +77,9 @@ def brute_force() -> list[np.ndarray]:
     ties = (scores == own) & (np.arange(NUM_ITEMS) != TARGETS[:, None])
     before = ties & (np.arange(NUM_ITEMS) < TARGETS[:, None])
     order = np.argsort(-scores, axis=1, kind="stable")[:, :K]
-    counts = np.stack([(scores > own).sum(axis=1), ties.sum(axis=1), before.sum(axis=1)])
+    same = LABELS[TARGETS][:, None] == LABELS
+    rivals = (scores > own, ties, before)
+    counts = np.stack([[(x & which).sum(axis=1) for x in rivals] for which in (np.ones_like(same), same)])
     return [counts, order, np.take_along_axis(scores, order, axis=1)]
 
 

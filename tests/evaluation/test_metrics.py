@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from evaluation.metrics import (
     bootstrap_intervals,
     bucket_masks,
+    chance_metrics,
     ranking_metrics,
     ranks_from_counts,
     sliced_metrics,
 )
+from evaluation.metrics_table import metrics_table, slice_rows
 
 
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=80), st.sampled_from([(1,), (10, 20, 50), (5, 3)]))
@@ -26,6 +28,26 @@ def test_metrics_equal_their_definition(ranks, ks):
 def test_rank_k_counts_as_a_hit_and_k_plus_one_does_not():
     assert ranking_metrics(np.array([10]), (10,))["recall@10"] == 1.0
     assert ranking_metrics(np.array([11]), (10,))["recall@10"] == 0.0
+
+
+@pytest.mark.parametrize("num_items", [1, 3, 10, 11, 500])
+def test_chance_is_the_mean_over_all_ranks_that_a_target_can_have(num_items):
+    found = chance_metrics(num_items, (2, 10))
+    assert found == pytest.approx(ranking_metrics(np.arange(1, num_items + 1), (2, 10)))
+    assert found["recall@10"] == pytest.approx(min(1, 10 / num_items))
+
+
+def test_a_slice_within_a_group_is_followed_by_chance():
+    within = {"targets": 1234, "candidates": 50, "recall@10": 0.25, "chance": {"recall@10": 0.2}}
+    rows = slice_rows(
+        "test", {"target cold": {"targets": 1234, "recall@10": 0.0}, "target cold, among cold items": within}
+    )
+    assert list(rows) == [
+        "test, target cold (1,234 targets)",
+        "test, target cold, among cold items (1,234 targets, 50 items)",
+        "test, target cold, among cold items: by chance",
+    ]
+    assert metrics_table(rows, ("recall@10",)).splitlines()[-1].split()[-1] == "0.2000"
 
 
 def test_tie_rules():

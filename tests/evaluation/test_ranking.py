@@ -1,5 +1,7 @@
 """Blocked, sharded, streamed ranking against scoring everything and sorting. Whole numbers, so that ties are real."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,11 @@ from distributed.world import world_of_one
 from evaluation import block_scores, ranking
 from evaluation.block_scores import WholeBlocks, merge_top, scorer_for
 from evaluation.item_blocks import ItemBlocks, blocks_of_rank
+from evaluation.item_groups import Grouping, ItemGroup
 from evaluation.ranking import count_ranks, top_items
 from evaluation.user_batches import exchange, user_batch
 from tests.distributed.spawn import run_ranks
+from tests.pretended_device import CUDA, pretended_device
 
 NUM_ITEMS, WIDTH, NUM_TARGETS, USER_BATCH = 301, 3, 37, 8
 HELD, STREAMED = float("inf"), 0.0
@@ -33,25 +37,42 @@ def catalogue(whole_numbers=True):
 GAIN = np.float32(-2)  # of what is in a history and not hidden
 
 
+def some_groupings():
+    """Return a grouping whose groups are mixed, and one whose groups are consecutive; group 1 of each is small."""
+    labels = np.random.default_rng(3).choice(3, NUM_ITEMS, p=[0.8, 0.05, 0.15]).astype(np.int8)
+    return grouping("training", labels=labels), grouping("domain", first_items=np.array([0, 130, 141]))
+
+
+def grouping(name, **divided):
+    groups = [ItemGroup(name=f"{n}", targets=f"target {n}", candidates=f"items {n}", size=1) for n in range(3)]
+    return Grouping(name=name, groups=tuple(groups), **divided)
+
+
+@functools.cache
 def brute_force(mask_history):
+    """Counts of rivals among all items and within groups, from float64 scores, and the best items."""
     items, users, targets, history = catalogue()
-    scores = (users @ items.T).numpy()
+    scores = (users.double() @ items.double().T).numpy()
+    labels = [np.zeros(NUM_ITEMS, dtype=int), *(one.of(np.arange(NUM_ITEMS)) for one in some_groupings())]
     for row, seen in zip(scores, history, strict=True):
         row[np.unique(seen)] += GAIN
     counts, tops = [], []
     for n, target in enumerate(targets.tolist()):
         row = scores[n].astype(float)
         seen = set(history[n].tolist()) if mask_history else set()
-        rivals = [i for i in range(NUM_ITEMS) if i != target and i not in seen]
-        counts.append(
-            [
-                sum(row[i] > row[target] for i in rivals),
-                sum(row[i] == row[target] for i in rivals),
-                sum(row[i] == row[target] and i < target for i in rivals),
-            ]
-        )
+        found = []
+        for of_items in labels:
+            rivals = [i for i in range(NUM_ITEMS) if i not in {target, *seen} and of_items[i] == of_items[target]]
+            found.append(
+                [
+                    sum(row[i] > row[target] for i in rivals),
+                    sum(row[i] == row[target] for i in rivals),
+                    sum(row[i] == row[target] and i < target for i in rivals),
+                ]
+            )
+        counts.append(found)
         tops.append(sorted((i for i in range(NUM_ITEMS) if i not in seen), key=lambda i: (-row[i], i)))
-    return np.array(counts).T, tops
+    return np.array(counts).transpose(1, 2, 0), tops
 
 
 def item_blocks(rank, world, item_block, held_bytes, items):
@@ -87,7 +108,9 @@ def check(rank, world, item_block, held_bytes, per_pass):
     blocks = item_blocks(rank, world, item_block, held_bytes, catalogue()[0])
     for mask in (False, True):
         counts, tops = brute_force(mask)
-        assert np.array_equal(np.stack(count_ranks(passes(rank, world, blocks, per_pass, mask), blocks)), counts)
+        for groupings in (some_groupings(), ()):
+            found = count_ranks(passes(rank, world, blocks, per_pass, mask), blocks, groupings)
+            assert np.array_equal(found, counts[: 1 + len(groupings)])
         for k in (1, 7, 350):
             users = passes(rank, world, blocks, per_pass, mask, with_target=False)
             ids = np.concatenate([ids.numpy() for ids, _ in top_items(users, blocks, k)])
@@ -110,6 +133,29 @@ def test_whole_blocks_with_torch_equal_brute_force(monkeypatch):
         check(0, 1, 40, STREAMED, 2)
 
 
+@pytest.mark.parametrize("groupings", [(), some_groupings()], ids=["all items", "groups"])
+def test_a_ranking_on_a_gpu_waits_for_it_once_a_block_and_ranks_the_same(groupings):
+    items = catalogue()[0]
+    num_blocks = 4
+    with world_of_one(), pretended_device(may_wait=None) as device:
+        blocks = ItemBlocks(
+            encode=lambda ids: items[ids].to(CUDA),
+            num_items=NUM_ITEMS,
+            item_block=100,
+            rank=0,
+            world=1,
+            held_bytes=0,
+        )
+        (users,) = passes(0, 1, blocks, 99, True)
+        for batch in users:
+            batch.vectors = batch.vectors.to(CUDA)
+        device.counts.restart()
+        found = count_ranks([users], blocks, groupings)
+    assert np.array_equal(found, brute_force(True)[0][: 1 + len(groupings)])
+    waits = sum(number for place, number in device.counts.waits.items() if "block_scores.py count:" in place)
+    assert waits == num_blocks, device.counts.waits
+
+
 class as_on_a_gpu:
     def __enter__(self):
         return WholeBlocks()
@@ -122,9 +168,9 @@ def real_results(rank, world, held_bytes, per_pass):
     """Counts, and lists with scores, of real numbers, whose sums round."""
     items = catalogue(whole_numbers=False)[0]
     blocks = item_blocks(rank, world, 30, held_bytes, items)
-    counts = count_ranks(passes(rank, world, blocks, per_pass, True, True, False), blocks)
+    counts = count_ranks(passes(rank, world, blocks, per_pass, True, True, False), blocks, some_groupings())
     lists = list(top_items(passes(rank, world, blocks, per_pass, True, False, False), blocks, 20))
-    return [np.stack(counts), *(torch.cat(part).numpy() for part in zip(*lists, strict=True))]
+    return [counts, *(torch.cat(part).numpy() for part in zip(*lists, strict=True))]
 
 
 def on_rank(world, expected):
@@ -232,7 +278,7 @@ def test_scores_that_are_no_numbers_are_refused(bad, target, scorer, monkeypatch
 def test_no_users_give_no_ranks():
     with world_of_one():
         blocks = item_blocks(0, 1, 100, HELD, catalogue()[0])
-        assert [x.shape for x in count_ranks([], blocks)] == [(0,)] * 3
+        assert count_ranks([], blocks).shape == (1, 3, 0)
         assert list(top_items([], blocks, 5)) == []
 
 

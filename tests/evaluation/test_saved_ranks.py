@@ -1,5 +1,7 @@
 """Files of ranks: what is written is read again, in rows of bounded number, and damaged files are refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,7 +9,7 @@ import pytest
 
 from contracts.errors import InputError
 from evaluation import saved_ranks
-from evaluation.saved_ranks import RankFacts, open_ranks, ranks_path, write_ranks
+from evaluation.saved_ranks import ChosenRanks, RankFacts, open_ranks, ranks_path, write_ranks
 
 FACTS = RankFacts(
     split="test",
@@ -21,17 +23,22 @@ USERS = pa.array(["ann", "bob", "eve"], pa.large_string())
 ITEMS = pa.array(["x", "y"], pa.large_string())
 
 
-def written(path, count=5):
+GROUPED = replace(FACTS, groups={"domain": ["A", "B"], "training": ["warm", "cold"]})
+
+
+def written(path, count=5, facts=FACTS):
     rows = np.arange(count)
+    labels = {"domain": (rows >= 3).astype(np.int32), "training": (rows % 2).astype(np.int32)}
     write_ranks(
         path,
-        FACTS,
+        facts,
         users=rows % 3,
         positions=rows + 1,
         items=rows % 2,
         ranks=rows + 2**40,
         user_names=USERS,
         item_names=ITEMS,
+        within={name: (labels[name], rows + 10 * (1 + n)) for n, name in enumerate(facts.groups)},
     )
     return path
 
@@ -50,6 +57,38 @@ def test_columns_are_source_ids_and_whole_numbers(tmp_path):
         "item": ["x", "y", "x", "y", "x"],
         "rank": [2**40 + row for row in range(5)],
     }
+
+
+def test_each_grouping_adds_the_group_and_the_rank_in_it(tmp_path):
+    plain, table = (
+        pq.read_table(written(tmp_path / name, facts=facts)) for name, facts in (("a", FACTS), ("b", GROUPED))
+    )
+    assert table.column_names == [*plain.column_names, "domain", "rank_in_domain", "training", "rank_in_training"]
+    assert table.select(plain.column_names).to_pydict() == plain.to_pydict()
+    assert table["domain"].to_pylist() == ["A", "A", "A", "B", "B"]
+    assert table["rank_in_domain"].to_pylist() == [10, 11, 12, 13, 14]
+    assert table["training"].to_pylist() == ["warm", "cold", "warm", "cold", "warm"]
+    assert table["rank_in_training"].to_pylist() == [20, 21, 22, 23, 24]
+    assert open_ranks(tmp_path / "b").facts == GROUPED
+    assert b"groups" not in plain.schema.metadata[b"mdsrec_ranks"], "as written by earlier versions"
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_chunks_are_of_the_chosen_targets_and_ranks(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(saved_ranks, "ROW_GROUP", size)
+    opened = open_ranks(written(tmp_path / "ranks-test.parquet", facts=GROUPED))
+    for chosen, positions, ranks in (
+        (ChosenRanks(), [1, 2, 3, 4, 5], [2**40 + row for row in range(5)]),
+        (ChosenRanks(among="domain"), [1, 2, 3, 4, 5], [10, 11, 12, 13, 14]),
+        (ChosenRanks(grouping="training", group="cold"), [2, 4], [2**40 + 1, 2**40 + 3]),
+        (ChosenRanks(grouping="domain", group="B", among="training"), [4, 5], [23, 24]),
+        (ChosenRanks(grouping="domain", group="C"), [], []),
+    ):
+        chunks = list(opened.chunks(chosen))
+        assert [place for targets, _ in chunks for place in targets["position"].to_pylist()] == positions
+        assert [rank for _, found in chunks for rank in found.tolist()] == ranks
+        assert all(targets.column_names == ["user", "position", "item"] for targets, _ in chunks)
+        assert all(len(found) <= size for _, found in chunks)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])

@@ -17,9 +17,13 @@ SETTINGS = {
 
 
 def save_ranks(
-    run, ranks, *, seed=0, step=20, result="metrics.json", split="test", dataset="d", names=None, **settings
-):
-    """Save the ranks of one target per user, and the result file if it does not exist."""
+    run, ranks, *, seed=0, step=20, result="metrics.json", split="test", dataset="d", names=None,
+    groups=None, within=None, **settings,
+):  # fmt: skip
+    """Save the ranks of one target per user, and the result file if it does not exist.
+
+    `groups` has the names of the groups of one grouping, and `within` each target's group and its rank in it.
+    """
     run.mkdir(parents=True, exist_ok=True)
     if not (run / result).exists():
         (run / result).write_text(json.dumps({"best_step" if result == "metrics.json" else "checkpoint_step": step}))
@@ -31,6 +35,7 @@ def save_ranks(
         checkpoint_step=step,
         settings=SETTINGS | settings,
         fingerprints={"dataset": dataset},
+        groups=groups or {},
     )
     write_ranks(
         ranks_path(run / result, split),
@@ -41,6 +46,7 @@ def save_ranks(
         ranks=np.asarray(ranks, dtype=np.int64),
         user_names=pa.array(names or [f"u{user}" for user in range(count)]),
         item_names=pa.array(["i"]),
+        within=dict.fromkeys(groups or {}, within),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from contracts.errors import InputError
 from evaluation import saved_ranks
 from evaluation.paired import PairedChunk, compare, pair_users
+from experiments.comparison.chosen_groups import chosen_ranks
 from experiments.comparison.comparison_table import comparison_table, explanation
 from experiments.comparison.paired_runs import System, compare_pair, corrected, shared_seeds
 from experiments.comparison.run_ranks import find_ranks, why_not_comparable
@@ -134,3 +135,53 @@ def test_p_values_are_corrected_within_each_metric_and_shown(tmp_path):
     assert f"{better.difference:+.4f}" in table.splitlines()[4]
     assert "one seed" not in (told := explanation("a", comparisons))
     assert "number of systems (2)" in told
+
+
+def grouped(folder, name, ranks, own):
+    """Save ranks of which every third target is cold; `own` are the ranks within groups."""
+    labels = np.arange(len(ranks)) % 3 // 2
+    save_ranks(folder / name, ranks, groups={"training": ["warm", "cold", "never trained"]}, within=(labels, own))
+    return System(name=name, by_seed={0: find_ranks(str(folder / name), "test")})
+
+
+def test_chosen_targets_and_ranks_are_compared(tmp_path):
+    ranks = [some_ranks(seed, hits) for seed, hits in ((0, 0.2), (1, 0.5), (2, 0.3), (3, 0.6))]
+    a, b = grouped(tmp_path, "a", *ranks[:2]), grouped(tmp_path, "b", *ranks[2:])
+    files = [a.by_seed[0], b.by_seed[0]]
+    cold = np.arange(300) % 3 == 2
+    for group, among, (one, other), chosen in (
+        (None, "all", (ranks[0], ranks[2]), slice(None)),
+        (None, "training", (ranks[1], ranks[3]), slice(None)),
+        ("cold", "all", (ranks[0], ranks[2]), cold),
+        ("cold", "training", (ranks[1], ranks[3]), cold),
+    ):
+        (recall, _) = compare_pair(a, b, METRICS, chosen_ranks(group, among, files))
+        assert recall.baseline == pytest.approx(np.mean(one[chosen] <= 10))
+        assert recall.other == pytest.approx(np.mean(other[chosen] <= 10))
+        assert recall.low < recall.difference < recall.high
+
+
+def test_groups_that_a_file_does_not_have_are_refused(tmp_path):
+    ranks = some_ranks(0, 0.3)
+    a, plain = grouped(tmp_path, "a", ranks, ranks), system(tmp_path, "plain", 0.3, (0,))
+    files = [a.by_seed[0], plain.by_seed[0]]
+    with pytest.raises(InputError, match=r"--targets cold: .*plain-0/ranks-test\.parquet has no groups of targets"):
+        chosen_ranks("cold", "all", files)
+    with pytest.raises(InputError, match=r"--among training: .*plain-0/.* has no ranks among the items of its own"):
+        chosen_ranks(None, "training", files)
+    with pytest.raises(InputError, match=r"--targets new: .* name one of warm, cold, never trained"):
+        chosen_ranks("new", "all", files[:1])
+    with pytest.raises(InputError, match="has no target of the group 'never trained'"):
+        compare_pair(a, a, METRICS, chosen_ranks("never trained", "all", files[:1]))
+
+
+def test_targets_of_other_groups_are_not_compared(tmp_path):
+    """The same targets, but another dataset's groups, so that different rows are chosen."""
+    ranks = some_ranks(0, 0.3)
+    a = grouped(tmp_path, "a", ranks, ranks)
+    for name, labels in (("b", np.arange(300) % 2), ("c", np.arange(300) == 7)):
+        groups = {"training": ["warm", "cold"]}
+        save_ranks(tmp_path / name, ranks, groups=groups, within=(labels.astype(int), ranks))
+        b = System(name=name, by_seed={0: find_ranks(str(tmp_path / name), "test")})
+        with pytest.raises(InputError, match="its targets are not those of"):
+            compare_pair(a, b, METRICS, chosen_ranks("cold", "all", [a.by_seed[0], b.by_seed[0]]))

@@ -88,6 +88,31 @@ def test_the_files(tmp_path):
     assert not list(tmp_path.glob(".*unfinished"))
 
 
+def test_targets_of_item_groups_have_a_table(tmp_path):
+    study, trials = study_of(seeds=[0, 1], variants=VARIANTS, baseline="none")
+    for number, trial in enumerate(trials):
+        made(tmp_path, trial, 0.2)
+        path = trial_folder(tmp_path, trial) / "metrics.json"
+        metrics = json.loads(path.read_text())
+        own = {"targets": 9, "candidates": 5, "chance": dict.fromkeys(NAMES, 0.5)} | dict.fromkeys(NAMES, 0.1 * number)
+        metrics["details"]["test"]["slices"] = {
+            "history length 1-4": {"targets": 9} | dict.fromkeys(NAMES, 0.9),
+            "target cold": {"targets": 9} | dict.fromkeys(NAMES, 0.05),
+            "target cold, among cold items": own,
+        }
+        path.write_text(json.dumps(metrics))
+    write_report(study, trials, tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "target cold" in line]
+    assert [row[:3] for row in rows] == [
+        ["target cold", "none", "0.0500 ± 0.0000"],
+        ["target cold", "ICA", "0.0500 ± 0.0000 (+0.0%)"],
+        ["target cold, among cold items", "none", "0.0500 ± 0.0500"],
+        ["target cold, among cold items", "ICA", "0.2500 ± 0.0500 (+400.0%)"],
+    ]
+    assert "history length" not in page
+
+
 def test_one_seed_has_no_error_and_says_so(tmp_path):
     study, trials = study_of(seeds=[0], variants=VARIANTS)
     made(tmp_path, trials[0], 0.1)

@@ -10,6 +10,11 @@ from kernels.ranking.rank_counts import count_tile, offer_tile
 FIRST = 1000  # id of the first item of a tile
 
 
+def no_groups(users, items):
+    """Return the labels of a tile's items and of the targets if there is no grouping."""
+    return np.zeros((0, items), dtype=np.int32), np.zeros((users, 0), dtype=np.int32)
+
+
 def a_tile(users: int, items: int, levels: int = 4, seed: int = 0):
     rng = np.random.default_rng([seed, users, items])
     scores = rng.integers(-levels, levels + 1, (users, items)).astype(np.float32)
@@ -26,6 +31,10 @@ def a_tile(users: int, items: int, levels: int = 4, seed: int = 0):
     return scores, targets, target_scores, (gain_items, gain_users, gains)
 
 
+def zeros():
+    return np.zeros((3, 1, 3), dtype=np.int64)
+
+
 def with_gains(scores, items, users, gains):
     gained = scores.copy()
     for item, user, gain in zip(items, users, gains, strict=True):
@@ -34,26 +43,44 @@ def with_gains(scores, items, users, gains):
     return gained
 
 
-def slow_counts(scores, targets, target_scores):
-    counts = np.zeros((len(scores), 3), dtype=np.int64)
+def slow_counts(scores, targets, target_scores, labels, own_labels):
+    counts = np.zeros((len(scores), 1 + len(labels), 3), dtype=np.int64)
     for u, row in enumerate(scores):
         for c, score in enumerate(row):
             if FIRST + c != targets[u]:
-                counts[u] += [
-                    score > target_scores[u],
-                    score == target_scores[u],
-                    score == target_scores[u] and FIRST + c < targets[u],
-                ]
+                higher, tied = score > target_scores[u], score == target_scores[u]
+                found = [higher, tied, tied and FIRST + c < targets[u]]
+                counts[u, 0] += found
+                for g, own in enumerate(own_labels[u]):
+                    counts[u, 1 + g] += np.array(found) * (labels[g, c] == own)
     return counts
 
 
 @pytest.mark.parametrize(("users", "items"), [(1, 1), (3, 63), (5, 100), (4, 1000)])
 def test_counts_equal_counting_pair_by_pair(users, items):
+    groups = no_groups(users, items)
     scores, targets, target_scores, gains = a_tile(users, items)
-    expected = slow_counts(with_gains(scores, *gains), targets, target_scores)
-    counts = np.full((users, 3), 7, dtype=np.int64)
-    assert count_tile(scores, FIRST, target_scores, targets, *gains, counts)
+    expected = slow_counts(with_gains(scores, *gains), targets, target_scores, *groups)
+    counts = np.full((users, 1, 3), 7, dtype=np.int64)
+    assert count_tile(scores, FIRST, target_scores, targets, *gains, *groups, counts)
     np.testing.assert_array_equal(counts - 7, expected)
+
+
+@pytest.mark.parametrize(("users", "items"), [(1, 1), (3, 63), (5, 100), (4, 1000)])
+def test_counts_within_groups_equal_counting_pair_by_pair(users, items):
+    """Four groupings: random, all items alike, contiguous groups, and a group that no target of the tile is in."""
+    rng = np.random.default_rng(items)
+    groupings = rng.integers(0, 3, items), np.ones(items), np.arange(items) // 40, np.full(items, 9)
+    labels = np.stack(groupings).astype(np.int32)
+    scores, targets, target_scores, gains = a_tile(users, items)
+    own_labels = rng.integers(0, 2, (users, len(labels))).astype(np.int32)
+    for u in np.flatnonzero((targets >= FIRST) & (targets < FIRST + items)):
+        own_labels[u] = labels[:, targets[u] - FIRST]
+    expected = slow_counts(with_gains(scores, *gains), targets, target_scores, labels, own_labels)
+    counts = np.full((users, 1 + len(labels), 3), 7, dtype=np.int64)
+    assert count_tile(scores, FIRST, target_scores, targets, *gains, labels, own_labels, counts)
+    np.testing.assert_array_equal(counts - 7, expected)
+    assert items < 100 or (expected[:, :4].sum(0) > 0).all(), "there is something to count"
 
 
 @pytest.mark.parametrize("best", [1, 2, 7, 300])
@@ -81,7 +108,7 @@ def test_a_score_that_is_no_number_is_noticed_even_if_hidden(value, column):
     scores[1, column] = value
     own = np.array([FIRST + column]), np.array([1])
     for pairs in [gains, *((*own, np.array([gain], dtype=np.float32)) for gain in (-np.inf, 2))]:
-        assert not count_tile(scores.copy(), FIRST, target_scores, targets, *pairs, np.zeros((3, 3), dtype=np.int64))
+        assert not count_tile(scores.copy(), FIRST, target_scores, targets, *pairs, *no_groups(3, 100), zeros())
         best = np.full((3, 4), -np.inf, dtype=np.float32), np.full((3, 4), -1, dtype=np.int64)
         assert not offer_tile(scores.copy(), FIRST, *pairs, *best)
 
@@ -90,4 +117,4 @@ def test_a_score_that_is_no_number_is_noticed_even_if_hidden(value, column):
 def test_a_gain_that_is_no_number_is_noticed(gain):
     scores, targets, target_scores, _ = a_tile(3, 100)
     pairs = np.array([FIRST + 17]), np.array([1]), np.array([gain], dtype=np.float32)
-    assert not count_tile(scores, FIRST, target_scores, targets, *pairs, np.zeros((3, 3), dtype=np.int64))
+    assert not count_tile(scores, FIRST, target_scores, targets, *pairs, *no_groups(3, 100), zeros())

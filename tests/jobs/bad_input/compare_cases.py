@@ -61,6 +61,9 @@ NAMES = Group(
         Case("a metric twice", f"{_TWO} --metric ndcg@5 --metric ndcg@5", _twin),
         Case("a split without targets to rank", f"{_TWO} --split train", _twin),
         Case("a result that is none", f"{_TWO} --result plan.txt", _twin),
+        Case("targets of a group, of a dataset without groups", f"{_TWO} --targets cold", _twin),
+        Case("ranks within domains, of one dataset", f"{_TWO} --among domain", _twin),
+        Case("candidates that are no grouping", f"{_TWO} --among cold", _twin),
         Case("a result that a run does not have", f"{_TWO} --result evaluation-latest.json", _twin),
     ),
 )  # fmt: skip
