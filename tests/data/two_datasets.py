@@ -80,6 +80,7 @@ def write_as_one(path: Path, parts: Sequence[Dataset]) -> Dataset:
             ),
             user_source_ids=ids("user_source_ids"),
             item_source_ids=ids("item_source_ids"),
+            item_texts=pa.concat_arrays([part.item_texts() for part in parts]),
             features=features,
         ),
     )
