@@ -135,7 +135,8 @@ def parse_config(tree: dict[str, Any], source: str, overridden: Collection[str] 
         of_source: list[str] = []
         of_overrides: list[str] = []
         for name, (first, *others) in texts.items():
-            text = ", or ".join([first, *(other.partition(": ")[2] or other for other in others)])
+            more = dict.fromkeys(other.partition(": ")[2] or other for other in others)
+            text = ", or ".join([first, *(other for other in more if not first.endswith(f": {other}"))])
             if any(f"{name}.".startswith(f"{knob}.") for knob in overridden):
                 of_overrides.append(f"--set: {text}" if text.startswith("unknown") else f"--set {text}")
             else:

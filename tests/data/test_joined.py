@@ -85,7 +85,9 @@ def test_sequences_are_read_in_any_order_of_users(two):
 def test_it_says_where_each_dataset_is_and_which_come_first(two):
     folder, a, b, _ = two
     joined = open_datasets([f"{folder}/A", f"{folder}/B"])
-    places = [(d.name, d.path, d.fingerprint, d.first_user, d.num_users, d.first_item, d.num_items) for d in joined.domains]
+    places = [
+        (d.name, d.path, d.fingerprint, d.first_user, d.num_users, d.first_item, d.num_items) for d in joined.domains
+    ]
     assert places == [
         ("A", f"{folder}/A", a.fingerprint, 0, 60, 0, 40),
         ("B", f"{folder}/B", b.fingerprint, 60, 50, 40, 45),
@@ -161,7 +163,10 @@ def test_vectors_that_cannot_be_compared_are_refused(tmp_path):
     with pytest.raises(InputError) as error:
         open_datasets([str(tmp_path / name) for name in ("unknown", "one", "other")])
     message = str(error.value)
-    for part in (f"in {tmp_path}/one: vectors of text are of the encoder minilm ", f"those of {tmp_path}/other of minilm"):
+    for part in (
+        f"in {tmp_path}/one: vectors of text are of the encoder minilm ",
+        f"those of {tmp_path}/other of minilm",
+    ):
         assert part in message
     assert "encode the items of both with the same encoder and settings" in message
 
@@ -172,6 +177,8 @@ def test_an_altered_file_of_any_dataset_is_found(two, tmp_path):
     joined = open_datasets([f"{folder}/A", str(tmp_path / "B")])
     table = pq.read_table(tmp_path / "B/users.parquet")
     ids = table.column("source_id").to_pylist()
-    pq.write_table(table.set_column(1, "source_id", pa.array(ids[::-1], pa.large_string())), tmp_path / "B/users.parquet")
+    pq.write_table(
+        table.set_column(1, "source_id", pa.array(ids[::-1], pa.large_string())), tmp_path / "B/users.parquet"
+    )
     with pytest.raises(InputError, match=r"/B: its content has fingerprint"):
         joined.validate()
