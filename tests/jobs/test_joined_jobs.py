@@ -1,7 +1,5 @@
 """Every job works on a run that was trained on two datasets, in this process: ids have the names of their datasets."""
 
-import json
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,9 +53,8 @@ def test_jobs_work_on_a_run_of_two_datasets(two_domains, tmp_path, run):
     histories = pa.table({"user": ["me", "you"], "history": [sorted(items)[:3], sorted(items)[-2:]]})
     pq.write_table(histories, tmp_path / "histories.parquet")
     for _ in range(2):  # the second one finds that all is done
-        command(
-            recommend, "--run", run, "--k", 5, "--histories", tmp_path / "histories.parquet", "--output", tmp_path / "recs"
-        )  # fmt: skip
+        files = ("--histories", tmp_path / "histories.parquet", "--output", tmp_path / "recs")
+        command(recommend, "--run", run, "--k", 5, *files)
     (part,) = (tmp_path / "recs").glob("*.parquet")
     assert pq.read_table(part).column("user").to_pylist() == ["me"] * 5 + ["you"] * 5
 
@@ -92,15 +89,14 @@ def test_a_predictor_knows_items_of_both_datasets(two_domains, run):
     assert np.array_equal(again.recommend([history, np.array([0, 84])], k=4).scores, lists.scores)
 
 
+@pytest.mark.long
 def test_a_dataset_that_has_moved_is_named(two_domains, tmp_path, run):
     moved = tmp_path / "run"
     moved.mkdir()
     (moved / "config.yaml").write_text((run / "config.yaml").read_text().replace(f"{two_domains}/B", "/gone/B"))
     output = command(evaluate, "--run", moved, status=2)
-    assert (
-        f"its dataset /gone/B is not there; if it has moved, say where it is now with --set dataset=[{two_domains}/A,DATASET]"
-        in output
-    )
+    assert "its dataset /gone/B is not there; if it has moved, say where it is now with " in output
+    assert f"--set dataset=[{two_domains}/A,DATASET]" in output
 
 
 @pytest.mark.long
@@ -111,7 +107,3 @@ def test_two_datasets_continue_a_run_and_start_from_one_of_the_first(two_domains
     command(train, *(part for one in settings for part in ("--set", one)))
     output = trained(two_domains, tmp_path / "both", "model.name=sasrec", "graph=null", f"training.start_from={first}")
     assert "loaded: 40 old items; 45 new items are fresh" in output
-    relative = {
-        name: json.loads((tmp_path / name / "metrics.json").read_text())["fingerprints"] for name in ("first", "both")
-    }
-    assert relative["first"] != relative["both"]
