@@ -135,7 +135,8 @@ def parse_config(tree: dict[str, Any], source: str, overridden: Collection[str] 
         of_source: list[str] = []
         of_overrides: list[str] = []
         for name, (first, *others) in texts.items():
-            text = ", or ".join([first, *(other.partition(": ")[2] or other for other in others)])
+            more = dict.fromkeys(other.partition(": ")[2] or other for other in others)
+            text = ", or ".join([first, *(other for other in more if not first.endswith(f": {other}"))])
             if any(f"{name}.".startswith(f"{knob}.") for knob in overridden):
                 of_overrides.append(f"--set: {text}" if text.startswith("unknown") else f"--set {text}")
             else:
@@ -153,7 +154,8 @@ def _override(tree: dict[str, Any], override: str) -> None:
     """Set one knob of a tree from `section.field=value`.
 
     The schema gives the knob's type. The value of a text knob is taken literally, so it may hold spaces, '#' or ':',
-    except that `null` unsets a knob that may be unset. Values of other knobs are read as in a config file.
+    except that `null` unsets a knob that may be unset. Values of other knobs are read as in a config file, and so is a
+    list `[A, B]` for a knob that may be text or a list of texts.
     """
     key, equals, value = override.partition("=")
     key = key.strip()
@@ -166,7 +168,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
     info = _KNOBS.get(key)
     if info is not None and not value:
         raise InputError(f"--set {override}: has no value; give one, or leave this --set out")
-    if info is not None and _is_text(info.annotation):
+    if info is not None and _is_text(info.annotation, value):
         _assign(tree, key, None if value == "null" and type(None) in get_args(info.annotation) else value)
     else:
         _assign(tree, key, _parse_value(override, value))
@@ -184,13 +186,15 @@ def _parse_value(override: str, text: str) -> Any:
         raise InputError(f"--set {override}: the value is not valid YAML; quote it if it is text") from None
 
 
-def _is_text(annotation: Any) -> bool:
-    """Return whether every value of a type is text, or None."""
+def _is_text(annotation: Any, value: str) -> bool:
+    """Return whether a value of a type is text or None: every value, or any but a list `[A, B]`."""
     if get_origin(annotation) is Literal:
-        return all(isinstance(value, str) for value in get_args(annotation))
+        return all(isinstance(one, str) for one in get_args(annotation))
     if get_origin(annotation) in (Union, UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-        return all(map(_is_text, kinds))
+        if str in kinds and not value.lstrip().startswith("["):
+            kinds = [kind for kind in kinds if get_origin(kind) is not tuple]
+        return all(_is_text(kind, value) for kind in kinds)
     return annotation is str
 
 

@@ -12,6 +12,7 @@ from configs.evaluation_options import EvaluationConfig
 from configs.graph_options import GraphConfig
 from configs.knobs import PLACE, RESULT, Section, knob
 from configs.model_options import ModelConfig
+from configs.places import Places
 from configs.systems.mdsrec import Ablation, MDSRecConfig
 from configs.table_options import TableConfig
 from configs.training_options import NegativesConfig, TrainingConfig
@@ -25,8 +26,18 @@ __all__ = [
 class Config(Section):
     """A whole experiment: the folders of its dataset, graph and run, and all settings."""
 
-    dataset: str | None = knob(None, PLACE, "folder or URI of the dataset, which jobs/prepare_data.py writes")
-    graph: str | None = knob(None, PLACE, "folder or URI of the item graph, which jobs/build_graph.py writes")
+    dataset: Places = knob(
+        None,
+        PLACE,
+        "folder or URI of the dataset, which jobs/prepare_data.py writes; [A, B]: several datasets, whose users and "
+        "items are trained side by side",
+    )
+    graph: Places = knob(
+        None,
+        PLACE,
+        "folder or URI of the item graph, which jobs/build_graph.py writes; for several datasets [GA, GB], one for "
+        "each in their order",
+    )
     run: str | None = knob(
         None, PLACE, "folder or URI of the run, which jobs/train.py fills with settings, checkpoints and metrics"
     )
@@ -50,6 +61,14 @@ class Config(Section):
     training: TrainingConfig = Field(TrainingConfig(), validate_default=True)
     evaluation: EvaluationConfig = EvaluationConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("dataset", "graph", mode="after")
+    @classmethod
+    def _names_a_folder(cls, places: Places) -> Places:
+        """Replace a list of one folder by the folder, and refuse an empty list."""
+        if places == ():
+            raise ValueError("is an empty list; name at least one folder, or leave it null")
+        return places[0] if isinstance(places, tuple) and len(places) == 1 else places
 
     @field_validator("training", mode="after")
     @classmethod

@@ -86,6 +86,12 @@ class TrainingConfig(Section):
     batch_size: StrictInt = knob(
         512, RESULT, "number of targets in a step, over all ranks; with unit=windows or masks, on average", ge=1
     )
+    domains: Literal["mixed", "apart"] = knob(
+        "mixed",
+        RESULT,
+        "of which datasets the targets of a step are, if there are several; mixed: of all, as chance has it, apart: of "
+        "one, and steps of all datasets follow each other as shuffled by the seed",
+    )
     unit: Literal["auto"] | Unit = knob(
         "auto",
         RESULT,

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import numpy as np
 
+    from contracts.rows import Rows
+
 
 class GraphRows(Protocol):
-    """Read access to an item graph, as plain arrays (implemented by `graph_builder.graph.Graph`)."""
+    """Read access to an item graph, as arrays (implemented by `Graph` and `JoinedGraph` of `graph_builder`)."""
 
     num_items: int
 
@@ -17,11 +19,11 @@ class GraphRows(Protocol):
         """Return normalised co-occurrence rows: indptr int64 [n+1], items int64 [nnz], weights float32 [nnz]."""
         ...
 
-    def neighbors(self, modality: str) -> np.ndarray:
+    def neighbors(self, modality: str) -> Rows:
         """Return the top-H neighbours, int64 [N, H], padded with -1; an item without the modality has only itself."""
         ...
 
-    def clusters(self, modality: str) -> np.ndarray:
+    def clusters(self, modality: str) -> Rows:
         """Return the cluster of each item, int64 [N]; -1 for items without the modality."""
         ...
 

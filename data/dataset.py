@@ -20,8 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.errors import InputError
+from data.ancestry import ancestors_of
 from data.dataset_files import check_parquet, check_sizes, open_sequences, read_column
 from data.domains import Domain
+from data.encoding.facts import labels_of
 from data.layout import (
     ITEMS,
     SEQUENCES,
@@ -159,6 +161,21 @@ class Dataset:
                 num_items=self.num_items,
             ),
         )
+
+    @property
+    def parts(self) -> tuple[Dataset, ...]:
+        """The datasets whose users and items these are: this one alone."""
+        return (self,)
+
+    @property
+    def encoders(self) -> dict[str, str]:
+        """The label of the encoder of each modality whose encoder the manifest names."""
+        return labels_of(self.manifest)
+
+    @property
+    def ancestors(self) -> dict[str, int]:
+        """The datasets that this one has grown from: fingerprint, and number of items."""
+        return ancestors_of(self.manifest)
 
     def item_source_ids(self) -> pa.Array:
         """Return the source id of each item: large_string [N]."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from contracts.rows import Rows
+
 
 def ragged_indices(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Return the positions of all elements of the given lists, list after list: int64 [sum(lengths)]."""
@@ -19,7 +21,7 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return offsets
 
 
-def take_lists(offsets: np.ndarray, values: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def take_lists(offsets: np.ndarray, values: Rows, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the lists `rows` of a flat collection, in this order: offsets [len(rows)+1] and values."""
     lengths = np.diff(offsets)[rows]
     return offsets_of(lengths), values[ragged_indices(offsets[:-1][rows], lengths)]

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from contracts.rows import Rows
 from data.ragged import ragged_indices
 
 # Number of interactions that are processed at a time.
@@ -41,7 +42,7 @@ class SequenceArrays(Protocol):
         ...
 
     @property
-    def items(self) -> np.ndarray:
+    def items(self) -> Rows:
         """The items of all sequences, int64 [E], in memory or memory-mapped."""
         ...
 
@@ -88,6 +89,10 @@ class Targets:
         if users is None:
             return np.diff(self._ends, prepend=0)
         return self._ends[users] - np.where(users > 0, self._ends[users - 1], 0)
+
+    def before(self, user: int) -> int:
+        """Return the number of targets of all users before `user`, which is in [0, U]."""
+        return int(self._ends[user - 1]) if user else 0
 
     def locate(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return users and positions (>= 1), int64 [B] each, of the targets number `index`, int64 [B] in [0, len)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from configs.places import listed, shown
 from configs.schema import Config
 from contracts.errors import InputError
 from contracts.graph_rows import GraphRows
 from contracts.item_plan import ItemNeeds
-from data.ancestry import ancestors_of
-from data.dataset import Dataset
-from data.encoding.facts import labels_of
+from contracts.rows import Rows
+from data.joined import RunDataset, open_datasets
 from data.sampling.item_planner import ItemPlanner, check_needs
 from data.sampling.warm_graph import WarmGraph
 from distributed.checkpoints.index import RANKING_GRAPH, encoder_key
-from graph_builder.graph import Graph
+from graph_builder.graph import Graph, local_folder, read_manifest
+from graph_builder.joined import JoinedGraph, RunGraph
 from model.blocks.item_table import ItemTable
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
@@ -33,13 +34,14 @@ class Inputs:
     """An opened dataset, and the graph that belongs to it.
 
     Attributes:
-        dataset: the opened dataset.
-        graph: the opened graph; None if neither training nor ranking reads a graph.
+        dataset: the opened dataset, or several of them as one.
+        graph: the opened graph, or those of several datasets as one; None if neither training nor ranking reads a
+            graph.
         trains_on_graph: whether training reads the graph. If not, only ranking does.
     """
 
-    dataset: Dataset
-    graph: Graph | None
+    dataset: RunDataset
+    graph: RunGraph | None
     trains_on_graph: bool = True
 
     @property
@@ -57,12 +59,12 @@ class Inputs:
     @property
     def encoders(self) -> dict[str, str]:
         """For each modality whose encoder the dataset names: the key of a progress record, and the encoder's label."""
-        return {encoder_key(name): label for name, label in labels_of(self.dataset.manifest).items()}
+        return {encoder_key(name): label for name, label in self.dataset.encoders.items()}
 
     @property
     def ancestors(self) -> dict[str, int]:
-        """The datasets that this one has grown from: fingerprint, and number of items."""
-        return ancestors_of(self.dataset.manifest)
+        """The datasets whose items are the first ones of this one, with the same numbers (`Dataset.ancestors`)."""
+        return self.dataset.ancestors
 
     @cached_property
     def relations(self) -> GraphRows | None:
@@ -98,7 +100,7 @@ class Inputs:
         """
         return self.planner(replace(needs, centers=(), cooccurrence=False))
 
-    def _features(self, needs: ItemNeeds) -> dict[str, np.ndarray]:
+    def _features(self, needs: ItemNeeds) -> dict[str, Rows]:
         return {name: self.dataset.features(name) for name in needs.features}
 
 
@@ -112,21 +114,58 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
     Raises:
         InputError: a missing, unfinished or damaged folder; a graph of another dataset or other parameters.
     """
-    if config.dataset is None:
-        raise InputError("dataset: not set; add --set dataset=DATASET, a folder written by jobs/prepare_data.py")
-    dataset = Dataset.open(config.dataset)
+    dataset = open_dataset_of(config)
     if not config.reads_graph:
         return Inputs(dataset, None)
     if config.graph is None:
         who = f"model.name={config.model.name}" if config.trains_on_graph else "evaluation.cooccurrence_weight"
         raise InputError(f"graph: not set, and {who} needs one; build it with jobs/build_graph.py")
-    graph = open_graph(
-        config.graph,
-        dataset_fingerprint=dataset.fingerprint,
-        dataset_path=config.dataset,
-        expected=dict(expected_graph or {}),
-    )
+    graph = _open_graphs(listed(config.graph), dataset, dict(expected_graph or {}))
     return Inputs(dataset, graph, config.trains_on_graph)
+
+
+def open_dataset_of(config: Config) -> RunDataset:
+    """Open the dataset that a config names, or all of them as one.
+
+    Raises:
+        InputError: none is named, or see `open_datasets`.
+    """
+    if config.dataset is None:
+        raise InputError("dataset: not set; add --set dataset=DATASET, a folder written by jobs/prepare_data.py")
+    return open_datasets(listed(config.dataset))
+
+
+def _open_graphs(paths: Sequence[str], dataset: RunDataset, expected: Mapping[str, Any]) -> RunGraph:
+    """Open the graph of each dataset, in their order.
+
+    Raises:
+        InputError: there are more or fewer graphs than datasets, they are in another order, or see `Graph.open`.
+    """
+    parts = dataset.parts
+    if len(paths) != len(parts):
+        raise InputError(
+            f"graph={shown(paths)}: {len(paths)} named, and {len(parts)} in dataset={dataset.path}; name one graph for "
+            "each dataset, in the same order"
+        )
+    if len(parts) > 1:
+        _check_order(paths, dataset)
+    graphs = [
+        open_graph(path, dataset_fingerprint=part.fingerprint, dataset_path=part.path, expected=expected)
+        for path, part in zip(paths, parts, strict=True)
+    ]
+    return graphs[0] if len(graphs) == 1 else JoinedGraph(graphs)
+
+
+def _check_order(paths: Sequence[str], dataset: RunDataset) -> None:
+    """Refuse a graph that belongs to another of the datasets than the one in its place."""
+    known = {part.fingerprint: part.path for part in dataset.parts}
+    for number, (path, part) in enumerate(zip(paths, dataset.parts, strict=True), start=1):
+        owner = read_manifest(local_folder(fetched(path, "graph")))["dataset"]["fingerprint"]
+        if owner != part.fingerprint and owner in known:
+            raise InputError(
+                f"graph={shown(paths)}: number {number}, {path}, is the graph of dataset {known[owner]}, but number "
+                f"{number} of dataset={dataset.path} is {part.path}; name the graphs in the order of their datasets"
+            )
 
 
 def open_graph(path: str, **checks: Any) -> Graph:
@@ -163,7 +202,7 @@ def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:
     return RecommenderSystem(table, recommender)
 
 
-def popularity_order(dataset: Dataset) -> np.ndarray:
+def popularity_order(dataset: RunDataset) -> np.ndarray:
     """Return each item's dense rank by its number of training interactions, float32 [N].
 
     Items with equal counts have equal ranks; the least count has rank 0. Ranks order items as their counts do. They

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
+from configs.places import Places, changed
 from configs.schema import Config
 from contracts.errors import InputError
 from distributed.run_location import is_submitted_job
@@ -19,7 +21,9 @@ def resolve_paths(config: Config) -> Config:
         InputError: a relative path under `ray job submit`. The working dir of such a job is a temporary copy, which
             does not hold the job's inputs and is deleted with its outputs when the job ends.
     """
-    paths = {name: absolute(name, getattr(config, name)) for name in ("dataset", "graph", "run")}
+    paths: dict[str, Places] = {"run": absolute("run", config.run)}
+    for name, places in (("dataset", config.dataset), ("graph", config.graph)):
+        paths[name] = changed(places, partial(_absolute, name))
     start_from = absolute("training.start_from", config.training.start_from)
     training = config.training.model_copy(update={"start_from": start_from})
     return config.model_copy(update={**paths, "training": training})
@@ -27,11 +31,15 @@ def resolve_paths(config: Config) -> Config:
 
 def absolute(name: str, path: str | None) -> str | None:
     """Return one path made absolute; see `resolve_paths`. `name` is its setting, for messages."""
-    if path is not None and is_uri(path):
+    return None if path is None else _absolute(name, path)
+
+
+def _absolute(name: str, path: str) -> str:
+    if is_uri(path):
         check_uri(path)
         return path
-    path = None if path is None else expand_home(path)
-    if path is None or os.path.isabs(path):
+    path = expand_home(path)
+    if os.path.isabs(path):
         return path
     if is_submitted_job():
         raise InputError(

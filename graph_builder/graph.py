@@ -36,6 +36,7 @@ class Graph:
         num_items: N.
         modalities: names, ascending.
         fingerprint: of the dataset and every parameter that shapes the graph.
+        parameters: the knobs of `GraphConfig` that shaped the graph.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -45,7 +46,8 @@ class Graph:
         self.num_items: int = manifest["num_items"]
         self.modalities: tuple[str, ...] = tuple(manifest["modalities"])
         self.fingerprint: str = manifest["fingerprint"]
-        num_neighbors = manifest["parameters"]["num_neighbors"]
+        self.parameters: dict[str, Any] = manifest["parameters"]
+        num_neighbors = self.parameters["num_neighbors"]
         block_rows = manifest["cooccurrence"]["block_rows"]
         self._cooccurrence = CooccurrenceRows(path / "cooccurrence", block_rows, self.num_items)
         self._cooccurrence.open_all()

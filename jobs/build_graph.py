@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from configs.loading import load_config
+from configs.places import listed, shown
 from configs.schema import Config
 from contracts.errors import InputError
 from contracts.modalities import check_modality_name
@@ -84,6 +85,7 @@ def main(
     If the data or the parameters differ from those of the interrupted build, it starts again from the beginning.
     """
     config = resolve_paths(load_config(config_path, overrides))
+    _check_one_dataset(config)
     for file in (*features, *([sequences] if sequences else [])):
         if "://" in file:
             raise InputError(f"{file}: object storage is not supported for features and sequences; name a local file")
@@ -93,7 +95,7 @@ def main(
         )
         print_plan(source, num_items, config, **plan)
         return
-    if config.graph is None:
+    if not isinstance(config.graph, str):
         raise InputError("graph: not set; add --set graph=FOLDER")
     source = _open_source(config, features, sequences, num_items)
     if isinstance(source, Dataset):
@@ -185,6 +187,28 @@ def _check_before_ray(source: GraphSource, graph: str, config: Config) -> None:
         check_centers(name, options.num_centers, facts["num_present"], source.num_items)
 
 
+def _check_one_dataset(config: Config) -> None:
+    """Refuse several datasets or graphs: each dataset has a graph of its own, which other runs can use too.
+
+    Raises:
+        InputError: there are several. The message has a command for each.
+    """
+    datasets, graphs = listed(config.dataset), listed(config.graph)
+    if max(len(datasets), len(graphs)) <= 1:
+        return
+    if len(datasets) != len(graphs):
+        graphs = tuple(f"GRAPH-{number}" for number in range(1, len(datasets) + 1))
+    commands = "; ".join(
+        f"jobs/build_graph.py --set dataset={dataset} --set graph={graph}"
+        for dataset, graph in zip(datasets, graphs, strict=True)
+    )
+    one = f"dataset={shown(datasets)}" if len(datasets) > 1 else f"graph={shown(config.graph)}"
+    raise InputError(
+        f"{one}: a graph is built from one dataset; run the job once for each, with the same settings"
+        + (f": {commands}" if commands else "")
+    )
+
+
 def _is_named(config: Config, features: tuple[str, ...], sequences: str | None) -> bool:
     return bool(config.dataset or features or sequences)
 
@@ -208,9 +232,9 @@ def _open_source(
     for flag, value in (("--features", features), ("--sequences", sequences), ("--num-items", num_items)):
         if value:
             raise InputError(
-                f"{flag}: cannot be combined with dataset={config.dataset}; leave out {flag}, or the dataset"
+                f"{flag}: cannot be combined with dataset={shown(config.dataset)}; leave out {flag}, or the dataset"
             )
-    return Dataset.open(config.dataset)
+    return Dataset.open(shown(config.dataset))
 
 
 def _named_file(value: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from configs.places import Places, listed
 from configs.schema import Config
 from contracts.errors import InputError
 from contracts.modalities import check_modality_name
@@ -149,14 +150,15 @@ def comparison(source: GraphSource, config: Config, executor: RayExecutor | Seri
     return comparison_table(plan, measured_seconds(executor.seconds))
 
 
-def nearest_folder(graph: str | None) -> Path | None:
-    """Return the nearest existing folder above where the graph will be; None without a graph.
+def nearest_folder(places: Places) -> Path | None:
+    """Return the nearest existing folder above where the (first) graph will be; None without a graph.
 
     Temporary files may go there, since that disk needs room for the graph anyway.
     """
-    if graph is not None and is_uri(graph):
-        graph = str(work_folder(graph))
-    return None if graph is None else next(folder for folder in Path(graph).absolute().parents if folder.is_dir())
+    for graph in listed(places):
+        folder = work_folder(graph) if is_uri(graph) else Path(graph).absolute()
+        return next(parent for parent in folder.parents if parent.is_dir())
+    return None
 
 
 def _request_of(source: GraphSource, **cluster: Any) -> PlanRequest:

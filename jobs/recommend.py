@@ -114,7 +114,7 @@ def main(
             k=k,
             hide_history=mask_history,
             on_unknown=cast(OnUnknown, on_unknown),
-            dataset=str(config.dataset),
+            dataset=config.dataset,
             graph=config.graph if config.reads_graph else None,
             settings={f"evaluation.{name}": value for name, value in config.evaluation.model_dump(mode="json").items()},
         )

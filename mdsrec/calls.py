@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -79,14 +79,19 @@ def build_graph(
 
 
 def train(
-    dataset: str, run: str, *, graph: str | None = None, config: str | None = None, settings: Settings | None = None
+    dataset: str | Sequence[str],
+    run: str,
+    *,
+    graph: str | Sequence[str] | None = None,
+    config: str | None = None,
+    settings: Settings | None = None,
 ) -> dict[str, Any] | None:
     """Do what `jobs/train.py` does: train a run, or continue it, and evaluate its best checkpoint.
 
     Args:
-        dataset: the dataset's folder or URI.
+        dataset: the dataset's folder or URI, or a list of several.
         run: the run's folder or URI.
-        graph: the graph's folder or URI; None if the system needs none.
+        graph: the graph's folder or URI, or a list with that of each dataset; None if the system needs none.
         config: a YAML file.
         settings: knobs, such as {"model.name": "sasrec", "training.max_epochs": 20}.
 

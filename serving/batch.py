@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.places import Places
 from contracts.errors import InputError
 from serving.item_lists import OnUnknown, first_line, is_list, is_text
 from serving.loading import load
@@ -44,8 +45,8 @@ class Request:
         k: items of a list.
         hide_history: whether items of a history are left out.
         on_unknown: see `Predictor.recommend`.
-        dataset: where the run's dataset is.
-        graph: where its graph is; None without one.
+        dataset: where the run's dataset is, or its datasets are.
+        graph: likewise of its graph; None without one.
         settings: knobs of evaluation that decide scores, by name.
     """
 
@@ -54,8 +55,8 @@ class Request:
     k: int
     hide_history: bool
     on_unknown: OnUnknown
-    dataset: str
-    graph: str | None
+    dataset: Places
+    graph: Places
     settings: dict[str, Any]
 
 

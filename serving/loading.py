@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 
 from configs.loading import as_override
+from configs.places import shown
 from configs.schema import Config
 from contracts.errors import InputError
 from distributed.checkpoints.index import find_checkpoint
@@ -27,8 +28,8 @@ def load(
     checkpoint: str | int = "best",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     *,
-    dataset: str | None = None,
-    graph: str | None = None,
+    dataset: str | Sequence[str] | None = None,
+    graph: str | Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Open a trained run in this process, without Ray and without a process group.
@@ -40,7 +41,8 @@ def load(
         run: the run's folder or URI.
         checkpoint: "best", "latest" or a step.
         device: where to compute; "auto": on a GPU if torch finds one.
-        dataset: where the run's dataset is now; None: where it was in training.
+        dataset: where the run's dataset is now, or a list of where its datasets are; None: where they were in
+            training.
         graph: the same for the graph.
         settings: knobs of evaluation by name that differ from the run's, such as {"evaluation.held_items_gib": 4}.
 
@@ -58,7 +60,7 @@ def load(
     overrides = [as_override(*one) for one in {**(settings or {}), **moved}.items()]
     config = resolve_paths(run_config(folder, overrides, which))
     if graph is not None and not config.reads_graph:
-        raise InputError(f"graph={graph}: run {folder} reads no graph, in training or in ranking; leave it out")
+        raise InputError(f"graph={shown(graph)}: run {folder} reads no graph, in training or in ranking; leave it out")
     where = _device(device)
     # It warns of a name that torch has deprecated and TorchRec still uses.
     logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

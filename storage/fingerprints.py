@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,3 +57,8 @@ def canonical_json(value: Any) -> bytes:
 def value_digest(value: Any) -> str:
     """Return the SHA-256 of plain values, in hexadecimal."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def joined_digest(fingerprints: Sequence[str]) -> str:
+    """Return the fingerprint of several datasets, or of their graphs, in this order; a single one keeps its own."""
+    return fingerprints[0] if len(fingerprints) == 1 else value_digest({"joined": list(fingerprints)})

@@ -74,3 +74,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield root
     changed = differing(before, fingerprints(root))
     assert not changed, f"a test has changed the inputs that all tests share: {', '.join(changed)}"
+
+
+@pytest.fixture(scope="session")
+def two_domains(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with two small datasets and their graphs: `A` with `GA`, and `B`, which has no images, with `GB`.
+
+    `one` and `Gone` hold the same as one dataset and one graph. Tests only read them.
+    """
+    from graph_builder.graph import Graph
+    from tests.data.two_datasets import make_two, write_as_one, write_graph_as_one
+    from tests.fingerprints import differing, fingerprints
+
+    root = tmp_path_factory.mktemp("domains")
+    one = write_as_one(root / "one", make_two(root))
+    write_graph_as_one(root / "Gone", one, [Graph.open(root / name) for name in ("GA", "GB")])
+    before = fingerprints(root)
+    yield root
+    changed = differing(before, fingerprints(root))
+    assert not changed, f"a test has changed the inputs that all tests share: {', '.join(changed)}"

@@ -5,7 +5,8 @@ Shapes: S spans of a batch, B targets, K candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,12 +16,13 @@ from torch.utils.data import Dataset
 from contracts.batch import Batch, SequenceGroup, Step
 from contracts.errors import InputError
 from contracts.item_plan import ItemPlan
+from data.domains import Domain
 from data.ragged import offsets_of, ragged_indices
 from data.sampling.grouping import ON_CPU, Grouping, divide
 from data.sampling.item_planner import ItemPlanner, as_tensor, positions_of
 from data.sampling.negatives import CandidateSampler
-from data.sampling.order import balanced_share, global_batch, shuffled, steps_per_epoch
-from data.sampling.spans import Spans, TrainingSpans
+from data.sampling.order import balanced_share, global_batch, shuffled, steps_of_parts, steps_per_epoch
+from data.sampling.spans import SpanRange, Spans, TrainingSpans
 from data.sequences import SequenceArrays, target_items
 
 
@@ -97,7 +99,9 @@ class TrainBatches(Dataset[Step]):
     number of ranks. With `step_plans` and no `candidates`, a step's plan has the items of its histories and targets.
 
     A global batch has a fixed number of spans, so that it has `batch_size` targets on average. The last batch may be
-    smaller, and is trained too. Use it as DataLoader(batches, batch_size=None,
+    smaller, and is trained too. With `domains`, a global batch has spans of one domain, and each domain has a
+    last batch of its own. The batches of a domain are in the order that they have if it is trained alone, and are
+    shuffled among those of the other domains by seed and epoch. Use it as DataLoader(batches, batch_size=None,
     sampler=range(first_step, len(batches)), num_workers=any).
 
     Args:
@@ -113,6 +117,10 @@ class TrainBatches(Dataset[Step]):
         grouping: the rule by which sequences are grouped, which depends on the device (`grouping_for`).
         warm: int64, ascending, the items that are in training sequences or may be, if others are held out of training;
             None: all.
+        domains: the parts of the users whose spans never share a step; none: all spans are mixed.
+
+    Attributes:
+        spans_per_step: the largest number of spans of a step.
 
     Raises:
         InputError: there is no training target.
@@ -132,10 +140,14 @@ class TrainBatches(Dataset[Step]):
         step_plans: bool = False,
         grouping: Grouping = ON_CPU,
         warm: np.ndarray | None = None,
+        domains: Sequence[Domain] = (),
     ) -> None:
         check_targets(spans)
         self._data, self._spans = data, spans
-        self.spans_per_step = max(1, round(batch_size * len(spans) / spans.num_targets))
+        self._parts = _parts_of(spans, batch_size, data, domains)
+        self.spans_per_step = max(part.spans_per_step for part in self._parts)
+        self._steps = [steps_per_epoch(part.spans.size, part.spans_per_step) for part in self._parts]
+        self._part_order: tuple[int, np.ndarray, np.ndarray] | None = None  # of the epoch, if there are several parts
         self._seed, self._rank, self._world = seed, rank, world
         self._planner, self._candidates = planner, candidates
         self._step_plans = step_plans or candidates is not None
@@ -154,7 +166,7 @@ class TrainBatches(Dataset[Step]):
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:
-        return steps_per_epoch(len(self._spans), self.spans_per_step)
+        return sum(self._steps)
 
     def __getitem__(self, step: int) -> Step:
         if not 0 <= step < len(self):
@@ -166,9 +178,10 @@ class TrainBatches(Dataset[Step]):
             return Step(assemble(self._data, spans[own], total, to_place, self._grouping))
         sampled = None
         if self._candidates is not None:
-            others = (len(spans) - 1) / max(1, len(self._spans) - 1)
+            part, _ = self._place(step)
+            others = (len(spans) - 1) / max(1, part.spans.size - 1)
             sampled = self._candidates.sample(
-                int(self._epoch), step, target_items(self._data, *spans.targets()), others
+                int(self._epoch), step, target_items(self._data, *spans.targets()), others, part.items
             )
         spans = spans[own]
         targets = target_items(self._data, *spans.targets())
@@ -188,10 +201,53 @@ class TrainBatches(Dataset[Step]):
 
     def spans(self, step: int) -> tuple[Spans, np.ndarray]:
         """Return the spans of global batch `step`, which are the same on all ranks, and those that this rank trains."""
-        size = len(self._spans)
-        slots = global_batch(step, size, self.spans_per_step)
-        spans = self._spans.locate(shuffled(slots, size, self._seed, int(self._epoch)), int(self._epoch))
+        part, number = self._place(step)
+        slots = global_batch(number, part.spans.size, part.spans_per_step)
+        chosen = part.spans.first + shuffled(slots, part.spans.size, self._seed, int(self._epoch))
+        spans = self._spans.locate(chosen, int(self._epoch))
         return spans, balanced_share(spans.lengths, self._rank, self._world)
+
+    def _place(self, step: int) -> tuple[_Part, int]:
+        """Return the part of the spans that a step trains, and the number of the step among the steps of this part."""
+        if len(self._parts) == 1:
+            return self._parts[0], step
+        epoch = int(self._epoch)
+        if self._part_order is None or self._part_order[0] != epoch:
+            self._part_order = (epoch, *steps_of_parts(self._steps, self._seed, epoch))
+        _, parts, numbers = self._part_order
+        return self._parts[int(parts[step])], int(numbers[step])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Spans that share steps with no others.
+
+    Attributes:
+        spans: the spans.
+        spans_per_step: how many of them a step trains.
+        items: the items of the domain whose spans they are; None: the spans are all there are.
+    """
+
+    spans: SpanRange
+    spans_per_step: int
+    items: range | None
+
+
+def _parts_of(
+    spans: TrainingSpans, batch_size: int, data: SequenceArrays, domains: Sequence[Domain]
+) -> tuple[_Part, ...]:
+    """Return the parts that have a span. Their steps have `batch_size` targets on average."""
+    of_users: list[tuple[int, int, range | None]]
+    if len(domains) > 1:
+        of_users = [(d.first_user, d.num_users, range(d.first_item, d.first_item + d.num_items)) for d in domains]
+    else:
+        of_users = [(0, data.num_users, None)]
+    found = [(spans.of_users(first, first + count), items) for first, count, items in of_users]
+    return tuple(
+        _Part(spans=own, spans_per_step=max(1, round(batch_size * own.size / own.num_targets)), items=items)
+        for own, items in found
+        if own.size
+    )
 
 
 def check_targets(spans: TrainingSpans) -> None:

@@ -16,6 +16,7 @@ import torch
 from contracts.errors import InputError
 from contracts.graph_rows import GraphRows
 from contracts.item_plan import ItemNeeds, ItemPlan, SparseRows
+from contracts.rows import Rows
 from data.sampling.item_links import Links, LinksKind, LinksName, order_union, row_starts, strongest_links
 
 
@@ -42,7 +43,7 @@ class ItemPlanner:
         needs: ItemNeeds,
         num_items: int,
         graph: GraphRows | None,
-        features: Mapping[str, np.ndarray],
+        features: Mapping[str, Rows],
         popularity: np.ndarray | None = None,
     ) -> None:
         assert popularity is not None or not needs.popularity, "the model needs the items' popularity"
@@ -222,7 +223,7 @@ class ItemPlanner:
             )
 
 
-def check_needs(needs: ItemNeeds, num_items: int, graph: GraphRows | None, features: Mapping[str, np.ndarray]) -> None:
+def check_needs(needs: ItemNeeds, num_items: int, graph: GraphRows | None, features: Mapping[str, Rows]) -> None:
     """Check that everything a model needs of its items is available.
 
     Raises:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from contracts.errors import InputError
+from contracts.rows import Rows
 from data.sequences import SequenceArrays
 
 _USERS = 2**20  # users that are processed at a time in target_counts: 8 MB per temporary array
@@ -125,7 +126,7 @@ class CandidateSampler:
         seed: int,
         num_items: int | None = None,
         hard_share: float = 0.0,
-        neighbors: Sequence[np.ndarray] = (),
+        neighbors: Sequence[Rows] = (),
         warm: np.ndarray | None = None,
     ) -> None:
         assert (counts is None) != (num_items is None), "either counts or num_items"
@@ -156,7 +157,12 @@ class CandidateSampler:
             self._cumulative = _cumulative_popularity(counts, popularity_power)
 
     def sample(
-        self, epoch: int, step: int, batch_targets: np.ndarray, others: float | None = None
+        self,
+        epoch: int,
+        step: int,
+        batch_targets: np.ndarray,
+        others: float | None = None,
+        domain: range | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the candidates of a step and their weights.
 
@@ -166,6 +172,8 @@ class CandidateSampler:
             batch_targets: int64 [B], item ids of the global batch's targets, in any order.
             others: (S - 1) / (S_all - 1), the probability that another span is in the batch; None if each span has
                 one target.
+            domain: the items that the targets of the batch can be, if steps train one domain; None: all. S_all is then
+                the number of the domain's spans, and I_j is 0 for items of other domains.
 
         Returns:
             ids: int64 [K'], ascending, distinct; K' may be 0.
@@ -195,7 +203,8 @@ class CandidateSampler:
             assert self._counts[targets].min() > 0, "a target of the batch is not in the counts"
             if others is None:
                 others = (len(targets) - 1) / (self._num_targets - 1)
-            expected += others * self._counts[ids]
+            in_domain = 1 if domain is None else (ids >= domain.start) & (ids < domain.stop)
+            expected += others * self._counts[ids] * in_domain
             expected[expected == 0] = 1.0  # targets of the batch's only span, whose weights the loss sets
         return ids, np.log((draws + times_target) / expected).astype(np.float32)
 
@@ -238,7 +247,7 @@ class _Neighborhoods:
     degrees: np.ndarray
 
     @classmethod
-    def of(cls, neighbors: Sequence[np.ndarray], targets: np.ndarray) -> _Neighborhoods:
+    def of(cls, neighbors: Sequence[Rows], targets: np.ndarray) -> _Neighborhoods:
         """Collect the neighbours of the targets, int64 [B], in which an item occurs as often as in the batch."""
         items, degrees = [], []
         for links in neighbors:

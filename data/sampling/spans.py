@@ -80,6 +80,21 @@ def spans_before(users: np.ndarray, positions: np.ndarray, max_length: int) -> S
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpanRange:
+    """Consecutive training spans.
+
+    Attributes:
+        first: the number of the first span.
+        size: how many spans there are.
+        num_targets: how many targets they have; with masks, the expected number.
+    """
+
+    first: int
+    size: int
+    num_targets: float
+
+
 class TrainingSpans:
     """All spans of the training split, by number, computed on request.
 
@@ -120,12 +135,27 @@ class TrainingSpans:
             later = -(-np.maximum(0, targets - max_length) // self._stride)
             self._ends = np.cumsum((targets > 0) + later, dtype=np.int64)  # windows of each user and all before
         if masks is not None:
-            self.num_targets = float(self._count_by_length() @ masks.expected(np.arange(max_length + 1) + 1))
+            self.num_targets = self.of_users(0, data.num_users).num_targets
 
     def __len__(self) -> int:
         if self.unit == "prefixes":
             return len(self._targets)
         return int(self._ends[-1]) if len(self._ends) else 0
+
+    def of_users(self, first: int, stop: int) -> SpanRange:
+        """Return the spans of users first .. stop - 1, whose numbers are consecutive."""
+        begin, end = (self._before(user) for user in (first, stop))
+        targets: float = self._targets.before(stop) - self._targets.before(first)
+        if self._masks is not None:
+            counts = self._count_by_length(np.arange(first, stop), end - begin)
+            targets = float(counts @ self._masks.expected(np.arange(self._max_length + 1) + 1))
+        return SpanRange(first=begin, size=end - begin, num_targets=targets)
+
+    def _before(self, user: int) -> int:
+        """Return the number of spans of all users before `user`, which is in [0, U]."""
+        if self.unit == "prefixes":
+            return self._targets.before(user)
+        return int(self._ends[user - 1]) if user else 0
 
     def locate(self, index: np.ndarray, epoch: int = 0) -> Spans:
         """Return the spans number `index`, int64 [S] in [0, len), with the masks of an epoch if there are masks."""
@@ -150,13 +180,13 @@ class TrainingSpans:
         ends = np.minimum(done + size, self._targets.per_user(users))
         return Spans(users=users, starts=np.maximum(0, ends - self._max_length), ends=ends, num_targets=ends - done)
 
-    def _count_by_length(self) -> np.ndarray:
-        """Return the number of spans without masks that see n items, for n = 0 .. max_length, int64 [L + 1]."""
-        targets = self._targets.per_user()
+    def _count_by_length(self, of_users: np.ndarray, num_spans: int) -> np.ndarray:
+        """Return how many of these users' spans see n items without masks, for n = 0 .. max_length, int64 [L + 1]."""
+        targets = self._targets.per_user(of_users)
         users = np.bincount(np.minimum(targets, self._max_length), minlength=self._max_length + 1)
         users[0] = 0
         if self.unit == "windows":  # every later window of a user sees max_length items
-            users[-1] += len(self) - users.sum()
+            users[-1] += num_spans - users.sum()
             return users
         counts = users[::-1].cumsum()[::-1]  # a user with n targets has prefix rows of 1 .. n items
         counts[0] = 0

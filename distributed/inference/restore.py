@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from configs.loading import load_config, override_config
+from configs.places import listed, shown
 from configs.schema import Config
 from contracts.errors import InputError
 from distributed.checkpoints.index import find_checkpoint
@@ -37,14 +38,16 @@ def run_config(run: str, overrides: Iterable[str] = (), checkpoint: str = "best"
     if not path.exists():
         raise InputError(f"run {run}: has no {path.name}; name a run folder that jobs/train.py wrote")
     config = override_config(load_config(str(path)), overrides, ("evaluation", "cluster", "dataset", "graph"))
-    for name, folder in (("dataset", config.dataset), ("graph", config.graph if config.reads_graph else None)):
-        if folder is None and name == "dataset":
-            raise InputError(f"run {run}: its {path.name} names no dataset; restore the file from a copy")
-        if folder is not None and not is_uri(folder) and not Path(folder).exists():
-            raise InputError(
-                f"run {run}: its {name} {folder} is not there; if it has moved, say where it is now with --set "
-                f"{name}={name.upper()}, or in Python with mdsrec.load(..., {name}=...)"
-            )
+    if config.dataset is None:
+        raise InputError(f"run {run}: its {path.name} names no dataset; restore the file from a copy")
+    for name, places in (("dataset", config.dataset), ("graph", config.graph if config.reads_graph else None)):
+        for folder in listed(places):
+            if not is_uri(folder) and not Path(folder).exists():
+                now = [name.upper() if place == folder else place for place in listed(places)]
+                raise InputError(
+                    f"run {run}: its {name} {folder} is not there; if it has moved, say where it is now with --set "
+                    f"{name}={shown(now)}, or in Python with mdsrec.load(..., {name}=...)"
+                )
     return config.model_copy(update={"run": run})
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from configs.places import shown
 from configs.schema import Config
 from contracts.errors import InputError
 from contracts.text_table import text_table
@@ -238,7 +239,7 @@ def _check_loaded(plan: StartPlan, source: StartCheckpoint, config: Config, of_o
     if tables:
         left_out = json.dumps([*config.training.leave_out, *tables])
         raise InputError(
-            f"{knob}: was trained on another dataset than {config.dataset}, so the entries of its "
+            f"{knob}: was trained on another dataset than {shown(config.dataset)}, so the entries of its "
             f"{' and '.join(tables)} are of other items; set training.leave_out={left_out} to begin with fresh ones"
         )
     differing = [weight for weight in loaded if weight.shape != source.shapes[weight.name]]
@@ -266,6 +267,6 @@ def _check_encoders(
     check_same_encoders(
         theirs,
         ours,
-        (f"training.start_from={source.run}", f"dataset={config.dataset}"),
+        (f"training.start_from={source.run}", f"dataset={shown(config.dataset)}"),
         "encode the items with the same encoder and settings, or remove start_from",
     )

@@ -12,6 +12,7 @@ from configs.loading import dump_config
 from configs.model_options import own_knobs
 from configs.schema import Config, TrainingConfig
 from configs.systems.bert4rec import BERT4RecConfig
+from contracts.rows import Rows
 from data.sampling.batches import TrainBatches, check_targets
 from data.sampling.grouping import grouping_for
 from data.sampling.item_planner import ItemPlanner
@@ -171,6 +172,7 @@ def training_batches(config: Config, inputs: Inputs, planner: ItemPlanner, world
         step_plans=config.model.is_contrastive,
         grouping=grouping_for(world.device.type, config.model.max_length),
         warm=inputs.warm,
+        domains=inputs.dataset.domains if options.domains == "apart" else (),
     )
 
 
@@ -238,7 +240,7 @@ def candidate_sampler(config: Config, inputs: Inputs) -> CandidateSampler | None
     )
 
 
-def _candidate_sources(config: Config, inputs: Inputs) -> tuple[np.ndarray | None, list[np.ndarray]]:
+def _candidate_sources(config: Config, inputs: Inputs) -> tuple[np.ndarray | None, list[Rows]]:
     """Return the arrays that candidates are drawn from: target counts int64 [N], and neighbours int64 [N, H] each.
 
     Counts are None, and there are no neighbours, if the config does not need them. There is one array of neighbours

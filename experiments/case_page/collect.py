@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from configs.schema import Config
 from contracts.errors import InputError
-from data.dataset import Dataset
+from data.joined import RunDataset
 from data.sequences import Targets
 from distributed.inference.restore import restore
 from distributed.inference.scoring import Scorer
@@ -76,7 +76,7 @@ def case_study(
         channels=scorer.channels,
         relations=relations.names if relations else (),
         length=relations.length if relations else 0,
-        mu=float(relations.graph.manifest["parameters"].get("mu", 0)) if relations else 0.0,
+        mu=float(relations.graph.parameters.get("mu", 0)) if relations else 0.0,
         overlaps=tuple(overlaps),
         items=tuple(item_cases),
         item_rule=item_rule,
@@ -116,7 +116,7 @@ def find_named(inputs: Inputs, items: Sequence[str], users: Sequence[str]) -> tu
 class _Names:
     """Gives an item's source id and text."""
 
-    def __init__(self, data: Dataset) -> None:
+    def __init__(self, data: RunDataset) -> None:
         self._ids, self._texts = data.item_source_ids(), data.item_texts()
 
     def __call__(self, item: int) -> Item:
@@ -125,7 +125,7 @@ class _Names:
 
 
 def _items(
-    relations: Relations | None, data: Dataset, named: np.ndarray, seed: int, names: _Names, track: Track
+    relations: Relations | None, data: RunDataset, named: np.ndarray, seed: int, names: _Names, track: Track
 ) -> tuple[list[Overlap], list[ItemCase], str]:
     """Return the overlaps of relations, the items to show, and how they were chosen; all empty without a graph."""
     if relations is None:
@@ -170,7 +170,7 @@ def _users(scorer: ChannelScorer, named: np.ndarray, seed: int, names: _Names) -
     return cases, rule
 
 
-def _draw_users(data: Dataset, named: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
+def _draw_users(data: RunDataset, named: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, str]:
     """Return users, the positions of their first test items (both int64), and how they were chosen."""
     targets = Targets(data, "test")
     counts = targets.per_user()
@@ -193,7 +193,7 @@ def _draw_users(data: Dataset, named: np.ndarray, seed: int) -> tuple[np.ndarray
     return users[drawn], positions[drawn], rule
 
 
-def _find(data: Dataset, what: str, wanted: Sequence[str]) -> np.ndarray:
+def _find(data: RunDataset, what: str, wanted: Sequence[str]) -> np.ndarray:
     """Return the ids, int64, of source ids, each once.
 
     Raises:

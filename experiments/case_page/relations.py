@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from distributed.inference.channel_parts import COOCCURRENCE
-from graph_builder.graph import Graph
+from graph_builder.joined import RunGraph
 from kernels.cooccurrence.pair_counts import strongest
 
 _COMPARISONS = 1 << 18  # pairs of entries of two lists that are compared at a time
@@ -51,10 +51,10 @@ class Relations:
         length: L, the length of every list: the graph's neighbours per item, without the item itself.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: RunGraph) -> None:
         self.graph = graph
         self.names = (*graph.modalities, COOCCURRENCE)
-        parameters = graph.manifest["parameters"]
+        parameters = graph.parameters
         self.length = max(1, int(parameters["num_neighbors"]) - bool(parameters.get("include_self", True)))
 
     def lists(self, items: np.ndarray) -> dict[str, Lists]:

@@ -13,13 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from configs.knobs import Decides
+from configs.places import listed, one_or_several
 from configs.schema import Config
 from contracts.errors import InputError
 from data.dataset import Dataset
+from data.joined import RunDataset
 from distributed.checkpoints.index import RANKING_GRAPH, DamagedCheckpoint, find_checkpoint
 from distributed.checkpoints.run_folder import FIXED_IN_A_RUN, open_run_folder, recorded_start
 from distributed.checkpoints.start import open_start
-from distributed.inputs import open_inputs
+from distributed.inputs import open_dataset_of, open_inputs
 from distributed.run_location import device_type
 from distributed.stop_agreement import STOP_FILE
 from distributed.training.trainer import check_trainable
@@ -31,6 +33,7 @@ from graph_builder.build import build_graph, check_buildable, check_centers, sha
 from graph_builder.executor import Executor
 from graph_builder.graph import graph_fingerprint
 from storage.durable_files import write_text
+from storage.fingerprints import joined_digest
 
 # A single run may be continued with more epochs, but trials of a study must have the same number of epochs.
 _FIXED = FIXED_IN_A_RUN | {Decides.LENGTH}
@@ -53,10 +56,7 @@ def run_study(
         InputError: a dataset, graph, config or folder cannot be used. Nothing has been trained then.
     """
     check_study_folder(folder)
-    path = trials[0].config.dataset
-    if path is None:
-        raise InputError("dataset: not set; add --set dataset=DATASET, a folder written by jobs/prepare_data.py")
-    dataset = Dataset.open(path)
+    dataset = open_dataset_of(trials[0].config)
     trials = place(trials, folder, dataset)
     check_continued(trials, folder, dataset)
     pending = [trial for trial in trials if not is_finished(folder, trial)]
@@ -75,7 +75,7 @@ def run_study(
         return _train(pending, folder, trial_executor, lambda: write_report(study, trials, folder))
 
 
-def _check_before_start(trials: Sequence[Trial], dataset: Dataset) -> None:
+def _check_before_start(trials: Sequence[Trial], dataset: RunDataset) -> None:
     """Check, before an executor starts, the trials that need no graph, and whether the graphs can be built.
 
     Raises:
@@ -83,32 +83,33 @@ def _check_before_start(trials: Sequence[Trial], dataset: Dataset) -> None:
     """
     device_type(trials[0].config.cluster)  # raises if the requested GPUs are not available
     check_variants([trial for trial in trials if trial.config.graph is None])
-    for graph, trial in {trial.config.graph: trial for trial in reversed(trials)}.items():
-        if graph is None:
-            continue
+    for graph, part, trial in _graphs(trials, dataset):
         options = trial.config.graph_options
         try:
-            check_buildable(dataset, graph, options)
-            for name, facts in dataset.manifest["modalities"].items():
-                check_centers(name, options.num_centers, facts["num_present"], dataset.num_items)
+            check_buildable(part, graph, options)
+            for name, facts in part.manifest["modalities"].items():
+                check_centers(name, options.num_centers, facts["num_present"], part.num_items)
         except InputError as error:
             raise InputError(f"trial {trial.name}, its graph: {error}") from None
 
 
-def place(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> list[Trial]:
-    """Return the trials with their run folders and graph folders. A model that reads no graph gets none."""
+def place(trials: Sequence[Trial], folder: Path, dataset: RunDataset) -> list[Trial]:
+    """Return the trials with their run folders and the folders of their graphs, one for each dataset.
+
+    A model that reads no graph gets none.
+    """
     placed = []
     for trial in trials:
-        options, graph = trial.config.graph_options, None
+        options, graphs = trial.config.graph_options, None
         if trial.config.reads_graph:
-            fingerprint = graph_fingerprint(dataset.fingerprint, shaping_parameters(options), trial.graph_seed)
-            graph = str(folder / "graphs" / f"h{options.num_neighbors}-k{options.num_centers}-{fingerprint[:12]}")
-        moved = {"run": str(trial_folder(folder, trial)), "graph": graph}
+            start = folder / "graphs" / f"h{options.num_neighbors}-k{options.num_centers}"
+            graphs = one_or_several([f"{start}-{fingerprint[:12]}" for fingerprint in _of_graphs(trial, dataset)])
+        moved = {"run": str(trial_folder(folder, trial)), "graph": graphs}
         placed.append(replace(trial, config=trial.config.model_copy(update=moved)))
     return placed
 
 
-def check_continued(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> None:
+def check_continued(trials: Sequence[Trial], folder: Path, dataset: RunDataset) -> None:
     """Check that the runs in the study's folder belong to these trials and this dataset.
 
     Raises:
@@ -156,13 +157,28 @@ def check_same_starts(trials: Sequence[Trial], pending: Sequence[Trial], folder:
                 )
 
 
-def _fingerprints(trial: Trial, dataset: Dataset) -> dict[str, str]:
+def _fingerprints(trial: Trial, dataset: RunDataset) -> dict[str, str]:
     found = {"dataset": dataset.fingerprint}
     if trial.config.reads_graph:
-        parameters = shaping_parameters(trial.config.graph_options)
         what = "graph" if trial.config.trains_on_graph else RANKING_GRAPH
-        found[what] = graph_fingerprint(dataset.fingerprint, parameters, trial.graph_seed)
+        found[what] = joined_digest(_of_graphs(trial, dataset))
     return found
+
+
+def _of_graphs(trial: Trial, dataset: RunDataset) -> list[str]:
+    """Return the fingerprint that the graph of each dataset will have."""
+    parameters = shaping_parameters(trial.config.graph_options)
+    return [graph_fingerprint(part.fingerprint, parameters, trial.graph_seed) for part in dataset.parts]
+
+
+def _graphs(trials: Sequence[Trial], dataset: RunDataset) -> list[tuple[str, Dataset, Trial]]:
+    """Return each graph that trials need, once: its folder, its dataset, and the first trial that needs it."""
+    first = {graphs: trial for trial in reversed(trials) if (graphs := listed(trial.config.graph))}
+    return [
+        (graph, part, trial)
+        for graphs, trial in first.items()
+        for graph, part in zip(graphs, dataset.parts, strict=True)
+    ]
 
 
 @contextlib.contextmanager
@@ -202,17 +218,15 @@ def check_study_folder(folder: Path) -> None:
             )
 
 
-def build_graphs(trials: Sequence[Trial], dataset: Dataset, executor: Executor) -> None:
+def build_graphs(trials: Sequence[Trial], dataset: RunDataset, executor: Executor) -> None:
     """Build each graph that trials need, once. Finished graphs are checked and kept.
 
     Raises:
         InputError: as `graph_builder.build.build_graph`. The message names the first trial that needs the graph.
     """
-    for graph, trial in {trial.config.graph: trial for trial in reversed(trials)}.items():
-        if graph is None:
-            continue
+    for graph, part, trial in _graphs(trials, dataset):
         try:
-            build_graph(dataset, graph, trial.config.graph_options, trial.graph_seed, executor)
+            build_graph(part, graph, trial.config.graph_options, trial.graph_seed, executor)
         except InputError as error:
             raise InputError(f"trial {trial.name}, its graph: {error}") from None
 

@@ -1,10 +1,13 @@
 """A config is validated when made, and what is wrong with it is said in one line."""
 
+import os
+
 import pytest
 import yaml
 
-from configs.loading import dump_config, load_config, override_config
+from configs.loading import dump_config, load_config, override_config, parse_config
 from contracts.errors import InputError
+from distributed.job_paths import resolve_paths
 
 
 @pytest.mark.parametrize(
@@ -15,7 +18,11 @@ from contracts.errors import InputError
         ("run=010", None, "run", "010"),
         ("run=null", None, "run", None),
         ("run=~", None, "run", "~"),
-        ("dataset=[x]", None, "dataset", "[x]"),
+        ("run=[x]", None, "run", "[x]"),
+        ("dataset=[x]", None, "dataset", "x"),
+        ("dataset=[x, /a b/y]", None, "dataset", ("x", "/a b/y")),
+        ("graph=[s3://bucket/x,'7']", None, "graph", ("s3://bucket/x", "7")),
+        ("dataset=/x, y #2: z", None, "dataset", "/x, y #2: z"),
         ("seed=010", None, "seed", 10),
         ("training.learning_rate=1e-3", "training", "learning_rate", 0.001),
         ("training.learning_rate=.5", "training", "learning_rate", 0.5),
@@ -211,3 +218,15 @@ def test_a_value_of_none_of_several_types_is_one_problem_of_the_knob(override: s
     with pytest.raises(InputError) as caught:
         load_config(None, [override])
     assert str(caught.value) == said
+
+
+def test_several_datasets_are_saved_as_a_list_and_read_back():
+    config = load_config(None, ["dataset=[/a, /b]", "graph=[/g]"])
+    assert config.graph == "/g"
+    assert "dataset:\n- /a\n- /b\n" in dump_config(config)
+    tree = yaml.safe_load(dump_config(config))
+    assert parse_config(tree, "the file") == config
+    assert resolve_paths(load_config(None, ["dataset=[a, s3://bucket/b]"])).dataset == (
+        f"{os.getcwd()}/a",
+        "s3://bucket/b",
+    )

@@ -92,6 +92,19 @@ def test_trials_share_graphs_and_are_kept(tmp_path, study, monkeypatch):
 
 
 @pytest.mark.long
+def test_trials_of_several_datasets_have_a_graph_of_each(tmp_path, study, two_domains):
+    both = f"dataset=[{two_domains}/A,{two_domains}/B]"
+    variants = {"none": {"ablation": "none"}, "sasrec": {"model.name": "sasrec", "training.domains": "apart"}}
+    for _ in range(2):  # the second time, all is finished
+        assert study(variants, SHORT, both, "graph_options.num_centers=3") == []
+        assert finished(tmp_path).keys() == {"none-s0", "sasrec-s0"}
+    graphs = [Graph.open(path.parent) for path in (tmp_path / "study/graphs").glob("*/manifest.json")]
+    assert sorted(graph.manifest["dataset"]["path"] for graph in graphs) == [f"{two_domains}/A", f"{two_domains}/B"]
+    with pytest.raises(InputError, match="was trained on another dataset than the study now names"):
+        study(variants, SHORT, f"dataset=[{two_domains}/B,{two_domains}/A]", "graph_options.num_centers=3")
+
+
+@pytest.mark.long
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path, study, monkeypatch):
     variants = {"a": {"model.name": "sasrec"}, "b": {"model.name": "sasrec", "model.num_layers": 1}}
     assert study(variants, "training.max_epochs=3") == []

@@ -20,6 +20,7 @@ from tests.jobs.bad_input import (
     feature_cases,
     graph_cases,
     inspect_cases,
+    joined_cases,
     prepare_cases,
     release_cases,
     run_cases,
@@ -38,6 +39,7 @@ GROUPS: tuple[Group, ...] = (
     *encode_cases.GROUPS,
     *graph_cases.GROUPS,
     *run_cases.GROUPS,
+    *joined_cases.GROUPS,
     *study_cases.GROUPS,
     *compare_cases.GROUPS,
 )
