@@ -94,6 +94,15 @@ class TrainingConfig(Section):
         "which are the targets, auto: windows for a causal system, masks for a system that has a mask, prefixes for "
         "others and for contrastive pre-training. A run saves what auto stands for",
     )
+    user_share: StrictFloat = knob(
+        1.0,
+        RESULT,
+        "share of the users whose sequences are trained (few-shot); seed chooses them, so that a smaller share has a "
+        "subset of the users of a larger one. All users are validated, tested and recommended for. A graph that is "
+        "read must have been built with the same user_share and seed",
+        gt=0,
+        le=1,
+    )
     window_overlap: StrictFloat = knob(
         0.5,
         RESULT,

@@ -16,6 +16,7 @@ from data.ancestry import ancestors_of
 from data.dataset import Dataset
 from data.encoding.facts import labels_of
 from data.sampling.item_planner import ItemPlanner, check_needs
+from data.sampling.user_share import UserShare
 from distributed.checkpoints.index import RANKING_GRAPH, encoder_key
 from graph_builder.graph import Graph
 from model.blocks.item_table import ItemTable
@@ -33,11 +34,13 @@ class Inputs:
         dataset: the opened dataset.
         graph: the opened graph; None if neither training nor ranking reads a graph.
         trains_on_graph: whether training reads the graph. If not, only ranking does.
+        users: the users whose sequences are trained.
     """
 
     dataset: Dataset
     graph: Graph | None
     trains_on_graph: bool = True
+    users: UserShare = UserShare(1.0, 0)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -61,9 +64,14 @@ class Inputs:
         """The datasets that this one has grown from: fingerprint, and number of items."""
         return ancestors_of(self.dataset.manifest)
 
+    @property
+    def popularity(self) -> np.ndarray:
+        """The number of interactions of each item in the sequences that are trained: int64 [N]."""
+        return self.users.popularity(self.dataset)
+
     def planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Return a planner of the items of a step, for a model with these needs."""
-        popularity = popularity_order(self.dataset) if needs.popularity else None
+        popularity = popularity_order(self.popularity) if needs.popularity else None
         return ItemPlanner(
             needs=needs,
             num_items=self.dataset.num_items,
@@ -100,8 +108,9 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
     if config.dataset is None:
         raise InputError("dataset: not set; add --set dataset=DATASET, a folder written by jobs/prepare_data.py")
     dataset = Dataset.open(config.dataset)
+    users = UserShare(config.training.user_share, config.seed)
     if not config.reads_graph:
-        return Inputs(dataset, None)
+        return Inputs(dataset, None, users=users)
     if config.graph is None:
         who = f"model.name={config.model.name}" if config.trains_on_graph else "evaluation.cooccurrence_weight"
         raise InputError(f"graph: not set, and {who} needs one; build it with jobs/build_graph.py")
@@ -111,7 +120,24 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
         dataset_path=config.dataset,
         expected=dict(expected_graph or {}),
     )
-    return Inputs(dataset, graph, config.trains_on_graph)
+    _check_same_users(graph, users, config.graph)
+    return Inputs(dataset, graph, config.trains_on_graph, users)
+
+
+def _check_same_users(graph: Graph, users: UserShare, path: str) -> None:
+    """Raise unless the graph counts the sequences that are trained, and no others."""
+    if graph.user_share != users.share:
+        raise InputError(
+            f"graph={path}: counts the sequences of a share {graph.user_share} of the users, but "
+            f"training.user_share={users.share}; build a graph for this share with jobs/build_graph.py "
+            f"--set training.user_share={users.share} --set seed={users.seed}"
+        )
+    if not users.is_all and graph.seed != users.seed:
+        raise InputError(
+            f"graph={path}: counts the sequences of the users that seed={graph.seed} chooses, but seed={users.seed} "
+            f"trains others; build a graph of the same seed with jobs/build_graph.py "
+            f"--set training.user_share={users.share} --set seed={users.seed}"
+        )
 
 
 def open_graph(path: str, **checks: Any) -> Graph:
@@ -147,10 +173,10 @@ def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:
     return RecommenderSystem(table, recommender)
 
 
-def popularity_order(dataset: Dataset) -> np.ndarray:
-    """Return each item's dense rank by its number of training interactions, float32 [N].
+def popularity_order(counts: np.ndarray) -> np.ndarray:
+    """Return each item's dense rank by its number of training interactions, int64 [N], as float32 [N].
 
     Items with equal counts have equal ranks; the least count has rank 0. Ranks order items as their counts do. They
     are used because float32 does not represent every count above 2^24 exactly.
     """
-    return np.unique(dataset.popularity(), return_inverse=True)[1].astype(np.float32)
+    return np.unique(counts, return_inverse=True)[1].astype(np.float32)

@@ -25,6 +25,7 @@ from storage.manifest import MANIFEST, Field, ManifestSchema
 SCHEMA_VERSION = 1
 KIND = "item graph"
 # The knobs that decide how and where a graph is computed. They do not decide its content.
+USER_SHARE = "user_share"  # the parameter of a graph that counts a share of the users
 LAYOUT_FIELDS = frozenset(name for name, info in all_knobs(GraphConfig) if decides(info) != Decides.GRAPH)
 
 
@@ -36,6 +37,8 @@ class Graph:
         num_items: N.
         modalities: names, ascending.
         fingerprint: of the dataset and every parameter that shapes the graph.
+        user_share: share of the users whose training sequences were counted; `seed` chose them.
+        seed: the seed of the build.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -45,6 +48,8 @@ class Graph:
         self.num_items: int = manifest["num_items"]
         self.modalities: tuple[str, ...] = tuple(manifest["modalities"])
         self.fingerprint: str = manifest["fingerprint"]
+        self.user_share: float = manifest["parameters"].get(USER_SHARE, 1.0)
+        self.seed: int | None = manifest.get("seed")
         num_neighbors = manifest["parameters"]["num_neighbors"]
         block_rows = manifest["cooccurrence"]["block_rows"]
         self._cooccurrence = CooccurrenceRows(path / "cooccurrence", block_rows, self.num_items)

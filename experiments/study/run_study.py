@@ -16,6 +16,7 @@ from configs.knobs import Decides
 from configs.schema import Config
 from contracts.errors import InputError
 from data.dataset import Dataset
+from data.sampling.user_share import UserShare
 from distributed.checkpoints.index import RANKING_GRAPH, DamagedCheckpoint, find_checkpoint
 from distributed.checkpoints.run_folder import FIXED_IN_A_RUN, open_run_folder, recorded_start
 from distributed.checkpoints.start import open_start
@@ -28,6 +29,7 @@ from experiments.study.report import write_report
 from experiments.study.results import is_finished, read_fingerprints, trial_folder
 from experiments.study.trials import Job, Outcome, TrialExecutor
 from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
+from graph_builder.build_inputs import OfChosenUsers
 from graph_builder.executor import Executor
 from graph_builder.graph import graph_fingerprint
 from storage.durable_files import write_text
@@ -101,7 +103,7 @@ def place(trials: Sequence[Trial], folder: Path, dataset: Dataset) -> list[Trial
     for trial in trials:
         options, graph = trial.config.graph_options, None
         if trial.config.reads_graph:
-            fingerprint = graph_fingerprint(dataset.fingerprint, shaping_parameters(options), trial.graph_seed)
+            fingerprint = _fingerprint_of_graph(trial, dataset)
             graph = str(folder / "graphs" / f"h{options.num_neighbors}-k{options.num_centers}-{fingerprint[:12]}")
         moved = {"run": str(trial_folder(folder, trial)), "graph": graph}
         placed.append(replace(trial, config=trial.config.model_copy(update=moved)))
@@ -159,10 +161,14 @@ def check_same_starts(trials: Sequence[Trial], pending: Sequence[Trial], folder:
 def _fingerprints(trial: Trial, dataset: Dataset) -> dict[str, str]:
     found = {"dataset": dataset.fingerprint}
     if trial.config.reads_graph:
-        parameters = shaping_parameters(trial.config.graph_options)
         what = "graph" if trial.config.trains_on_graph else RANKING_GRAPH
-        found[what] = graph_fingerprint(dataset.fingerprint, parameters, trial.graph_seed)
+        found[what] = _fingerprint_of_graph(trial, dataset)
     return found
+
+
+def _fingerprint_of_graph(trial: Trial, dataset: Dataset) -> str:
+    parameters = shaping_parameters(trial.config.graph_options, trial.config.training.user_share)
+    return graph_fingerprint(dataset.fingerprint, parameters, trial.graph_seed)
 
 
 @contextlib.contextmanager
@@ -211,8 +217,11 @@ def build_graphs(trials: Sequence[Trial], dataset: Dataset, executor: Executor) 
     for graph, trial in {trial.config.graph: trial for trial in reversed(trials)}.items():
         if graph is None:
             continue
+        users = UserShare(trial.config.training.user_share, trial.graph_seed)
+        source = dataset if users.is_all else OfChosenUsers(dataset, users.chosen(dataset))
+        options = trial.config.graph_options
         try:
-            build_graph(dataset, graph, trial.config.graph_options, trial.graph_seed, executor)
+            build_graph(source, graph, options, trial.graph_seed, executor, user_share=users.share)
         except InputError as error:
             raise InputError(f"trial {trial.name}, its graph: {error}") from None
 
