@@ -142,6 +142,12 @@ class TrainingConfig(Section):
         "folder or URI of another run; training starts from the weights of its best checkpoint whose names this model "
         "has, without the states of its optimisers; null: from fresh weights",
     )
+    rename: dict[str, str] = knob(
+        {},
+        RESULT,
+        "beginnings of names of this model's weights, each with the beginning that the name has in start_from, such as "
+        '{"recommender.encoders.1": "recommender.encoder"}: those weights are loaded under the other name',
+    )
     leave_out: tuple[str, ...] = knob(
         (),
         RESULT,
@@ -220,6 +226,11 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"training.leave_out={list(self.leave_out)} says what is not loaded from another run, but "
                 "training.start_from is not set; set it, or remove leave_out"
+            )
+        if self.rename and self.start_from is None:
+            raise ValueError(
+                f"training.rename={self.rename} says under which names weights of another run are loaded, but "
+                "training.start_from is not set; set it, or remove rename"
             )
         return self
 

@@ -16,7 +16,7 @@ from data.ancestry import ancestors_of
 from data.dataset import Dataset
 from data.encoding.facts import labels_of
 from data.sampling.item_planner import ItemPlanner, check_needs
-from data.sampling.user_share import UserShare
+from data.sampling.user_share import ALL_USERS, UserShare
 from distributed.checkpoints.index import RANKING_GRAPH, encoder_key
 from graph_builder.graph import Graph
 from model.blocks.item_table import ItemTable
@@ -40,7 +40,7 @@ class Inputs:
     dataset: Dataset
     graph: Graph | None
     trains_on_graph: bool = True
-    users: UserShare = UserShare(1.0, 0)
+    users: UserShare = ALL_USERS
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -34,7 +34,8 @@ class HistoryRanking:
 
     Attributes:
         scorer: the scorer.
-        counts: int64 [N], training interactions of each item in the run, which decide what users without a known item get.
+        counts: int64 [N], interactions of each item in the sequences that the run trained, which decide what users
+            without a known item get.
     """
 
     def __init__(self, scorer: Scorer) -> None:

@@ -86,6 +86,9 @@ class UserShare:
         return counts
 
 
+ALL_USERS = UserShare(1.0, 0)
+
+
 class _OfChosenUsers:
     """Sequences in which a user who is not chosen has no training part (implements `SequenceArrays`)."""
 
