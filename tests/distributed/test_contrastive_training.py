@@ -28,11 +28,11 @@ STEPS = 12
 SYSTEMS = {
     "msm4sr": ("model.msm4sr.mixup=0", "model.msm4sr.project_states=true", "model.msm4sr.cross_modal_weight=0.2"),
     "msm4sr unmasked": ("model.msm4sr.mixup=0", "model.msm4sr.mask_missing=false"),
-    "msm4sr text": ("model.msm4sr.features=[text]",),
     "missrec": (
         "model.missrec.use_ids=false",
         "model.missrec.sequence_weight=0.2",
         "model.missrec.diversity_weight=0.01",
+        "training.learning_rate=0.5",
     ),
     "unisrec": ("model.unisrec.use_ids=false", "model.unisrec.sequence_weight=0.2"),
 }
@@ -55,11 +55,11 @@ def train(world: World, folder: Path) -> None:
         for batch_size in BATCHES:
             config = config_of(system, batch_size)
             torch.manual_seed(0)
-            system = toy_system(config)
-            if isinstance(system.recommender, MISSRec):  # as a clustering before the epoch would
-                torch.nn.init.normal_(system.recommender.interests[1:])
-                system.recommender.interest_of += torch.arange(NUM_ITEMS, dtype=torch.int32)[:, None] % 7 + 1
-            sharded = shard(system, config, NUM_ITEMS, world)
+            built = toy_system(config)
+            if isinstance(built.recommender, MISSRec):  # as a clustering before the epoch would
+                torch.nn.init.normal_(built.recommender.interests[1:])
+                built.recommender.interest_of += torch.arange(NUM_ITEMS, dtype=torch.int32)[:, None] % 7 + 1
+            sharded = shard(built, config, NUM_ITEMS, world)
             data = toy_data()
             batches = TrainBatches(
                 data=data,
