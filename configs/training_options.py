@@ -146,7 +146,7 @@ class TrainingConfig(Section):
         {},
         RESULT,
         "beginnings of names of this model's weights, each with the beginning that the name has in start_from, such as "
-        '{"recommender.encoders.1": "recommender.encoder"}: those weights are loaded under the other name',
+        '{"recommender.encoders.0": "recommender.encoder"}: those weights are loaded under the other name',
     )
     leave_out: tuple[str, ...] = knob(
         (),

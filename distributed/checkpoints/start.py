@@ -55,7 +55,7 @@ class StartCheckpoint:
         A weight whose name is changed is no longer known by its old name. It may have several new names.
 
         Args:
-            beginnings: new beginnings of names, such as `recommender.encoders.1`, and the beginnings in the checkpoint.
+            beginnings: new beginnings of names, such as `recommender.encoders.0`, and the beginnings in the checkpoint.
 
         Raises:
             InputError: no name in the checkpoint begins so.
