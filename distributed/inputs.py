@@ -127,8 +127,9 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
 def _check_same_users(graph: Graph, users: UserShare, path: str) -> None:
     """Raise unless the graph counts the sequences that are trained, and no others."""
     if graph.user_share != users.share:
+        counted = "all users" if graph.user_share == 1 else f"a share {graph.user_share} of the users"
         raise InputError(
-            f"graph={path}: counts the sequences of a share {graph.user_share} of the users, but "
+            f"graph={path}: counts the sequences of {counted}, but "
             f"training.user_share={users.share}; build a graph for this share with jobs/build_graph.py "
             f"--set training.user_share={users.share} --set seed={users.seed}"
         )

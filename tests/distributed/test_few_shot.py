@@ -110,7 +110,7 @@ def test_a_graph_of_all_users_is_refused(folders: Path, tmp_path: Path, more: tu
     model, *settings = more
     with pytest.raises(
         InputError,
-        match=r"counts the sequences of a share 1\.0 of the users, but training\.user_share=0\.15; build .*seed=4",
+        match=r"counts the sequences of all users, but training\.user_share=0\.15; build .*seed=4",
     ):
         open_inputs(config_of(folders, tmp_path / "run", model, *settings, *FEW))
 

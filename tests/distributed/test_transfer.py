@@ -1,7 +1,7 @@
 """Every recipe of docs/transfer.md on data in which transfer must pay: pre-train, recommend without a step, fine-tune.
 
-Two datasets share no item. In both, an item of class c is followed by any item of class c + 1, and features say the class.
-So whoever has learned the rule from features of one dataset knows it in the other.
+Two datasets share no item. In both, an item of class c is followed by any item of class c + 1, and features say the
+class. So whoever has learned the rule from features of one dataset knows it in the other.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def recall(metrics: dict[str, Any]) -> float:
 
 
 @pytest.fixture(scope="module")
-def pre_trained(domains: Path) -> dict[str, Path]:
+def pre_trained() -> dict[str, Path]:
     """The runs that were pre-trained on a, by preset; each is trained when it is first asked for."""
     return {}
 
