@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,13 +34,13 @@ class Inputs:
         dataset: the opened dataset.
         graph: the opened graph; None if neither training nor ranking reads a graph.
         trains_on_graph: whether training reads the graph. If not, only ranking does.
-        users: the users whose sequences are trained.
+        users: the users whose sequences are trained: all, unless `open_inputs` sets another share.
     """
 
     dataset: Dataset
     graph: Graph | None
     trains_on_graph: bool = True
-    users: UserShare = ALL_USERS
+    users: UserShare = field(default=ALL_USERS, init=False)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -110,7 +110,9 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
     dataset = Dataset.open(config.dataset)
     users = UserShare(config.training.user_share, config.seed)
     if not config.reads_graph:
-        return Inputs(dataset, None, users=users)
+        inputs = Inputs(dataset, None)
+        inputs.users = users
+        return inputs
     if config.graph is None:
         who = f"model.name={config.model.name}" if config.trains_on_graph else "evaluation.cooccurrence_weight"
         raise InputError(f"graph: not set, and {who} needs one; build it with jobs/build_graph.py")
@@ -121,7 +123,9 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
         expected=dict(expected_graph or {}),
     )
     _check_same_users(graph, users, config.graph)
-    return Inputs(dataset, graph, config.trains_on_graph, users)
+    inputs = Inputs(dataset, graph, config.trains_on_graph)
+    inputs.users = users
+    return inputs
 
 
 def _check_same_users(graph: Graph, users: UserShare, path: str) -> None:
