@@ -100,6 +100,15 @@ class TrainingConfig(Section):
         "which are the targets, auto: windows for a causal system, masks for a system that has a mask, prefixes for "
         "others and for contrastive pre-training. A run saves what auto stands for",
     )
+    user_share: StrictFloat = knob(
+        1.0,
+        RESULT,
+        "share of the users whose sequences are trained (few-shot); seed chooses them, so that a smaller share has a "
+        "subset of the users of a larger one. All users are validated, tested and recommended for. A graph that is "
+        "read must have been built with the same user_share and seed",
+        gt=0,
+        le=1,
+    )
     window_overlap: StrictFloat = knob(
         0.5,
         RESULT,
@@ -138,6 +147,12 @@ class TrainingConfig(Section):
         PLACE,
         "folder or URI of another run; training starts from the weights of its best checkpoint whose names this model "
         "has, without the states of its optimisers; null: from fresh weights",
+    )
+    rename: dict[str, str] = knob(
+        {},
+        RESULT,
+        "beginnings of names of this model's weights, each with the beginning that the name has in start_from, such as "
+        '{"recommender.encoders.0": "recommender.encoder"}: those weights are loaded under the other name',
     )
     leave_out: tuple[str, ...] = knob(
         (),
@@ -223,6 +238,11 @@ class TrainingConfig(Section):
             raise ValueError(
                 f"training.leave_out={list(self.leave_out)} says what is not loaded from another run, but "
                 "training.start_from is not set; set it, or remove leave_out"
+            )
+        if self.rename and self.start_from is None:
+            raise ValueError(
+                f"training.rename={self.rename} says under which names weights of another run are loaded, but "
+                "training.start_from is not set; set it, or remove rename"
             )
         return self
 

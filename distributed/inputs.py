@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from contracts.item_plan import ItemNeeds
 from contracts.rows import Rows
 from data.joined import RunDataset, open_datasets
 from data.sampling.item_planner import ItemPlanner, check_needs
+from data.sampling.user_share import ALL_USERS, UserShare
 from data.sampling.warm_graph import WarmGraph
 from distributed.checkpoints.index import RANKING_GRAPH, encoder_key
 from graph_builder.graph import Graph, local_folder, read_manifest
@@ -38,11 +39,13 @@ class Inputs:
         graph: the opened graph, or those of several datasets as one; None if neither training nor ranking reads a
             graph.
         trains_on_graph: whether training reads the graph. If not, only ranking does.
+        users: the users whose sequences are trained: all, unless `open_inputs` sets another share.
     """
 
     dataset: RunDataset
     graph: RunGraph | None
     trains_on_graph: bool = True
+    users: UserShare = field(default=ALL_USERS, init=False)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -78,9 +81,14 @@ class Inputs:
         cold = self.dataset.cold_items()
         return None if cold is None else np.flatnonzero(~cold)
 
+    @property
+    def popularity(self) -> np.ndarray:
+        """The number of interactions of each item in the sequences that are trained: int64 [N]."""
+        return self.users.popularity(self.dataset)
+
     def planner(self, needs: ItemNeeds) -> ItemPlanner:
         """Return a planner of the items of a step, for a model with these needs."""
-        popularity = popularity_order(self.dataset) if needs.popularity else None
+        popularity = popularity_order(self.popularity) if needs.popularity else None
         return ItemPlanner(
             needs=needs,
             num_items=self.dataset.num_items,
@@ -115,13 +123,35 @@ def open_inputs(config: Config, expected_graph: Mapping[str, Any] | None = None)
         InputError: a missing, unfinished or damaged folder; a graph of another dataset or other parameters.
     """
     dataset = open_dataset_of(config)
+    users = UserShare(config.training.user_share, config.seed)
     if not config.reads_graph:
-        return Inputs(dataset, None)
+        inputs = Inputs(dataset, None)
+        inputs.users = users
+        return inputs
     if config.graph is None:
         who = f"model.name={config.model.name}" if config.trains_on_graph else "evaluation.cooccurrence_weight"
         raise InputError(f"graph: not set, and {who} needs one; build it with jobs/build_graph.py")
-    graph = _open_graphs(listed(config.graph), dataset, dict(expected_graph or {}))
-    return Inputs(dataset, graph, config.trains_on_graph)
+    graph = _open_graphs(listed(config.graph), dataset, users, dict(expected_graph or {}))
+    inputs = Inputs(dataset, graph, config.trains_on_graph)
+    inputs.users = users
+    return inputs
+
+
+def _check_same_users(graph: Graph, users: UserShare, path: str) -> None:
+    """Raise unless the graph counts the sequences that are trained, and no others."""
+    if graph.user_share != users.share:
+        counted = "all users" if graph.user_share == 1 else f"a share {graph.user_share} of the users"
+        raise InputError(
+            f"graph={path}: counts the sequences of {counted}, but "
+            f"training.user_share={users.share}; build a graph for this share with jobs/build_graph.py "
+            f"--set training.user_share={users.share} --set seed={users.seed}"
+        )
+    if not users.is_all and graph.seed != users.seed:
+        raise InputError(
+            f"graph={path}: counts the sequences of the users that seed={graph.seed} chooses, but seed={users.seed} "
+            f"trains others; build a graph of the same seed with jobs/build_graph.py "
+            f"--set training.user_share={users.share} --set seed={users.seed}"
+        )
 
 
 def open_dataset_of(config: Config) -> RunDataset:
@@ -135,11 +165,12 @@ def open_dataset_of(config: Config) -> RunDataset:
     return open_datasets(listed(config.dataset))
 
 
-def _open_graphs(paths: Sequence[str], dataset: RunDataset, expected: Mapping[str, Any]) -> RunGraph:
+def _open_graphs(paths: Sequence[str], dataset: RunDataset, users: UserShare, expected: Mapping[str, Any]) -> RunGraph:
     """Open the graph of each dataset, in their order.
 
     Raises:
-        InputError: there are more or fewer graphs than datasets, they are in another order, or see `Graph.open`.
+        InputError: there are more or fewer graphs than datasets, they are in another order, one counts other users, or
+            see `Graph.open`.
     """
     parts = dataset.parts
     if len(paths) != len(parts):
@@ -153,6 +184,8 @@ def _open_graphs(paths: Sequence[str], dataset: RunDataset, expected: Mapping[st
         open_graph(path, dataset_fingerprint=part.fingerprint, dataset_path=part.path, expected=expected)
         for path, part in zip(paths, parts, strict=True)
     ]
+    for graph, path in zip(graphs, paths, strict=True):
+        _check_same_users(graph, users, path)
     return graphs[0] if len(graphs) == 1 else JoinedGraph(graphs)
 
 
@@ -202,10 +235,10 @@ def build_system(config: Config, inputs: Inputs) -> RecommenderSystem:
     return RecommenderSystem(table, recommender)
 
 
-def popularity_order(dataset: RunDataset) -> np.ndarray:
-    """Return each item's dense rank by its number of training interactions, float32 [N].
+def popularity_order(counts: np.ndarray) -> np.ndarray:
+    """Return each item's dense rank by its number of training interactions, int64 [N], as float32 [N].
 
     Items with equal counts have equal ranks; the least count has rank 0. Ranks order items as their counts do. They
     are used because float32 does not represent every count above 2^24 exactly.
     """
-    return np.unique(dataset.popularity(), return_inverse=True)[1].astype(np.float32)
+    return np.unique(counts, return_inverse=True)[1].astype(np.float32)

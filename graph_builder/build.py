@@ -17,6 +17,7 @@ from graph_builder.graph import (
     KIND,
     LAYOUT_FIELDS,
     SCHEMA_VERSION,
+    USER_SHARE,
     Graph,
     graph_fingerprint,
     local_folder,
@@ -47,12 +48,15 @@ def build_graph(
     seed: int,
     executor: Executor,
     pairs_per_task: int = PAIRS_PER_TASK,
+    user_share: float = 1.0,
 ) -> dict[str, Any]:
     """Build the item graph of a dataset in a folder and return the graph's manifest.
 
     Only the training parts of sequences are read. If an earlier call with the same dataset and parameters was
     interrupted, its finished blocks are kept. If the parameters differ, the build starts afresh and logs the
     differences. If the folder holds a finished graph with the same parameters, that graph is checked and returned.
+
+    `user_share` is recorded: the share of the users whose training sequences the source has (`OfChosenUsers`).
 
     If standard error is not a terminal, a line of progress is logged every half minute (`progress`).
 
@@ -62,16 +66,22 @@ def build_graph(
     """
     with progress.reporting():
         try:
-            return _build(dataset, local_folder(path), options, seed, executor, pairs_per_task)
+            return _build(dataset, local_folder(path), options, seed, executor, pairs_per_task, user_share)
         finally:
             executor.release()  # what comes next, such as a training, may need the GPUs
 
 
 def _build(
-    dataset: GraphSource, folder: Path, options: GraphConfig, seed: int, executor: Executor, pairs_per_task: int
+    dataset: GraphSource,
+    folder: Path,
+    options: GraphConfig,
+    seed: int,
+    executor: Executor,
+    pairs_per_task: int,
+    user_share: float,
 ) -> dict[str, Any]:
     check_folder(folder)
-    parameters = shaping_parameters(options)
+    parameters = shaping_parameters(options, user_share)
     fingerprint = graph_fingerprint(dataset.fingerprint, parameters, seed)
     if (built := _built(folder, fingerprint)) is not None:
         return built
@@ -169,9 +179,13 @@ def _layout(num_items: int, options: GraphConfig, executor: Executor, pairs_per_
     }
 
 
-def shaping_parameters(options: GraphConfig) -> dict[str, Any]:
-    """Return the knobs that decide a graph's content, without those that decide how or where it is computed."""
-    return options.model_dump(mode="json", exclude=set(LAYOUT_FIELDS))
+def shaping_parameters(options: GraphConfig, user_share: float = 1.0) -> dict[str, Any]:
+    """Return the knobs that decide a graph's content, without those that decide how or where it is computed.
+
+    Graphs of all users are older than `user_share`, so it is among them only below 1.
+    """
+    few = {} if user_share == 1.0 else {USER_SHARE: user_share}
+    return options.model_dump(mode="json", exclude=set(LAYOUT_FIELDS)) | few
 
 
 def _built(folder: Path, fingerprint: str) -> dict[str, Any] | None:

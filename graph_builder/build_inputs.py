@@ -56,6 +56,18 @@ class GraphSource(Protocol):
         ...
 
 
+class OfChosenUsers:
+    """A source in which users who are not chosen have no training part (implements `GraphSource`)."""
+
+    def __init__(self, source: GraphSource, chosen: np.ndarray) -> None:
+        """`chosen` says which users are, bool [users]."""
+        self.path, self.fingerprint = source.path, source.fingerprint
+        self.num_items, self.modalities = source.num_items, source.modalities
+        self.items, self.offsets = source.items, source.offsets
+        self.train_end = np.where(chosen, source.train_end, 0)
+        self.feature_path = source.feature_path
+
+
 class ArraySource:
     """Feature matrices by modality, sequences, or both, as plain files (implements `GraphSource`).
 

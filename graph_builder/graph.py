@@ -25,6 +25,7 @@ from storage.manifest import MANIFEST, Field, ManifestSchema
 SCHEMA_VERSION = 1
 KIND = "item graph"
 # The knobs that decide how and where a graph is computed. They do not decide its content.
+USER_SHARE = "user_share"  # the parameter of a graph that counts a share of the users
 LAYOUT_FIELDS = frozenset(name for name, info in all_knobs(GraphConfig) if decides(info) != Decides.GRAPH)
 
 
@@ -37,6 +38,8 @@ class Graph:
         modalities: names, ascending.
         fingerprint: of the dataset and every parameter that shapes the graph.
         parameters: the knobs of `GraphConfig` that shaped the graph.
+        user_share: share of the users whose training sequences were counted; `seed` chose them.
+        seed: the seed of the build.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
@@ -47,6 +50,8 @@ class Graph:
         self.modalities: tuple[str, ...] = tuple(manifest["modalities"])
         self.fingerprint: str = manifest["fingerprint"]
         self.parameters: dict[str, Any] = manifest["parameters"]
+        self.user_share: float = self.parameters.get(USER_SHARE, 1.0)
+        self.seed: int | None = manifest.get("seed")
         num_neighbors = self.parameters["num_neighbors"]
         block_rows = manifest["cooccurrence"]["block_rows"]
         self._cooccurrence = CooccurrenceRows(path / "cooccurrence", block_rows, self.num_items)

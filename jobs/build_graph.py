@@ -17,10 +17,11 @@ from contracts.errors import InputError
 from contracts.modalities import check_modality_name
 from contracts.terminal import shows_bars
 from data.dataset import Dataset
+from data.sampling.user_share import UserShare
 from distributed.job_paths import absolute_file, resolve_paths
 from distributed.run_location import check_cpus, named_address
 from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
-from graph_builder.build_inputs import ArraySource, GraphSource
+from graph_builder.build_inputs import ArraySource, GraphSource, OfChosenUsers
 from graph_builder.executor import SerialExecutor
 from graph_builder.graph import graph_fingerprint
 from jobs.build_plan import comparison, nearest_folder, plan_options, print_plan
@@ -81,7 +82,8 @@ def main(
 ) -> None:
     """Build the item graph of a dataset: co-occurrence, neighbours and interest centres.
 
-    Co-occurrence is counted in the training part of each sequence. Repeat the command to continue an interrupted build.
+    Co-occurrence is counted in the training part of each sequence; with training.user_share, of the sequences of
+    those users whom seed chooses. Repeat the command to continue an interrupted build.
     If the data or the parameters differ from those of the interrupted build, it starts again from the beginning.
     """
     config = resolve_paths(load_config(config_path, overrides))
@@ -101,6 +103,9 @@ def main(
     if isinstance(source, Dataset):
         source.validate()
     _check_before_ray(source, config.graph, config)
+    users = UserShare(config.training.user_share, config.seed)
+    if not users.is_all:
+        source = OfChosenUsers(source, users.chosen(source))
 
     options = config.graph_options
     with _executor(place, config) as (executor, check_folder):
@@ -158,18 +163,19 @@ def _build(
     Raises:
         InputError: as `build_graph`, or the URI holds another graph, or some node does not see the folder.
     """
-    options, seed = config.graph_options, config.seed
+    options, seed, share = config.graph_options, config.seed, config.training.user_share
     if not is_uri(graph):
         check_folder(Path(graph), f"graph={graph}")
-        return build_graph(source, graph, options, seed, executor)
+        return build_graph(source, graph, options, seed, executor, user_share=share)
     if (existing := remote_manifest(graph)) is not None:
-        if existing.get("fingerprint") == graph_fingerprint(source.fingerprint, shaping_parameters(options), seed):
+        parameters = shaping_parameters(options, share)
+        if existing.get("fingerprint") == graph_fingerprint(source.fingerprint, parameters, seed):
             return existing
         raise InputError(f"graph={graph}: holds a graph of other data or parameters; delete it or name another URI")
     folder = work_folder(graph)
     check_folder(folder, f"graph={graph}: is built in the folder MDSREC_CACHE, and its {folder.parent}")
     with locked(folder):
-        manifest = build_graph(source, folder, options, seed, executor)
+        manifest = build_graph(source, folder, options, seed, executor, user_share=share)
         published(folder, graph)
     return manifest
 

@@ -1,10 +1,11 @@
 """MSM4SR (Zhang et al., "Multimodal Pre-training Framework for Sequential Recommendation via Contrastive Learning").
 
-An item has two features, such as text and image. An adaptor, a mixture of experts, turns each into a vector z_m. One
-causal Transformer reads the vectors of each feature as a stream of its own; its states are h_m.
+An item has two features, such as text and image, or a single one. An adaptor, a mixture of experts, turns each into a
+vector z_m. One causal Transformer reads the vectors of each feature as a stream of its own; its states are h_m.
 
 Pre-training (`objective: contrastive`) has no item IDs. It drops items, exchanges the features at some positions, and
-contrasts the targets of a batch. Fine-tuning (`next_item`) adds the item's ID row to z_m. The score is the sum of the
+contrasts the targets of a batch. With a single feature nothing is exchanged, and there is no loss between features.
+Fine-tuning (`next_item`) adds the item's ID row to z_m. The score is the sum of the
 two cosines of h_m and z_m, divided by a temperature.
 
 Shapes: S sequences of a group, L positions, B targets, R items with a role, G experts, d width, d_m of a feature.
@@ -68,14 +69,14 @@ class MSM4SR(Recommender):
         """Build the model for a catalogue.
 
         Raises:
-            InputError: the catalogue lacks a feature that the knobs name, or they do not name two.
+            InputError: the catalogue lacks a feature that the knobs name, or they name neither one nor two.
         """
         super().__init__()
-        self.names = chosen_features(info, "msm4sr", knobs.features)
-        if len(set(self.names)) != 2 or len(self.names) != 2:
+        self.names = chosen_features(info, "msm4sr", knobs.features, at_least_one=True)
+        if len(self.names) > 2:
             raise InputError(
-                f"model.msm4sr.features={list(self.names)}: MSM4SR reads two different features; name two (the dataset "
-                f"has {', '.join(sorted(info.feature_dims))}), or prepare the dataset with --features NAME=FILE"
+                f"model.msm4sr.features={list(self.names)}: MSM4SR reads one feature or two; name at most two of "
+                f"{', '.join(sorted(info.feature_dims))}"
             )
         self.contrasts, self.knobs = knobs.objective == "contrastive", knobs
         self.needs = ItemNeeds(id_rows=not self.contrasts, features=self.names)
@@ -120,9 +121,10 @@ class MSM4SR(Recommender):
             if changes:
                 dropped = self.draw_dropped(group, draws[0] * self.knobs.item_dropout)
                 group, streams = without_items(group, streams, dropped)
-                exchanged = self.draw_exchanged(group, draws[1] * self.knobs.mixup)[:, :, None]
-                streams = [torch.where(exchanged, other, one) for one, other in (streams, streams[::-1])]
-            return [encoded.states for encoded in self.encoder(torch.cat(streams), group).split(2)]
+                if len(streams) == 2:
+                    exchanged = self.draw_exchanged(group, draws[1] * self.knobs.mixup)[:, :, None]
+                    streams = [torch.where(exchanged, other, one) for one, other in (streams, streams[::-1])]
+            return [encoded.states for encoded in self.encoder(torch.cat(streams), group).split(len(streams))]
 
         return in_groups(batch, self.item_vectors(items), states)
 
@@ -130,10 +132,11 @@ class MSM4SR(Recommender):
     def loss_labels(self) -> tuple[str, ...]:
         if not self.contrasts:
             return super().loss_labels
-        return (*(channel.label for channel in self.channels), "cross-modal")
+        cross_modal = ("cross-modal",) if len(self.names) == 2 else ()
+        return (*(channel.label for channel in self.channels), *cross_modal)
 
     def contrastive_losses(self, items: ItemRows, batch: Batch, target_ids: Tensor) -> list[tuple[float, Tensor]]:
-        """Return the next-item losses of both features, and the cross-modal one."""
+        """Return the next-item loss of each feature, and of two features the cross-modal one."""
         states = self._states(items, batch)
         if self.projections is None:  # views of a user that should agree, and what predicts each feature
             views = [[unit_vectors(state) for state in states]]
@@ -143,6 +146,8 @@ class MSM4SR(Recommender):
         targets = [F.embedding(batch.targets, vectors) for vectors in self.scored_items(items)]
         ids = (target_ids, self.gather(target_ids))
         losses = [(1.0, self._next_item(*of_feature, *ids)) for of_feature in zip(queries, targets, strict=True)]
+        if len(self.names) == 1:
+            return losses
         agreement = torch.stack([self._cross_modal(one, other, *ids) for one, other in views]).sum()
         return [*losses, (self.knobs.cross_modal_weight, agreement)]
 

@@ -105,7 +105,7 @@ class Recommender(nn.Module):
             weighted = self.contrastive_losses(items, batch, plan.union_ids[batch.targets])
             self.channel_losses = torch.stack([loss.detach() for _, loss in weighted])
             total = torch.stack([weight * loss for weight, loss in weighted]).sum()
-            return total / max(batch.num_global_targets, 1)
+            return total / max(batch.num_global_targets, 1) + self.penalty(items, batch)
         users, vectors = self.scored_users(items, batch), self.scored_items(items)
         seen = seen_items(batch, self.repeats.weight) if self.repeats is not None else None
         parts: list[Tensor] = []

@@ -34,12 +34,13 @@ class HistoryRanking:
 
     Attributes:
         scorer: the scorer.
-        counts: int64 [N], training interactions of each item, which decide what users without a known item get.
+        counts: int64 [N], interactions of each item in the sequences that the run trained, which decide what users
+            without a known item get.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
-        self.counts = np.asarray(scorer.inputs.dataset.popularity())
+        self.counts = np.asarray(scorer.inputs.popularity)
         self._blocks: ItemBlocks | None = None
         self._stages: TwoStages | None = None
         self._lists_are_proven = False

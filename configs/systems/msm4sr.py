@@ -10,7 +10,7 @@ from configs.knobs import RESULT, Section, knob
 
 
 class MSM4SRConfig(Section):
-    """The two features that MSM4SR reads, its adaptors, and what it is trained for."""
+    """The features that MSM4SR reads, its adaptors, and what it is trained for."""
 
     objective: Literal["next_item", "contrastive"] = knob(
         "next_item",
@@ -20,7 +20,9 @@ class MSM4SRConfig(Section):
         "IDs (its pre-training)",
     )
     features: tuple[str, ...] | None = knob(
-        ("text", "image"), RESULT, "names of the two item features that get a stream each; null: those of the dataset"
+        ("text", "image"),
+        RESULT,
+        "names of the one or two item features that get a stream each; null: those of the dataset",
     )
     num_experts: StrictInt = knob(8, RESULT, "number of experts of each adaptor, which a gate mixes", ge=1)
     adaptor_dropout: StrictFloat = knob(0.2, RESULT, "dropout rate inside each expert", ge=0, lt=1)
@@ -43,12 +45,15 @@ class MSM4SRConfig(Section):
         0.5,
         RESULT,
         "largest share of an input's positions at which contrastive training exchanges the two features; each batch "
-        "draws its share between 0 and this",
+        "draws its share between 0 and this. Without effect with a single feature",
         ge=0,
         le=1,
     )
     cross_modal_weight: StrictFloat = knob(
-        0.01, RESULT, "lambda: weight of the contrastive loss between the states of the two features", ge=0
+        0.01,
+        RESULT,
+        "lambda: weight of the contrastive loss between the states of the two features; without effect with one",
+        ge=0,
     )
     project_states: StrictBool = knob(
         False,

@@ -257,7 +257,10 @@ def check_targets(spans: TrainingSpans) -> None:
         InputError: there is none.
     """
     if len(spans) == 0:
-        raise InputError("no user has two training items, so there is nothing to predict: nothing to train on")
+        raise InputError(
+            "no user whose sequence is trained has two training items, so there is nothing to train on; prepare a "
+            "dataset with longer sequences, or raise training.user_share if it is below 1"
+        )
 
 
 def same_sequence_of(num_targets: np.ndarray) -> np.ndarray:

@@ -222,7 +222,8 @@ class Checkpoints:
                     say(f"warning: checkpoint {damage}; continuing from the checkpoint before it")
                 continue
             self._check_best(progress)
-            return progress, fill(sharded, path, progress, self.world)
+            # Optimisers have no states before the first step.
+            return progress, fill(sharded, path, progress, self.world, weights_only=not progress.step)
         raise InputError(
             f"run {self.run}: has no undamaged checkpoint ({'; '.join(damaged) or 'none exists'}); restore one "
             f"from a copy, or delete {self.folder} to begin again"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -34,17 +35,47 @@ class StartCheckpoint:
         path: the local folder of the checkpoint.
         progress: its progress record.
         shapes: the shape of each weight, by its name in `RecommenderSystem.state_dict()`.
+        stored_as: the names in the checkpoint of weights that are loaded under another name (`renamed`).
     """
 
     run: str
     path: Path
     progress: Progress
     shapes: dict[str, tuple[int, ...]]
+    stored_as: dict[str, str] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         """A SHA-256 of the names and the SHA-256 of the checkpoint's files."""
         return value_digest(self.progress.files)
+
+    def renamed(self, beginnings: Mapping[str, str]) -> StartCheckpoint:
+        """Return the checkpoint with other names of some weights.
+
+        A weight whose name is changed is no longer known by its old name. It may have several new names.
+
+        Args:
+            beginnings: new beginnings of names, such as `recommender.encoders.0`, and the beginnings in the checkpoint.
+
+        Raises:
+            InputError: no name in the checkpoint begins so.
+        """
+        shapes = dict(self.shapes)
+        stored_as: dict[str, str] = {}
+        for new, old in beginnings.items():
+            found = [name for name in self.shapes if name == old or name.startswith(f"{old}.")]
+            if not found:
+                modules = sorted({name.rsplit(".", count)[0] for name in self.shapes for count in (1, 2, 3)})
+                near = difflib.get_close_matches(old, modules, n=3, cutoff=0.0)
+                raise InputError(
+                    f"training.rename: no weight of training.start_from={self.run} begins with {old}; the most similar "
+                    f"beginnings are {', '.join(near)}"
+                )
+            stored_as |= {new + name.removeprefix(old): name for name in found}
+        for name in stored_as.values():
+            shapes.pop(name, None)
+        shapes |= {name: self.shapes[stored] for name, stored in stored_as.items()}
+        return replace(self, shapes=shapes, stored_as=stored_as)
 
     def load(self, sharded: ShardedSystem, names: Collection[str], world: World) -> None:
         """Read the weights of these names into `sharded`, in place. A collective.
@@ -56,8 +87,11 @@ class StartCheckpoint:
         for key, value in weights_of(sharded).items():
             if (name := key.removeprefix(_PREFIX)) in names:
                 is_same = tuple(value.size()) == self.shapes[name]
-                wanted[key] = value if is_same else first_rows(value, self.shapes[name][0])
-        dcp.load(wanted, storage_reader=dcp.HuggingFaceStorageReader(str(self.path)), no_dist=world.size == 1)
+                wanted[name] = value if is_same else first_rows(value, self.shapes[name][0])
+        while wanted:  # once, unless a stored weight is wanted under several names
+            read = {self.stored_as.get(name, name): name for name in reversed(wanted)}
+            tensors = {f"{_PREFIX}{stored}": wanted.pop(name) for stored, name in read.items()}
+            dcp.load(tensors, storage_reader=dcp.HuggingFaceStorageReader(str(self.path)), no_dist=world.size == 1)
 
 
 def open_start(run: str, world: World | None = None) -> StartCheckpoint:

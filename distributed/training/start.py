@@ -135,7 +135,8 @@ def start(config: Config, inputs: Inputs, sharded: ShardedSystem, world: World) 
         ancestors=inputs.ancestors,
     )
     if source is not None:
-        source.load(sharded, plan.loaded, world)
+        assert plan.source is not None
+        plan.source.load(sharded, plan.loaded, world)
     return plan
 
 
@@ -150,9 +151,10 @@ def plan_start(
 ) -> StartPlan:
     """Return which weights of a new run are loaded, fresh and frozen.
 
-    A weight is loaded if the checkpoint has one of its name and `training.leave_out` does not match the name. If the
-    other run has another dataset, what the model computes from the dataset before each epoch is not loaded. If the new
-    dataset has grown from the other, the rows of old items are loaded, and those of new items are fresh.
+    A weight is loaded if the checkpoint has one of its name, or of the name that `training.rename` gives it there, and
+    `training.leave_out` does not match the name. If the other run has another dataset, what the model computes from the
+    dataset before each epoch is not loaded. If the new dataset has grown from the other, the rows of old items are
+    loaded, and those of new items are fresh.
 
     Args:
         config: the settings of the new run.
@@ -163,18 +165,24 @@ def plan_start(
         ancestors: the datasets that the new run's dataset has grown from (`Inputs.ancestors`).
 
     Raises:
-        InputError: a pattern matches nothing, everything would be frozen, nothing would be loaded, a shape differs, the
-            item table, or other weights of single items, would be loaded from a run on another dataset that the new one
-            has not grown from, or weights would be loaded that were trained on the vectors of another encoder.
+        InputError: a pattern or a beginning of names matches nothing, everything would be frozen, nothing would be
+            loaded, a shape differs, the item table, or other weights of single items, would be loaded from a run on
+            another dataset that the new one has not grown from, or weights would be loaded that were trained on the
+            vectors of another encoder.
     """
     own = {name: tuple(value.size()) for name, value in system.state_dict().items()}
+    if source is not None:
+        for beginning in config.training.rename:
+            matching("training.rename", [f"{beginning}*"], own)
+        source = source.renamed(config.training.rename)
     theirs = source.shapes if source else {}
     left_out = matching("training.leave_out", config.training.leave_out, sorted({*own, *theirs}))
     frozen = frozen_names(system, config.training.freeze)
     parameters = {name for name, _ in system.named_parameters()}
     # What the model computes from the catalogue before each epoch means nothing to another catalogue.
     is_other = source is not None and source.progress.fingerprints.get("dataset") != dataset
-    stale = {f"recommender.{name}" for name in system.recommender.epoch_buffers if is_other}
+    stale = {f"recommender.{name}" for name in system.recommender.epoch_buffers}
+    stale = {name for name in stale if is_other or theirs.get(name) != own[name]}
     of_items = {f"recommender.{name}" for name in system.recommender.of_items}
     of_items |= {name for name in own if f".{TABLE}." in name}
     num_old = ancestors.get(source.progress.fingerprints.get("dataset", "")) if source is not None else None
@@ -216,7 +224,7 @@ def _origin(
     if is_new:
         return "fresh"
     if is_stale:
-        return "fresh: computed from the dataset, which is another"
+        return "fresh: computed before each epoch"
     if name in left_out:
         return "fresh: left out"
     return grown.get(name, "loaded") if name in theirs else "fresh: the other run has none"

@@ -19,6 +19,7 @@ from data.sampling.item_planner import ItemPlanner
 from data.sampling.masks import Masks
 from data.sampling.negatives import CandidateSampler, target_counts
 from data.sampling.spans import TrainingSpans
+from data.sampling.user_share import UserShare
 from data.sequences import SequenceArrays
 from distributed.checkpoints.contents import NO_LOSSES, Losses
 from distributed.checkpoints.progress import Progress
@@ -106,11 +107,13 @@ def train(
                 if world.is_first:
                     storage.rename(STOP_FILE, STOPPED_FILE)
                 return None
-            if checkpoints.exists():
-                checkpoints.load("best", sharded, inputs.fingerprints, weights_only=True)
-            elif not (begun and begun.has_epoch_buffers(sharded.system.recommender)):
-                with watchdog.resting():  # no epoch was trained, so nothing was computed before one
-                    begin_epoch(sharded.system.recommender, inputs, world, config.seed, 0)
+            if not checkpoints.exists():  # no epoch was trained, so the run's first weights are its best
+                if not (begun and begun.has_epoch_buffers(sharded.system.recommender)):
+                    with watchdog.resting():
+                        begin_epoch(sharded.system.recommender, inputs, world, config.seed, 0)
+                progress.best_step = progress.step
+                checkpoints.save(sharded, progress, loop.losses())
+            checkpoints.load("best", sharded, inputs.fingerprints, weights_only=True)
         metrics = final_metrics(config, inputs, scorer, sharded, checkpoints, progress, world)
     telemetry.close()
     if world.is_first:
@@ -204,7 +207,7 @@ def check_trainable(config: Config, inputs: Inputs) -> None:
 
 
 def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
-    """Return the spans of all users' sequences, which the steps of an epoch train."""
+    """Return the spans that the steps of an epoch train: those of the sequences of `training.user_share`."""
     unit = config.training.unit
     assert unit != "auto", "Config replaces auto by the unit that it stands for"
     masks: Masks | None = None
@@ -212,7 +215,7 @@ def training_spans(config: Config, data: SequenceArrays) -> TrainingSpans:
         knobs = own_knobs(config.model, BERT4RecConfig)
         unit, masks = knobs.rows, Masks(ratio=knobs.mask_ratio, last_share=knobs.last_share, seed=config.seed)
     return TrainingSpans(
-        data=data,
+        data=UserShare(config.training.user_share, config.seed).of(data),
         unit=unit,
         max_length=config.model.max_length,
         overlap=config.training.window_overlap,
@@ -249,13 +252,16 @@ def _candidate_sources(config: Config, inputs: Inputs) -> tuple[np.ndarray | Non
     Raises:
         InputError: the dataset contradicts itself.
     """
-    options, data, graph = config.training.negatives, inputs.dataset, inputs.graph
+    options, graph = config.training.negatives, inputs.graph
     if options.draws is None:
         return None, []
     counted = options.in_batch or options.popularity_share > 0
-    counts = target_counts(data, data.popularity()) if counted else None
-    if counts is not None and config.training.unit == "masks":  # a first item can be masked, and so be a target
-        counts = data.popularity().astype(np.int64)
+    counts = None
+    if counted:
+        popularity = inputs.popularity
+        counts = target_counts(inputs.users.of(inputs.dataset), popularity)
+        if config.training.unit == "masks":  # a first item can be masked, and so be a target
+            counts = popularity.astype(np.int64)
     if graph is None or not options.hard_share:
         return counts, []
     chosen = config.model.graph_modalities

@@ -171,13 +171,13 @@ class TrainingLoop:
     def _write_checkpoint(self) -> None:
         """Write a checkpoint and wait until it is on disk."""
         with self._saving_time():
-            self.checkpoints.save(self.sharded, self.progress, self._losses())
+            self.checkpoints.save(self.sharded, self.progress, self.losses())
             self.interruption.saved()
 
     def _start_checkpoint(self) -> None:
         """Copy the state and let a thread write the copy while training continues."""
         with self._saving_time():
-            self.checkpoints.start(self.sharded, self.progress, self._losses())
+            self.checkpoints.start(self.sharded, self.progress, self.losses())
             self.interruption.saved()
 
     def _finish_checkpoint(self) -> None:
@@ -193,7 +193,7 @@ class TrainingLoop:
         self.watchdog.alive()
         self._saving += time.perf_counter() - began
 
-    def _losses(self) -> Losses:
+    def losses(self) -> Losses:
         """Return this rank's sums of losses in the current epoch: of the whole loss, then of each channel."""
         return (float(self.loss), *self.channel_losses.tolist())
 

@@ -22,6 +22,7 @@ SECTIONS = {
         "cluster",
         "reliability",
         "training",
+        "transfer",
         "gpu",
         "scaling",
         "serving",

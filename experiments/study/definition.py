@@ -125,7 +125,8 @@ class Trial:
         variant: the variant's name.
         seed: the seed of the training.
         overrides: the variant's knobs and values.
-        graph_seed: the seed of the trial's graph. It is the preset's, so trials with different seeds share a graph.
+        graph_seed: the seed of the trial's graph. It is the preset's, so trials with different seeds share a graph; but
+            the trial's if it trains a share of the users, whom the seed chooses.
         config: the whole config except `run` and `graph`, which depend on the study's folder.
     """
 
@@ -181,7 +182,13 @@ def expand(study: Study, path: str, overrides: Iterable[str] = ()) -> list[Trial
             assigned = {**study.settings, **knobs, "seed": seed, **_ONE_RANK}
             config = _load(study, f"{path}, variant {variant}", given, assigned)
             trials.append(
-                Trial(variant=variant, seed=seed, overrides=dict(knobs), graph_seed=graph_seed, config=config)
+                Trial(
+                    variant=variant,
+                    seed=seed,
+                    overrides=dict(knobs),
+                    graph_seed=graph_seed if config.training.user_share == 1 else seed,
+                    config=config,
+                )
             )
     return trials
 

@@ -18,6 +18,7 @@ from configs.schema import Config
 from contracts.errors import InputError
 from data.dataset import Dataset
 from data.joined import RunDataset
+from data.sampling.user_share import UserShare
 from distributed.checkpoints.index import RANKING_GRAPH, DamagedCheckpoint, find_checkpoint
 from distributed.checkpoints.run_folder import FIXED_IN_A_RUN, open_run_folder, recorded_start
 from distributed.checkpoints.start import open_start
@@ -30,6 +31,7 @@ from experiments.study.report import write_report
 from experiments.study.results import is_finished, read_fingerprints, trial_folder
 from experiments.study.trials import Job, Outcome, TrialExecutor
 from graph_builder.build import build_graph, check_buildable, check_centers, shaping_parameters
+from graph_builder.build_inputs import OfChosenUsers
 from graph_builder.executor import Executor
 from graph_builder.graph import graph_fingerprint
 from storage.durable_files import write_text
@@ -167,7 +169,7 @@ def _fingerprints(trial: Trial, dataset: RunDataset) -> dict[str, str]:
 
 def _of_graphs(trial: Trial, dataset: RunDataset) -> list[str]:
     """Return the fingerprint that the graph of each dataset will have."""
-    parameters = shaping_parameters(trial.config.graph_options)
+    parameters = shaping_parameters(trial.config.graph_options, trial.config.training.user_share)
     return [graph_fingerprint(part.fingerprint, parameters, trial.graph_seed) for part in dataset.parts]
 
 
@@ -225,8 +227,11 @@ def build_graphs(trials: Sequence[Trial], dataset: RunDataset, executor: Executo
         InputError: as `graph_builder.build.build_graph`. The message names the first trial that needs the graph.
     """
     for graph, part, trial in _graphs(trials, dataset):
+        users = UserShare(trial.config.training.user_share, trial.graph_seed)
+        source = part if users.is_all else OfChosenUsers(part, users.chosen(part))
+        options = trial.config.graph_options
         try:
-            build_graph(part, graph, trial.config.graph_options, trial.graph_seed, executor)
+            build_graph(source, graph, options, trial.graph_seed, executor, user_share=users.share)
         except InputError as error:
             raise InputError(f"trial {trial.name}, its graph: {error}") from None
 

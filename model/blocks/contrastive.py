@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.blocks.losses import max_logits
 from model.blocks.recompute import recomputed
+from model.blocks.score_fusion import ScoreFusion, fused_pairs, fused_scores
 
 # Returns the rows of all ranks, one rank after the other, from those of this rank; [B, ...] -> [G, ...]. Its gradient
 # with respect to this rank's rows is that of the losses of all ranks. Every rank must call it, and run its backward.
@@ -65,6 +66,60 @@ def contrastive_loss(
                 draws=False,
             )
     return total
+
+
+def fused_contrastive_loss(
+    fusion: ScoreFusion,
+    users: Sequence[Tensor],
+    own: Sequence[Tensor],
+    candidates: Sequence[Tensor],
+    targets_B: Tensor,
+    targets_G: Tensor,
+) -> Tensor:
+    """Return the same loss for scores that are fused of those in all channels: sum_b -log( P_b / (P_b + N_b) ).
+
+    P_b is exp of the score of row b and its own target. N_b is the sum of exp of its scores with the rows j of all
+    ranks that have another target. Many logits are computed in chunks, as in `contrastive_loss`.
+
+    Args:
+        fusion: computes a score from the scores in all channels.
+        users: per channel, this rank's rows [B, d].
+        own: per channel, the vectors of their own targets [B, d]; a zero vector means that the item has none.
+        candidates: per channel, the targets' vectors of all ranks [G, d].
+        targets_B: int64 [B], as in `contrastive_loss`.
+        targets_G: int64 [G], likewise.
+    """
+    size = max(1, max_logits(targets_B.device) // max(1, len(users) * len(targets_G)))
+    with torch.autocast(targets_B.device.type, enabled=False):
+        if len(targets_B) <= size:
+            return _fused_loss_of_rows(fusion, users, own, candidates, targets_B, targets_G)
+        total = torch.zeros((), device=targets_B.device)
+        for start in range(0, len(targets_B), size):
+            chunk = slice(start, start + size)
+            total = total + recomputed(
+                _fused_loss_of_rows,
+                fusion,
+                [user[chunk] for user in users],
+                [vector[chunk] for vector in own],
+                candidates,
+                targets_B[chunk],
+                targets_G,
+                draws=False,
+            )
+    return total
+
+
+def _fused_loss_of_rows(
+    fusion: ScoreFusion,
+    users: Sequence[Tensor],
+    own: Sequence[Tensor],
+    candidates: Sequence[Tensor],
+    targets_B: Tensor,
+    targets_G: Tensor,
+) -> Tensor:
+    right_B1 = fused_pairs(fusion, users, own)[:, None]
+    wrong_BG = fused_scores(fusion, users, candidates).masked_fill(targets_B[:, None] == targets_G, -torch.inf)
+    return (torch.cat([right_B1, wrong_BG], dim=1).logsumexp(dim=1) - right_B1[:, 0]).sum()
 
 
 def _loss_of_rows(

@@ -17,7 +17,7 @@ from model.blocks.losses import RowLossOf, at_least_float32, max_logits
 from model.blocks.recompute import recomputed
 from model.blocks.repeats import SeenItems
 from model.blocks.row_chunks import ScoredRowsLoss
-from model.blocks.score_fusion import ScoreFusion, fused_scores
+from model.blocks.score_fusion import ScoreFusion, fused_pairs, fused_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,5 +127,4 @@ class _Rows:
     def _target_scores(self, users: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Return the score of each row's target, [b]."""
         vectors = [F.embedding(targets, item) for item in self._items]
-        scores = [(user * vector).sum(dim=1)[None] for user, vector in zip(users, vectors, strict=True)]
-        return self._fusion(scores, [(vector != 0).any(dim=1) for vector in vectors])[0]
+        return fused_pairs(self._fusion, users, vectors)

@@ -62,6 +62,18 @@ class DynamicFusion(nn.Module):
         return (scores[0] + count * fused) / (count + 1)
 
 
+def fused_pairs(fusion: ScoreFusion, users: Sequence[Tensor], items: Sequence[Tensor]) -> Tensor:
+    """Return the fused score of each user and the item of the same row, [B].
+
+    Args:
+        fusion: computes it from the scores of all channels.
+        users: per channel [B, d_c].
+        items: per channel [B, d_c]; a zero vector means that the item is not present in the channel.
+    """
+    scores = [(user * item).sum(dim=1)[None] for user, item in zip(users, items, strict=True)]
+    return fusion(scores, [(item != 0).any(dim=1) for item in items])[0]
+
+
 def fused_scores(fusion: ScoreFusion, users: Sequence[Tensor], items: Sequence[Tensor]) -> Tensor:
     """Return the fused scores of every user and item, [B, n].
 

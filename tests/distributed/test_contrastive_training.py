@@ -17,6 +17,7 @@ from distributed.sharding import shard
 from distributed.training.step import TrainSteps
 from distributed.training.trainer import training_batches, training_spans
 from distributed.world import World, world_of_one
+from model.missrec import MISSRec
 from tests.distributed.runs import config_of as run_config
 from tests.distributed.spawn import run_ranks
 from tests.distributed.test_sharding import run_steps
@@ -27,6 +28,12 @@ STEPS = 12
 SYSTEMS = {
     "msm4sr": ("model.msm4sr.mixup=0", "model.msm4sr.project_states=true", "model.msm4sr.cross_modal_weight=0.2"),
     "msm4sr unmasked": ("model.msm4sr.mixup=0", "model.msm4sr.mask_missing=false"),
+    "missrec": (
+        "model.missrec.use_ids=false",
+        "model.missrec.sequence_weight=0.2",
+        "model.missrec.diversity_weight=0.01",
+        "training.learning_rate=0.5",
+    ),
     "unisrec": ("model.unisrec.use_ids=false", "model.unisrec.sequence_weight=0.2"),
 }
 BATCHES = (29, 2)  # targets of a step; with two, one of three ranks has none
@@ -48,7 +55,11 @@ def train(world: World, folder: Path) -> None:
         for batch_size in BATCHES:
             config = config_of(system, batch_size)
             torch.manual_seed(0)
-            sharded = shard(toy_system(config), config, NUM_ITEMS, world)
+            built = toy_system(config)
+            if isinstance(built.recommender, MISSRec):  # as a clustering before the epoch would
+                torch.nn.init.normal_(built.recommender.interests[1:])
+                built.recommender.interest_of += torch.arange(NUM_ITEMS, dtype=torch.int32)[:, None] % 7 + 1
+            sharded = shard(built, config, NUM_ITEMS, world)
             data = toy_data()
             batches = TrainBatches(
                 data=data,

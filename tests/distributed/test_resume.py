@@ -101,6 +101,9 @@ def train_until_done(config, breaks):
             "unisrec", ("model.unisrec.use_ids=false", "model.unisrec.objective=contrastive"), marks=pytest.mark.slow
         ),
         pytest.param("msm4sr", ("model.msm4sr.objective=contrastive",), marks=pytest.mark.slow),
+        pytest.param(
+            "missrec", ("model.missrec.use_ids=false", "model.missrec.objective=contrastive"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_run_that_broke_off_ends_as_one_that_did_not(folders, tmp_path, model, more):

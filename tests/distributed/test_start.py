@@ -340,3 +340,63 @@ def test_a_run_keeps_the_encoders_of_its_dataset_and_other_ones_are_refused(fold
     refused = started(folders, tmp_path / "new", tmp_path / "run", own, short, other, model="unisrec")
     with pytest.raises(InputError, match=r"are of the encoder first [0-9a-f]{12}, and those of dataset=.* of other "):
         check_trainable(refused, open_inputs(refused))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("share", [True, False], ids=["one tower", "three towers"])
+def test_a_tower_is_loaded_under_other_names(folders, tmp_path, unisrec, share):
+    """Of three towers, two begin with the same weights of the other run, and one is fresh."""
+    wanted = ("0",) if share else ("0", "2")
+    names = {f"recommender.encoders.{number}": "recommender.encoder" for number in wanted}
+    config = started(
+        folders, tmp_path / "new", unisrec / "source", f"training.rename={json.dumps(names)}", "training.max_epochs=0",
+        f"model.mdsrec.share_modalities={str(share).lower()}", "training.leave_out=[table.*]", model="mdsrec",
+    )  # fmt: skip
+    check_trainable(config, open_inputs(config))
+    with world_of_one() as world:
+        train(config, world)
+    theirs, fresh = weights_at(unisrec / "source"), fresh_weights(config)
+    found = weights_at(tmp_path / "new")
+    assert len(found) > 20
+    for name, value in found.items():
+        begins = [ours for ours in names if name.startswith(f"{ours}.")]
+        expected = theirs[name.replace(begins[0], "recommender.encoder")] if begins else fresh[name]
+        assert same_bytes(value, expected), name
+    text = (tmp_path / "new/start.txt").read_text()
+    assert "recommender.adaptor" in text.splitlines()[-1], "the weights that were not loaded are listed"
+    assert "recommender.encoder." not in text
+    settings = ("training.leave_out=[table.*]", f"model.mdsrec.share_modalities={str(share).lower()}")
+    other = started(folders, tmp_path / "new", unisrec / "source", *settings, model="mdsrec")
+    with pytest.raises(InputError, match=r"was begun with training\.rename="):
+        open_run_folder(other)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"recommender.encoders.0": "recommender.tower"},
+         r"rename: no weight of training\.start_from=.* begins with recommender\.tower; .*s are recommender\.e"),
+        ({"recommender.tower": "recommender.encoder"}, r"rename=\[recommender\.tower\*\]: matches no weight; the most"),
+    ],
+)  # fmt: skip
+def test_names_that_nothing_has_are_refused(folders, tmp_path, unisrec, names, said):
+    config = started(
+        folders, tmp_path / "new", unisrec / "source", f"training.rename={json.dumps(names)}", model="mdsrec"
+    )
+    with pytest.raises(InputError, match=said):
+        check_trainable(config, open_inputs(config))
+
+
+def test_interests_of_another_number_are_found_anew(folders, tmp_path):
+    """A pre-training has fewer interests than a fine-tuning on the same dataset."""
+    own = ("model.missrec.use_ids=false", "training.max_epochs=1")
+    with world_of_one() as world:
+        train(config_of(folders, tmp_path / "source", "missrec", *own, "model.missrec.interest_ratio=0.1"), world)
+        config = started(folders, tmp_path / "new", tmp_path / "source", *own, "training.max_epochs=0", model="missrec")
+        train(config, world)
+    text = (tmp_path / "new/start.txt").read_text()
+    assert re.search(r"interests .*fresh: computed before each epoch", text)
+    assert re.search(r"interest_of .*loaded", text)
+    found = weights_at(tmp_path / "new")
+    assert len(found["recommender.interests"]) > 2 * len(weights_at(tmp_path / "source")["recommender.interests"])
+    assert found["recommender.interest_of"].max() == len(found["recommender.interests"]) - 1

@@ -131,7 +131,7 @@ def test_a_model_that_samples_its_centres_is_ranked_with_exact_ones(folders, tmp
 
 def test_popularity_order_is_the_order_of_the_counts(folders):
     dataset = open_inputs(config_of(folders, "unused", "popularity")).dataset
-    order, counts = popularity_order(dataset), dataset.popularity()
+    order, counts = popularity_order(dataset.popularity()), dataset.popularity()
     assert ((order[:, None] > order) == (counts[:, None] > counts)).all()
 
 
@@ -150,7 +150,7 @@ def test_a_feature_called_popularity_is_the_users_own(tmp_path):
     own = build_model(ModelConfig(name="popularity"), CatalogueInfo(num_items=20))
     plan = inputs.planner(own.needs).catalogue()
     assert not plan.features
-    assert plan.popularity.flatten().tolist() == popularity_order(dataset).tolist()
+    assert plan.popularity.flatten().tolist() == popularity_order(dataset.popularity()).tolist()
 
 
 DRAWN = ("training.negatives.draws=15",)

@@ -165,6 +165,7 @@ def test_the_successor_of_the_last_item_is_learned(successors: Path, tmp_path: P
 PRE_TRAINING = {
     "unisrec": ("model.unisrec.objective=contrastive", "model.unisrec.use_ids=false"),
     "msm4sr": ("model.msm4sr.objective=contrastive", "model.msm4sr.mixup=0.5"),
+    "missrec": ("model.missrec.objective=contrastive", "model.missrec.use_ids=false"),
 }
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from configs.model_options import ModelConfig
+from contracts.errors import InputError
 from contracts.item_plan import ItemPlan
 from model import missrec
 from model.blocks import interest_transformer
@@ -141,3 +142,122 @@ def test_each_layer_has_dropout_between_the_maps_of_its_feed_forward_too(monkeyp
         calls.clear()
         layer.train(mode).after(torch.randn(2, 3, 8), torch.randn(2, 3, 8), config.dropout)
         assert calls == [(8, rate), (20, rate), (8, rate)]
+
+
+def pre_trained(**knobs: object) -> MISSRec:
+    model = model_of(objective="contrastive", use_ids=False, temperature=0.5, **knobs)
+    with torch.no_grad():
+        model.begin_epoch(Features())
+    return model
+
+
+ALL_ITEMS = list(range(NUM_ITEMS))
+
+
+def contrasted(model: MISSRec, sequences: list[list[int]], targets: list[int], seed: int = 0) -> Tensor:
+    torch.manual_seed(seed)
+    batch = small_case.windows(sequences, [[target] for target in targets], num_items=NUM_ITEMS)
+    return model(None, plan(ALL_ITEMS), batch)
+
+
+def test_pre_training_contrasts_fused_scores_and_copies_and_penalises_both() -> None:
+    """Without changes a copy is its input, so its state finds itself among those of the other inputs."""
+    model = pre_trained(sequence_weight=0.3, diversity_weight=0.5).eval()
+    sequences, targets = [[0, 1], [3, 2, 5], [7]], [2, 8, 6]
+    loss = contrasted(model, sequences, targets)
+    items = item_rows(None, plan(ALL_ITEMS))
+    batch = small_case.windows(sequences, [[target] for target in targets], num_items=NUM_ITEMS)
+    users = model.scored_users(items, batch)
+    scores = model.pair_scores(torch.cat(users, dim=1), torch.cat(model.scored_items(items), dim=1))[:, targets]
+    of_items = torch.nn.functional.cross_entropy(scores, torch.arange(3), reduction="sum")
+    of_copies = torch.nn.functional.cross_entropy(users[0] @ users[0].T * 0.5, torch.arange(3), reduction="sum")
+    assert model.loss_labels == ("item", "sequence")
+    torch.testing.assert_close(model.channel_losses, torch.stack([of_items, of_copies]).detach(), rtol=1e-5, atol=1e-6)
+    penalty = model_of(use_ids=False, diversity_weight=0.5).eval()
+    penalty.load_state_dict(model.state_dict())
+    expected = (of_items + 0.3 * of_copies) / 3 + 2 * penalty.penalty(items, batch)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_changed_copy_is_the_input_without_its_dropped_items() -> None:
+    model = pre_trained(word_drop_share=0.0).train()
+    items = item_rows(None, plan(ALL_ITEMS))
+    model.draw_dropped = lambda _group, _share: torch.tensor([[True, True, False], [False, True, True]])
+    batch = small_case.windows([[3, 2, 5], [7, 1, 0]], [[1], [2]], num_items=NUM_ITEMS)
+    shorter = small_case.windows([[3, 5], [7]], [[1], [2]], num_items=NUM_ITEMS)
+    copies, memories = model._changed_copies(items, batch)
+    torch.testing.assert_close(copies, model.user_vectors(item_rows(None, plan(ALL_ITEMS)), shorter)[0])
+    ((memory, real),), ((expected, expected_real),) = memories, model._encoded(items, shorter)
+    torch.testing.assert_close(memory[real], expected[expected_real])
+
+
+def test_copies_lack_items_or_have_words_dropped_in_training_only() -> None:
+    for share, changes in ((0.0, "items"), (1.0, "words")):
+        model = pre_trained(word_drop_share=share, sequence_weight=1.0)
+        sequences, targets = [[0, 1, 8], [3, 2, 5], [7, 9]], [2, 8, 10]
+        found = {contrasted(model.train(), sequences, targets, seed).item() for seed in range(6)}
+        assert len(found) > 1, changes
+        still = {contrasted(model.eval(), sequences, targets, seed).item() for seed in range(6)}
+        assert len(still) == 1, changes
+
+
+def test_vectors_of_texts_with_dropped_words_take_the_place_of_the_texts() -> None:
+    """With a feature for it, the copy's text is that feature's vector, through the map of the text."""
+    raw = {**RAW, "words": np.random.default_rng(1).normal(size=RAW["text"].shape)}
+    config = ModelConfig(
+        name="missrec", dim=8, num_heads=2, max_length=6, dropout=0.0,
+        missrec={
+            "objective": "contrastive", "use_ids": False, "features": ["image", "text"], "word_drop_share": 1.0,
+            "word_drop_modality": "words",
+        },
+    )  # fmt: skip
+    torch.manual_seed(0)
+    dims = {**DIMS, "words": DIMS["text"]}
+    model = build_model(config, CatalogueInfo(num_items=NUM_ITEMS, feature_dims=dims)).train()
+    assert isinstance(model, MISSRec)
+    assert model.needs.features == ("image", "text", "words")
+    with torch.no_grad():
+        model.begin_epoch(Features())
+
+    def rows(text: str) -> ItemPlan:
+        features = {"image": raw["image"], "text": raw[text], "words": raw["words"]}
+        return ItemPlan(
+            union_ids=torch.arange(NUM_ITEMS),
+            num_roles=NUM_ITEMS,
+            features={name: torch.from_numpy(x).float() for name, x in features.items()},
+        )
+
+    model.draw_dropped = lambda group, _: torch.ones(group.count, group.length, dtype=torch.bool)
+    batch = small_case.windows([[3, 2, 5], [7, 1]], [[1], [2]], num_items=NUM_ITEMS)
+    copies, _ = model._changed_copies(item_rows(None, rows("text")), batch)
+    torch.testing.assert_close(copies, model.user_vectors(item_rows(None, rows("words")), batch)[0])
+
+
+def test_rows_with_the_same_target_are_nobodys_negatives() -> None:
+    model = pre_trained(diversity_weight=0.0).eval()
+    assert float(contrasted(model, [[0, 1], [3, 2]], [8, 8])) == pytest.approx(0, abs=1e-6)
+
+
+def test_every_weight_gets_a_gradient_also_on_a_rank_without_targets() -> None:
+    model = pre_trained(diversity_weight=0.5, sequence_weight=0.5).train()
+    contrasted(model, [[0, 1], [3, 2, 5], [7]], [2, 8, 6]).backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+    model.zero_grad()
+    empty = model(None, plan(ALL_ITEMS), small_case.windows([], [], num_items=NUM_ITEMS))
+    empty.backward()
+    assert empty == 0
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"words_of": "title"}, r"words_of=title: is none of the features that are read \(image, text\)"),
+        ({"word_drop_modality": "words"}, r"word_drop_modality=words: must be a feature .* with vectors of 5 numbers"),
+        ({"word_drop_modality": "image"}, r"word_drop_modality=image: must be a feature"),
+    ],
+)
+def test_words_that_cannot_be_dropped_are_refused(knobs: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        model_of(objective="contrastive", use_ids=False, **knobs)
+    model_of(objective="contrastive", use_ids=False, word_drop_share=0.0, **knobs)

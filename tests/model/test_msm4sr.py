@@ -154,12 +154,9 @@ def test_another_number_of_targets_scales_the_loss() -> None:
     ("features", "message"),
     [
         (["text", "sound"], "has no feature 'sound'"),
-        (
-            ["text"],
-            r"features=\['text'\]: MSM4SR reads two different .* has audio, image, text\)",
-        ),
+        ([], "names no feature"),
         (["text", "text"], "names 'text' twice"),
-        (None, "reads two different features"),
+        (None, r"features=\['audio', 'image', 'text'\]: MSM4SR reads one feature or two; name at most two of audio"),
     ],
 )
 def test_features_that_it_cannot_read_are_refused(features: list[str] | None, message: str) -> None:
@@ -181,3 +178,29 @@ def test_fine_tuning_has_every_weight_of_pre_training_and_an_item_table() -> Non
     pre_trained, tuned = (system_of(objective=objective).state_dict() for objective in ("contrastive", "next_item"))
     assert set(tuned) - set(pre_trained) == {"table.weight"}
     assert all(tuned[name].shape == weight.shape for name, weight in pre_trained.items())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_single_feature_has_one_stream_and_one_loss(objective: str) -> None:
+    """Nothing is exchanged, whatever `mixup`, and every weight gets a gradient."""
+    system = system_of(objective=objective, features=["text"], mixup=1.0, item_dropout=0.0).train()
+    assert system.recommender.needs.features == ("text",)
+    assert torch.equal(loss_of(system, seed=1), loss_of(system, seed=2))
+    assert system.recommender.loss_labels == (("text",) if objective == "contrastive" else ("score",))
+    loss_of(system).backward()
+    assert all(p.grad is not None and p.grad.any() for p in system.parameters())
+    dropping = system_of(objective=objective, features=["text"]).train()
+    assert torch.equal(loss_of(dropping, seed=1), loss_of(dropping, seed=2)) == (objective == "next_item")
+
+
+def test_the_loss_of_a_feature_does_not_depend_on_a_second_one_without_exchanges() -> None:
+    """The same tower and adaptor give the same `text` loss, with and without an image."""
+    both = system_of(objective="contrastive").eval()
+    alone = system_of(objective="contrastive", features=["text"]).eval()
+    state = both.state_dict()
+    alone.load_state_dict({name: state[name] for name in alone.state_dict()})
+    for system in (both, alone):
+        loss_of(system)
+    assert alone.recommender.channel_losses is not None
+    assert both.recommender.channel_losses is not None
+    torch.testing.assert_close(alone.recommender.channel_losses, both.recommender.channel_losses[:1])

@@ -29,6 +29,7 @@ MAY_WAIT = ["nonzero.default model/missrec.py _points"]
 CONTRASTIVE = {
     "unisrec": ("model.unisrec.objective=contrastive", "model.unisrec.use_ids=false"),
     "msm4sr": ("model.msm4sr.objective=contrastive", "model.msm4sr.mixup=0"),
+    "missrec": ("model.missrec.objective=contrastive", "model.missrec.use_ids=false"),
 }
 
 

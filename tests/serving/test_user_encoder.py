@@ -34,6 +34,8 @@ VARIANTS = [
     ("unisrec", ("model.unisrec.use_ids=false",)),
     ("missrec", ("model.missrec.use_ids=false", "model.missrec.missing_features=bias")),
     ("fdsa", ("model.fdsa.features=[text]",)),
+    ("missrec", ("model.missrec.objective=contrastive", "model.missrec.use_ids=false")),
+    ("msm4sr", ("model.msm4sr.features=[text]",)),
 ]
 # Those that record other operators than their system's defaults do.
 FEW = ("mdsrec", "gru4rec")  # the systems whose files `make test` compares

@@ -95,6 +95,10 @@ CONFIGS = Group(
             f"{_TRAIN} --set model.name=unisrec --set model.unisrec.modality=sound",
         ),
         Case("weights left out of no other run", f"{_SASREC} --set training.leave_out=[table.*]"),
+        Case("a share of no users", f"{_SASREC} --set training.user_share=0"),
+        Case("a share of more than all users", f"{_SASREC} --set training.user_share=1.5"),
+        Case("so few users that nobody is chosen", f"{_SASREC} --set training.user_share=0.00001"),
+        Case("a graph of all users for a share of them", f"{_TRAIN} --set training.user_share=0.5"),
         Case(
             "contrastive pre-training with item IDs",
             f"{_TRAIN} --set model.name=unisrec --set model.unisrec.objective=contrastive",
@@ -116,7 +120,18 @@ CONFIGS = Group(
             "contrastive pre-training with learned repeats",
             f"{_TRAIN} --set model.name=msm4sr --set model.msm4sr.objective=contrastive --set model.learn_repeats=true",
         ),
-        Case("one feature for a system of two", f"{_TRAIN} --set model.name=msm4sr --set model.msm4sr.features=[text]"),
+        Case(
+            "no feature for a system of one or two", f"{_TRAIN} --set model.name=msm4sr --set model.msm4sr.features=[]"
+        ),
+        Case(
+            "contrastive pre-training of MISSRec with item IDs",
+            f"{_TRAIN} --set model.name=missrec --set model.missrec.objective=contrastive",
+        ),
+        Case(
+            "dropped words of a feature that is not read",
+            f"{_TRAIN} --set model.name=missrec --set model.missrec.objective=contrastive "
+            "--set model.missrec.use_ids=false --set model.missrec.words_of=title",
+        ),
         Case(
             "a feature of dropped words that the dataset lacks",
             f"{_TRAIN} --set model.name=unisrec --set model.unisrec.objective=contrastive "
@@ -175,6 +190,18 @@ STARTS = Group(
         ),
         Case("a pattern of weights to leave out that matches none", f"{_START} --set training.leave_out=[towers.*]"),
         Case("a pattern of weights to freeze that matches none", f"{_SASREC} --set training.freeze=[encoder.*]"),
+        Case(
+            "a module of the other run that it does not have",
+            f"{_START} --set 'training.rename={{{{recommender.encoder: recommender.tower}}}}'",
+        ),
+        Case(
+            "a module to load that this model does not have",
+            f"{_START} --set 'training.rename={{{{recommender.tower: recommender.encoder}}}}'",
+        ),
+        Case(
+            "modules to rename without another run",
+            f"{_SASREC} --set 'training.rename={{{{recommender.tower: recommender.encoder}}}}'",
+        ),
         Case("all weights are frozen", f"{_SASREC} --set 'training.freeze=[\"*\"]'"),
         Case("another start for a run that was begun", f"{_CONTINUE} --set training.start_from={{here}}/run"),
     ),
