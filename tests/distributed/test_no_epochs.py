@@ -49,7 +49,7 @@ def test_every_job_works_on_it(runs: tuple[Path, Path], tmp_path: Path) -> None:
     for job, arguments in (
         (evaluate.main, ["--run", str(run)]),
         (recommend.main, ["--run", str(run), "--k", "3", "--output", str(tmp_path / "lists.parquet")]),
-        (export.main, ["--run", str(run), "--output", str(tmp_path / "export")]),
+        (export.main, ["--run", str(run), "--what", "items", "--to", "npy", "--output", str(tmp_path / "items.npy")]),
     ):
         done = CliRunner().invoke(job, arguments)
         assert done.exit_code == 0, done.output

@@ -71,3 +71,18 @@ def test_a_trial_that_has_checkpoints_does_not_need_the_other_run(folders, tmp_p
     checkpoints.mkdir(parents=True)
     (checkpoints / "index.json").write_text('{"latest": 1, "best": 1}')
     check_same_starts([trial], [trial], tmp_path)
+
+
+@pytest.mark.long
+def test_few_users_have_graphs_of_their_own_for_each_seed(tmp_path, study):
+    """The seed chooses the users, so the graph of a trial has the trial's seed; graphs of all users are shared."""
+    few = {"model.name": "mdsrec", "training.user_share": 0.5, "training.max_epochs": 0}
+    variants = {"few": few, "all": {**few, "training.user_share": 1.0}}
+    assert study(variants, seeds=(0, 1)) == []
+    found = {}
+    for path in (tmp_path / "study/graphs").glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        pairs = manifest["cooccurrence"]["pairs_counted"]
+        found[manifest["parameters"].get("user_share", 1.0), manifest["seed"]] = pairs
+    assert sorted(found) == [(0.5, 0), (0.5, 1), (1.0, 0)]
+    assert max(found[0.5, 0], found[0.5, 1]) < 0.8 * found[1.0, 0]
