@@ -18,8 +18,8 @@ from distributed.job_paths import absolute, absolute_file, resolve_paths
 from distributed.launch import run_on_workers
 from distributed.run_location import device_type
 from jobs.cli import HomePath, check_output, check_suffix, job, validate, verbose_option
-from serving.batch import Request
 from serving.batch_job import Outcome, recommend_table
+from serving.batch_plan import Request
 from serving.item_lists import OnUnknown
 from serving.results import NUMBERS_NOTE
 

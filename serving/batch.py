@@ -21,9 +21,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from configs.places import Places
 from contracts.errors import InputError
-from serving.item_lists import OnUnknown, first_line, is_list, is_text
+from serving.batch_plan import HISTORY, OPTIONAL, USER, Part, Request
+from serving.item_lists import first_line
 from serving.loading import load
 from serving.predictor import Predictor
 from storage.durable_files import is_temporary, replacing, write_text
@@ -31,48 +31,6 @@ from storage.parquet_files import parquet_is_whole
 from storage.plain_json import json_text
 
 PLAN, FINISHED = "_plan.json", "_finished.json"
-_USER, _HISTORY = "user", "history"
-_OPTIONAL = ("exclude", "allow")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What is recommended, and how. Two commands with equal requests write equal parts.
-
-    Attributes:
-        run: the run's folder or URI.
-        step: the checkpoint's step; None for a system that is not trained.
-        k: items of a list.
-        hide_history: whether items of a history are left out.
-        on_unknown: see `Predictor.recommend`.
-        dataset: where the run's dataset is, or its datasets are.
-        graph: likewise of its graph; None without one.
-        settings: knobs of evaluation that decide scores, by name.
-    """
-
-    run: str
-    step: int | None
-    k: int
-    hide_history: bool
-    on_unknown: OnUnknown
-    dataset: Places
-    graph: Places
-    settings: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Rows of the table that become one file: rows start .. stop - 1 of a row group of a file."""
-
-    number: int
-    file: str
-    row_group: int
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        return f"part-{self.number:08d}.parquet"
 
 
 @dataclass(kw_only=True)
@@ -96,66 +54,6 @@ class Counts:
     def add(self, other: Counts) -> None:
         for field in fields(Counts):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
-
-
-def plan_parts(table: str, users_per_part: int) -> list[Part]:
-    """Divide a Parquet file, or the Parquet files of a folder, into parts, and check the columns of each file.
-
-    Raises:
-        InputError: there is no such file, it is not Parquet, or a column is missing or of another type.
-    """
-    root = Path(table)
-    files = [root]
-    if root.is_dir():
-        files = sorted(p for p in root.rglob("*.parquet") if p.is_file() and not p.name.startswith(("_", ".")))
-    if not files:
-        raise InputError(f"--histories {table}: the folder holds no .parquet file; name one that does")
-    parts: list[Part] = []
-    first_of: dict[str, Path] = {}
-    for file in files:
-        try:
-            metadata, schema = pq.read_metadata(file), pq.read_schema(file)
-        except FileNotFoundError:
-            raise InputError(f"--histories {file}: is not there; name a Parquet file, or a folder of them") from None
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"--histories {file}: is not a Parquet file ({first_line(error)}); write one, for example with "
-                "pyarrow.parquet.write_table"
-            ) from None
-        _check_columns(file, schema)
-        items = schema.field(_HISTORY).type.value_type
-        if not pa.types.is_null(items):  # all lists of such a file are empty
-            first_of.setdefault("numbers" if pa.types.is_integer(items) else "text", file)
-        if len(first_of) > 1:
-            raise InputError(
-                f"--histories {first_of['numbers']}: gives items as whole numbers, which are dense ids, and "
-                f"{first_of['text']} as text, which are source ids; use one kind of ids in all files"
-            )
-        for group in range(metadata.num_row_groups):
-            rows = metadata.row_group(group).num_rows
-            for start in range(0, rows, users_per_part):
-                stop = min(start + users_per_part, rows)
-                parts.append(Part(number=len(parts), file=str(file), row_group=group, start=start, stop=stop))
-    if not parts:
-        raise InputError(f"--histories {table}: has no rows, so there is nobody to recommend for")
-    return parts
-
-
-def _check_columns(file: Path, schema: pa.Schema) -> None:
-    for name in (_USER, _HISTORY):
-        if name not in schema.names:
-            raise InputError(
-                f"--histories {file}: has no column {name}, only {', '.join(schema.names)[:200]}; expected user (ids), "
-                "history (lists of item ids, oldest first), and if wanted exclude and allow (lists of item ids)"
-            )
-    user = schema.field(_USER).type
-    if not (is_text(user) or pa.types.is_integer(user)):
-        raise InputError(f"--histories {file}: column user holds {user}; expected text or whole numbers")
-    for name in (_HISTORY, *_OPTIONAL):
-        if name in schema.names and not is_list(schema.field(name).type):
-            raise InputError(
-                f"--histories {file}: column {name} holds {schema.field(name).type}; expected lists of item ids"
-            )
 
 
 def open_output(folder: Path, request: Request, parts: list[Part], overwrite: bool) -> list[Part]:
@@ -200,7 +98,7 @@ def recommend_part(predictor: Predictor, request: Request, part: Part, folder: P
         InputError: a value of the table is missing or wrong. The message names the file and the row.
     """
     try:
-        columns = [name for name in (_USER, _HISTORY, *_OPTIONAL) if name in pq.read_schema(part.file).names]
+        columns = [name for name in (USER, HISTORY, *OPTIONAL) if name in pq.read_schema(part.file).names]
         group = pq.ParquetFile(part.file).read_row_group(part.row_group, columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise InputError(
@@ -212,13 +110,13 @@ def recommend_part(predictor: Predictor, request: Request, part: Part, folder: P
     for name in columns:
         if rows.column(name).null_count:
             at = rows.column(name).combine_chunks().is_null().index(pa.scalar(True)).as_py()
-            instead = "give every user an id" if name == _USER else "give an empty list for no items"
+            instead = "give every user an id" if name == USER else "give an empty list for no items"
             raise InputError(f"{where}: column {name} is missing in row {part.start + at:,}; {instead}")
-    users = rows.column(_USER).cast(pa.string())
-    lists = {name: rows.column(name) for name in columns if name in _OPTIONAL}
+    users = rows.column(USER).cast(pa.string())
+    lists = {name: rows.column(name) for name in columns if name in OPTIONAL}
     try:
         found = predictor.recommend(
-            rows.column(_HISTORY),
+            rows.column(HISTORY),
             request.k,
             hide_history=request.hide_history,
             on_unknown=request.on_unknown,

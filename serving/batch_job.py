@@ -16,7 +16,8 @@ from contracts.terminal import shows_bars
 from distributed.output import local_bar
 from distributed.run_location import runs_in_this_process
 from distributed.telemetry import unwatched
-from serving.batch import Counts, Part, Request, finish, in_this_process, open_output, plan_parts
+from serving.batch import Counts, finish, in_this_process, open_output
+from serving.batch_plan import Part, Request, plan_parts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,8 @@ import torch
 from configs.schema import ClusterConfig
 from contracts.errors import InputError
 from distributed.output import is_verbose
-from serving.batch import Counts, Part, Request, open_predictor, recommend_part
+from serving.batch import Counts, open_predictor, recommend_part
+from serving.batch_plan import Part, Request
 from serving.predictor import Predictor
 from storage.plain_json import json_text
 

@@ -222,15 +222,15 @@ class Checkpoints:
                     say(f"warning: checkpoint {damage}; continuing from the checkpoint before it")
                 continue
             self._check_best(progress)
-            # Optimisers have no states before the first step.
-            return progress, fill(sharded, path, progress, self.world, weights_only=not progress.step)
+            is_untrained = not progress.step  # so optimisers have no states
+            return progress, fill(sharded, path, progress, self.world, weights_only=is_untrained)
         raise InputError(
             f"run {self.run}: has no undamaged checkpoint ({'; '.join(damaged) or 'none exists'}); restore one "
             f"from a copy, or delete {self.folder} to begin again"
         )
 
     def bring(self) -> None:
-        """Copy a run at a URI to this node: its small files, and the latest and the best checkpoint.
+        """Copy the small files and the latest and best checkpoint of a run at a URI to this node.
 
         For any run this also restores a checkpoint that an interrupted `finish` had renamed to replace it.
         """
@@ -244,8 +244,7 @@ class Checkpoints:
         """Return the steps of all checkpoints, ascending, the same on all ranks."""
         if not self.storage.is_remote:
             return self.world.gather(steps_in(self.folder))[0]
-        # A checkpoint without progress.json at the URI was not uploaded completely; only its own nodes have its
-        # files.
+        # A checkpoint without progress.json at the URI was not uploaded completely: only its own nodes have all of it.
         return self.world.gather(steps_of(self.storage.folders_there("checkpoints", "progress.json")))[0]
 
     def _bring(self, step: int) -> None:

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from configs.schema import Config
 from jobs import recommend
-from serving import batch
+from serving import batch, batch_plan
 from serving.loading import load
 from serving.predictor import Predictor
 from tests.packages import ROOT
@@ -174,7 +174,7 @@ def test_a_table_that_is_gone_is_named(run: Config, tmp_path: Path, monkeypatch:
     pq.write_table(pa.table({"user": ["u", "v"], "history": [[3], [4]]}), tmp_path / "t.parquet")
     opened = batch.open_predictor
 
-    def open_and_remove(request: batch.Request) -> Predictor:
+    def open_and_remove(request: batch_plan.Request) -> Predictor:
         (tmp_path / "t.parquet").unlink()
         return opened(request)
 
