@@ -190,6 +190,7 @@ def train_all(world: World, planted: Path, root: Path) -> None:
         assert train(config, world) is not None
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one(planted: Path, tmp_path: Path) -> None:
     with world_of_one() as world:
         train_all(world, planted, tmp_path / "one")

@@ -73,6 +73,7 @@ def test_only_the_chosen_users_are_learned_from_and_all_are_ranked(folders: Path
 
 
 @pytest.mark.ranks
+@pytest.mark.slow
 def test_the_same_users_are_trained_on_any_number_of_ranks(folders: Path, tmp_path: Path) -> None:
     with world_of_one() as world:
         on_ranks(world, folders, tmp_path / "1")

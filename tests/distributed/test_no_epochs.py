@@ -61,6 +61,7 @@ def test_every_job_works_on_it(runs: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.ranks
+@pytest.mark.slow
 def test_it_is_the_same_for_any_number_of_ranks_and_may_be_repeated(
     folders: Path, runs: tuple[Path, Path], tmp_path: Path
 ) -> None:

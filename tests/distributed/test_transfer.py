@@ -41,6 +41,9 @@ RECIPES: dict[str, tuple[str, str, tuple[str, ...], str]] = {
 }
 
 
+SLOW = ("UniSRec transductive", "MSM4SR")
+
+
 @pytest.fixture(scope="module")
 def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders a and b, each with a dataset and its graph; item i of either is of class i % CLASSES."""
@@ -88,7 +91,7 @@ def pre_train(preset: str, domains: Path, runs: dict[str, Path]) -> Path:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [pytest.param(r, marks=[pytest.mark.slow] * (r in SLOW)) for r in RECIPES])
 def test_pre_training_on_one_dataset_pays_on_another(
     domains: Path, pre_trained: dict[str, Path], tmp_path: Path, recipe: str
 ) -> None:
