@@ -65,7 +65,12 @@ def finished(tmp_path):
 def test_trials_share_graphs_and_are_kept(tmp_path, study, monkeypatch):
     built = []
     original = study_module.build_graph
-    monkeypatch.setattr(study_module, "build_graph", lambda *given: (built.append(given[1]), original(*given))[1])
+
+    def recorded(source, path, *given, **more):
+        built.append(path)
+        return original(source, path, *given, **more)
+
+    monkeypatch.setattr(study_module, "build_graph", recorded)
     assert study(VARIANTS, SHORT, seeds=(0, 1)) == []
     assert len(finished(tmp_path)) == 8
     # The variants none and ICA share a graph, CRE (mu = 0) has another one, and sasrec has none.
