@@ -94,6 +94,7 @@ def test_what_is_other_than_in_old_is_said_and_repeats_are_dropped(files: Path, 
     assert (f"new items without text: {lacking}" in said) == bool(lacking)
 
 
+@pytest.mark.long
 def test_only_texts_that_are_there_are_said_to_be_encoded_later(files: Path, tmp_path: Path) -> None:
     may = tmp_path / "may"
     shutil.copytree(files / "may", may)
@@ -103,8 +104,8 @@ def test_only_texts_that_are_there_are_said_to_be_encoded_later(files: Path, tmp
         manifest["modalities"]["text"]["encoder"] = encoder
         (may / "manifest.json").write_text(json.dumps(manifest))
         output = invoke(
-            prepare_data, "--append", may, "--format", "table", "--input", files / "june.csv", "--min-item-interactions",
-            1, "--output", tmp_path / "june", "--overwrite", *more,
+            prepare_data, "--append", may, "--format", "table", "--input", files / "june.csv",
+            "--min-item-interactions", 1, "--output", tmp_path / "june", "--overwrite", *more,
         )  # fmt: skip
         (line,) = [line for line in output.splitlines() if line.startswith("new items without text: 5; ")]
         return line.removeprefix("new items without text: 5; ")

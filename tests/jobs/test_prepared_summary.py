@@ -77,6 +77,7 @@ def test_a_split_that_is_not_by_time_says_that_there_are_no_timestamps(tmp_path:
     assert Dataset.open(str(tmp_path / "d")).timestamps is not None
 
 
+@pytest.mark.long
 def test_of_rows_that_differ_in_other_columns_only_the_first_that_is_kept_counts(tmp_path: Path) -> None:
     rows = "user,item,timestamp,rating\nu,a,1600000000,1\nu,a,1600000000,5\nu,a,1600000000,4\nu,b,1600000001,5\n"
     (tmp_path / "x.csv").write_text(rows)
