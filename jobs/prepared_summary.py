@@ -43,7 +43,7 @@ def _split(dataset: Dataset) -> Iterator[str]:
     yield "interactions for " + ", ".join(f"{part}: {count:,}" for part, count in ends.items())
     rule = dataset.manifest["split"]
     if rule.get("method") == "given":
-        why = "the split is that of the files, of which rows were left out or are missing; --split draws another"
+        why = "the split is that of the files, and no row that was kept is for this part; --split draws another"
     elif rule.get("method") == "global-time":
         why = "check --valid-from and --test-from, which have the unit of the data"
     elif "given_by" in rule:
@@ -55,8 +55,8 @@ def _split(dataset: Dataset) -> Iterator[str]:
             yield f"note: nothing is for {part}; {why}"
     if num := rule.get("users_not_in_order_of_time"):
         yield (
-            f"note: the dataset has no timestamps, because the split of the files puts later items of {num:,} users "
-            "before earlier ones; --split leave-one-out splits by time and keeps them"
+            "note: the dataset has no timestamps, because the split of the files is not in order of time for "
+            f"{num:,} of {dataset.num_users:,} users; --split leave-one-out splits by time and keeps them"
         )
 
 

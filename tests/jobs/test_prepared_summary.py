@@ -71,7 +71,7 @@ def test_a_split_that_is_not_by_time_says_that_there_are_no_timestamps(tmp_path:
     assert not said_of_a_given_split(tmp_path, [1, 2, 3, 4])
     (note,) = said_of_a_given_split(tmp_path, [1, 2, 4, 3], "--overwrite")
     assert "the dataset has no timestamps" in note
-    assert "puts later items of 1 users before earlier ones" in note
+    assert "not in order of time for 1 of 1 users" in note
     assert Dataset.open(str(tmp_path / "d")).timestamps is None
     assert not said_of_a_given_split(tmp_path, [1, 2, 4, 3], "--overwrite", "--split", "leave-one-out")
     assert Dataset.open(str(tmp_path / "d")).timestamps is not None
