@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import click
 
@@ -41,13 +42,15 @@ _READING = [
         help="recbole, table: unit of numbers as timestamps [default: auto, from their size]",
     ),
     click.option(
-        "--time-format", help="table: how dates are written, such as '%m/%d/%Y %I:%M:%S %p' [default: ISO 8601]"
+        "--time-format",
+        help="table: how dates are written, such as '%m/%d/%Y %I:%M:%S %p'; none: as ISO 8601 says [default: none]",
     ),
     click.option(
         "--keep",
         multiple=True,
         metavar="CONDITION",
-        help="all but lists and mind: rows to keep, such as 'rating >= 4' or 'event in (view, cart)'; may be repeated",
+        help="all but lists and mind: rows to keep, such as 'rating >= 4' or 'event in (view, cart)'; may be repeated; "
+        "none: all rows [default: none]",
     ),
     click.option(
         "--items",
@@ -159,18 +162,21 @@ def prepare(
     else:
         check_unpublished(output)
     folder = work_folder(output) if is_uri(output) else local_path(output)
-    growth = None
+    growth, naming_origin = None, cast(AbstractContextManager[None], nullcontext())
     if append is not None:
-        growth, options = grown(append, output, format, input, options)
-    with content_of(
-        format,
-        input,
-        features=features or {},
-        ids_files=feature_ids or {},
-        options=options,
-        place=workplace(folder, engine, cluster or ClusterConfig()),
-        growth=growth,
-    ) as content:
+        growth, options, naming_origin = grown(append, output, format, input, options)
+    with (
+        naming_origin,
+        content_of(
+            format,
+            input,
+            features=features or {},
+            ids_files=feature_ids or {},
+            options=options,
+            place=workplace(folder, engine, cluster or ClusterConfig()),
+            growth=growth,
+        ) as content,
+    ):
         if not is_uri(output):
             return write_dataset(output, content, overwrite=overwrite)
         with locked(folder):

@@ -41,15 +41,23 @@ def _split(dataset: Dataset) -> Iterator[str]:
     }
     ends["test"] = dataset.num_interactions - sum(ends.values())
     yield "interactions for " + ", ".join(f"{part}: {count:,}" for part, count in ends.items())
-    is_by_time = dataset.manifest["split"].get("method") == "global-time"
-    why = (
-        "check --valid-from and --test-from, which have the unit of the data"
-        if is_by_time
-        else "leave-one-out needs users with 3 interactions, also after --max-history"
-    )
+    rule = dataset.manifest["split"]
+    if rule.get("method") == "given":
+        why = "the split is that of the files, and no row that was kept is for this part; --split draws another"
+    elif rule.get("method") == "global-time":
+        why = "check --valid-from and --test-from, which have the unit of the data"
+    elif "given_by" in rule:
+        why = "the split is that of the files"
+    else:
+        why = "leave-one-out needs users with 3 interactions, also after --max-history"
     for part in ("validation", "test"):
         if not ends[part]:
             yield f"note: nothing is for {part}; {why}"
+    if num := rule.get("users_not_in_order_of_time"):
+        yield (
+            "note: the dataset has no timestamps, because the split of the files is not in order of time for "
+            f"{num:,} of {dataset.num_users:,} users; --split leave-one-out splits by time and keeps them"
+        )
 
 
 def _cold(dataset: Dataset) -> Iterator[str]:

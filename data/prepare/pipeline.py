@@ -236,12 +236,19 @@ def _cold_rule(kind: str, options: Mapping[str, Any]) -> tuple[ColdRule | None, 
 
 
 def _read_options(options: Mapping[str, Any]) -> ReadOptions:
-    """Return the options of reading; one text is taken for an option that may be repeated."""
-    several = {
+    """Return the options of reading; one text is taken for an option that may be repeated.
+
+    An empty text and "none" mean the same as an option that was not given. --append needs them to leave out OLD's.
+    """
+    several: dict[str, tuple[str, ...] | None] = {
         name: (value,) if isinstance(value, str) else tuple(value)
         for name, value in options.items()
         if name in ("keep", "title_column")
     }
+    if several.get("keep") in (("none",), ("",)):
+        several["keep"] = ()
+    if options.get("time_format") in ("none", ""):
+        several["time_format"] = None
     return ReadOptions(**{**options, **several})
 
 

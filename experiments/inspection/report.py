@@ -15,6 +15,7 @@ from experiments.inspection.facts import (
     UserExample,
 )
 from experiments.inspection.name_pass import SAMPLE as SAMPLED_TEXTS
+from experiments.inspection.origin import origin
 from experiments.inspection.wording import UNIT_NAMES, as_date, in_words, number, share
 
 
@@ -97,9 +98,7 @@ def _counts(facts: DatasetFacts) -> Iterator[Part]:
         ],
         right=[1],
     )
-    path, kind = facts.source.get("path"), facts.source.get("format")
-    source = f" from {path}" if path else f" with --format {kind}" if kind else ", the manifest does not say from what"
-    yield f"Prepared{source}. A target is an item with an earlier one of the same user. {_rule(facts)}"
+    yield f"{origin(facts.source)} A target is an item with an earlier one of the same user. {_rule(facts)}"
     untrained = f"{number(facts.popularity.num_untrained)} of {number(facts.num_items)} items have no training"
     targets = f"; {share(split.untrained_test / split.test)} of the test targets are such items" if split.test else ""
     yield f"{untrained} interaction{targets}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -91,6 +92,32 @@ def test_what_is_other_than_in_old_is_said_and_repeats_are_dropped(files: Path, 
     assert not (tmp_path / "june/held_back.parquet").exists()
     lacking = int((~june.presence("text")).sum())
     assert (f"new items without text: {lacking}" in said) == bool(lacking)
+
+
+@pytest.mark.long
+def test_only_texts_that_are_there_are_said_to_be_encoded_later(files: Path, tmp_path: Path) -> None:
+    may = tmp_path / "may"
+    shutil.copytree(files / "may", may)
+
+    def said(encoder: dict[str, str] | None, *more: object) -> str:
+        manifest = json.loads((may / "manifest.json").read_text())
+        manifest["modalities"]["text"]["encoder"] = encoder
+        (may / "manifest.json").write_text(json.dumps(manifest))
+        output = invoke(
+            prepare_data, "--append", may, "--format", "table", "--input", files / "june.csv",
+            "--min-item-interactions", 1, "--output", tmp_path / "june", "--overwrite", *more,
+        )  # fmt: skip
+        (line,) = [line for line in output.splitlines() if line.startswith("new items without text: 5; ")]
+        return line.removeprefix("new items without text: 5; ")
+
+    june_items = ["--items", files / "june-items.parquet", *ITEMS]
+    command = f"encode_items.py --dataset {tmp_path}/june --only-missing text"
+    by_file = "they stay without it unless --features text=FILE has their vectors"
+    minilm = {"name": "minilm", "modality": "text"}
+    assert said(minilm, *june_items) == f"5 of them have a text, which {command} encodes"
+    assert said(minilm) == by_file  # no titles of new items
+    for other in ({"name": "tfidf", "modality": "text"}, {"name": "efficientnet-lite0", "modality": "image"}, None):
+        assert said(other, *june_items) == by_file
 
 
 def test_lost_rows_that_were_held_back_are_said(files: Path, tmp_path: Path) -> None:

@@ -51,6 +51,46 @@ def test_times_in_another_unit_leave_parts_empty(tmp_path: Path) -> None:
     assert rule == {"method": "global-time", "valid_from": 1600000000002, "test_from": 1600000000003}
 
 
+def said_of_a_given_split(tmp_path: Path, times: list[int], *options: str) -> list[str]:
+    """What is said about a user whose items are for training, training, validation and test."""
+    rows = [f"0\t{item}\t{10**9 + time}\t{max(0, item - 1)}" for item, time in enumerate(times)]
+    (tmp_path / "x.inter").write_text("\n".join(["userID\titemID\ttimestamp\tx_label", *rows]) + "\n")
+    arguments = ["--format", "mmrec", "--input", str(tmp_path / "x.inter"), "--output", str(tmp_path / "d")]
+    done = CliRunner().invoke(main, [*arguments, *options])
+    assert done.exit_code == 0, done.output
+    return [line for line in done.output.splitlines() if line.startswith("note:")]
+
+
+def test_a_part_that_the_files_leave_empty_is_not_blamed_on_short_histories(tmp_path: Path) -> None:
+    (note,) = said_of_a_given_split(tmp_path, [1, 2, 3, 4], "--keep", "x_label != 2")
+    assert "nothing is for test; the split is that of the files" in note
+    assert "--split draws another" in note
+
+
+def test_a_split_that_is_not_by_time_says_that_there_are_no_timestamps(tmp_path: Path) -> None:
+    assert not said_of_a_given_split(tmp_path, [1, 2, 3, 4])
+    (note,) = said_of_a_given_split(tmp_path, [1, 2, 4, 3], "--overwrite")
+    assert "the dataset has no timestamps" in note
+    assert "not in order of time for 1 of 1 users" in note
+    assert Dataset.open(str(tmp_path / "d")).timestamps is None
+    assert not said_of_a_given_split(tmp_path, [1, 2, 4, 3], "--overwrite", "--split", "leave-one-out")
+    assert Dataset.open(str(tmp_path / "d")).timestamps is not None
+
+
+@pytest.mark.long
+def test_of_rows_that_differ_in_other_columns_only_the_first_that_is_kept_counts(tmp_path: Path) -> None:
+    rows = "user,item,timestamp,rating\nu,a,1600000000,1\nu,a,1600000000,5\nu,a,1600000000,4\nu,b,1600000001,5\n"
+    (tmp_path / "x.csv").write_text(rows)
+    arguments = ["--format", "table", "--input", str(tmp_path / "x.csv"), *EVERYTHING]
+    counts = []
+    for name, more in (("all", []), ("high", ["--keep", "rating >= 4"]), ("low", ["--keep", "rating < 4"])):
+        done = CliRunner().invoke(main, [*arguments, "--output", str(tmp_path / name), *more])
+        assert done.exit_code == 0, done.output
+        manifest = Dataset.open(str(tmp_path / name)).manifest
+        counts.append((manifest["num_interactions"], manifest["dropped"]["duplicates"]))
+    assert counts == [(2, 2), (2, 1), (1, 0)]
+
+
 def test_titles_are_counted(tmp_path: Path) -> None:
     (tmp_path / "items.csv").write_text("item,title\ni1,One\ni2,\n")
     lines = said(tmp_path, "--items", str(tmp_path / "items.csv"), "--title-column", "title")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from contracts.errors import InputError
 from data.dataset import Dataset
-from data.formats.described import TEXT_OPTIONS
+from data.formats.described import TEXT_OPTIONS, file_kind
+from data.formats.input_files import find_files
 from data.formats.presets import ITEM_OPTIONS
 from data.formats.read_options import OPTION_NAMES
 from data.formats.text_blocks import data_suffix
@@ -17,6 +20,9 @@ from data.formats.text_blocks import data_suffix
 _RULES = ("min_user_interactions", "min_item_interactions", "max_history", "hold_back")
 _FRACTIONS = ("valid_fraction", "test_fraction")
 _MOMENTS = ("valid_from", "test_from")
+# What says that an option of OLD does not hold. Numbers have a unit and dates a format, so either replaces the other.
+NOTHING = {"keep": "none", "time_format": "none", "time_unit": "auto"}
+_EITHER = {"time_unit": "time_format", "time_format": "time_unit"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +43,9 @@ class Inherited:
         """Return lines for a person: what was taken from OLD, and what is other than there."""
         lines = []
         if self.taken:
-            lines.append(f"as in {old}: {' '.join(_flag(name, value) for name, value in self.taken.items())}")
+            lines.append(f"as in {old}: {' '.join(typed(name, value) for name, value in self.taken.items())}")
         lines += [
-            f"{_flag(name, self.options.get(name))}, in {old} {_flag(name, before)}"
+            f"{typed(name, self.options.get(name))}, in {old} {typed(name, before)}"
             for name, before in self.changed.items()
         ]
         return lines
@@ -51,7 +57,8 @@ def inherited(
     """Return the options for growing OLD with files of a format.
 
     Options of reading are taken only if OLD's rows were read from the same format, and those of text files only if
-    they had the same suffix. What describes items (--items and its options) is never taken.
+    they had the same suffix. What describes items (--items and its options) is never taken, and how dates are written
+    neither if the new files are Parquet and OLD's were not: their columns have types.
 
     Args:
         old: OLD.
@@ -66,8 +73,10 @@ def inherited(
     source = old.manifest.get("source", {})
     before = {name: source[name] for name in _RULES if source.get(name) is not None}
     if source.get("format") == kind:
-        skipped = set(ITEM_OPTIONS) | (set() if _same_suffix(source.get("path"), paths) else set(TEXT_OPTIONS))
+        skipped = set(ITEM_OPTIONS) | _of_other_files(_first(source.get("path")), paths)
         before |= {name: source[name] for name in OPTION_NAMES & set(allowed) - skipped if name in source}
+    replaced = {other: NOTHING[other] for name, other in _EITHER.items() if name in given and other in before}
+    given = {**replaced, **given}
     split = _split(old, given)
     taken = {name: value for name, value in before.items() if name not in given} | split
     changed = {name: value for name, value in before.items() if name in given and _plain(given[name]) != _plain(value)}
@@ -103,16 +112,33 @@ def _split(old: Dataset, given: Mapping[str, Any]) -> dict[str, Any]:
     return taken
 
 
-def _same_suffix(before: Any, paths: Sequence[str]) -> bool:
-    first = before if isinstance(before, str) else next(iter(before or ()), "")
-    return data_suffix(str(first)) == data_suffix(paths[0])
+def _of_other_files(before: str, paths: Sequence[str]) -> set[str]:
+    """Return the options that say nothing about the new files, because OLD's were of another kind."""
+    others = set() if data_suffix(before) == data_suffix(paths[0]) else set(TEXT_OPTIONS)
+    if file_kind(before) != ".parquet" and _kind(paths[0]) == ".parquet":
+        others.add("time_format")
+    return others
+
+
+def _kind(path: str) -> str | None:
+    """Return the kind of a file, or of the first one in a local folder; None: it is not known."""
+    if not Path(path).is_dir():
+        return file_kind(path)
+    with suppress(InputError):  # the format says what is wrong with its input
+        return file_kind(find_files([path], file_kind, "")[0].name)
+    return None
+
+
+def _first(paths: Any) -> str:
+    return str(paths if isinstance(paths, str) else next(iter(paths or ()), ""))
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _flag(name: str, value: Any) -> str:
+def typed(name: str, value: Any) -> str:
+    """Return an option as a person types it; it is repeated for each value of a list."""
     flag = f"--{name.replace('_', '-')}"
     if value is None or isinstance(value, bool):
         return flag if value else f"--no-{flag[2:]}"

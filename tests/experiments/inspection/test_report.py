@@ -12,6 +12,7 @@ import pytest
 
 from experiments.inspection.facts import Bar
 from experiments.inspection.inspect import inspect_dataset
+from experiments.inspection.origin import origin
 from experiments.inspection.page import GENERATOR, page
 from experiments.inspection.pictures import bar_picture, curve_picture
 from experiments.inspection.text import text
@@ -96,6 +97,41 @@ def test_page_and_text_say_the_same(tmp_path):
     ):
         assert part in in_page, part
         assert part in in_text, part
+
+
+def test_a_grown_dataset_says_from_which_it_has_grown(tmp_path):
+    parts = healthy_parts()
+    april = {"path": "APRIL", "fingerprint": "0", "num_users": 20, "num_items": 30}
+    may = {"path": "MAY", "fingerprint": "1", "num_users": 60, "num_items": 40, "appended_to": april}
+    june = parts["source"] | {"path": ["june-1.csv", "june-2.csv"], "appended_to": may}
+    facts = inspect_dataset(written(tmp_path / "dataset", parts | {"source": june}))
+    said = (
+        "Grown from the dataset MAY, which had 60 of these users and 40 of these items, by interactions from "
+        "june-1.csv and june-2.csv. That one had grown from APRIL. A target is"
+    )
+    for shown in (" ".join(Checker(page(facts)).text), text(facts)):
+        assert said in " ".join(shown.split())
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"path": "x.csv"}, "Prepared from x.csv."),
+        ({"path": ["x.csv", "y.csv"]}, "Prepared from x.csv and y.csv."),
+        ({"format": "synthetic"}, "Prepared with --format synthetic."),
+        ({"appended_to": "?"}, "Prepared, the manifest does not say from what."),
+        (
+            {"appended_to": {"path": "MAY"}},
+            "Grown from the dataset MAY, by interactions from files that are not stated.",
+        ),
+        (
+            {"path": "x", "appended_to": {"path": "C", "appended_to": {"path": "B", "appended_to": {"path": "A"}}}},
+            "Grown from the dataset C, by interactions from x. That one had grown in 2 steps from A.",
+        ),
+    ],
+)
+def test_the_origin_is_what_the_manifest_states(source, said):
+    assert origin(source) == said
 
 
 _MEASURE = """<script>

@@ -20,6 +20,29 @@ def _hold_out(here: Path) -> None:
     prepare("unisrec", str(here / "cold"), str(here / "unisrec"), cold_item_share=0.2)
 
 
+def _american(here: Path) -> None:
+    """An old dataset with a format of dates, and new rows with seconds."""
+    rows = "".join(f"u{row % 3},i{row % 2},03/{row:02}/2011\n" for row in range(1, 13))
+    write("may.csv", _HEADER + rows)(here)
+    low = {"min_user_interactions": 1, "min_item_interactions": 1}
+    prepare("table", str(here / "may"), str(here / "may.csv"), time_format="%m/%d/%Y", **low)
+
+
+def _declared(here: Path) -> None:
+    """An old dataset whose unit was declared, and new rows with dates."""
+    prepare("table", str(here / "may"), str(here / "raw.csv"), time_unit="s")
+    write("raw.csv", f"{_HEADER}u1,i1,2011-03-13\n")(here)
+
+
+def _good_ratings(here: Path) -> None:
+    """An old dataset of good ratings, and new rows without any."""
+    rows = "".join(f"u{row % 3},i{row % 2},{1_300_000_000 + row},5\n" for row in range(12))
+    write("may.csv", f"user,item,timestamp,rating\n{rows}")(here)
+    low = {"min_user_interactions": 1, "min_item_interactions": 1}
+    prepare("table", str(here / "may"), str(here / "may.csv"), keep="rating >= 4", **low)
+
+
+_MAY = _APPEND.replace("/dataset", "/may")
 APPENDING = Group(
     "jobs/prepare_data.py: growing a dataset",
     (
@@ -36,6 +59,9 @@ APPENDING = Group(
         Case("new rows in another unit", _APPEND, write("raw.csv", f"{_HEADER}u1,i1,1300000000000\n")),
         Case("new rows in no known unit", _APPEND, write("raw.csv", f"{_HEADER}u1,i1,20000\n")),
         Case("new dates with parts of seconds", _APPEND, write("raw.csv", f"{_HEADER}u1,i1,2011-03-13T10:00:00.5\n")),
+        Case("a format of dates that the old dataset had", _MAY, _american),
+        Case("a unit that the old dataset had", _MAY, _declared),
+        Case("a condition that the old dataset had", _MAY, _good_ratings),
         Case("moments for a split without any", f"{_APPEND} --valid-from 3 --test-from 4"),
         Case("held back rows that are text", _APPEND, write("dataset/held_back.parquet", "mine")),
         Case(
