@@ -60,6 +60,16 @@ FILES = Group(
         Case("zeros in place of text", _CSV, write("raw.csv", b"user,item,timestamp\n" + b"\0" * 90)),
         Case("the last row is cut off", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\nu2,i")),
         Case("a quote that never closes", _CSV, write("raw.csv", 'user,item,timestamp\n"u1,i1,1\nu2,i2,2\n')),
+        Case(
+            "a quote in the last column that never closes",
+            _CSV,
+            write("raw.csv", 'user,item,timestamp,comment\nu1,i1,1,ok\nu1,i2,2,"broken\nu1,i3,3,fine\n'),
+        ),
+        Case(
+            "a file that is cut off inside a quoted text",
+            _CSV,
+            write("raw.csv", 'user,item,timestamp,comment\nu1,i1,1,"good"\nu1,i2,2,"as descri'),
+        ),
         Case("a folder for a file", _CSV, folder("raw.csv")),
         Case("an unknown suffix", _CSV.replace("raw.csv", "raw.dat"), move("raw.csv", "raw.dat")),
         Case("text in a file called .parquet", _PARQUET, copy("raw.csv", "raw.parquet")),
