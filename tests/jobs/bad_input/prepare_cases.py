@@ -176,6 +176,11 @@ READING = Group(
             f"{_ITEMS} --item-columns popularity",
             write("items.jsonl", _DESCRIBED),
         ),
+        Case(
+            "a quote in a title that never closes",
+            f"{_ITEMS_CSV} --title-column title",
+            write("items.csv", 'item,title\ni1,Red\ni2,"5 inch\ni3,Blue\n'),
+        ),
         Case("items with semicolons", f"{_ITEMS_CSV} --title-column title", write("items.csv", "item;title\ni1;Red\n")),
         Case(
             "names for items that have a header",
