@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from contracts.errors import InputError
 from data.formats.columns import as_text, decoded, is_text
-from data.formats.dates import are_dates, from_dates, unit_of_dates
+from data.formats.dates import are_dates, first_in_unit, from_dates, unit_of_dates
 from data.formats.places import Places
 from data.formats.time_kinds import UNITS, TimeKind, check_units, told_units
 
@@ -165,7 +165,10 @@ def _from_text(column: pa.ChunkedArray, name: str, places: Places) -> tuple[pa.C
         row = max(pc.index(is_number, True).as_py(), pc.index(is_date, True).as_py())
         raise InputError(f"{places.value(column, row, name)}; the column mixes numbers and dates, write one of the two")
     unit = unit_of_dates(column)
-    return converted(column, lambda dates: from_dates(dates, unit), name, places, unit), TimeKind(unit=unit)
+    times = converted(column, lambda dates: from_dates(dates, unit), name, places, unit)
+    if unit == "s":
+        return times, TimeKind(unit=unit)
+    return times, TimeKind(unit=unit, finest=places.value(column, first_in_unit(column, unit), name, is_exact=False))
 
 
 def _large_number(times: pa.ChunkedArray, column: pa.ChunkedArray, name: str, places: Places) -> str | None:
