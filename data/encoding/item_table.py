@@ -155,9 +155,7 @@ class ItemTable:
         )
         with pa.input_stream(str(file), compression="detect") as source:
             if quoted:
-                yield from quoted_batches(
-                    str(file), source, header=header, read=read, parse=parse, convert=convert
-                )
+                yield from quoted_batches(str(file), source, header=header, read=read, parse=parse, convert=convert)
             else:
                 yield from pacsv.open_csv(source, read, parse, convert)
 

@@ -182,7 +182,9 @@ def _item_files(options: ReadOptions, known: KnownItems) -> ItemFiles | None:
     id_column = options.item_id_column or known.id_column
     titles = options.title_column
     if not titles:
-        titles = known.title_columns if options.items is None else _own_titles(files[0], layout, id_column, options, known)
+        titles = (
+            known.title_columns if options.items is None else _own_titles(files[0], layout, id_column, options, known)
+        )
     items = ItemFiles(
         files=files,
         layout=layout,

@@ -277,7 +277,9 @@ def test_a_quote_that_never_closes_in_a_large_file_is_named(tmp_path: Path) -> N
     (tmp_path / "x.csv").write_text(f'user,item,timestamp\n"u,i,5\n{rows}')
     with (
         mock.patch.object(delimited_layout, "_QUOTED_BLOCK_BYTES", 400),
-        pytest.raises(InputError, match=r"x\.csv: row 1 \(header not counted\) is longer than 0 MiB, perhaps because a quote"),
+        pytest.raises(
+            InputError, match=r"x\.csv: row 1 \(header not counted\) is longer than 0 MiB, perhaps because a quote"
+        ),
     ):
         rows_with_nulls(source_of("table", str(tmp_path / "x.csv")))
 
@@ -295,7 +297,9 @@ def test_a_quote_that_never_closes_in_a_large_file_is_named(tmp_path: Path) -> N
 def test_a_quote_in_the_last_column_that_never_closes_is_named(text: str, row: int, name: str, tmp_path: Path) -> None:
     content = f"user,item,timestamp,comment\n{text}".encode()
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
-    with pytest.raises(InputError, match=rf"{name}: a quote that opens in row {row} \(.*user 'u1', item 'i{row}'.*never"):
+    with pytest.raises(
+        InputError, match=rf"{name}: a quote that opens in row {row} \(.*user 'u1', item 'i{row}'.*never"
+    ):
         rows_with_nulls(source_of("table", str(tmp_path / name)))
 
 

@@ -93,6 +93,11 @@ FILES = Group(
         Case("JSON that is not by lines", _CSV.replace("raw.csv", "raw.json"), write("raw.json", "[\n{}\n]\n")),
         Case("a folder with files of two kinds", _CSV.replace("raw.csv", "few"), _two_kinds),
         Case("a glob that fits no file", _CSV.replace("raw.csv", "'day-*.csv'")),
+        Case(
+            "an output in the folder that is read",
+            "prepare_data --format table --input {here}/few --output {here}/few/out",
+            _two_kinds,
+        ),
         Case("a file named twice", f"{_CSV} --input {{here}}/raw.csv"),
         Case("spaces for tabs in a RecBole file", _RECBOLE, replace("Toy.inter", "\t", " ", -1)),
         Case("commas for tabs in the rows of a RecBole file", _RECBOLE, replace("Toy.inter", "u0\ti0\t", "u0,i0,")),
