@@ -12,6 +12,7 @@ from configs.loading import load_config
 from configs.schema import ClusterConfig
 from contracts.errors import InputError
 from data.dataset import Dataset, write_dataset
+from data.formats.input_files import check_apart
 from data.layout import check_output, local_path
 from data.prepare.pipeline import FORMATS, WITHOUT_ENGINE, content_of
 from jobs.cli import HomePath, NamedPath, job, verbose_option
@@ -161,6 +162,8 @@ def prepare(
         check_output(output, overwrite)
     else:
         check_unpublished(output)
+    if format == "table":  # other formats read files with names of their own, which no dataset has
+        check_apart([input] if isinstance(input, str) else input or (), output)
     folder = work_folder(output) if is_uri(output) else local_path(output)
     growth, naming_origin = None, cast(AbstractContextManager[None], nullcontext())
     if append is not None:

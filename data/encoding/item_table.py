@@ -22,7 +22,8 @@ from data.encoding.json_lines import check_json_lines, json_types
 from data.encoding.request import Modality
 from data.encoding.wording import one_line
 from data.formats.columns import as_ids, check_columns, is_text
-from data.formats.delimited import check_separator, read_header
+from data.formats.delimited import check_separator, parse_options, read_header
+from data.formats.quoted_text import quoted_batches
 from data.layout import UNREADABLE, local_path
 
 _BLOCK_BYTES = 16 << 20
@@ -139,18 +140,13 @@ class ItemTable:
 
     def _delimited_blocks(self, file: Path, separator: str, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
         quoted = separator == ","
-        is_packed = file.suffix.lower() in _PACKED
-        names = self.names
-        if names is None and not is_packed:
-            header = read_header(str(file), separator, quoted)
+        header = self.names
+        if header is None:
+            header = tuple(read_header(str(file), separator, quoted))
             check_separator(str(file), header, wanted, separator)
-            self._check_columns(header, file)
-        elif names is not None:
-            self._check_columns(names, file)
-        read = pacsv.ReadOptions(block_size=_BLOCK_BYTES, column_names=names)
-        parse = pacsv.ParseOptions(
-            delimiter=separator, quote_char='"' if quoted else False, double_quote=quoted, newlines_in_values=quoted
-        )
+        self._check_columns(header, file)
+        read = pacsv.ReadOptions(block_size=_BLOCK_BYTES, column_names=self.names)
+        parse = parse_options(separator, quoted)
         convert = pacsv.ConvertOptions(
             column_types=dict.fromkeys(wanted, pa.large_string()),
             include_columns=list(wanted),
@@ -158,12 +154,10 @@ class ItemTable:
             strings_can_be_null=True,
         )
         with pa.input_stream(str(file), compression="detect") as source:
-            try:
+            if quoted:
+                yield from quoted_batches(str(file), source, header=header, read=read, parse=parse, convert=convert)
+            else:
                 yield from pacsv.open_csv(source, read, parse, convert)
-            except (KeyError, pa.ArrowKeyError) as error:
-                raise InputError(
-                    f"{file}: {_line(error)}; name the columns with --item-column and --text-column"
-                ) from None
 
     def _json_blocks(self, file: Path, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
         # Only these columns are parsed: others may change their types from row to row, as prices in metadata do.

@@ -28,6 +28,11 @@ def unit_of_dates(column: pa.ChunkedArray) -> str:
     return next((unit for unit, digits in _FRACTIONS.items() if any_match(digits)), "s")
 
 
+def first_in_unit(column: pa.ChunkedArray, unit: str) -> int:
+    """Return the row of the first date whose fraction of a second needs this unit (ms, us or ns), or -1."""
+    return int(pc.index(pc.match_substring_regex(column, _FRACTIONS[unit]), True).as_py())
+
+
 def from_dates(column: pa.ChunkedArray, unit: str) -> pa.ChunkedArray:
     """Convert dates to int64 in the unit, since 1970 in UTC.
 

@@ -13,6 +13,7 @@ import pyarrow.csv as pacsv
 
 from contracts.errors import InputError
 from data.formats.encodings import check_not_utf16, is_utf16, not_utf8
+from data.formats.quoted_text import END
 from data.formats.text_blocks import is_compressed, open_bytes, refused_compression
 from data.layout import local_path
 
@@ -95,10 +96,13 @@ def refused(
     if malformed := _MALFORMED.search(str(error)):
         row, expected, actual, text = malformed.groups()
         separated = f" separated by {separator_name(delimiter)}"
+        text = text.partition(f"\n{END}")[0]
         shown = text.replace(SEPARATOR, delimiter)[:60]
+        # Only a value in quotes has a line end.
+        way_out = "perhaps a quote in it never closes, close it; or " if "\n" in text.rstrip() else ""
         return InputError(
             f"{file}: row {int(row) + rows_before()} has {actual} columns, expected {expected}{separated} "
-            f"({shown!r:.60}); the file is truncated or its delimiter is wrong, restore it"
+            f"({shown!r:.60}); {way_out}the file is truncated or its delimiter is wrong, restore it"
         )
     if "Empty CSV file or block" in reason:
         return InputError(f"{file}: has no rows; restore it")
@@ -171,7 +175,8 @@ def header_of(file: str, path: Path, delimiter: str, quoted: bool) -> tuple[list
         row = pacsv.read_csv(io.BytesIO(f"{text}\n".encode()), read, parse_options(delimiter, quoted), convert)
     except pa.ArrowInvalid as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{file}: the header cannot be read ({reason:.200}); correct it") from None
+        way_out = "a quote in it never closes, close it" if text.count('"') % 2 else "correct it"
+        raise InputError(f"{file}: the header cannot be read ({reason:.200}); {way_out}") from None
     return [column[0].as_py() for column in row.columns], start + len(line)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +13,7 @@ import pyarrow.csv as pacsv
 from contracts.errors import InputError
 from data.formats.delimited import SEPARATOR, check_separator, header_of, parse_options, refused
 from data.formats.layouts import Part, Wanted
+from data.formats.quoted_text import quoted_batches
 from data.formats.text_blocks import is_compressed, line_blocks, line_ranges, open_bytes
 
 # A row of a file with quotes cannot be longer than this. pyarrow reads up to 32 such blocks ahead.
@@ -84,7 +85,7 @@ class DelimitedLayout:
             self._check_no_header(part)
         wanted.check(header, part.name)
         if self.quoted:
-            yield from self._quoted_tables(part, wanted)
+            yield from self._quoted_tables(part, wanted, header)
             return
         start = part.start
         if self.names is None:
@@ -132,20 +133,23 @@ class DelimitedLayout:
         before = Part(name=part.name, path=part.path, stop=part.start)
         return self.count_rows(before, wanted, 16 << 20)
 
-    def _quoted_tables(self, part: Part, wanted: Wanted) -> Iterator[pa.Table]:
+    def _quoted_tables(self, part: Part, wanted: Wanted, header: Sequence[str]) -> Iterator[pa.Table]:
         names = None if self.names is None else self._unique_names()
         read = pacsv.ReadOptions(use_threads=False, block_size=_QUOTED_BLOCK_BYTES, column_names=names)
         try:
             stream = open_bytes(part.path) if is_compressed(part.path) else pa.OSFile(str(part.path))
-            with stream, pacsv.open_csv(stream, read, parse_options(self.delimiter, True), _convert(wanted)) as reader:
-                for batch in reader:
+            with stream:
+                for batch in quoted_batches(
+                    part.name,
+                    stream,
+                    header=names or header,
+                    read=read,
+                    parse=parse_options(self.delimiter, True),
+                    convert=_convert(wanted),
+                    way_out="" if self.of_items else ", or add --no-quotes if quotes mean nothing",
+                ):
                     yield pa.Table.from_batches([batch])
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            if "straddl" in str(error):
-                raise InputError(
-                    f"{part.name}: a row is longer than {_QUOTED_BLOCK_BYTES >> 20} MiB, perhaps because a quote never "
-                    f"closes; close it{'' if self.of_items else ', or add --no-quotes if quotes mean nothing'}"
-                ) from None
             raise refused(part.name, error, self.delimiter, path=part.path) from None
 
     def _check_no_header(self, part: Part) -> None:

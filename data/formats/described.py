@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from contracts.errors import InputError
+from data.formats.columns import shown
 from data.formats.delimited_layout import DelimitedLayout
 from data.formats.file_source import FileSource
 from data.formats.input_files import InputFile, find_files
@@ -177,16 +178,43 @@ def _item_files(options: ReadOptions, known: KnownItems) -> ItemFiles | None:
         return None
     for file in files:
         check_items(file)
+    layout = _items_layout(files[0].name, options, known)
+    id_column = options.item_id_column or known.id_column
+    titles = options.title_column
+    if not titles:
+        titles = (
+            known.title_columns if options.items is None else _own_titles(files[0], layout, id_column, options, known)
+        )
     items = ItemFiles(
         files=files,
-        layout=_items_layout(files[0].name, options, known),
-        id_column=options.item_id_column or known.id_column,
-        title_columns=options.title_column or known.title_columns,
+        layout=layout,
+        id_column=id_column,
+        title_columns=titles,
         columns=tuple(part.strip() for part in options.item_columns.split(",")) if options.item_columns else (),
         broken=known.broken,
     )
     items.check()
     return items
+
+
+def _own_titles(
+    file: InputFile, layout: Layout, id_column: str, options: ReadOptions, known: KnownItems
+) -> tuple[str, ...]:
+    """Return the format's columns of titles for a file that the user named; none if it lacks them and others are read.
+
+    Raises:
+        InputError: a column is missing, and nothing else is read.
+    """
+    names = layout.column_names(file.name, file.local())
+    missing = [name for name in known.title_columns if name not in names]
+    if not missing or id_column not in names:  # reading says what is wrong with the columns
+        return known.title_columns
+    if options.item_columns:
+        return ()
+    raise InputError(
+        f"{file.name}: no column {missing[0]!r} among {shown(names)}; name the column of the items' texts with "
+        "--title-column, or only columns to carry along with --item-columns"
+    )
 
 
 def _items_layout(name: str, options: ReadOptions, known: KnownItems) -> Layout:

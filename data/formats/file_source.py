@@ -145,7 +145,8 @@ class FileSource:
             holds = np.ones(num_read, bool)
             for condition in self.keep:
                 column = table.column(condition.column)
-                holds_it = condition.holds(column, places)
+                is_time = condition.column == self.columns.get("timestamp")
+                holds_it = condition.holds(column, places, self.time.format if is_time else None)
                 held.append(held_of(condition, column, holds_it))
                 holds &= holds_it
             kept = np.flatnonzero(holds)

@@ -68,6 +68,29 @@ def find_files(inputs: Sequence[str], kind_of: Callable[[str], str | None], read
     return tuple(found)
 
 
+def check_apart(inputs: Sequence[str], output: str) -> None:
+    """Check that no input holds the output, which the next run would read, or is in it.
+
+    Raises:
+        InputError: names both.
+    """
+    if is_uri(output):
+        return
+    folder = local_path(output).resolve()
+    for path in inputs:
+        if is_uri(path):
+            continue
+        root = local_path(path)
+        is_glob = bool(_WILD & set(path)) and not root.exists()
+        for found in map(Path, glob.iglob(str(root), recursive=True) if is_glob else [root]):
+            found = found.resolve()
+            if folder.is_relative_to(found) or found.is_relative_to(folder):
+                raise InputError(
+                    f"--output {output}: is in the input {path}, whose files are all read, or holds it; write the "
+                    "dataset to a folder outside"
+                )
+
+
 def _local(path: str, kind_of: Callable[[str], str | None], reads: str) -> list[InputFile]:
     root = local_path(path)
     if root.is_file():

@@ -19,7 +19,7 @@ from data.formats.comparisons import NUMBER, ORDERS, compare_floats, compare_tex
 from data.formats.dates import are_dates, from_dates, nanoseconds, unit_of_dates
 from data.formats.places import Places
 from data.formats.time_kinds import PER_SECOND
-from data.formats.times import converted
+from data.formats.times import converted, from_format
 
 _TEXT = pa.large_string()
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
@@ -41,8 +41,13 @@ class Condition:
     operator: str
     values: tuple[str, ...]
 
-    def holds(self, column: pa.ChunkedArray, places: Places) -> np.ndarray:
+    def holds(self, column: pa.ChunkedArray, places: Places, time_format: str | None = None) -> np.ndarray:
         """Return which rows hold the condition: bool [rows].
+
+        Args:
+            column: the values.
+            places: where the rows are, for messages.
+            time_format: how dates in the column are written, as for strptime; None: as ISO 8601 says.
 
         Raises:
             InputError: the column is of a type that cannot be compared, or not with the condition's value; or an order
@@ -56,7 +61,11 @@ class Condition:
             column = column.cast(pa.large_string())
         elif is_text(kind):
             column = as_text(column, places.file, self.column)
-        found = pc.fill_null(self._found(column, places), False)
+        if time_format is not None and is_text(kind) and (dates := _dates_of(self.values)):
+            found = self._written_dates(column, places, dates, time_format)
+        else:
+            found = self._found(column, places)
+        found = pc.fill_null(found, False)
         if self.operator in ("!=", "not in"):
             found = pc.invert(found)
         return pc.and_(found, pc.is_valid(column)).to_numpy()
@@ -128,6 +137,15 @@ class Condition:
         unit = unit_of_dates(column)
         times = converted(column, lambda text: from_dates(text, unit), self.column, places, unit)
         return pc.fill_null(self._times(times, unit, dates), False)
+
+    def _written_dates(
+        self, column: pa.ChunkedArray, places: Places, dates: list[int], time_format: str
+    ) -> pa.ChunkedArray:
+        """As `_texts`, for dates that are written in another way than the condition's."""
+        if self._order:
+            return self._times(from_format(column, self.column, places, time_format), "s", dates)
+        times = pc.strptime(column, format=time_format, unit="s", error_is_null=True).cast(pa.int64())
+        return pc.or_(pc.fill_null(self._times(times, "s", dates), False), self._texts(column, places))
 
     def _check_order(self, column: pa.ChunkedArray, places: Places, *, is_date: bool) -> None:
         """Raise InputError for the first value that has no order to a date or a number."""

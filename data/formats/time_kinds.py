@@ -27,6 +27,7 @@ class TimeKind:
     Attributes:
         unit: s, ms, us or ns if the values tell it, as dates do; None for numbers, whose unit the files do not tell.
         first: the place and value of the block's first timestamp, for messages; None: it has no timestamps.
+        finest: the place and value of the first date whose fraction of a second needs the unit; None: there is none.
         has_points: whether a number is written with a point or an exponent, so that all may have been rounded.
         large: the place and value of the first number of 2^53 or more; None: there is none.
         told: for each unit in which a number is a time between 1973 and 2100, the unit and the place and value of the
@@ -37,6 +38,7 @@ class TimeKind:
 
     unit: str | None = None
     first: str | None = None
+    finest: str | None = None
     has_points: bool = False
     large: str | None = None
     told: tuple[tuple[str, str], ...] = ()
@@ -113,6 +115,8 @@ def check_units(kind: TimeKind) -> None:
         InputError: names the first number of each unit.
     """
     if len(kind.told) > 1:
+        if kind.declared in dict(kind.told):  # numbers in the declared unit are right
+            raise _undeclared(*next(pair for pair in kind.told if pair[0] != kind.declared), str(kind.declared))
         (unit, place), (other, other_place) = kind.told[:2]
         raise InputError(
             f"{place}, a time in {UNITS[unit]}, but {_without_file(place, other_place)}, a time in {UNITS[other]}; "
@@ -124,6 +128,13 @@ def check_units(kind: TimeKind) -> None:
             f"{place}, a time in {UNITS[unit]}, but --time-unit says {UNITS[kind.declared]}; "
             f"say --time-unit {unit}, or leave it out"
         )
+
+
+def _undeclared(unit: str, place: str, declared: str) -> InputError:
+    return InputError(
+        f"{place}, a time in {UNITS[unit]}, but --time-unit says {UNITS[declared]}, and other numbers are in "
+        f"{UNITS[declared]}; write all timestamps in one unit"
+    )
 
 
 def _without_file(place: str, other: str) -> str:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from contracts.errors import InputError
 from data.formats.columns import as_text, decoded, is_text
-from data.formats.dates import are_dates, from_dates, unit_of_dates
+from data.formats.dates import are_dates, first_in_unit, from_dates, unit_of_dates
 from data.formats.places import Places
 from data.formats.time_kinds import UNITS, TimeKind, check_units, told_units
 
@@ -125,7 +125,7 @@ def _convert(column: pa.ChunkedArray, name: str, places: Places, rule: TimeRule)
     kind = column.type
     if is_text(kind):
         if rule.format is not None:
-            return _from_format(column, name, places, rule.format), TimeKind(unit="s")
+            return from_format(column, name, places, rule.format), TimeKind(unit="s")
         return _from_text(column, name, places)
     if pa.types.is_timestamp(kind):
         return column.cast(pa.int64()), TimeKind(unit=kind.unit)
@@ -165,7 +165,10 @@ def _from_text(column: pa.ChunkedArray, name: str, places: Places) -> tuple[pa.C
         row = max(pc.index(is_number, True).as_py(), pc.index(is_date, True).as_py())
         raise InputError(f"{places.value(column, row, name)}; the column mixes numbers and dates, write one of the two")
     unit = unit_of_dates(column)
-    return converted(column, lambda dates: from_dates(dates, unit), name, places, unit), TimeKind(unit=unit)
+    times = converted(column, lambda dates: from_dates(dates, unit), name, places, unit)
+    if unit == "s":
+        return times, TimeKind(unit=unit)
+    return times, TimeKind(unit=unit, finest=places.value(column, first_in_unit(column, unit), name, is_exact=False))
 
 
 def _large_number(times: pa.ChunkedArray, column: pa.ChunkedArray, name: str, places: Places) -> str | None:
@@ -179,8 +182,18 @@ def _large_number(times: pa.ChunkedArray, column: pa.ChunkedArray, name: str, pl
     return places.value(column, pc.index(is_large, True).as_py(), name, is_exact=False)
 
 
-def _from_format(column: pa.ChunkedArray, name: str, places: Places, pattern: str) -> pa.ChunkedArray:
-    """Convert dates that are written as the pattern says to seconds."""
+def from_format(column: pa.ChunkedArray, name: str, places: Places, pattern: str) -> pa.ChunkedArray:
+    """Convert dates that are written as the pattern says to seconds: int64 with nulls.
+
+    Args:
+        column: the dates as large_string.
+        name: the column's name, for messages.
+        places: where the rows are, for messages.
+        pattern: as for strptime.
+
+    Raises:
+        InputError: a text is not written so; names the first.
+    """
     times = pc.strptime(column, format=pattern, unit="s", error_is_null=True)
     refused = pc.and_(pc.is_null(times), pc.is_valid(column))
     row = pc.index(refused, True).as_py()

@@ -277,9 +277,43 @@ def test_a_quote_that_never_closes_in_a_large_file_is_named(tmp_path: Path) -> N
     (tmp_path / "x.csv").write_text(f'user,item,timestamp\n"u,i,5\n{rows}')
     with (
         mock.patch.object(delimited_layout, "_QUOTED_BLOCK_BYTES", 400),
-        pytest.raises(InputError, match=r"x\.csv: a row is longer than 0 MiB, perhaps because a quote never closes"),
+        pytest.raises(
+            InputError, match=r"x\.csv: row 1 \(header not counted\) is longer than 0 MiB, perhaps because a quote"
+        ),
     ):
         rows_with_nulls(source_of("table", str(tmp_path / "x.csv")))
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ('u1,i1,5,ok\nu1,i2,6,"broken\nu1,i3,7,fine\n', 2),
+        ('u1,i1,5,5" pipe\nu1,i2,6,"cut off', 2),  # a quote inside a value is a character
+        ('u1,i1,5,x\nu1,i2,6,x\nu1,i3,7,"', 3),
+        ('u1,i1,5,"ends in a quote""', 1),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz"])
+def test_a_quote_in_the_last_column_that_never_closes_is_named(text: str, row: int, name: str, tmp_path: Path) -> None:
+    content = f"user,item,timestamp,comment\n{text}".encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(
+        InputError, match=rf"{name}: a quote that opens in row {row} \(.*user 'u1', item 'i{row}'.*never"
+    ):
+        rows_with_nulls(source_of("table", str(tmp_path / name)))
+
+
+def test_a_quote_in_the_header_that_never_closes_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('user,item,timestamp,"comment\nu1,i1,5,x\nu1,i2,6,x\n')
+    with pytest.raises(InputError, match=r"x\.csv: the header cannot be read .*a quote in it never closes, close it"):
+        rows_with_nulls(source_of("table", str(tmp_path / "x.csv")))
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\r\n", "\n\n"])
+def test_texts_over_several_lines_are_whole_whatever_the_file_ends_with(ending: str, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(f'user,timestamp,item\nu1,5,"a\n5"" b"\nu1,6,"c,""d"""{ending}'.encode())
+    rows = rows_with_nulls(source_of("table", str(tmp_path / "x.csv")))
+    assert rows.column("item").to_pylist() == ['a\n5" b', 'c,"d"']
 
 
 def test_lists_are_users_and_their_items(tmp_path: Path) -> None:

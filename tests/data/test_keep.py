@@ -294,3 +294,35 @@ def test_the_condition_that_no_row_holds_is_named(tmp_path: Path) -> None:
     assert "holds --keep 'event = view' (5 rows) and --keep 'timestamp = 1' (1 rows) together" in message(
         "event = view", "timestamp = 1"
     )
+
+
+@pytest.mark.parametrize(
+    ("condition", "kept"),
+    [
+        ("timestamp >= 2024-05-02", "bcd"),
+        ("timestamp < 2024-05-02", "a"),
+        ("timestamp > 2024-05-02 13:30", "cd"),
+        ("timestamp = 2024-05-02T13:30:00Z", "b"),
+        ("timestamp != 2024-05-02T13:30:00Z", "acd"),
+        ("timestamp in (2024-05-02 13:30, '06/01/2024 12:00 AM')", "bd"),
+        ("other >= 2024-05-02", "bcd"),
+    ],
+)
+def test_dates_written_as_time_format_says_are_compared_as_moments(condition: str, kept: str, tmp_path: Path) -> None:
+    times = ["05/01/2024 11:59 PM", "05/02/2024 01:30 PM", "05/11/2024 01:00 AM", "06/01/2024 12:00 AM"]
+    days = ["2024-05-01", "2024-05-02", "2024-05-11", "2024-06-01"]
+    lines = [f"u,{item},{time},{day}\n" for item, time, day in zip("abcd", times, days, strict=True)]
+    (tmp_path / "x.csv").write_text("user,item,timestamp,other\n" + "".join(lines))
+    source = source_of("table", str(tmp_path / "x.csv"), keep=[condition], time_format="%m/%d/%Y %I:%M %p")
+    assert "".join(rows_with_nulls(source).column("item").to_pylist()) == kept
+
+
+def test_a_text_that_is_no_date_of_the_time_format_has_no_order(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("user,item,timestamp\nu,a,05/01/2024\nu,b,soon\n")
+    message = "column timestamp is 'soon' in row 2 of 2 .*, which is not a date written as '%m/%d/%Y'"
+    with pytest.raises(InputError, match=message):
+        rows_with_nulls(
+            source_of("table", str(tmp_path / "x.csv"), keep=["timestamp > 2024-01-01"], time_format="%m/%d/%Y")
+        )
+    source = source_of("table", str(tmp_path / "x.csv"), keep=["timestamp = 2024-05-01"], time_format="%m/%d/%Y")
+    assert rows_with_nulls(source).column("item").to_pylist() == ["a"]

@@ -367,3 +367,16 @@ def test_other_processes_read_the_same_rows_in_chunks(kind: str, make: Callable[
     described, again = source.item_columns(), copied.item_columns()
     assert described == again
     assert (described is None) == (kind == "mmrec" or make is release.amazon2023_ratings)
+
+
+def test_further_columns_are_enough_where_a_format_reads_titles(tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\nu,1,5,1500000000\nu,2,5,1500000001\n")
+    (tmp_path / "years.csv").write_text("movieId,year\n1,1999\n2,2001\n")
+    source = source_of("movielens", str(tmp_path), items=str(tmp_path / "years.csv"), item_columns="year")
+    table = source.item_columns()
+    assert table is not None
+    assert table.to_pydict() == {"item": ["1", "2"], "year": ["1999", "2001"]}
+    with pytest.raises(
+        InputError, match=r"years\.csv: no column 'title' among .*; name the column of the items' texts"
+    ):
+        source_of("movielens", str(tmp_path), items=str(tmp_path / "years.csv"))

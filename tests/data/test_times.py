@@ -16,7 +16,7 @@ import pytest
 from contracts.errors import InputError
 from jobs.prepare_data import prepare
 from tests.data.engine.in_memory import collected_rows
-from tests.data.read_rows import read_recbole, read_table, source_of
+from tests.data.read_rows import read_recbole, read_table, rows_with_nulls, source_of
 
 TEXT_FORMATS = ["csv", "inter", "jsonl", "parquet"]
 
@@ -255,3 +255,11 @@ def test_a_dataset_says_the_unit_of_its_dates_and_counts_what_has_none(tmp_path:
     assert dataset.manifest["source"]["timestamp_unit"] == "ms"
     assert dataset.manifest["dropped"]["rows_with_null"] == 1
     assert collected_rows(source_of("table", str(file))).dropped == {"rows_with_null": 1}
+
+
+def test_the_number_that_is_not_in_the_declared_unit_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("user,item,timestamp\nu,a,1500000000000\nu,b,1500000000000001\n")
+    with pytest.raises(
+        InputError, match=r"x\.csv: column timestamp is '1500000000000001' in row 2 of 2 .*microseconds"
+    ):
+        rows_with_nulls(source_of("table", str(tmp_path / "x.csv"), time_unit="ms"))

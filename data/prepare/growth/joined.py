@@ -101,7 +101,7 @@ class Joined:
             exact = rescaled(times.to_numpy(), kind, TimeKind(unit=unit))
             return pa.chunked_array([pa.array(exact, pa.int64())])
         if own is not None and own != unit:
-            raise _other_unit(str(kind.first), own, old, unit)
+            raise _other_unit(str(kind.finest or kind.first), own, old, unit)
         if own is None and kind.is_silent:
             raise InputError(
                 f"{kind.first}: this or another timestamp there is no time between 1973 and 2100 in any unit, and "

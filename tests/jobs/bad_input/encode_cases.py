@@ -51,6 +51,11 @@ ENCODING = Group(
         Case("missing vectors of no dataset", f"{_TEXT} --only-missing text", write("items.csv", _ITEMS)),
         Case("missing vectors of no modality", f"{_MISSING} audio", write("items.csv", _ITEMS)),
         Case("no vectors are missing", f"{_MISSING} text", write("items.csv", _ITEMS)),
+        Case(
+            "a quote in a text that never closes",
+            _TEXT,
+            write("items.csv", 'item,text\ni1,Red\ni2,"5 inch\ni3,Blue\n'),
+        ),
         Case("a table of another format", _TEXT.replace(".csv", ".xlsx"), write("items.xlsx", "1")),
         Case("no such column of texts", f"{_TEXT} --text-column title", write("items.csv", _ITEMS)),
         Case("no such column of ids", f"{_TEXT} --item-column asin", write("items.csv", _ITEMS)),

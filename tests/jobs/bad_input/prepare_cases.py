@@ -60,6 +60,16 @@ FILES = Group(
         Case("zeros in place of text", _CSV, write("raw.csv", b"user,item,timestamp\n" + b"\0" * 90)),
         Case("the last row is cut off", _CSV, write("raw.csv", "user,item,timestamp\nu1,i1,1\nu2,i")),
         Case("a quote that never closes", _CSV, write("raw.csv", 'user,item,timestamp\n"u1,i1,1\nu2,i2,2\n')),
+        Case(
+            "a quote in the last column that never closes",
+            _CSV,
+            write("raw.csv", 'user,item,timestamp,comment\nu1,i1,1,ok\nu1,i2,2,"broken\nu1,i3,3,fine\n'),
+        ),
+        Case(
+            "a file that is cut off inside a quoted text",
+            _CSV,
+            write("raw.csv", 'user,item,timestamp,comment\nu1,i1,1,"good"\nu1,i2,2,"as descri'),
+        ),
         Case("a folder for a file", _CSV, folder("raw.csv")),
         Case("an unknown suffix", _CSV.replace("raw.csv", "raw.dat"), move("raw.csv", "raw.dat")),
         Case("text in a file called .parquet", _PARQUET, copy("raw.csv", "raw.parquet")),
@@ -83,6 +93,11 @@ FILES = Group(
         Case("JSON that is not by lines", _CSV.replace("raw.csv", "raw.json"), write("raw.json", "[\n{}\n]\n")),
         Case("a folder with files of two kinds", _CSV.replace("raw.csv", "few"), _two_kinds),
         Case("a glob that fits no file", _CSV.replace("raw.csv", "'day-*.csv'")),
+        Case(
+            "an output in the folder that is read",
+            "prepare_data --format table --input {here}/few --output {here}/few/out",
+            _two_kinds,
+        ),
         Case("a file named twice", f"{_CSV} --input {{here}}/raw.csv"),
         Case("spaces for tabs in a RecBole file", _RECBOLE, replace("Toy.inter", "\t", " ", -1)),
         Case("commas for tabs in the rows of a RecBole file", _RECBOLE, replace("Toy.inter", "u0\ti0\t", "u0,i0,")),
@@ -165,6 +180,11 @@ READING = Group(
             "a column that a dataset has already",
             f"{_ITEMS} --item-columns popularity",
             write("items.jsonl", _DESCRIBED),
+        ),
+        Case(
+            "a quote in a title that never closes",
+            f"{_ITEMS_CSV} --title-column title",
+            write("items.csv", 'item,title\ni1,Red\ni2,"5 inch\ni3,Blue\n'),
         ),
         Case("items with semicolons", f"{_ITEMS_CSV} --title-column title", write("items.csv", "item;title\ni1;Red\n")),
         Case(
