@@ -53,7 +53,11 @@ def test_coarser_dates_are_converted_exactly(tmp_path: Path) -> None:
             [time * 1000 for time in SECONDS],
             "b.csv.*'1300000000000' in row 1 .*, a time in milliseconds, and those of",
         ),
-        (DAYS, ["2011-03-20T00:00:00.5"], "b.csv.*a time in milliseconds, and those of .* are in seconds"),
+        (
+            DAYS,
+            ["2011-03-20", "2011-03-20T00:00:00.5"],
+            "b.csv.* in row 2 .*a time in milliseconds, and those of .* are in seconds",
+        ),
         (SECONDS, [7, 8], "b.csv.*no time between 1973 and 2100 .*say --time-unit s"),
         ([1, 2, 3], DAYS, "b.csv.*a date, and the timestamps of .* are numbers whose unit is not known"),
         ([1, 2, SECONDS[0]], [SECONDS[0] * 1000], "old: a timestamp is 1300000000, a time in seconds, but .*b.csv"),
