@@ -17,6 +17,7 @@ One process with a whole table needs no TorchRec: its table stays an `nn.Embeddi
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -236,7 +237,10 @@ def _dense_optimizers(dense: dict[str, nn.Parameter], config: Config) -> dict[st
 def _without_table(system: RecommenderSystem, config: Config) -> ShardedSystem:
     """Distribute a system without an item table: in DDP, or unwrapped if it has no parameters."""
     dense = {key: p for key, p in system.named_parameters() if p.requires_grad}
-    parallel = nn.parallel.DistributedDataParallel(system, broadcast_buffers=False) if dense else system
+    with warnings.catch_warnings():
+        # torch 2.13 has a new name for the argument, which torch 2.11 does not know.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+        parallel = nn.parallel.DistributedDataParallel(system, broadcast_buffers=False) if dense else system
     optimizer = Optimizers(_dense_optimizers(dense, config))
     return ShardedSystem(
         parallel=parallel,

@@ -21,7 +21,6 @@ from experiments.comparison.paired_runs import System, compare_pair, corrected, 
 from experiments.comparison.run_ranks import METRICS_FILE, RESULT_FILE, find_ranks, why_not_comparable
 from jobs.cli import NamedPath, job
 from storage.paths import expand_home
-from storage.uris import is_uri
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def _named(given: Sequence[str]) -> list[_NamedRun]:
     parts = []
     for value in given:
         name, equals, run = value.partition("=")
-        if not equals or not name or "/" in name or is_uri(value) or Path(value).exists():
+        if not equals or not name or "/" in name or Path(value).exists():
             name, run = "", value
         parts.append((name, _folder("runs", run), value))
     folders = [run for _, run, _ in parts]

@@ -39,7 +39,13 @@ def chosen_ranks(group: str | None, among: str, files: Sequence[SavedRanks]) -> 
                 raise InputError(f"--targets {group}: {file.path} has no groups of targets: {_NO_GROUPS}")
             if group not in known:
                 raise InputError(f"--targets {group}: {file.path} has no such group; name one of {', '.join(known)}")
-            grouping = next(name for name, names in groups.items() if group in names)
+            owners = [name for name, names in groups.items() if group in names]
+            if len(owners) > 1:
+                raise InputError(
+                    f"--targets {group}: {file.path} has a dataset of this name and a group of items by training; "
+                    "rename the dataset's folder and evaluate the run again with jobs/evaluate.py"
+                )
+            grouping = owners[0]
     return ChosenRanks(grouping=grouping, group=group, among=None if among == "all" else among)
 
 

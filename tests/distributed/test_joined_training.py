@@ -5,8 +5,11 @@ import json
 import pytest
 import torch
 
+from configs.loading import load_config
+from contracts.errors import InputError
 from distributed.inference.evaluate import evaluate
 from distributed.inference.restore import run_config
+from distributed.inputs import open_inputs
 from distributed.training.start import start
 from distributed.training.trainer import train
 from distributed.world import world_of_one
@@ -149,3 +152,14 @@ def test_one_two_and_three_ranks_agree(two_domains, tmp_path):
             assert other["loss"] == pytest.approx(first["loss"], rel=1e-6)
             assert other["valid"] == pytest.approx(first["valid"], rel=1e-3)
     assert json.loads((tmp_path / "mixed-1/metrics.json").read_text())["fingerprints"].keys() == {"dataset"}
+
+
+def test_each_graph_may_have_its_own_number_of_centers(two_domains):
+    places = [f"dataset=[{two_domains}/A, {two_domains}/B]", f"graph=[{two_domains}/GA, {two_domains}/GB]"]
+    config = load_config(None, ["model.name=mdsrec", *places])
+    assert open_inputs(config, {"num_centers": 999}).graph is not None
+    with pytest.raises(InputError, match="num_neighbors"):
+        open_inputs(config, {"num_neighbors": 999})
+    alone = {"dataset": f"{two_domains}/A", "graph": f"{two_domains}/GA"}
+    with pytest.raises(InputError, match="num_centers"):  # one graph must have what the config says
+        open_inputs(config.model_copy(update=alone), {"num_centers": 999})

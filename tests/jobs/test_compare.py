@@ -103,3 +103,11 @@ def test_runs_of_training_differ_by_what_their_metrics_do(folders, tmp_path):
         found = rows(said(*arguments, "--split", split, "--metric", "ndcg@20"))["itemknn", "ndcg@20"]
         assert found["baseline"] == f"{metrics['popularity'][split]['ndcg@20']:.4f}"
         assert found["own"] == f"{metrics['itemknn'][split]['ndcg@20']:.4f}"
+
+
+def test_runs_at_uris_can_be_named():
+    given = ["a=s3://bucket/runs/R1", "s3://bucket/runs/x=1"]
+    assert [(run.name, run.run) for run in compare._named(given)] == [
+        ("a", "s3://bucket/runs/R1"),
+        ("x=1", "s3://bucket/runs/x=1"),
+    ]
