@@ -20,5 +20,5 @@ def test_a_group_is_found_in_its_grouping():
 
 def test_a_dataset_called_like_a_group_by_training_is_refused():
     file = ranks_with(domain=("cold", "warm"), training=("warm", "cold", "never trained"))
-    with pytest.raises(InputError, match="--targets cold: .* has a dataset of this name and a group"):
+    with pytest.raises(InputError, match=r"--targets cold: .* has a dataset of this name and a group"):
         chosen_ranks("cold", "all", [file])
