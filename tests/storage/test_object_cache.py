@@ -31,13 +31,16 @@ def s3():
 
 @pytest.fixture(scope="module")
 def content(s3, tmp_path_factory):
-    """Objects of a dataset as prepare_data published them, by name, and the same dataset in a local folder."""
+    """Objects of a dataset as prepare_data published them, by name, and the same dataset in a local folder.
+
+    A worker that takes over tests makes them again, so each time they need a new URI.
+    """
     folder = tmp_path_factory.mktemp("content")
     local = prepare("synthetic", str(folder / "d"), **SIZES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MDSREC_CACHE", str(folder / "cache"))
-        prepare("synthetic", f"s3://{BUCKET}/pristine", **SIZES)
-    return {key.partition("/")[2]: s3.read(key) for key in s3.names("pristine/")}, local
+        prepare("synthetic", f"s3://{BUCKET}/{folder.name}", **SIZES)
+    return {key.partition("/")[2]: s3.read(key) for key in s3.names(f"{folder.name}/")}, local
 
 
 @pytest.fixture
