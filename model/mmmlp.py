@@ -79,19 +79,24 @@ class MMMLP(Recommender):
     def _states(self, group: Sequences, streams: list[Tensor]) -> Tensor:
         """Return the state at the last item of each sequence, [S, 1, d]."""
         assert group.num_queries == 1, "each state sees the whole input, so a sequence has one state only"
-        mixed = [self._mixed(number, self._padded(group, stream)) for number, stream in enumerate(streams)]
-        last = group.last_items()[:, :, None].expand(-1, -1, len(mixed) * mixed[0].shape[-1])
-        joined = self.join(self.join_norm(torch.cat(mixed, dim=-1).gather(1, last)))
+        last = group.last_items()[:, 0]
+        mixed = [self._mixed(number, self._padded(group, stream), last) for number, stream in enumerate(streams)]
+        joined = self.join(self.join_norm(torch.cat(mixed, dim=-1)))
         # The authors normalise the user's state by the same LayerNorm as the rows that enter the ID stream.
         state: Tensor = self.norms[0](joined)
         return state
 
-    def _mixed(self, number: int, stream_SLd: Tensor) -> Tensor:
-        """Return a stream after its passes, [S, L, d]."""
+    def _mixed(self, number: int, stream_SLd: Tensor, last_S: Tensor) -> Tensor:
+        """Return a stream after its passes, at position `last_S` of each sequence, [S, 1, d].
+
+        Nothing reads the other positions after the last pass, so it computes this one alone.
+        """
+        mixer = self.mixers[number]
+        assert isinstance(mixer, MixerLayer)
         stream_SLd = self.norms[number](stream_SLd)
-        for _ in range(self.passes[number]):
-            stream_SLd = self.mixers[number](stream_SLd)
-        return stream_SLd
+        for _ in range(self.passes[number] - 1):
+            stream_SLd = mixer(stream_SLd)
+        return mixer.at(stream_SLd, last_S)
 
     def _padded(self, group: Sequences, stream_SLd: Tensor) -> Tensor:
         """Return a stream with zeros after each sequence's last item, and with `max_length` positions.
@@ -119,11 +124,29 @@ class MixerLayer(nn.Module):
 
     def forward(self, stream_SLd: Tensor) -> Tensor:
         """Return x' + CHANNEL(LayerNorm(x')) with x' = x + TOKEN(LayerNorm(x)), [S, L, d]."""
-        stream_SLd = stream_SLd + self._mlp(self.token_norm(stream_SLd), self.token_expand, self.token_contract)
-        return stream_SLd + self._mlp(self.channel_norm(stream_SLd), self.channel_expand, self.channel_contract)
+        mixed = self.token_contract(self._inner_positions(stream_SLd))
+        return self._over_columns(stream_SLd + self._dropped(mixed))
 
-    def _mlp(self, stream: Tensor, expand: nn.Module, contract: nn.Module) -> Tensor:
-        """Return W2 act(W1 x + b1) + b2 with dropout after both maps; the maps say what they mix."""
-        inner = expand(stream)
-        inner = dropout(F.relu(inner) if self.relu else F.gelu(inner), self.rate, self.training)
-        return dropout(contract(inner), self.rate, self.training)
+    def at(self, stream_SLd: Tensor, position_S: Tensor) -> Tensor:
+        """Return what `forward` returns, at one position of each sequence, [S, 1, d]; dropout draws for it alone."""
+        assert self.token_contract.bias is not None
+        rows = self.token_contract.weight[:, :, 0].index_select(0, position_S)[:, None]  # [S, 1, expansion * L]
+        mixed = rows @ self._inner_positions(stream_SLd)
+        mixed = mixed + self.token_contract.bias.index_select(0, position_S)[:, None, None]
+        chosen = position_S[:, None, None].expand(-1, 1, stream_SLd.shape[-1])
+        return self._over_columns(stream_SLd.gather(1, chosen) + self._dropped(mixed))
+
+    def _inner_positions(self, stream_SLd: Tensor) -> Tensor:
+        """Return the inner values of the token mixer, [S, expansion * L, d]."""
+        return self._activated(self.token_expand(self.token_norm(stream_SLd)))
+
+    def _over_columns(self, stream: Tensor) -> Tensor:
+        inner = self._activated(self.channel_expand(self.channel_norm(stream)))
+        return stream + self._dropped(self.channel_contract(inner))
+
+    def _activated(self, inner: Tensor) -> Tensor:
+        """Return the inner values of an MLP after its activation and dropout."""
+        return self._dropped(F.relu(inner) if self.relu else F.gelu(inner))
+
+    def _dropped(self, values: Tensor) -> Tensor:
+        return dropout(values, self.rate, self.training)

@@ -12,6 +12,7 @@ from torch import Tensor
 from configs.schema import ModelConfig
 from contracts.batch import Batch
 from contracts.errors import InputError
+from model.mmmlp import MixerLayer
 from model.protocol import CatalogueInfo
 from model.system import RecommenderSystem
 from model.zoo import build_model
@@ -90,3 +91,18 @@ def test_features_that_the_dataset_lacks_are_refused(features: Any, having: dict
         build_model(
             ModelConfig(name="mmmlp", mmmlp={"features": features}), CatalogueInfo(num_items=9, feature_dims=having)
         )
+
+
+def test_a_mixer_at_one_position_equals_that_position_of_the_whole() -> None:
+    config = ModelConfig(name="mmmlp", dim=case.DIM, num_heads=2, max_length=case.MAX_LENGTH, dropout=0.0)
+    torch.manual_seed(0)
+    mixer = MixerLayer(config, expansion=4).double()
+    streams = torch.randn(6, case.MAX_LENGTH, case.DIM, dtype=torch.float64, requires_grad=True)
+    positions = torch.tensor([0, 1, 2, case.MAX_LENGTH - 1, 2, 0])
+    whole = mixer(streams)[torch.arange(6), positions][:, None]
+    alone = mixer.at(streams, positions)
+    torch.testing.assert_close(alone, whole, rtol=1e-12, atol=1e-12)
+    parameters = [streams, *mixer.parameters()]
+    direction = torch.randn_like(whole)
+    expected = torch.autograd.grad(whole, parameters, direction)
+    torch.testing.assert_close(torch.autograd.grad(alone, parameters, direction), expected, rtol=1e-9, atol=1e-12)
