@@ -44,7 +44,7 @@ def frozen_names(system: RecommenderSystem, patterns: Collection[str]) -> set[st
     if frozen and len(frozen) == len(names):
         raise InputError(
             f"training.freeze={_shown(patterns)}: matches all {len(names)} parameters, so nothing would be trained; "
-            "freeze fewer; to rank without training, use jobs/evaluate.py --run RUN"
+            "freeze fewer; to rank the loaded weights without training, remove freeze and set training.max_epochs=0"
         )
     return frozen
 

@@ -14,7 +14,9 @@ from storage.uris import check_uri, is_uri
 
 
 def resolve_paths(config: Config) -> Config:
-    """Return the config with absolute paths of dataset, graph, run and the run to start from. URIs are not changed.
+    """Return the config with absolute paths of dataset, graph, run and the run to start from.
+
+    A slash at the end of a path or URI is removed, because the last part of a dataset's path is its name.
 
     Raises:
         InputError: a URI that is not accepted (`storage.uris.check_uri`).
@@ -36,12 +38,10 @@ def absolute(name: str, path: str | None) -> str | None:
 
 def _absolute(name: str, path: str) -> str:
     if is_uri(path):
-        check_uri(path)
-        return path
+        scheme, bucket, key = check_uri(path)
+        return f"{scheme}://{bucket}/{key}"
     path = expand_home(path)
-    if os.path.isabs(path):
-        return path
-    if is_submitted_job():
+    if not os.path.isabs(path) and is_submitted_job():
         raise InputError(
             f"{name}={path}: a relative path under `ray job submit` lies in the job's temporary working dir and "
             "vanishes with it; give an absolute path on storage that every node sees"

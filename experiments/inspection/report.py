@@ -101,7 +101,7 @@ def _counts(facts: DatasetFacts) -> Iterator[Part]:
     yield f"{origin(facts.source)} A target is an item with an earlier one of the same user. {_rule(facts)}"
     untrained = f"{number(facts.popularity.num_untrained)} of {number(facts.num_items)} items have no training"
     targets = f"; {share(split.untrained_test / split.test)} of the test targets are such items" if split.test else ""
-    yield f"{untrained} interaction{targets}."
+    yield f"{untrained} interaction{targets}.{_held_out(facts)}"
     if facts.num_unused:
         items = "1 item has" if facts.num_unused == 1 else f"{number(facts.num_unused)} items have"
         yield f"{items} no interaction at all, in any part; only models with features can recommend them."
@@ -110,6 +110,16 @@ def _counts(facts: DatasetFacts) -> Iterator[Part]:
         yield Table(caption="What preparation left out", headers=("what", "count"), rows=rows, right=[1])
     else:
         yield "Preparation dropped nothing."
+
+
+def _held_out(facts: DatasetFacts) -> str:
+    """Say how many items preparation kept out of training on purpose."""
+    cold = facts.split.parameters.get("cold_items")
+    count = cold.get("count") if isinstance(cold, dict) else None
+    if not isinstance(count, int):
+        return ""
+    items = "1 item is" if count == 1 else f"{number(count)} items are"
+    return f" {items} cold: preparation kept such items out of training (--cold-item-share)."
 
 
 def _rule(facts: DatasetFacts) -> str:

@@ -219,3 +219,21 @@ def test_numbers_in_words():
         "1 second", "1 minute", "1 hour", "1 day", "1 year", "2 seconds",
     ]  # fmt: skip
     assert in_words(1.004, "s") == "1 second"
+
+
+@pytest.mark.parametrize(
+    ("cold", "words"),
+    [
+        ({"share": 0.1, "seed": 0, "count": 15}, "15 items are cold"),
+        ({"count": 1}, "1 item is cold"),
+        ({"count": "many"}, None),
+        ("all of them", None),
+        (None, None),
+    ],
+)
+def test_items_that_preparation_kept_out_of_training_are_counted(tmp_path, cold, words):
+    data = written(tmp_path / "dataset", healthy_parts())
+    data.manifest["split"] = {"method": "leave-one-out", "cold_items": cold}
+    said = text(inspect_dataset(data))
+    assert ("cold" in said) == (words is not None)
+    assert words is None or words in said
