@@ -40,7 +40,9 @@ def test_it_is_in_configs_and_overrides(home, tmp_path):
 
 
 def test_a_slash_at_the_end_is_no_part_of_a_name(tmp_path):
-    config = load_config(None, [f"dataset=[{tmp_path}/A/,s3://bucket/B/]", "graph=s3://bucket/G/", f"run={tmp_path}/R/"])
+    config = load_config(
+        None, [f"dataset=[{tmp_path}/A/,s3://bucket/B/]", "graph=s3://bucket/G/", f"run={tmp_path}/R/"]
+    )
     config = resolve_paths(config)
     assert config.dataset == (f"{tmp_path}/A", "s3://bucket/B")
     assert (config.graph, config.run) == ("s3://bucket/G", f"{tmp_path}/R")
