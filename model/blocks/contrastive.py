@@ -48,24 +48,16 @@ def contrastive_loss(
         The sum over this rank's rows. For B = 0 it is 0 and still connected to queries and candidates, so that every
         rank's backward reaches the same parameters.
     """
-    per_row = max(1, len(negatives) * len(targets_G))
-    size = max(1, max_logits(targets_B.device) // per_row)
-    num_rows = len(targets_B)
-    with torch.autocast(targets_B.device.type, enabled=False):
-        if num_rows <= size:
-            return _loss_of_rows(positives, negatives, targets_B, targets_G)
-        total = torch.zeros((), device=targets_B.device)
-        for start in range(0, num_rows, size):
-            chunk = slice(start, start + size)
-            total = total + recomputed(
-                _loss_of_rows,
-                [(query[chunk], candidate[chunk]) for query, candidate in positives],
-                [(query[chunk], candidates) for query, candidates in negatives],
-                targets_B[chunk],
-                targets_G,
-                draws=False,
-            )
-    return total
+
+    def of_rows(rows: slice, own_targets: Tensor) -> Tensor:
+        return _loss_of_rows(
+            [(query[rows], candidate[rows]) for query, candidate in positives],
+            [(query[rows], candidates) for query, candidates in negatives],
+            own_targets,
+            targets_G,
+        )
+
+    return _summed_in_chunks(of_rows, targets_B, len(negatives) * len(targets_G))
 
 
 def fused_contrastive_loss(
@@ -89,23 +81,25 @@ def fused_contrastive_loss(
         targets_B: int64 [B], as in `contrastive_loss`.
         targets_G: int64 [G], likewise.
     """
-    size = max(1, max_logits(targets_B.device) // max(1, len(users) * len(targets_G)))
+
+    def of_rows(rows: slice, own_targets: Tensor) -> Tensor:
+        own_users = [user[rows] for user in users]
+        own_vectors = [vector[rows] for vector in own]
+        return _fused_loss_of_rows(fusion, own_users, own_vectors, candidates, own_targets, targets_G)
+
+    return _summed_in_chunks(of_rows, targets_B, len(users) * len(targets_G))
+
+
+def _summed_in_chunks(of_rows: Callable[[slice, Tensor], Tensor], targets_B: Tensor, logits_of_row: int) -> Tensor:
+    """Return the sum of the losses of all rows, of chunks of rows whose logits are at most `max_logits`."""
+    size = max(1, max_logits(targets_B.device) // max(1, logits_of_row))
     with torch.autocast(targets_B.device.type, enabled=False):
         if len(targets_B) <= size:
-            return _fused_loss_of_rows(fusion, users, own, candidates, targets_B, targets_G)
+            return of_rows(slice(None), targets_B)
         total = torch.zeros((), device=targets_B.device)
         for start in range(0, len(targets_B), size):
             chunk = slice(start, start + size)
-            total = total + recomputed(
-                _fused_loss_of_rows,
-                fusion,
-                [user[chunk] for user in users],
-                [vector[chunk] for vector in own],
-                candidates,
-                targets_B[chunk],
-                targets_G,
-                draws=False,
-            )
+            total = total + recomputed(of_rows, chunk, targets_B[chunk], draws=False)
     return total
 
 
