@@ -18,7 +18,7 @@ from configs.schema import ModelConfig
 from configs.systems.fdsa import FDSAConfig
 from contracts.batch import Batch
 from contracts.item_plan import ItemNeeds
-from model.blocks.feature_maps import FeatureMaps
+from model.blocks.feature_maps import FeatureMaps, numbered
 from model.blocks.sequence_encoder import NORM_EPS, TransformerLayer, initialise, through_layers
 from model.blocks.sequence_groups import Sequences, in_groups
 from model.cpu.dropout import dropout
@@ -54,6 +54,7 @@ class FDSA(Recommender):
         """
         super().__init__()
         self.features = FeatureMaps(info=info, dim=config.dim, system="fdsa", chosen=knobs.features)
+        self.module_features = numbered("features.maps", self.features.names)
         self.needs = ItemNeeds(id_rows=True, features=self.features.names)
         self.channels = (Channel("id", 1.0),)
         self.rate, self.feature_rate = config.dropout, knobs.feature_dropout

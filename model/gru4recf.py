@@ -13,7 +13,7 @@ from configs.schema import ModelConfig
 from configs.systems.gru4rec import GRU4RecConfig
 from contracts.batch import Batch
 from contracts.item_plan import ItemNeeds
-from model.blocks.feature_maps import FeatureMaps
+from model.blocks.feature_maps import FeatureMaps, numbered
 from model.blocks.gru import gru_states, new_gru
 from model.blocks.sequence_groups import Sequences, in_groups
 from model.cpu.dropout import dropout
@@ -35,6 +35,7 @@ class GRU4RecF(Recommender):
         """
         super().__init__()
         self.features = FeatureMaps(info=info, dim=config.dim, system="gru4recf")
+        self.module_features = numbered("features.maps", self.features.names)
         self.needs = ItemNeeds(id_rows=True, features=self.features.names)
         self.channels = (Channel("id", 1.0),)
         self.rate = knobs.dropout

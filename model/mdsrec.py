@@ -28,6 +28,7 @@ from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
 from model.blocks.center_chunks import CenterChunks, EncodedGroup
+from model.blocks.feature_maps import numbered
 from model.blocks.fusion import fused_state, gated_centers
 from model.blocks.interest_centers import History, center_vectors, personal_centers
 from model.blocks.sequence_encoder import (
@@ -79,6 +80,10 @@ class MDSRec(Recommender):
         self.projections = nn.ModuleList(
             nn.Linear(info.feature_dims[m], config.dim) for m in self.modalities if from_features
         )
+        self.module_features = numbered("projections", self.needs.features)
+        if not options.share_modalities:
+            self.module_features |= numbered("encoders", self.modalities, first=1)
+            self.module_features |= numbered("center_layers", self.modalities[: len(self.center_layers)])
         initialise(self, config.init_std)
 
     def item_vectors(self, items: ItemRows) -> list[Tensor]:

@@ -33,7 +33,7 @@ from model.blocks.augmentation import random_positions, without_items
 from model.blocks.clustering import minibatch_kmeans
 from model.blocks.contrastive import contrastive_loss, fused_contrastive_loss
 from model.blocks.density_peaks import density_peaks
-from model.blocks.feature_maps import chosen_features
+from model.blocks.feature_maps import chosen_features, numbered
 from model.blocks.interest_transformer import InterestDecoder, InterestEncoder, initialise_attention
 from model.blocks.score_fusion import DynamicFusion
 from model.blocks.sequence_encoder import NORM_EPS, initialise
@@ -85,6 +85,7 @@ class MISSRec(Recommender):
         self.channels = (*of_ids, *of_features)
         self.fusion = DynamicFusion(temperature=knobs.temperature, with_ids=knobs.use_ids)
         self.adaptors = nn.ModuleList(nn.Linear(info.feature_dims[name], config.dim) for name in self.names)
+        self.module_features = numbered("adaptors", self.names)
         self.positions = nn.Embedding(config.max_length, config.dim)
         self.input_norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.encoder, self.decoder = InterestEncoder(config), InterestDecoder(config)

@@ -22,7 +22,7 @@ from configs.model_options import ModelConfig, own_knobs
 from configs.systems.mmmlp import MMMLPConfig
 from contracts.batch import Batch
 from contracts.item_plan import ItemNeeds
-from model.blocks.feature_maps import chosen_features
+from model.blocks.feature_maps import chosen_features, numbered
 from model.blocks.sequence_encoder import initialise
 from model.blocks.sequence_groups import Sequences, in_groups
 from model.cpu.dropout import dropout
@@ -54,6 +54,8 @@ class MMMLP(Recommender):
         self.passes = (config.num_layers, *[knobs.feature_passes] * len(self.names))
         self.norms = nn.ModuleList(nn.LayerNorm(config.dim, eps=_NORM_EPS) for _ in self.passes)
         self.mixers = nn.ModuleList(MixerLayer(config, knobs.expansion) for _ in self.passes)
+        self.module_features = numbered("projections", self.names)
+        self.module_features |= numbered("norms", self.names, first=1) | numbered("mixers", self.names, first=1)
         joined = len(self.passes) * config.dim
         self.join_norm = nn.LayerNorm(joined, eps=_NORM_EPS)
         self.join = nn.Linear(joined, config.dim)

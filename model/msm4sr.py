@@ -28,7 +28,7 @@ from contracts.item_plan import ItemNeeds
 from model.blocks.augmentation import random_positions, without_items
 from model.blocks.contrastive import contrastive_loss
 from model.blocks.experts import mixture
-from model.blocks.feature_maps import chosen_features
+from model.blocks.feature_maps import chosen_features, numbered
 from model.blocks.sequence_encoder import NORM_EPS, SequenceEncoder, initialise
 from model.blocks.sequence_groups import Sequences, in_groups
 from model.blocks.unit_vectors import unit_vectors
@@ -87,6 +87,9 @@ class MSM4SR(Recommender):
         self.encoder = SequenceEncoder(config)
         projects = self.contrasts and knobs.project_states
         self.projections = nn.ModuleList(nn.Linear(config.dim, config.dim) for _ in self.names) if projects else None
+        self.module_features = numbered("adaptors", self.names) | numbered(
+            "projections", self.names if projects else ()
+        )
         self.draw_dropped: Callable[[Sequences, Tensor], Tensor] = random_positions
         self.draw_exchanged: Callable[[Sequences, Tensor], Tensor] = random_positions
         initialise(self, config.init_std)

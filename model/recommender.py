@@ -40,6 +40,8 @@ class Recommender(nn.Module):
         epoch_buffers: names of the buffers that `begin_epoch` computes anew before each epoch.
         of_items: names of the parameters and buffers that have an entry for each item of the catalogue. They mean
             nothing to a run on another dataset.
+        module_features: the feature that a module belongs to, by the module's name, for modules that are numbered or
+            named without it. A run that starts from this one must read the same feature there.
         repeats: learned gains of items that are in the user's input; None: there are none.
         criterion: the loss of a batch, over channels; cross entropy, unless it is replaced before training.
         channel_losses: [C] on the device, the losses that `loss_labels` names, summed over the targets of the latest
@@ -54,12 +56,14 @@ class Recommender(nn.Module):
     fusion: ScoreFusion | None
     epoch_buffers: tuple[str, ...] = ()
     of_items: tuple[str, ...] = ()
+    module_features: dict[str, str]
     repeats: RepeatGains | None
     criterion: Criterion
     channel_losses: Tensor | None
 
     def __init__(self) -> None:
         super().__init__()
+        self.module_features = {}
         self.fusion = None
         self.gather = own_rows
         self.repeats = None

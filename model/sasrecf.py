@@ -15,6 +15,7 @@ from configs.schema import ModelConfig
 from contracts.batch import Batch
 from contracts.errors import InputError
 from contracts.item_plan import ItemNeeds
+from model.blocks.feature_maps import numbered
 from model.blocks.sequence_encoder import SequenceEncoder, initialise
 from model.blocks.sequence_groups import in_groups
 from model.protocol import CatalogueInfo, Channel, ItemRows
@@ -44,6 +45,7 @@ class SASRecF(Recommender):
         self.channels = (Channel("id", 1.0),)
         self.encoder = SequenceEncoder(config)
         self.projections = nn.ModuleList(nn.Linear(info.feature_dims[name], config.dim) for name in self.names)
+        self.module_features = numbered("projections", self.names)
         self.join = nn.Linear((1 + len(self.names)) * config.dim, config.dim)
         initialise(self, config.init_std)
 

@@ -58,6 +58,7 @@ class UniSRec(Recommender):
         name = "id" if knobs.use_ids else knobs.modality
         self.channels = (Channel(name, 1.0, is_modality=not knobs.use_ids, cosine_temperature=knobs.temperature),)
         self.adaptor = Adaptor(info.feature_dims[knobs.modality], config.dim, knobs)
+        self.module_features = {"adaptor": knobs.modality}
         self.encoder = SequenceEncoder(config)
         self.draw_dropped: Callable[[Sequences, float], Tensor] = random_positions
         initialise(self, config.init_std)

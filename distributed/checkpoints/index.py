@@ -16,11 +16,17 @@ from distributed.checkpoints.progress import Progress
 # The key, among fingerprints, of a graph that only ranking reads and training does not.
 RANKING_GRAPH = "ranking_graph"
 _ENCODER = "encoder_of_"  # begins the keys of the labels of encoders
+_FEATURE = "feature_of_"  # begins the keys of the features of modules
 
 
 def encoder_key(modality: str) -> str:
     """Return the key, among fingerprints, of the label of a modality's encoder (`data.encoding.facts.label_of`)."""
     return f"{_ENCODER}{modality}"
+
+
+def feature_key(module: str) -> str:
+    """Return the key, among fingerprints, of the feature that a module belongs to (`Recommender.module_features`)."""
+    return f"{_FEATURE}{module}"
 
 
 # Checked before int(), which accepts digits of other scripts and raises for more than 4,300 digits.

@@ -13,7 +13,7 @@ from configs.schema import Config
 from contracts.errors import InputError
 from contracts.text_table import text_table
 from data.encoding.facts import check_same_encoders
-from distributed.checkpoints.index import encoder_key
+from distributed.checkpoints.index import encoder_key, feature_key
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.checkpoints.start import START, StartCheckpoint, open_start
 from distributed.freezing import frozen_names, matching
@@ -168,7 +168,7 @@ def plan_start(
         InputError: a pattern or a beginning of names matches nothing, everything would be frozen, nothing would be
             loaded, a shape differs, the item table, or other weights of single items, would be loaded from a run on
             another dataset that the new one has not grown from, or weights would be loaded that were trained on the
-            vectors of another encoder.
+            vectors of another encoder, or for another feature.
     """
     own = {name: tuple(value.size()) for name, value in system.state_dict().items()}
     if source is not None:
@@ -209,6 +209,7 @@ def plan_start(
     if source is not None:
         _check_loaded(plan, source, config, of_items if is_other and num_old is None else frozenset())
         _check_encoders(source, system, encoders, config)
+        _check_features(plan, source, system, config)
     return plan
 
 
@@ -278,3 +279,26 @@ def _check_encoders(
         (f"training.start_from={source.run}", f"dataset={shown(config.dataset)}"),
         "encode the items with the same encoder and settings, or remove start_from",
     )
+
+
+def _check_features(plan: StartPlan, source: StartCheckpoint, system: RecommenderSystem, config: Config) -> None:
+    """Raise if weights of one feature would be loaded for another, as far as the other run recorded its features.
+
+    Modules are numbered by the order of the features, so the numbers alone do not tell whose weights they hold.
+    """
+    of_modules = system.recommender.module_features
+    loaded = plan.loaded
+    for module, ours in of_modules.items():
+        name = next((one for one in sorted(loaded) if one.startswith(f"recommender.{module}.")), None)
+        if name is None:
+            continue
+        parts = source.stored_as.get(name, name).split(".")[1:]
+        keys = (feature_key(".".join(parts[:count])) for count in range(1, len(parts)))
+        theirs = next((source.progress.fingerprints[key] for key in keys if key in source.progress.fingerprints), ours)
+        if theirs != ours:
+            left_out = json.dumps([*config.training.leave_out, f"recommender.{module}.*"])
+            raise InputError(
+                f"training.start_from={source.run}: recommender.{module} belongs to the feature {ours!r} in "
+                f"run={config.run}, and its weights there to {theirs!r}; read the same features in the same order, or "
+                f"set training.leave_out={left_out} to begin with fresh weights"
+            )

@@ -22,6 +22,7 @@ from data.sampling.spans import TrainingSpans
 from data.sampling.user_share import UserShare
 from data.sequences import SequenceArrays
 from distributed.checkpoints.contents import NO_LOSSES, Losses
+from distributed.checkpoints.index import feature_key
 from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.run_storage import RunStorage
 from distributed.checkpoints.saving import SMALL, Checkpoints
@@ -69,7 +70,9 @@ def train(
     config = config.model_copy(update={"run": str(run)})
     inputs = open_inputs(config)
     sharded = shard(build_system(config, inputs), config, inputs.dataset.num_items, world)
-    progress, losses, begun = Progress(fingerprints=inputs.result_fingerprints | inputs.encoders), NO_LOSSES, None
+    features = {feature_key(name): feature for name, feature in sharded.system.recommender.module_features.items()}
+    recorded = inputs.result_fingerprints | inputs.encoders | features
+    progress, losses, begun = Progress(fingerprints=recorded), NO_LOSSES, None
     if checkpoints.exists():
         progress, losses = checkpoints.resume(sharded, inputs.result_fingerprints)
     else:

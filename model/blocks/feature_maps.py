@@ -5,6 +5,8 @@ Shapes: R items with a role, d_m width of a feature, d width of an ID row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -37,18 +39,32 @@ def chosen_features(
     for name in names:
         if name not in info.feature_dims:
             raise InputError(
-                f"model.{system}.features={list(names)}: the dataset has no feature {name!r}; name some of "
-                f"{', '.join(sorted(info.feature_dims)) or 'those that it is prepared with'}, or null for all"
+                f"model.{system}.features={list(names)}: the dataset has no feature {name!r}; {_choice(info)}"
             )
     repeated = next((name for number, name in enumerate(names) if name in names[:number]), None)
     if repeated is not None:
         raise InputError(f"model.{system}.features={list(names)}: names {repeated!r} twice; name each feature once")
     if at_least_one and not names:
-        raise InputError(
-            f"model.{system}.features=[]: names no feature; name some of {', '.join(sorted(info.feature_dims))}, or "
-            "null for all"
-        )
+        raise InputError(f"model.{system}.features=[]: names no feature; {_choice(info)}")
     return names
+
+
+def _choice(info: CatalogueInfo) -> str:
+    """Return what a message says that the user may do."""
+    if not info.feature_dims:
+        return "the dataset has none at all; prepare it with --features NAME=FILE"
+    return f"name some of {', '.join(sorted(info.feature_dims))}, or null for all"
+
+
+def numbered(modules: str, features: Sequence[str], first: int = 0) -> dict[str, str]:
+    """Return the feature of each module of a list, by the module's name; see `Recommender.module_features`.
+
+    Args:
+        modules: the name of the list.
+        features: the features of its modules, in order.
+        first: the number of the first feature's module.
+    """
+    return {f"{modules}.{first + number}": feature for number, feature in enumerate(features)}
 
 
 class FeatureMaps(nn.Module):

@@ -7,6 +7,7 @@ import pytest
 
 from configs.loading import dump_config, load_config
 from contracts.errors import InputError
+from distributed.checkpoints.index import feature_key, find_checkpoint
 from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.run_folder import open_run_folder
 from distributed.checkpoints.start import StartCheckpoint
@@ -70,9 +71,9 @@ def test_the_item_table_of_another_dataset_is_refused_though_its_shape_fits(fold
         check_trainable(config, open_inputs(config))
 
 
-def of_another_dataset(folders, tmp_path, name):
+def of_another_dataset(folders, tmp_path, name, *more):
     """A config that leaves out the table, its system, and a checkpoint of the same system on dataset "b"."""
-    config = started(folders, tmp_path / "new", tmp_path / "other", "training.leave_out=[table.*]", model=name)
+    config = started(folders, tmp_path / "new", tmp_path / "other", "training.leave_out=[table.*]", *more, model=name)
     system = build_system(config, open_inputs(config))
     shapes = {key: tuple(value.size()) for key, value in system.state_dict().items()}
     progress = Progress(fingerprints={"dataset": "b"})
@@ -108,6 +109,41 @@ def test_vectors_of_another_encoder_are_refused(folders, tmp_path):
     )
     with pytest.raises(InputError, match=named):
         plan_start(config, "a", system, source, encoders={f"encoder_of_{modality}": "mpnet ba9876543210"})
+
+
+@pytest.mark.parametrize("name", ["unisrec", "missrec", "mmmlp", "msm4sr", "sasrecf", "gru4recf", "fdsa", "mdsrec"])
+def test_weights_of_another_feature_are_refused(folders, tmp_path, name):
+    more = ("model.mdsrec.share_modalities=false",) if name == "mdsrec" else ()
+    config, system, source = of_another_dataset(folders, tmp_path, name, *more)
+    features = system.recommender.module_features
+    assert features, "no module of this system is known to belong to a feature"
+    assert set(features) <= {module for module, _ in system.recommender.named_modules()}
+    assert plan_start(config, "a", system, source).loaded  # runs of earlier versions did not record the features
+    source.progress.fingerprints |= {feature_key(module): feature for module, feature in features.items()}
+    assert plan_start(config, "a", system, source).loaded
+    module = next(iter(features))
+    source.progress.fingerprints[feature_key(module)] = "sound"
+    with pytest.raises(InputError, match=rf"{module} belongs to the feature '\w+' in run=.*/new, .* there to 'sound'"):
+        plan_start(config, "a", system, source)
+    left_out = [*config.training.leave_out, f"recommender.{module}.*"]
+    training = config.training.model_copy(update={"leave_out": tuple(left_out)})
+    assert plan_start(config.model_copy(update={"training": training}), "a", system, source).loaded
+
+
+def test_a_module_that_is_renamed_keeps_its_feature(folders, tmp_path):
+    config, system, source = of_another_dataset(folders, tmp_path, "mmmlp")
+    features = system.recommender.module_features
+    source.progress.fingerprints |= {feature_key(f"norms.{new}"): features[f"norms.{3 - new}"] for new in (1, 2)}
+    exchanged = {f"recommender.norms.{new}": f"recommender.norms.{3 - new}" for new in (1, 2)}
+    training = config.training.model_copy(update={"rename": exchanged})
+    assert plan_start(config.model_copy(update={"training": training}), "a", system, source).loaded
+    with pytest.raises(InputError, match="belongs to the feature"):
+        plan_start(config, "a", system, source)
+
+
+def test_a_run_records_the_features_of_its_modules(unisrec):
+    _, progress = find_checkpoint(str(unisrec / "source"), "best", {})
+    assert progress.fingerprints[feature_key("adaptor")] == "text"
 
 
 def test_another_model_without_a_common_weight_is_refused(folders, tmp_path, sources):
