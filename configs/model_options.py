@@ -101,7 +101,7 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> ModelConfig:
-        if self.dim % self.num_heads:
+        if self.system.has_heads and self.dim % self.num_heads:
             raise ValueError(f"model.dim={self.dim} is not a multiple of model.num_heads={self.num_heads}")
         return self
 

@@ -96,7 +96,7 @@ def ranking_advice(settings: Mapping[str, Any], repeat_shares: Mapping[str, floa
     if not few and settings["cooccurrence_weight"]:
         return (
             "This is a large share, and co-occurrence is added only to items that are not in the input, which lowers "
-            "the rank of these targets; compare with evaluation.cooccurrence_weight=0."
+            "the rank of these targets; of all systems but ItemKNN, compare with evaluation.cooccurrence_weight=0."
         )
     if few and not settings["mask_history"]:
         return (

@@ -31,6 +31,7 @@ class SystemEntry:
         trains_on_graph: whether the model reads the item graph in training.
         reads_features: whether the model reads the dataset's item features itself. A system that trains on the graph
             needs them only when the graph is built.
+        has_heads: whether it has attention heads, whose number must divide the width.
         scores_by_cooccurrence: whether its scores are co-occurrence alone (evaluation.cooccurrence_weight).
         units: the training examples that it can be trained on, the default first. A causal system has "windows": its
             state after an item sees no later item, so that a window can train a target after each of its items. In
@@ -43,6 +44,7 @@ class SystemEntry:
     is_trained: bool = True
     trains_on_graph: bool = False
     reads_features: bool = False
+    has_heads: bool = True
     scores_by_cooccurrence: bool = False
     units: tuple[Unit, ...] = ("windows", "prefixes")
 
@@ -55,9 +57,12 @@ SYSTEMS = {
     ),
     "sasrec": SystemEntry(about="causal Transformer over item IDs"),
     "sasrecf": SystemEntry(about="SASRec over item IDs and features, concatenated", reads_features=True),
-    "gru4rec": SystemEntry(about="GRU over item IDs", knobs=GRU4RecConfig),
+    "gru4rec": SystemEntry(about="GRU over item IDs", knobs=GRU4RecConfig, has_heads=False),
     "gru4recf": SystemEntry(
-        about="a GRU over item IDs and a GRU over features", knobs=GRU4RecConfig, reads_features=True
+        about="a GRU over item IDs and a GRU over features",
+        knobs=GRU4RecConfig,
+        reads_features=True,
+        has_heads=False,
     ),
     "bert4rec": SystemEntry(
         about="bidirectional Transformer over item IDs, which is trained to fill in masked items",
@@ -82,6 +87,7 @@ SYSTEMS = {
         about="MLP-Mixers over item IDs and each feature, which see the whole input",
         knobs=MMMLPConfig,
         reads_features=True,
+        has_heads=False,
         units=("prefixes",),
     ),
     "msm4sr": SystemEntry(
@@ -92,7 +98,10 @@ SYSTEMS = {
     "itemknn": SystemEntry(
         about="co-occurrence with the items of the user's input; not trained",
         is_trained=False,
+        has_heads=False,
         scores_by_cooccurrence=True,
     ),
-    "popularity": SystemEntry(about="number of training interactions of an item; not trained", is_trained=False),
+    "popularity": SystemEntry(
+        about="number of training interactions of an item; not trained", is_trained=False, has_heads=False
+    ),
 }

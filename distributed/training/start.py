@@ -181,8 +181,9 @@ def plan_start(
     parameters = {name for name, _ in system.named_parameters()}
     # What the model computes from the catalogue before each epoch means nothing to another catalogue.
     is_other = source is not None and source.progress.fingerprints.get("dataset") != dataset
-    stale = {f"recommender.{name}" for name in system.recommender.epoch_buffers}
-    stale = {name for name in stale if is_other or theirs.get(name) != own[name]}
+    computed = {f"recommender.{name}" for name in system.recommender.epoch_buffers}
+    fits = not is_other and not computed & left_out and all(theirs.get(name) == own[name] for name in computed)
+    stale = set() if fits else computed  # if one must be computed, all are
     of_items = {f"recommender.{name}" for name in system.recommender.of_items}
     of_items |= {name for name in own if f".{TABLE}." in name}
     num_old = ancestors.get(source.progress.fingerprints.get("dataset", "")) if source is not None else None

@@ -88,3 +88,14 @@ def test_a_run_of_earlier_versions_is_continued_whatever_other_systems_knobs_it_
     stored["model"]["mdsrec"] = {"tau": 3.0, "rho": {"text": 1.0}}
     (run / "config.yaml").write_text(dump_yaml(stored))
     open_run_folder(config)
+
+
+def test_the_number_of_heads_binds_those_systems_only_that_have_heads():
+    for name, entry in SYSTEMS.items():
+        changes = [f"model.name={name}", "model.dim=6", "model.num_heads=4"]
+        changes += ["evaluation.cooccurrence_weight=1"] if entry.scores_by_cooccurrence else []
+        if entry.has_heads:
+            with pytest.raises(InputError, match=r"dim=6 is not a multiple of model\.num_heads=4"):
+                load_config(None, changes)
+        else:
+            assert load_config(None, changes).model.dim == 6

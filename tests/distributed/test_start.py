@@ -396,7 +396,7 @@ def test_interests_of_another_number_are_found_anew(folders, tmp_path):
         train(config, world)
     text = (tmp_path / "new/start.txt").read_text()
     assert re.search(r"interests .*fresh: computed before each epoch", text)
-    assert re.search(r"interest_of .*loaded", text)
+    assert re.search(r"interest_of .*fresh: computed before each epoch", text)
     found = weights_at(tmp_path / "new")
     assert len(found["recommender.interests"]) > 2 * len(weights_at(tmp_path / "source")["recommender.interests"])
     assert found["recommender.interest_of"].max() == len(found["recommender.interests"]) - 1

@@ -93,7 +93,11 @@ def test_what_is_computed_before_each_epoch_is_not_loaded_from_another_dataset(f
     other, same = (plan_start(config, dataset, system, source) for dataset in ("a", "b"))
     assert same.has_epoch_buffers(system.recommender)
     assert not other.has_epoch_buffers(system.recommender)
-    assert other.loaded == same.loaded - {"recommender.interests", "recommender.interest_of"}
+    computed = {"recommender.interests", "recommender.interest_of"}
+    assert other.loaded == same.loaded - computed
+    training = config.training.model_copy(update={"leave_out": ("table.*", "recommender.interests")})
+    fewer = plan_start(config.model_copy(update={"training": training}), "b", system, source)
+    assert fewer.loaded == same.loaded - computed, "a part of what is computed was kept"
 
 
 def test_vectors_of_another_encoder_are_refused(folders, tmp_path):
