@@ -48,7 +48,7 @@ def test_other_settings_have_a_name_of_their_own():
         (
             ("cooccurrence_weight=1",),
             0.3,
-            "which lowers the rank of these targets; compare with evaluation.cooc",
+            "which lowers the rank of these targets; of all systems but ItemKNN, compare with evaluation.cooc",
         ),
     ],
 )
