@@ -98,14 +98,17 @@ def test_unisrec_learns_the_successor_of_the_last_item(successors: Path, tmp_pat
 @pytest.mark.parametrize(
     "more",
     [
-        ("model.bert4rec.rows=windows", "training.max_epochs=60", "training.patience=60"),
+        ("model.bert4rec.rows=windows", "training.max_epochs=90", "training.patience=90"),
         ("training.negatives.draws=100", "training.negatives.in_batch=false", "training.precision=bfloat16"),
         ("training.unit=prefixes", "training.negatives.draws=20", "table.sharding=row_wise"),
     ],
 )
 def test_bert4rec_learns_the_successor(successors: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
-    """Inputs are no longer than training rows, as positions that were not trained tell nothing."""
-    settings = ("model.max_length=5", "model.dim=16", "training.max_epochs=25", "training.patience=25", *more)
+    """Inputs are no longer than training rows, as positions that were not trained tell nothing.
+
+    With these epochs, seeds 0 to 3 have .94 and more; with two thirds of them, one had .76.
+    """
+    settings = ("model.max_length=5", "model.dim=16", "training.max_epochs=40", "training.patience=40", *more)
     assert recall(successors, tmp_path / "run", "bert4rec", *settings) > 0.8
 
 

@@ -22,7 +22,8 @@ from graph_builder.build import build_graph
 from graph_builder.executor import SerialExecutor
 from tests.distributed.runs import config_of, weights
 
-GROUPS, SIZE, USERS_PER_GROUP, LENGTH = 8, 6, 12, 9
+# With 8 groups, the ranks of untrained items depended on the seed.
+GROUPS, SIZE, USERS_PER_GROUP, LENGTH = 32, 6, 6, 9
 NUM_ITEMS = GROUPS * SIZE
 _MSM4SR_WITHOUT_IDS = "model.msm4sr.objective=contrastive"
 UNTRAINED = np.arange(0, NUM_ITEMS, SIZE)  # the first of each group
@@ -89,20 +90,22 @@ def test_counts_rank_them_last(planted: Path, tmp_path: Path, model: str) -> Non
     """Their counts and co-occurrences are 0, and items with equal scores rank above the target."""
     more = ("evaluation.cooccurrence_weight=1",) if model == "itemknn" else ()
     found, _ = trained(planted, tmp_path / "run", model, *more)
-    assert found["recall@20"] < 0.1  # by chance 20 of 48
+    assert found["recall@20"] < 0.03  # by chance 20 of 192
 
 
 @pytest.mark.parametrize(
-    "model", ["sasrec", "sasrecf", "gru4rec", "gru4recf", "fdsa", pytest.param("mmmlp", marks=pytest.mark.long)]
+    "model",
+    [
+        "gru4rec",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("sasrec", "sasrecf", "gru4recf", "fdsa", "mmmlp")),
+    ],
 )
 def test_a_full_softmax_pushes_their_id_rows_away(planted: Path, tmp_path: Path, model: str) -> None:
     """These items are candidates in every step and never targets."""
-    # MMMLP pushes them away less: of seeds 0 to 3, after 24 epochs, .24, .01, .03 and .16 are among the first 20.
-    more, limit = (("training.max_epochs=24", "training.patience=24"), 0.3) if model == "mmmlp" else ((), 0.1)
-    found, moved = trained(planted, tmp_path / "run", model, *more)
+    found, moved = trained(planted, tmp_path / "run", model, "training.max_epochs=4")
     assert moved is not None
     assert moved.all()
-    assert found["recall@20"] < limit  # by chance 20 of 48
+    assert found["recall@20"] < 0.03  # by chance 20 of 192
 
 
 @pytest.mark.long
@@ -118,6 +121,7 @@ def test_rows_that_are_never_drawn_keep_their_initial_values(planted: Path, tmp_
     assert mixed.all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("more", [(), ("training.negatives.draws=15", "training.negatives.popularity_share=1")])
 def test_the_views_of_mdsrec_rank_them_by_their_neighbours(
     planted: Path, tmp_path: Path, more: tuple[str, ...]
