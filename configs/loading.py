@@ -84,7 +84,8 @@ def _check_sections_of_other_systems(tree: dict[str, Any], source: str, given: I
     if not isinstance(model, dict):
         return
     name = model.get("name", ModelConfig.model_fields["name"].default)
-    for other in [system for system in SYSTEMS if system != name and model.get(system) is not None]:
+    own = [system for system, entry in SYSTEMS.items() if entry.knobs is not None]
+    for other in [system for system in own if system != name and model.get(system) is not None]:
         section = f"model.{other}"
         for key in given:
             if f"{key}.".startswith(f"{section}."):
@@ -225,6 +226,8 @@ def _explain(problem: Any) -> str:
     path = _path(problem)
     name = ".".join(path)
     if problem["type"] == "extra_forbidden":
+        if len(path) > 1 and path[0] == "model" and path[1] in SYSTEMS and SYSTEMS[path[1]].knobs is None:
+            return f"unknown key {name}; {path[1]} has no knobs of its own"
         nearest = _nearest(path)
         hint = f"; did you mean {nearest}?" if nearest else "; see configs/schema.py for the knobs"
         return f"unknown key {name}{hint}"

@@ -66,7 +66,9 @@ class ModelConfig(Section):
         if not isinstance(values, dict):
             return values
         name = values.get("name", cls.model_fields["name"].default)
-        kept = {key: value for key, value in values.items() if key == name or key not in SYSTEMS}
+        # A section of a system without knobs is kept, so that it is refused.
+        others = {system for system, entry in SYSTEMS.items() if system != name and entry.knobs is not None}
+        kept = {key: value for key, value in values.items() if key not in others}
         if isinstance(name, str) and name in SYSTEMS and SYSTEMS[name].knobs is not None and kept.get(name) is None:
             kept[name] = {}
         return kept

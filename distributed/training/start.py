@@ -299,7 +299,7 @@ def _check_features(plan: StartPlan, source: StartCheckpoint, system: Recommende
         if theirs != ours:
             left_out = json.dumps([*config.training.leave_out, f"recommender.{module}.*"])
             raise InputError(
-                f"training.start_from={source.run}: recommender.{module} belongs to the feature {ours!r} in "
-                f"run={config.run}, and its weights there to {theirs!r}; read the same features in the same order, or "
-                f"set training.leave_out={left_out} to begin with fresh weights"
+                f"training.start_from={source.run}: recommender.{module} of that run reads the feature "
+                f"{theirs!r}, and in run={config.run} it would read {ours!r}; read the same features in the same "
+                f"order, or set training.leave_out={left_out} to begin with fresh weights"
             )

@@ -129,6 +129,7 @@ def test_overrides_win_over_the_file(tmp_path):
     [
         ("model.nmae=sasrec", "unknown key model.nmae; did you mean model.name?"),
         ("modle.name=sasrec", "unknown key modle; did you mean model?"),
+        ("model.sasrec.objective=next", "unknown key model.sasrec; sasrec has no knobs of its own"),
         ("dropout=0.1", "unknown key dropout; did you mean model.dropout?"),
         ("model.dropout=1.5", "model.dropout=1.5: must be below 1"),
         ("model.dim=63", "dim=63 is not a multiple of model.num_heads=4"),

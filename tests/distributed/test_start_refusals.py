@@ -127,7 +127,7 @@ def test_weights_of_another_feature_are_refused(folders, tmp_path, name):
     assert plan_start(config, "a", system, source).loaded
     module = next(iter(features))
     source.progress.fingerprints[feature_key(module)] = "sound"
-    with pytest.raises(InputError, match=rf"{module} belongs to the feature '\w+' in run=.*/new, .* there to 'sound'"):
+    with pytest.raises(InputError, match=rf"{module} of that run reads the feature 'sound', and in run=.*/new"):
         plan_start(config, "a", system, source)
     left_out = [*config.training.leave_out, f"recommender.{module}.*"]
     training = config.training.model_copy(update={"leave_out": tuple(left_out)})
@@ -141,7 +141,7 @@ def test_a_module_that_is_renamed_keeps_its_feature(folders, tmp_path):
     exchanged = {f"recommender.norms.{new}": f"recommender.norms.{3 - new}" for new in (1, 2)}
     training = config.training.model_copy(update={"rename": exchanged})
     assert plan_start(config.model_copy(update={"training": training}), "a", system, source).loaded
-    with pytest.raises(InputError, match="belongs to the feature"):
+    with pytest.raises(InputError, match="of that run reads the feature"):
         plan_start(config, "a", system, source)
 
 
