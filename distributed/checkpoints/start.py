@@ -6,11 +6,13 @@ import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from configs.strict_yaml import read_yaml
 from contracts.errors import InputError
 from distributed.checkpoints.contents import find_damage, weights_of
 from distributed.checkpoints.first_rows import first_rows
@@ -35,6 +37,7 @@ class StartCheckpoint:
         path: the local folder of the checkpoint.
         progress: its progress record.
         shapes: the shape of each weight, by its name in `RecommenderSystem.state_dict()`.
+        model: the section `model` of its config.yaml, which may be of an earlier version.
         stored_as: the names in the checkpoint of weights that are loaded under another name (`renamed`).
     """
 
@@ -42,6 +45,7 @@ class StartCheckpoint:
     path: Path
     progress: Progress
     shapes: dict[str, tuple[int, ...]]
+    model: Mapping[str, Any] = field(default_factory=dict)
     stored_as: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -134,7 +138,10 @@ def open_start(run: str, world: World | None = None) -> StartCheckpoint:
         raise InputError(
             f"training.start_from: checkpoint {damage}; restore the file from a copy, or start from another run"
         )
-    return StartCheckpoint(run=run, path=path, progress=progress, shapes=_shapes(path))
+    model = read_yaml(str(storage.local / "config.yaml")).get("model")
+    return StartCheckpoint(
+        run=run, path=path, progress=progress, model=model if isinstance(model, dict) else {}, shapes=_shapes(path)
+    )
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

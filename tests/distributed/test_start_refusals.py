@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,7 @@ from contracts.errors import InputError
 from distributed.checkpoints.index import feature_key, find_checkpoint
 from distributed.checkpoints.progress import Progress
 from distributed.checkpoints.run_folder import open_run_folder
-from distributed.checkpoints.start import StartCheckpoint
+from distributed.checkpoints.start import StartCheckpoint, open_start
 from distributed.inputs import build_system, open_inputs
 from distributed.job_paths import resolve_paths
 from distributed.training.start import plan_start
@@ -231,3 +232,40 @@ def test_a_relative_path_is_made_absolute(folders, tmp_path, monkeypatch):
     assert config.training.start_from == str(tmp_path.parent / "source")
     assert resolve_paths(config) == config
     assert resolve_paths(config_of(folders, "new", "sasrec")).training.start_from is None
+
+
+def test_a_width_that_differs_names_the_feature_and_a_feature_that_differs_is_named_first(folders, tmp_path):
+    config, system, source = of_another_dataset(folders, tmp_path, "unisrec")
+    name = next(name for name in source.shapes if name.startswith("recommender.adaptor."))
+    source.shapes[name] = (1, *source.shapes[name])
+    (feature,) = system.recommender.needs.features
+    with pytest.raises(InputError, match=f"the same model settings and vectors of {feature} of the same width"):
+        plan_start(config, "a", system, source)
+    source.progress.fingerprints[feature_key("adaptor")] = "sound"
+    with pytest.raises(InputError, match="reads the feature 'sound'"):
+        plan_start(config, "a", system, source)
+
+
+def test_settings_that_no_shape_shows_and_frozen_weights_that_stay_random_are_noted(folders, tmp_path):
+    config, system, source = of_another_dataset(folders, tmp_path, "sasrec")
+    same = replace(source, model={"num_heads": config.model.num_heads, "activation": config.model.activation})
+    assert not plan_start(config, "a", system, source).notes, "earlier versions may not have recorded a knob"
+    assert not plan_start(config, "a", system, same).notes
+    other = replace(source, model={"num_heads": 8, "activation": "relu"})
+    heads, activation = plan_start(config, "a", system, other).notes
+    assert heads.startswith("model.num_heads is 8 in OTHER and 2 in run=")
+    assert activation.startswith("model.activation is relu in OTHER and gelu in run=")
+
+    training = config.training.model_copy(update={"freeze": ("recommender.encoder.layers.*",)})
+    frozen = config.model_copy(update={"training": training})
+    assert not plan_start(frozen, "a", system, source).notes
+    for name in [name for name in source.shapes if ".layers.1." in name]:
+        del source.shapes[name]
+    plan = plan_start(frozen, "a", system, source)
+    (note,) = plan.notes
+    assert "weights that training.freeze matches are fresh" in note
+    assert plan.text(by_module=True).endswith(f"note: {note}")
+
+
+def test_the_settings_of_the_other_run_are_read(unisrec):
+    assert open_start(str(unisrec / "source")).model["num_heads"] == 2
