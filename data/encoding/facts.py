@@ -42,6 +42,8 @@ def check_same_encoders(
     """
     for modality in sorted(ours.keys() & theirs.keys()):
         if ours[modality].rpartition(" ")[2] != theirs[modality].rpartition(" ")[2]:
+            if ours[modality].startswith("tfidf ") and theirs[modality].startswith("tfidf "):
+                advice += "; TF-IDF learns from the texts, so encode the items of one with --reuse OF-THE-OTHER"
             raise InputError(
                 f"{where[0]}: vectors of {modality} are of the encoder {ours[modality]}, and those of {where[1]} of "
                 f"{theirs[modality]} (the digits are a checksum of revision, preprocessing and pooling), so the same "

@@ -259,7 +259,7 @@ def check_targets(spans: TrainingSpans) -> None:
     if len(spans) == 0:
         raise InputError(
             "no user whose sequence is trained has two training items, so there is nothing to train on; prepare a "
-            "dataset with longer sequences, or raise training.user_share if it is below 1"
+            "dataset with longer sequences or fewer cold items, or raise training.user_share if it is below 1"
         )
 
 

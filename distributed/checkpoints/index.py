@@ -86,9 +86,10 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
         if found == fingerprint or (what == RANKING_GRAPH and found is None):  # earlier versions did not record it
             continue
         verb, noun = ("validated with", "graph") if what == RANKING_GRAPH else ("trained on", what)
+        lists = "; a list of datasets has one of its own, which depends on their order" if noun == "dataset" else ""
         raise InputError(
             f"run {run}: was {verb} {noun} {_short(found)}, but the given {noun} is {_short(fingerprint)} "
-            f"(first digits of the fingerprint in manifest.json); give the {noun} that the run was {verb}, or train "
+            f"(first digits of the fingerprint in manifest.json{lists}); give the {noun} that the run was {verb}, or train "
             "a new run"
         )
     return path, progress

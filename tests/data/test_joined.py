@@ -169,6 +169,14 @@ def test_vectors_that_cannot_be_compared_are_refused(tmp_path):
     ):
         assert part in message
     assert "encode the items of both with the same encoder and settings" in message
+    assert "--reuse" not in message
+
+
+def test_vectors_of_two_fits_of_tfidf_are_refused_with_a_way_out(tmp_path):
+    for revision in ("1", "2"):
+        tiny(tmp_path / revision, text=4, encoder={"name": "tfidf", "revision": revision})
+    with pytest.raises(InputError, match="TF-IDF learns from the texts, so encode the items of one with --reuse"):
+        open_datasets([str(tmp_path / revision) for revision in ("1", "2")])
 
 
 def test_an_altered_file_of_any_dataset_is_found(two, tmp_path):
