@@ -89,8 +89,8 @@ def find_checkpoint(run: str, which: str, fingerprints: Mapping[str, str]) -> tu
         lists = "; a list of datasets has one of its own, which depends on their order" if noun == "dataset" else ""
         raise InputError(
             f"run {run}: was {verb} {noun} {_short(found)}, but the given {noun} is {_short(fingerprint)} "
-            f"(first digits of the fingerprint in manifest.json{lists}); give the {noun} that the run was {verb}, or train "
-            "a new run"
+            f"(first digits of the fingerprint in manifest.json{lists}); give the {noun} that the run was {verb}, or "
+            "train a new run"
         )
     return path, progress
 
